@@ -1,0 +1,45 @@
+"""What the tests share: composing a configuration and making its run, inside this process."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from tl_runner import menu
+from tl_runner.run import run
+from tl_runner.store import RunRecord, describe
+
+torch.set_num_threads(1)  # two test processes share two cores
+
+CONF = menu.conf()
+YAMLS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF)
+METHODS = [path.removeprefix("method/").removesuffix(".yaml") for path in YAMLS if path.startswith("method/")]
+QUICK = ["train=tiny", "dataset.samples=300", "dataset.size=8"]  # of the default data set
+
+
+def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The configuration under these overrides, and the option of each named group."""
+    with initialize_config_module("tl_runner.conf", version_base="1.3"):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    choices = {group: str(config.hydra.runtime.choices[group]) for group in ("dataset", "backbone", "method")}
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    content = OmegaConf.to_container(plain)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}, choices
+
+
+def made(outputs: Path, *overrides: str) -> RunRecord:
+    """The finished run under these overrides."""
+    record = describe(*composed(*overrides, f"outputs={outputs}", "device=cpu"))
+    for _ in run(record):
+        pass
+    return record
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test leaves a file in the working folder."""
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,121 @@
+"""The YAML files and the signatures say the same; a wrong configuration is refused in words."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+import yaml
+from conftest import CONF, YAMLS, composed
+
+from tl_runner import config
+from tl_runner.errors import Refused, nearest, within
+
+
+def test_every_yaml_is_known_to_these_tests():
+    """A new option raises this number; a glob that finds too little can't pass for success."""
+    assert len(YAMLS) == 25
+
+
+@pytest.mark.parametrize("path", YAMLS)
+def test_a_yaml_says_what_its_target_says(path):
+    text = (CONF / path).read_text()
+    node = yaml.safe_load(text)
+    assert text.startswith("# ") and text.splitlines()[0].endswith(".")
+    target = config.locate(node.pop("_target_"), path)
+    options = config.schema(target)
+    assert list(node) == list(options)
+    assert inspect.getdoc(target)
+    checked = config.check(target, node, "")
+    if path not in ("train/tiny.yaml", "train/long.yaml"):  # other values are what these two are for
+        assert checked == {name: parameter.default for name, parameter in options.items()}
+
+
+def test_the_top_level_says_what_settings_says():
+    content, _ = composed()
+    assert content.keys() - set(config.GROUPS) == config.schema(config.Settings).keys()
+    assert {key: content[key] for key in config.schema(config.Settings)} == vars(config.Settings())
+
+
+@pytest.mark.parametrize("path", YAMLS)
+def test_every_option_composes_and_builds(path):
+    group, name = path.removesuffix(".yaml").split("/")
+    parts = config.load(composed(f"{group}={name}")[0])
+    assert getattr(parts, group) is not None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+method.wieght=2", r"unknown key method.wieght – did you mean 'weight'\? \(possible: method.weight"),
+        ("+train.step=1", r"unknown key train.step – did you mean 'steps'\?"),
+        ("+sede=1", r"unknown key sede – did you mean 'seed'\?"),
+        ("method.weight=abc", "method.weight takes a number, got 'abc'"),
+        ("method.weight=null", "method.weight takes a number, got None"),
+        ("method.weight=-1", "weight must be at least 0, got -1"),
+        ("method.weight=nan", "weight must be at least 0, got nan"),
+        ("train.steps=1.5", "train.steps takes a whole number, got 1.5"),
+        ("train.steps=0", "steps must be at least 1"),
+        ("train.compile=maybe", "train.compile takes true or false, got 'maybe'"),
+        ("train.clip=some", "train.clip takes a number or null, got 'some'"),
+        ("method.estimator=biasd", r"takes biased or unbiased, got 'biasd' – did you mean 'biased'\?"),
+        ("seed=-1", "seed must be between 0"),
+        ("seed=abc", "seed takes a whole number"),
+        ("device=gpu", "device takes auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ("threads=0", "threads must be at least 1"),
+        ("method._target_=nowhere.Mine", "there is no module 'nowhere' here"),
+        ("method._target_=tl_runner.methods.mmd.MDM", r"has no class or function 'MDM' – did you mean 'MMD'\?"),
+        ("method._target_=MMD", "must be module.name"),
+        ("schedule.warmup=2", "warmup must be between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_words(override, message):
+    with pytest.raises(Refused, match=message):
+        config.load(composed(override)[0])
+
+
+def test_a_group_without_an_option_is_refused():
+    content, _ = composed()
+    with pytest.raises(Refused, match="method must name one of its options"):
+        config.load({**content, "method": None})
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (1, float, 1.0),
+        ("1e-3", float, 1e-3),
+        (None, int | None, None),
+        ("a", Literal["a", "b"], "a"),
+        ([1, 2], Sequence[float], (1.0, 2.0)),
+        ([1, 2], tuple[float, ...], (1.0, 2.0)),
+        ("anything", object, "anything"),
+        ("5", int | str, 5),
+        ("10%", int | str, "10%"),
+    ],
+)
+def test_values_become_what_the_annotation_says(value, hint, expected):
+    result = config.fit(value, hint, "key")
+    assert result == expected and type(result) is type(expected)
+
+
+def test_a_bool_is_no_number():
+    with pytest.raises(Refused):
+        config.fit(True, int, "key")
+
+
+def test_names_from_elsewhere_are_understood():
+    options = ["mmd", "source_only", "finetune"]
+    assert "'finetune'" in nearest("fine-tune", options)
+    assert all("'mmd'" in nearest(name, options) for name in ("ddan", "DAN", "ddc"))
+    assert "'source_only'" in nearest("erm", options)
+    assert nearest("linear_probe", options) == " – here that is called 'feature_extract', which this version does not have"
+    assert nearest("zzz", options) == ""
+
+
+def test_a_range_includes_its_ends_and_no_nan():
+    within(0, 1, a=0, b=1)
+    with pytest.raises(Refused, match="b must be between 0 and 1, got 1.1"):
+        within(0, 1, a=0, b=1.1)
+    with pytest.raises(Refused):
+        within(0, a=float("nan"))

@@ -1,0 +1,106 @@
+"""The nouns keep their promises."""
+
+import pytest
+import torch
+from torch import nn
+
+from tl_runner.backbones import small
+from tl_runner.core import Answers, Batch, Domain, InMemory, Labelled, Labels, Model, Pair, chance_of, derive, rows
+
+
+def test_rows_are_whole_epochs_in_a_new_order_each():
+    drawn = [rows(0, "source", 10, 4, step) for step in range(10)]  # four epochs of ten, in batches of four
+    assert all(len(batch) == 4 for batch in drawn)
+    epochs = torch.cat(drawn).view(4, 10)
+    assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_rows_are_a_function_of_their_arguments_alone():
+    assert torch.equal(rows(3, "target", 100, 8, 57), rows(3, "target", 100, 8, 57))
+    others = [(4, "target", 100, 8, 57), (3, "source", 100, 8, 57), (3, "target", 100, 8, 58)]
+    assert all(not torch.equal(rows(3, "target", 100, 8, 57), rows(*other)) for other in others)
+
+
+def test_a_stream_shorter_than_a_batch_is_drawn_whole():
+    assert sorted(rows(0, "granted", 5, 64, 3).tolist()) == list(range(5))
+
+
+def test_derived_seeds_differ_by_name_and_fit_torch():
+    seeds = {derive(seed, name) for seed in range(50) for name in ("model", "split", "critic")}
+    assert len(seeds) == 150
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_chance_leaves_the_default_generator_as_it_was():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    with chance_of(0, "x"):
+        first = torch.rand(3)
+    with chance_of(0, "x"):
+        assert torch.equal(first, torch.rand(3))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_stream_that_was_not_drawn_names_needs():
+    batch = Batch(source=Labelled(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long)))
+    with pytest.raises(LookupError, match="add 'target' to the method's `needs`"):
+        _ = batch.target
+    with pytest.raises(LookupError, match="grants no target labels"):
+        _ = batch.granted
+
+
+def test_a_batch_knows_what_was_left_unread_and_lists_inputs_in_order():
+    labelled = Labelled(torch.ones(2, 1), torch.zeros(2, dtype=torch.long))
+    batch = Batch(source=labelled, target=2 * torch.ones(3, 1), granted=Labelled(3 * torch.ones(1, 1), labelled.y[:1]))
+    assert batch.unread == {"source", "target", "granted"}
+    _ = batch.source
+    assert batch.unread == {"target", "granted"}
+    assert [x[0].item() for x in batch.inputs] == [1.0, 2.0, 3.0]
+    assert not batch.unread
+    assert list(batch.labelled) == ["source", "granted"]
+    assert len(batch) == 6
+
+
+def test_answers_are_opened_once():
+    answers = Answers(torch.arange(3))
+    assert answers.open().tolist() == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="opened before"):
+        answers.open()
+
+
+def test_the_target_of_a_pair_has_no_labels_to_leak():
+    split = InMemory(torch.zeros(4, 2))
+    labels = Labels(*[torch.zeros(4, dtype=torch.long)] * 3)
+    source = Domain("s", ("a", "b"), split, split, split, labels)
+    pair = Pair(source, Domain("t", ("a", "b"), split, split, split))
+    assert pair.target.labels is None
+    assert pair.shape == (2,)
+
+
+def model(batchnorm: str) -> Model:
+    with chance_of(0, "model"):
+        backbone, width = small((1, 8, 8), width=6, channels=2)
+        return Model(backbone, width, ("a", "b", "c"), batchnorm)
+
+
+@pytest.mark.parametrize("batchnorm", ["joint", "per_domain"])
+def test_features_are_split_by_domain_and_equal_single_passes_in_evaluation(batchnorm):
+    net = model(batchnorm).eval()
+    a, b = torch.rand(5, 1, 8, 8), torch.rand(3, 1, 8, 8)
+    together = net.features(a, b)
+    assert [f.shape for f in together] == [(5, 6), (3, 6)]
+    for x, f in zip((a, b), together, strict=True):
+        torch.testing.assert_close(f, net.features(x)[0])
+        torch.testing.assert_close(net(x), net.head(f))
+
+
+def test_batchnorm_sees_the_joint_batch_or_each_domain():
+    a, b = torch.rand(32, 1, 8, 8), torch.rand(32, 1, 8, 8) * 0.1
+    joint, apart = model("joint").train(), model("per_domain").train()
+    alone = model("joint").train()
+    torch.testing.assert_close(apart.features(a, b)[0], alone.features(a)[0])
+    assert not torch.allclose(joint.features(a, b)[0], model("joint").train().features(a)[0], atol=1e-3)
+    assert joint.stages == ("pixels", "conv1", "conv2", "hidden")
+    assert isinstance(joint.head, nn.Linear)

@@ -1,0 +1,223 @@
+"""Data: seeded, disjoint, and shifted as the name of the shift says."""
+
+import numpy as np
+import pytest
+import torch
+
+from tl_runner.core import derive
+from tl_runner.datasets import shifts
+from tl_runner.datasets.digits import digits, glyphs, handwritten, through_8x8
+from tl_runner.datasets.split import Budget, Drawn, Raw, cut, fingerprint
+from tl_runner.datasets.synthetic import STRENGTHS, blobs, synthetic
+from tl_runner.errors import Refused
+
+CPU = torch.device("cpu")
+NOTHING = Budget("count", 0)
+
+
+def rows_of(x: torch.Tensor) -> set[bytes]:
+    return {row.tobytes() for row in x.contiguous().numpy()}
+
+
+@pytest.mark.parametrize("load", [synthetic, blobs, digits])
+def test_splits_are_disjoint_whole_and_a_function_of_the_seed(load):
+    drawn = load(0, samples=200)
+    pair, answers, data = cut(drawn, 0, NOTHING, CPU)
+    for domain, raw in ((pair.source, drawn.source), (pair.target, drawn.target)):
+        parts = [rows_of(split.take(torch.arange(len(split)))) for split in (domain.train, domain.val, domain.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == len(rows_of(raw.x))
+        assert [len(domain.train), len(domain.val), len(domain.test)] == data["rows"][domain.name]
+    assert pair.source.labels is not None and pair.target.labels is None
+    assert len(answers.open()) == len(pair.target.test)
+    again, _, same = cut(load(0, samples=200), 0, NOTHING, CPU)
+    assert torch.equal(again.target.train.take(torch.arange(5)), pair.target.train.take(torch.arange(5)))
+    assert same["fingerprint"] == data["fingerprint"]
+    assert fingerprint(load(1, samples=200)) != data["fingerprint"]
+
+
+def test_no_row_is_in_both_domains():
+    for load in (synthetic, blobs):
+        drawn = load(0, shift="none")
+        assert not rows_of(drawn.source.x) & rows_of(drawn.target.x)
+    halves = digits(0, source="handwritten")
+    assert not rows_of(halves.source.x) & rows_of(halves.target.x)
+    assert len(halves.source.x) + len(halves.target.x) == len(handwritten()[0])
+
+
+def test_labels_decide_nothing_about_where_a_row_goes():
+    drawn = synthetic(0)
+    permuted = drawn._replace(target=drawn.target._replace(y=drawn.target.y.flip(0)))
+    first, second = (cut(d, 0, NOTHING, CPU)[0].target for d in (drawn, permuted))
+    for part in ("train", "val", "test"):
+        a, b = getattr(first, part), getattr(second, part)
+        assert torch.equal(a.x, b.x)
+
+
+def test_a_row_keeps_its_label():
+    x = torch.arange(60, dtype=torch.float32)[:, None]
+    drawn = Drawn(Raw("s", x, x[:, 0].long() % 3), Raw("t", x + 0.5, x[:, 0].long() % 3), ("a", "b", "c"), {})
+    pair, answers, _ = cut(drawn, 0, Budget("count", 5), CPU)
+    assert pair.source.labels is not None and pair.granted is not None and pair.held_out is not None
+    for part, labels in zip(("train", "val", "test"), pair.source.labels, strict=True):
+        assert torch.equal(getattr(pair.source, part).x[:, 0].long() % 3, labels)
+    assert torch.equal((pair.target.test.take(torch.arange(12))[:, 0]).long() % 3, answers.open())
+    assert torch.equal(pair.granted.x[:, 0].long() % 3, pair.granted.y)
+
+
+@pytest.mark.parametrize(
+    ("granted", "per_class", "held_out"),
+    [("0", 0, 0), ("1", 1, 0), (5, 4, 1), ("10", 8, 2), ("all", None, None), ("50%", None, None)],
+)
+def test_a_label_budget_is_kept_and_a_fifth_of_it_held_out(granted, per_class, held_out):
+    drawn = blobs(0, classes=3)
+    pair, _, data = cut(drawn, 0, Budget.parse(granted).settle(needed=False), CPU)
+    if per_class is None:
+        share = {"all": 1.0, "50%": 0.5}[granted]
+        assert data["granted"] == pytest.approx(share * len(pair.target.train), abs=3)
+        assert pair.held_out is not None and len(pair.held_out.y) == pytest.approx(data["granted"] / 5, abs=3)
+        return
+    counts = [0] * 3 if pair.granted is None else torch.bincount(pair.granted.y, minlength=3).tolist()
+    kept = [0] * 3 if pair.held_out is None else torch.bincount(pair.held_out.y, minlength=3).tolist()
+    assert (counts, kept) == ([per_class] * 3, [held_out] * 3)
+
+
+@pytest.mark.parametrize("granted", ["0.1", "-1", "120%", "some", "5.0"])
+def test_a_budget_that_could_be_read_two_ways_is_refused(granted):
+    with pytest.raises(Refused, match="granted takes auto"):
+        Budget.parse(granted)
+
+
+def test_auto_is_what_the_method_needs():
+    assert str(Budget.parse("auto").settle(needed=False)) == "0"
+    assert str(Budget.parse("auto").settle(needed=True)) == "10"
+    assert [str(Budget.parse(text)) for text in ("all", "10%", "5")] == ["all", "10%", "5"]
+    with pytest.raises(Refused, match="granted=0 leaves it none"):
+        Budget.parse("0").settle(needed=True)
+
+
+def test_what_is_not_there_cannot_be_granted_or_split():
+    with pytest.raises(Refused, match=r"granted=500 asks for 500 labels of class '0', but the train split .* has \d+"):
+        cut(blobs(0), 0, Budget("count", 500), CPU)
+    tiny = Raw("tiny", torch.zeros(5, 2), torch.zeros(5, dtype=torch.long))
+    with pytest.raises(Refused, match="the val split of tiny would hold 1 of its 5 rows"):
+        cut(Drawn(tiny, tiny, ("a",), {}), 0, NOTHING, CPU)
+
+
+# Shifts of tables: what each keeps and what it changes.
+
+
+def pool(n: int = 40_000) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 2))
+    return x, (x[:, 0] + 0.5 * rng.normal(size=n) > 0).astype(np.int64), rng
+
+
+def test_a_covariate_shift_moves_x_and_keeps_p_y_given_x():
+    x, y, rng = pool()
+    (xs, ys), (xt, yt) = shifts.table_pair(x, y, "covariate", 2.0, rng)
+    assert len(xs) == len(xt) == len(x) // 2
+    assert np.linalg.norm(xs.mean(0) - xt.mean(0)) > 0.5
+    for low in (-1.0, -0.5, 0.0, 0.5):  # p(y=1 | x_0 in a bin): equal on both sides, within four standard errors
+        shares = [labels[(rows[:, 0] >= low) & (rows[:, 0] < low + 0.25)] for rows, labels in ((xs, ys), (xt, yt))]
+        error = np.sqrt(sum(0.25 / len(share) for share in shares))
+        assert abs(shares[0].mean() - shares[1].mean()) < 4 * error + 0.02  # and the slope within a bin
+
+
+def test_a_prior_shift_moves_p_y_and_keeps_p_x_given_y():
+    x, y, rng = pool()
+    (_, ys), (xt, yt) = shifts.table_pair(x, y, "prior", 2.0, rng)
+    odds = [labels.mean() / (1 - labels.mean()) for labels in (y, yt)]
+    assert odds[1] / odds[0] == pytest.approx(np.exp(2.0), rel=0.05)
+    assert ys.mean() < y.mean()  # the source keeps the rest
+    for label in (0, 1):
+        np.testing.assert_allclose(xt[yt == label].mean(0), x[y == label].mean(0), atol=0.06)
+
+
+def test_moving_shifts_do_what_they_say():
+    x, y, _ = pool(5000)
+
+    def shifted(name: str, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        return shifts.MOVING[name](x, y, strength, np.random.default_rng(1))
+
+    assert np.linalg.norm((shifted("move", 2.0)[0] - x).mean(0)) == pytest.approx(2 * x.std(0).mean())
+    turned = shifted("rotate", np.pi / 2)[0]
+    np.testing.assert_allclose(np.abs((turned * x).sum(1)), 0, atol=1e-9)  # a right angle
+    np.testing.assert_allclose(np.linalg.norm(turned, axis=1), np.linalg.norm(x, axis=1))
+    ratio = shifted("scale", 0.5)[0] / x
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape))
+    assert shifted("noise", 1.0)[0].std(0) == pytest.approx(np.sqrt(2) * x.std(0), rel=0.05)
+    assert np.isclose(shifted("missing", 0.3)[0], x.mean(0)).mean() == pytest.approx(0.3, abs=0.02)
+    same, labels = shifted("concept", 0.3)
+    assert np.array_equal(same, x) and (labels != y).mean() == pytest.approx(0.3, abs=0.01)
+    assert np.array_equal(shifted("none", 9.0)[0], x)
+
+
+@pytest.mark.parametrize("shift", STRENGTHS)
+def test_every_shift_has_a_default_strength_that_the_record_tells(shift):
+    drawn = synthetic(0, samples=200, shift=shift)
+    assert drawn.notes == {"shift": shift, "strength": STRENGTHS[shift]}
+    assert torch.isfinite(drawn.target.x).all() and drawn.target.x.dtype == torch.float32
+
+
+def test_strengths_and_sizes_out_of_range_are_refused():
+    for wrong in ({"strength": -1.0}, {"shift": "missing", "strength": 2.0}, {"informative": 30}, {"classes": 9}):
+        with pytest.raises(Refused):
+            synthetic(0, **wrong)
+
+
+def test_blobs_are_separated_by_what_was_asked():
+    drawn = blobs(0, samples=4000, classes=3, separation=6.0)
+    centres = torch.stack([drawn.source.x[drawn.source.y == c].mean(0) for c in range(3)])
+    assert torch.pdist(centres).min().item() == pytest.approx(6.0, abs=0.2)
+
+
+# Images
+
+
+def test_digits_are_images_of_the_wanted_size_with_all_classes():
+    drawn = digits(0, samples=300, size=24)
+    for side in (drawn.source, drawn.target):
+        assert side.x.shape[1:] == (1, 24, 24)
+        assert side.x.min() >= 0 and side.x.max() <= 1
+        assert side.y.unique().tolist() == list(range(10))
+
+
+def test_glyphs_differ_by_font_and_digit():
+    images = glyphs()
+    assert len(images) == 12 and images.shape[1:] == (10, 64, 64)
+    assert len(rows_of(images.flatten(0, 1))) == len(images) * 10
+
+
+def test_the_crop_finds_the_ink_wherever_it_is():
+    image = torch.zeros(2, 1, 64, 64)
+    image[0, 0, 5:25, 10:20] = 1  # the same bar in two places
+    image[1, 0, 35:55, 40:50] = 1
+    first, second = through_8x8(image)
+    torch.testing.assert_close(first, second)
+    assert first[0, :, 3:5].mean() > 0.95 and first[0, :, 0].max() == 0  # full height, centred, its aspect kept
+
+
+@pytest.mark.parametrize("shift", shifts.IMAGE_SHIFTS)
+def test_image_shifts_grow_with_severity_and_stay_images(shift):
+    x = handwritten()[0][:64]
+    changes = []
+    for severity in (1, 3, 5):
+        y = shifts.shift_images(x, shift, severity, torch.Generator().manual_seed(0))
+        assert y.shape == x.shape and y.min() >= 0 and y.max() <= 1
+        changes.append((y - x).abs().mean().item())
+    assert 0 < changes[0] < changes[1] < changes[2]
+
+
+def test_a_full_inversion_is_the_negative():
+    x = handwritten()[0][:4]
+    torch.testing.assert_close(shifts.shift_images(x, "invert", 5, torch.Generator()), 1 - x)
+
+
+def test_warping_by_a_quarter_turn_is_rot90():
+    x = torch.rand(1, 1, 9, 9)
+    quarter = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
+    torch.testing.assert_close(shifts.warp(x, quarter), torch.rot90(x, 1, (2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_seed_of_a_dataset_is_its_own():
+    assert derive(0, "digits") != derive(0, "synthetic")

@@ -1,0 +1,23 @@
+"""tl_runner: which way of transferring works on your data?
+
+The public names are loaded when they are first used, so that importing the package needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tl_runner.core import Batch, Labelled, Method, Model, Pair
+    from tl_runner.restore import load
+
+__all__ = ["Batch", "Labelled", "Method", "Model", "Pair", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("tl_runner.restore" if name == "load" else "tl_runner.core"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

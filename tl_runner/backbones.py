@@ -1,0 +1,205 @@
+"""Networks from an input to its features.
+
+A backbone is a function `name(shape, **options) -> (module, width)`: `shape` is that of one input row, the
+module an `nn.Sequential` of named stages that ends in (n, width). Its first stage takes the data as it is.
+An option named `weights` says what to start from; a saved run is rebuilt with `weights=None`.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tl_runner.errors import Refused, within
+
+Backbone = tuple[nn.Sequential, int]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Pixels(nn.Module):
+    """Images in [0, 1], (n, c, h, w), as a network wants them: grey repeated to `channels`, then (x − mean) / std."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, mean: tuple[float, ...] = (0.5,), std: tuple[float, ...] = (0.5,)):
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("mean", torch.tensor(mean).expand(channels).reshape(-1, 1, 1).clone())
+        self.register_buffer("std", torch.tensor(std).expand(channels).reshape(-1, 1, 1).clone())
+
+    def extra_repr(self) -> str:
+        """What the record says of a model's input."""
+        mean, std = ([round(value, 4) for value in buffer.flatten().tolist()] for buffer in (self.mean, self.std))
+        return f"channels={self.channels}, mean={mean}, std={std}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.expand(-1, self.channels, -1, -1) - self.mean) / self.std
+
+
+def identity(shape: tuple[int, ...]) -> Backbone:
+    """The input itself, flattened: a method then sees the raw columns or pixels."""
+    return _stages(flat=nn.Flatten()), torch.Size(shape).numel()
+
+
+def linear(shape: tuple[int, ...], width: int = 64) -> Backbone:
+    """One linear map of the flattened input."""
+    within(1, width=width)
+    return _stages(flat=nn.Flatten(), linear=nn.Linear(torch.Size(shape).numel(), width)), width
+
+
+def mlp(shape: tuple[int, ...], width: int = 128, depth: int = 2, dropout: float = 0.0) -> Backbone:
+    """`depth` hidden layers of `width` rectified units on the flattened input."""
+    within(1, width=width, depth=depth)
+    within(0, 1, dropout=dropout)
+    stages: dict[str, nn.Module] = {"flat": nn.Flatten()}
+    inputs = torch.Size(shape).numel()
+    for layer in range(1, depth + 1):
+        stages[f"layer{layer}"] = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout))
+        inputs = width
+    return _stages(**stages), width
+
+
+def small(shape: tuple[int, ...], width: int = 128, channels: int = 32) -> Backbone:
+    """Two convolutions with BatchNorm and pooling, then one hidden layer: a conv net for a CPU."""
+    within(1, width=width, channels=channels)
+    colours, height, across = _image("small", shape, least=4)
+
+    def block(inputs: int, outputs: int) -> nn.Sequential:
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)  # BatchNorm brings the bias
+        return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))
+
+    flat = 2 * channels * (height // 4) * (across // 4)
+    stages = _stages(
+        pixels=Pixels(colours),
+        conv1=block(colours, channels),
+        conv2=block(channels, 2 * channels),
+        hidden=nn.Sequential(nn.Flatten(), nn.Linear(flat, width), nn.ReLU()),
+    )
+    return stages, width
+
+
+Stem = Literal["imagenet", "cifar"]
+Normalise = Literal["auto", "imagenet", "half"]
+
+
+def resnet18(
+    shape: tuple[int, ...], weights: str | None = None, stem: Stem = "imagenet", normalise: Normalise = "auto"
+) -> Backbone:
+    """torchvision's ResNet-18 (He et al. 2016), from scratch, ImageNet or a file."""
+    return _resnet("resnet18", shape, weights, stem, normalise)
+
+
+def resnet50(
+    shape: tuple[int, ...], weights: str | None = None, stem: Stem = "imagenet", normalise: Normalise = "auto"
+) -> Backbone:
+    """torchvision's ResNet-50 (He et al. 2016), from scratch, ImageNet or a file."""
+    return _resnet("resnet50", shape, weights, stem, normalise)
+
+
+def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, normalise: Normalise) -> Backbone:
+    """A torchvision ResNet as named stages.
+
+    It takes three channels, as its published weights do; grey images are repeated. `stem=cifar` replaces the
+    7×7 stride-2 convolution and its pooling by a 3×3 one, for images of about 32 pixels. `normalise=auto`
+    takes ImageNet's mean and deviation with any weights, else 0.5 and 0.5.
+    """
+    from torchvision import models
+
+    _image(name, shape, least=8)
+    if weights == "imagenet" and stem == "cifar":
+        raise Refused("backbone.weights=imagenet were trained with backbone.stem=imagenet; set that, or weights=null")
+    net = getattr(models, name)()
+    if stem == "cifar":
+        net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    if weights is not None:
+        _fill(net, _imagenet_weights(name) if weights == "imagenet" else _read_weights(Path(weights)), weights)
+    imagenet = normalise == "imagenet" or (normalise == "auto" and weights is not None)
+    pixels = Pixels(3, IMAGENET_MEAN, IMAGENET_STD) if imagenet else Pixels(3)
+    stages = _stages(
+        pixels=pixels,
+        stem=_stages(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool),
+        layer1=net.layer1,
+        layer2=net.layer2,
+        layer3=net.layer3,
+        layer4=net.layer4,
+        pool=nn.Sequential(net.avgpool, nn.Flatten()),
+    )
+    return stages, net.fc.in_features
+
+
+def _stages(**stages: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(stages))
+
+
+def _image(backbone: str, shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
+    """The shape as (channels, height, width), or a refusal that says what the data is."""
+    if len(shape) != 3:
+        raise Refused(
+            f"backbone={backbone} reads images, but this dataset has rows of {' × '.join(map(str, shape))} numbers:"
+            " use backbone=mlp, linear or identity"
+        )
+    channels, height, width = shape
+    if min(height, width) < least:
+        raise Refused(f"backbone={backbone} needs images of at least {least}×{least} pixels, got {height}×{width}")
+    return channels, height, width
+
+
+def _imagenet_weights(name: str) -> dict[str, Tensor]:
+    from torchvision import models
+
+    published = models.get_weight(f"{name.replace('resnet', 'ResNet')}_Weights.DEFAULT")
+    try:
+        return dict(published.get_state_dict(progress=False, check_hash=True))
+    except OSError as error:
+        raise Refused(
+            f"the ImageNet weights of {name} could not be downloaded ({error}). Fetch {published.url} where there"
+            " is a connection, and pass the file: backbone.weights=PATH"
+        ) from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a safetensors file or a torch file that holds tensors only."""
+    if not path.is_file():
+        raise Refused(f"backbone.weights={path}: there is no such file (possible: null, imagenet or a file)")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every reader has its own errors for a file that is not what it says
+        raise Refused(
+            f"backbone.weights={path} can't be read as a file of weights: {str(error).splitlines()[0]}"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise Refused(f"backbone.weights={path} holds no state dict: names and tensors are expected")
+    return state
+
+
+def _fill(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Load all but the classifier `fc`, which belongs to the classes of the weights; anything else must match."""
+    own = {key: value for key, value in net.state_dict().items() if not key.startswith("fc.")}
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    faults = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": sorted(
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+            for key in own.keys() & state.keys()
+            if state[key].shape != own[key].shape
+        ),
+    }
+    if any(faults.values()):
+        listed = "; ".join(
+            f"{len(keys)} {kind}: {', '.join(keys[:8])}{' …' * (len(keys) > 8)}"
+            for kind, keys in faults.items()
+            if keys
+        )
+        raise Refused(f"backbone.weights={origin} does not fit this network – {listed}")
+    net.load_state_dict(state, strict=False)

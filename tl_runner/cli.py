@@ -1,0 +1,243 @@
+"""tl-run and tl-report: from the words of a command line to the functions of the package, and back to words."""
+
+import argparse
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_runner import menu
+from tl_runner.errors import Diverged, Refused, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tl_runner.store import RunRecord
+
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks serves for ours too
+PAGE = 150  # columns of a table that is not printed on a terminal
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+
+
+def main() -> None:
+    """The command `tl-run`."""
+    words = sys.argv[1:]
+    folders = _config_dirs(words)
+    if {"-h", "--help"} & set(words):
+        asked = [word for word in words if "=" in word and not word.startswith("-")]
+        print(menu.detail(asked, folders) if asked else menu.overview(folders))
+    elif "--version" in words:
+        from importlib.metadata import version
+
+        print("tl_runner", version("tl_runner"))
+    else:
+        sys.exit(_compose_and_run(words, folders))
+
+
+def report() -> None:
+    """The command `tl-report`."""
+    parser = argparse.ArgumentParser(prog="tl-report", description="Compare all runs found in these folders.")
+    parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, default=[Path("outputs")])
+    paths = parser.parse_args().paths
+    from rich.console import Console
+
+    from tl_runner.report import tables
+    from tl_runner.report.leaderboard import leaderboard
+    from tl_runner.store import records
+
+    missing = [str(path) for path in paths if not path.exists()]
+    found, faults = records(path for path in paths if path.exists())
+    for fault in [*(f"{path} does not exist" for path in missing), *faults]:
+        _complain(Console(stderr=True), fault, "warning: ", "yellow")
+    if not found:
+        _complain(Console(stderr=True), f"no runs in {', '.join(map(str, paths))}; tl-run makes some")
+        sys.exit(1)
+    Console(width=_width()).print(*tables.leaderboard(leaderboard(found)), sep="\n")
+    sys.exit(1 if missing or faults else 0)
+
+
+def _width() -> int | None:
+    """A terminal's own width; a file or a pipe takes wide tables as they are."""
+    return None if sys.stdout.isatty() else PAGE
+
+
+def _config_dirs(words: Sequence[str]) -> list[Path]:
+    """The folders of options: ours, then the one that Hydra's --config-dir (-cd) names."""
+    named = [after for word, after in pairwise(words) if word in ("--config-dir", "-cd")]
+    named += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
+    return [menu.conf(), *map(Path, named)]
+
+
+def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
+    """Let Hydra compose one job or many and make each of them; the exit code."""
+    import hydra
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console, errors = Console(width=_width()), Console(stderr=True)
+    handler = RichHandler(logging.WARNING, console=errors, show_time=False, show_path=False)
+    handler.addFilter(lambda entry: entry.levelno < logging.ERROR)  # an error is told in words; run.log has it whole
+    logging.getLogger("tl_runner").addHandler(handler)
+    full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
+    os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
+    made: list[RunRecord] = []
+    multirun = bool({"-m", "--multirun"} & set(words))
+
+    def job(composed: Any) -> None:
+        made.append(_make(_describe(composed), console, errors, full_error, brief=multirun))
+
+    try:
+        _admit(folders[1:])
+        hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(job)()
+    except KeyboardInterrupt:
+        _complain(errors, "interrupted; the runs that had ended are kept")
+        return INTERRUPTED
+    except Exception as error:
+        if full_error:
+            raise
+        _refuse(words, folders, _reworded(error, words, folders), errors)
+        return 1
+    if multirun and made:
+        from tl_runner.report import tables
+
+        console.print(tables.outcomes(made))
+    return int(any(record.status != "ok" for record in made))
+
+
+def _admit(folders: Sequence[Path]) -> None:
+    """Let parts be found in the working folder and beside a user's options, behind all that is installed."""
+    for folder in folders:
+        if taken := menu.shadowed(folder):
+            raise Refused(f"{folder} holds options with the name of one of ours: rename {', '.join(taken)}")
+    sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
+
+
+def _describe(composed: Any) -> "RunRecord":
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from tl_runner.store import describe
+
+    config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    choices = HydraConfig.get().runtime.choices
+    return describe(
+        {str(key): value for key, value in config.items()},
+        {group: str(choices.get(group)) for group in ("dataset", "backbone", "method")},
+    )
+
+
+def _make(record: "RunRecord", console: "Console", errors: "Console", full_error: bool, brief: bool) -> "RunRecord":
+    """One job: the stored result where its run was made before, else the run. Failing ends this job only."""
+    from tl_runner.report import tables
+
+    names = " ".join([*record.choices.values(), f"seed={record.seed}"])
+    if earlier := _made_before(record, errors):
+        console.print(f"{names}: made before, nothing was trained (force=true runs it again)", highlight=False)
+        record = earlier
+    else:
+        try:
+            from tl_runner.report.live import watch
+            from tl_runner.run import run
+
+            if brief:
+                console.print(f"[bold]{names}[/bold]", highlight=False)
+            record = watch(run(record), record, console)
+        except Exception as error:
+            if full_error:
+                errors.print_exception()
+            record.status = "failed" if record.status == "running" else record.status  # its folder can't be written
+            _complain(errors, _told(error, record))
+            return record
+    if not brief:
+        console.print(*tables.result(record, _baseline(record)), sep="\n")
+    return record
+
+
+def _made_before(record: "RunRecord", errors: "Console") -> "RunRecord | None":
+    """The finished run of the same identity, unless it must be made again; what has changed since is said."""
+    from tl_runner.store import finished, whereabouts
+
+    earlier = None if record.config.get("force") is True else finished(record)
+    if earlier is None:
+        return None
+    if record.config.get("save") is True and not (earlier.folder / "model.safetensors").exists():
+        _complain(errors, "made before without keeping its weights; made again for them", "note: ", "yellow")
+        return None
+    then, now = earlier.where.get("versions", {}), whereabouts()["versions"]
+    changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
+    device = str(record.config.get("device"))
+    if device != "auto" and not str(earlier.where.get("device")).startswith(device):
+        changed.append(f"device {earlier.where.get('device')} then, {device} now")
+    if changed:
+        _complain(errors, f"the stored run was made otherwise: {'; '.join(changed)}", "note: ", "yellow")
+    return earlier
+
+
+def _baseline(record: "RunRecord") -> "RunRecord | None":
+    """The finished source-only run that differs from this one in nothing but the method."""
+    from tl_runner.store import describe, finished
+
+    method = {"_target_": "tl_runner.methods.source_only.SourceOnly"}
+    found = finished(describe({**record.config, "method": method}, {**record.choices, "method": "source_only"}))
+    return found if found and found.granted == record.granted else None
+
+
+def _told(error: Exception, record: "RunRecord") -> str:
+    """An error for a person; one that was not meant for them comes with its kind and the place of the traceback."""
+    if isinstance(error, Refused | Diverged):
+        return str(error)
+    return f"{type(error).__name__}: {error}\nThe traceback is in {record.folder / 'run.log'}"
+
+
+def _refuse(words: Sequence[str], folders: Sequence[Path], message: str, errors: "Console") -> None:
+    """Say why nothing could be composed, and keep a record of the attempt, so that it is in the tables too."""
+    from tl_runner.store import describe, recording
+
+    typed = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+    config = {"overrides": list(words), "outputs": typed.get("outputs", "outputs")}
+    record = describe(config, menu.chosen(words))
+    record.seed, record.granted = typed.get("seed", "0"), typed.get("granted", "auto")
+    _complain(errors, message)
+    try:
+        with recording(record):
+            raise Refused(message)
+    except Refused:
+        pass  # it is on record now
+    except OSError as error:
+        _complain(errors, f"and no record could be kept: {error}")
+
+
+def _complain(console: "Console", message: str, kind: str = "error: ", style: str = "bold red") -> None:
+    from rich.text import Text
+
+    console.print(Text.assemble((kind, style), message), soft_wrap=True, highlight=False)
+
+
+def _reworded(error: Exception, words: Sequence[str], folders: Sequence[Path]) -> str:
+    """Hydra's errors, said with what is possible here."""
+    from hydra.errors import MissingConfigException
+
+    group, _, name = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    if isinstance(error, MissingConfigException) and group:
+        listed = error.options or [option.name for option in menu.options(folders) if option.group == group]
+        return f"there is no {group}={name}{nearest(name, listed)} (possible: {', '.join(listed)})"
+    if match := re.match(r"Could not override '([^']+)'", str(error)):
+        return _unknown_key(match[1], menu.chosen(words), menu.options(folders))
+    if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
+        return f"{match[1]} has several values: add -m to make a run of each"
+    return str(error).split("\nSee https")[0].strip()
+
+
+def _unknown_key(key: str, chosen: dict[str, str], options: Sequence[menu.Option]) -> str:
+    group, _, name = key.partition(".")
+    known = next((option.keys for option in options if (option.group, option.name) == (group, chosen.get(group))), None)
+    if known is not None and name:
+        listed = ", ".join(f"{group}.{own}" for own in known) or "it has none"
+        return f"unknown key {key}: {group}={chosen[group]} has no {name!r}{nearest(name, known)} (possible: {listed})"
+    possible = sorted({*menu.settings().keys, *menu.defaults()})
+    return f"unknown key {key}{nearest(key, possible)} (possible: {', '.join(possible)})"

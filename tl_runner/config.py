@@ -1,0 +1,165 @@
+"""From a composed configuration to the parts of a run: checked against each part's own signature, then built.
+
+A part is a node with a `_target_`: a class, or a function whose leading parameters without a default are what
+the run itself passes in. Its other parameters – name, type, default – are the schema. Imports no torch itself;
+it does import the targets.
+"""
+
+import inspect
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
+from omegaconf.errors import ValidationError
+
+from tl_runner.errors import Refused, nearest, within
+
+log = logging.getLogger(__name__)
+
+GROUPS = ("dataset", "backbone", "method", "optimizer", "schedule", "train", "select")
+NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of a configuration that belong to no group."""
+
+    seed: int = 0
+    granted: int | str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    outputs: str = "outputs"
+    save: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        within(0, 2**32 - 1, seed=self.seed)
+        within(1, threads=1 if self.threads is None else self.threads)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise Refused(f"device takes auto, cpu, cuda or cuda:N, got {self.device!r}")
+
+
+class Parts(NamedTuple):
+    """A run's parts, built but for what only the run knows: `dataset(seed)`, `backbone(shape)`, …"""
+
+    settings: Settings
+    dataset: Any
+    backbone: Any
+    method: Any
+    optimizer: Any
+    schedule: Any
+    train: Any
+    select: Any
+
+
+def load(config: Mapping[str, Any]) -> Parts:
+    """Check and build every part; raises `Refused` before any data is touched."""
+    settings = {key: value for key, value in config.items() if key not in GROUPS}
+    parts = {group: build(config.get(group), group) for group in GROUPS}
+    if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
+        log.warning("this method starts from scratch: backbone.weights=%s is not used", config["backbone"]["weights"])
+        parts["backbone"] = build(unweighted(config["backbone"]), "backbone")
+    parts["schedule"](0.0)  # a schedule's ranges are checked where it is called
+    return Parts(Settings(**check(Settings, settings, "")), **parts)
+
+
+def build(node: Any, group: str) -> Any:
+    """The part that a node describes: an instance of a class, or a function with its options bound."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise Refused(f"{group} must name one of its options, as in {group}=…, got {node!r}")
+    target = locate(node["_target_"], group)
+    options = check(target, {key: value for key, value in node.items() if key != "_target_"}, f"{group}.")
+    return target(**options) if inspect.isclass(target) else partial(target, **options)
+
+
+def unweighted(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """The same network with random weights: an option of the name `weights` says what to start from."""
+    return {**backbone, "weights": None} if "weights" in backbone else dict(backbone)
+
+
+def locate(path: str, group: str) -> Any:
+    """The object at a dotted path: a module's class or function."""
+    module, _, name = str(path).rpartition(".")
+    if not module:
+        raise Refused(f"{group}._target_ must be module.name, got {path!r}")
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        raise Refused(
+            f"{group}._target_={path}: there is no module {error.name!r} here."
+            " Modules are looked up in the environment, the working folder and --config-dir"
+        ) from error
+    if not callable(getattr(found, name, None)):
+        raise Refused(f"{group}._target_={path}: {module} has no class or function {name!r}{nearest(name, dir(found))}")
+    return getattr(found, name)
+
+
+def schema(target: Any) -> dict[str, inspect.Parameter]:
+    """The options of a target: its parameters with a default, as name -> parameter with evaluated annotation."""
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = get_type_hints(function)
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+
+
+def check(target: Any, options: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The options with their types, completed by the target's defaults; unknown names and wrong types are refused."""
+    known = schema(target)
+    for name in options:
+        if name not in known:
+            listed = ", ".join(prefix + key for key in known) or "it has none"
+            raise Refused(f"unknown key {prefix}{name}{nearest(name, known)} (possible: {listed})")
+    return {
+        name: fit(options[name], parameter.annotation, prefix + name) if name in options else parameter.default
+        for name, parameter in known.items()
+    }
+
+
+def fit(value: Any, hint: Any, key: str) -> Any:
+    """The value as its annotation wants it, by OmegaConf's conversions; an annotation unknown here lets it pass."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for option in options:
+        origin, arguments = get_origin(option), get_args(option)
+        if option is NoneType:
+            if value is None:
+                return None
+        elif origin is Literal:
+            if value in arguments:
+                return value
+        elif option in NODES:
+            try:
+                if value is not None:
+                    return NODES[option](value=value)._value()
+            except ValidationError:
+                continue  # another member of the union may take it
+        elif isinstance(origin, type) and issubclass(origin, Sequence):
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                return tuple(fit(item, arguments[0], f"{key}[{index}]") for index, item in enumerate(value))
+        else:
+            return value
+    raise Refused(f"{key} takes {_in_words(options)}, got {value!r}{_nearest_literal(value, options)}")
+
+
+def _in_words(options: Sequence[Any]) -> str:
+    words = []
+    for option in options:
+        if get_origin(option) is Literal:
+            words += [str(choice) for choice in get_args(option)]
+        else:
+            words.append(WORDS.get(option, "a list"))
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _nearest_literal(value: Any, options: Sequence[Any]) -> str:
+    choices = [str(choice) for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    return nearest(str(value), choices) if choices else ""

@@ -1,0 +1,1 @@
+"""One file per source of data: each holds functions `name(seed, **options) -> Drawn`."""

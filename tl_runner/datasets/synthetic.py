@@ -1,0 +1,99 @@
+"""Tables made on the spot, whose shift is known exactly."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from tl_runner.core import derive
+from tl_runner.datasets.shifts import Floats, Ints, table_pair
+from tl_runner.datasets.split import Drawn, Raw
+from tl_runner.errors import Refused, within
+
+Shift = Literal["none", "covariate", "affine", "move", "scale", "rotate", "prior", "concept", "noise", "missing"]
+
+# What makes each shift felt; the units are those of `shifts`.
+STRENGTHS = {
+    "none": 0.0,
+    "covariate": 2.0,
+    "affine": 1.0,
+    "move": 2.0,
+    "scale": 0.5,
+    "rotate": 0.5,
+    "prior": 2.0,
+    "concept": 0.3,
+    "noise": 1.0,
+    "missing": 0.3,
+}
+
+
+def synthetic(
+    seed: int,
+    samples: int = 1000,
+    features: int = 20,
+    informative: int = 2,
+    redundant: int = 10,
+    classes: int = 2,
+    separation: float = 1.0,
+    shift: Shift = "covariate",
+    strength: float | None = None,
+) -> Drawn:
+    """scikit-learn's `make_classification`, `samples` rows a side, and a target under a named shift.
+
+    `strength=None` takes the shift's own default; the record says which.
+    """
+    from sklearn.datasets import make_classification
+
+    within(10, samples=samples)
+    within(1, features=features, informative=informative)
+    within(0, redundant=redundant, separation=separation)
+    within(2, classes=classes)
+    if informative + redundant > features:
+        raise Refused(f"{informative} informative and {redundant} redundant columns do not fit in features={features}")
+    if classes * 2 > 2**informative:
+        raise Refused(f"{classes} classes of two clusters each need more than informative={informative} columns")
+    x, y = make_classification(
+        n_samples=2 * samples,
+        n_features=features,
+        n_informative=informative,
+        n_redundant=redundant,
+        n_classes=classes,
+        class_sep=separation,
+        random_state=derive(seed, "synthetic") % 2**32,
+    )
+    return _drawn("synthetic", np.asarray(x), np.asarray(y), classes, shift, strength, seed)
+
+
+def blobs(
+    seed: int,
+    samples: int = 1000,
+    features: int = 10,
+    classes: int = 3,
+    separation: float = 6.0,
+    shift: Literal["none", "move"] = "move",
+    strength: float | None = None,
+) -> Drawn:
+    """Separated normal clusters of unit deviation; the target's are translated as one.
+
+    The two nearest centres are `separation` apart; `strength` is how far, in mean deviations of the columns.
+    """
+    within(10, samples=samples)
+    within(2, features=features, classes=classes)
+    within(0, separation=separation)
+    rng = np.random.default_rng(derive(seed, "blobs"))
+    y = rng.integers(classes, size=2 * samples)
+    centres = rng.normal(size=(classes, features))
+    centres *= separation / np.linalg.norm(centres[:, None] - centres, axis=-1)[np.triu_indices(classes, 1)].min()
+    x = centres[y] + rng.normal(size=(len(y), features))
+    return _drawn("blobs", x, y, classes, shift, strength, seed)
+
+
+def _drawn(name: str, x: Floats, y: Ints, classes: int, shift: str, strength: float | None, seed: int) -> Drawn:
+    strength = STRENGTHS[shift] if strength is None else strength
+    rng = np.random.default_rng(derive(seed, name, "shift"))
+    sides = table_pair(x, y, shift, strength, rng)
+    source, target = (
+        Raw(label, torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)))
+        for label, (rows, labels) in zip((name, f"{name} {shift} {strength:g}"), sides, strict=True)
+    )
+    return Drawn(source, target, tuple(map(str, range(classes))), {"shift": shift, "strength": strength})

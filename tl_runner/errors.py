@@ -1,0 +1,54 @@
+"""What is said to a person when something can't be done: what was said, what is possible, the nearest name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+# What people call things elsewhere, and what they are called here.
+ALIASES = {
+    "baseline": "source_only",
+    "erm": "source_only",
+    "no_adaptation": "source_only",
+    "from_scratch": "target_only",
+    "scratch": "target_only",
+    "ddc": "mmd",
+    "dan": "mmd",
+    "ddan": "mmd",
+    "deep_coral": "coral",
+    "deepcoral": "coral",
+    "grl": "dann",
+    "revgrad": "dann",
+    "fine_tune": "finetune",
+    "fine_tuning": "finetune",
+    "linear_probe": "feature_extract",
+    "feature_extraction": "feature_extract",
+    "adam": "adamw",
+    "nesterov": "sgd",
+    "resnet": "resnet18",
+    "cnn": "small",
+}
+
+
+class Refused(ValueError):
+    """A configuration, a file or a request that can't be used, said in words for the person who made it."""
+
+
+class Diverged(ArithmeticError):
+    """Training met a number that is not finite."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """` – did you mean 'x'?`, or nothing where no option is near."""
+    options = sorted(options)
+    meant = ALIASES.get(name.lower().replace("-", "_"))
+    if meant and meant not in options:
+        return f" – here that is called {meant!r}, which this version does not have"
+    close = [meant] if meant else get_close_matches(name, options, n=1, cutoff=0.5)
+    return f" – did you mean {close[0]!r}?" if close else ""
+
+
+def within(low: float, high: float = float("inf"), **values: float) -> None:
+    """Refuse, by name, any value outside [low, high]; NaN is outside of everything."""
+    for name, value in values.items():
+        if not low <= value <= high:
+            bounds = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+            raise Refused(f"{name} must be {bounds}, got {value:g}")

@@ -1,0 +1,106 @@
+"""What can be said on the command line, read from the YAML files alone: no Hydra, no torch, a few milliseconds."""
+
+import re
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from tl_runner.errors import nearest
+
+
+class Option(NamedTuple):
+    """One choice of a group: `keys` are its own configuration keys, `text` its whole YAML."""
+
+    group: str
+    name: str
+    purpose: str
+    keys: tuple[str, ...]
+    text: str
+
+
+def conf() -> Path:
+    """The folder of the configuration package."""
+    spec = find_spec("tl_runner.conf")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("the package tl_runner.conf is missing: install tl_runner again")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def options(folders: Sequence[Path]) -> list[Option]:
+    """Every option in these folders, sorted by group and name."""
+    files = [(folder, file) for folder in folders for file in folder.rglob("*.yaml") if file.parent != folder]
+    found = [_read(file, file.parent.relative_to(folder).as_posix()) for folder, file in files]
+    return sorted(found, key=lambda option: option[:2])
+
+
+def settings() -> Option:
+    """The keys that belong to no group, from config.yaml."""
+    return _read(conf() / "config.yaml", "")
+
+
+def defaults() -> dict[str, str]:
+    """Each group's default option."""
+    return dict(re.findall(r"^  - (\w+): (\w+)$", settings().text, re.MULTILINE))
+
+
+def chosen(overrides: Sequence[str]) -> dict[str, str]:
+    """The option of every group under these overrides, as typed."""
+    typed = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
+    return {group: typed.get(group, default) for group, default in defaults().items()}
+
+
+def shadowed(folder: Path) -> list[str]:
+    """Options of a user's folder that have the name of one of ours: Hydra would silently take ours."""
+    ours = {option[:2] for option in options([conf()])}
+    return [f"{option.group}/{option.name}" for option in options([folder]) if option[:2] in ours]
+
+
+def overview(folders: Sequence[Path]) -> str:
+    """The text of `tl-run --help`."""
+    return "\n".join([USAGE, *_groups(folders), "", "keys", *_keys(), "", FOOTER])
+
+
+def detail(words: Sequence[str], folders: Sequence[Path]) -> str:
+    """The YAML of each option named as group=name: what `tl-run --help method=mmd` prints."""
+    known = {f"{option.group}={option.name}": option.text for option in options(folders)}
+    return "\n".join(f"{word}\n\n{known.get(word, f'there is no {word}{nearest(word, known)}')}" for word in words)
+
+
+USAGE = """tl-run – which way of transferring works on your data?
+
+  tl-run                                            the default run
+  tl-run method=mmd backbone=resnet18               other options of a group
+  tl-run method.weight=0.5 train.steps=1000         other values of a key
+  tl-run -m method=source_only,mmd seed=0,1,2       a sweep: all combinations
+  tl-run --help method=mmd                          the keys of one option
+  tl-run --cfg job                                  the whole configuration, run nothing
+  tl-run --config-dir DIR method=mine               with options of your own: DIR/method/mine.yaml
+  tl-report [PATH …]                                compare the runs found there
+"""
+
+FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are kept in outputs/runs; README.md says more."
+
+
+def _groups(folders: Sequence[Path]) -> Iterator[str]:
+    default, group = defaults(), None
+    for option in options(folders):
+        if option.group != group:
+            group = option.group
+            yield f"\n{group}" if group != "backbone" else group
+        star = "*" if default.get(option.group) == option.name else " "
+        yield f"  {star} {option.name:<14} {option.purpose}"
+    yield "\n  * is the default"
+
+
+def _keys() -> Iterator[str]:
+    for key, value, comment in re.findall(r"^(\w+): (\S+) +# (.*)$", settings().text, re.MULTILINE):
+        yield f"    {key}={value:<{15 - len(key)}} {comment}"
+
+
+def _read(file: Path, group: str) -> Option:
+    text = file.read_text(encoding="utf-8")
+    first = text.partition("\n")[0]
+    purpose = first.lstrip("# ").strip() if first.startswith("#") else "(its YAML begins with no comment)"
+    keys = tuple(re.findall(r"^(?!_target_|defaults|hydra)(\w+):", text, re.MULTILINE))
+    return Option(group, file.stem, purpose, keys, text)

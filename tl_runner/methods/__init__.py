@@ -1,0 +1,1 @@
+"""One file per method or close family; read `mmd.py` for the pattern."""

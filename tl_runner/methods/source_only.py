@@ -1,0 +1,20 @@
+"""No transfer at all: the baseline that every method must beat."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.core import Batch, Method, Model
+
+
+class SourceOnly(Method):
+    """Cross-entropy on the source, and on granted target labels where the task gives some.
+
+    Loss: CE(head(f(x_s)), y_s). The target's inputs are never seen.
+    """
+
+    needs = frozenset({"source"})
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))

@@ -1,0 +1,21 @@
+"""Only the architecture is transferred: what the granted target labels are worth without any source."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.core import Batch, Method, Model
+
+
+class TargetOnly(Method):
+    """Cross-entropy on the granted target labels: CE(head(f(x_g)), y_g), from scratch.
+
+    `backbone.weights` are not used, and that is said: with them it would no longer be from scratch.
+    """
+
+    needs = frozenset({"granted"})
+    start = "scratch"
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))

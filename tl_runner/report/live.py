@@ -1,0 +1,63 @@
+"""A run under way: a live line on a terminal, plain lines elsewhere."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from tl_runner.report.tables import percent
+from tl_runner.store import RunRecord
+from tl_runner.train import Point
+
+
+class Line(Protocol):
+    def __call__(self, point: Point, text: str) -> None: ...
+
+
+def watch(points: Generator[Point, None, RunRecord], record: RunRecord, console: Console) -> RunRecord:
+    """Draw the run while it is being made; returns its record."""
+    source_val = None
+    with _live(console) if console.is_terminal else _plain(console) as line:
+        while True:
+            try:
+                point = next(points)
+            except StopIteration as end:
+                return end.value
+            source_val = point.evidence.source_val if point.evidence else source_val
+            line(point, describe(point, source_val, "images" if len(record.data["shape"]) == 3 else "rows"))
+
+
+def describe(point: Point, source_val: float | None, unit: str) -> str:
+    """Terms, source-val accuracy, speed and the time left, in one line."""
+    speed = point.rows / point.seconds if point.seconds else 0.0
+    left = point.seconds * (point.steps - point.step) / point.step
+    words = [f"{name} {value:.4g}" for name, value in point.terms.items()]
+    words += [f"source-val {percent(source_val)}"] if source_val is not None else []
+    return "  ".join([*words, f"{speed:,.0f} {unit}/s", f"{left:.0f} s left"])
+
+
+@contextmanager
+def _live(console: Console) -> Iterator[Line]:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed}/{task.total}  {task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("reading the data and building the network", total=None)
+
+        def line(point: Point, text: str) -> None:
+            bar.update(task, completed=point.step, total=point.steps, description=text)
+
+        yield line
+
+
+@contextmanager
+def _plain(console: Console) -> Iterator[Line]:
+    def line(point: Point, text: str) -> None:
+        if point.evidence:  # where the model was examined: a dozen lines a run, not hundreds
+            console.print(f"step {point.step}/{point.steps}  {text}", soft_wrap=True, highlight=False)
+
+    yield line

@@ -1,0 +1,56 @@
+"""One run, top to bottom. Read this file first."""
+
+import time
+from collections.abc import Generator
+
+import torch
+
+from tl_runner import config, machine
+from tl_runner.core import Model, chance_of
+from tl_runner.datasets.split import Budget, cut
+from tl_runner.evaluate import examine, predict, scores, verdict
+from tl_runner.store import RunRecord, recording
+from tl_runner.train import Point, train
+
+
+def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
+    """Make the run that the record describes, and return the record; yields its points on the way.
+
+    The record is on disk before anything is checked, and says at the end what happened. The target's answers
+    are opened in the last step, when every prediction and the choice among the checkpoints stand.
+    """
+    with recording(record) as files:
+        parts = config.load(record.config)
+        seed, method, plan = parts.settings.seed, parts.method, parts.train
+        device = machine.claim(parts.settings.device, parts.settings.threads)
+        record.where |= machine.facts(device, plan)
+        budget = Budget.parse(parts.settings.granted).settle(needed="granted" in method.needs)
+        pair, answers, data = cut(parts.dataset(seed), seed, budget, device)
+        with chance_of(seed, "model"):
+            backbone, width = parts.backbone(pair.shape)
+            model = Model(backbone, width, pair.source.classes, plan.batchnorm)
+        model, pair = method.prepare(model, pair, seed)
+        model, method = machine.fast(model.to(device), plan), method.to(device)
+        record.granted, record.data = str(budget), {**data, "input": str(model.backbone[0])}
+
+        torch.manual_seed(seed)  # for what training itself draws: dropout, noise
+        started, history, predictions, weights = time.monotonic(), [], {}, {}
+        for trained in train(model, method, pair, plan, parts.optimizer, parts.schedule, seed):
+            point, evidence = trained._replace(seconds=time.monotonic() - started), None
+            if plan.examines(point.step):
+                evidence, predictions[point.step] = examine(model, pair, point.step, "source" in method.needs)
+                history.append(evidence)
+                if parts.select(history) == len(history) - 1:
+                    weights = {name: w.detach().to("cpu", copy=True) for name, w in model.state_dict().items()}
+            point = point._replace(evidence=evidence)
+            files.curve(point)
+            yield point
+
+        files.tensors("predictions", {f"step_{step}": rows for step, rows in predictions.items()})
+        if parts.settings.save:
+            files.tensors("model", weights)
+        model.load_state_dict(weights)
+        source = scores(predict(model, pair.source.test), pair.source.labels.test)
+        chosen = history[parts.select(history)].step
+        record.scores = {"source": source, **verdict(predictions, answers.open(), chosen)}
+    return record

@@ -1,0 +1,250 @@
+"""A run on disk: its identity, its record, its folder. Everything is written whole; nothing here needs torch.
+
+The identity of a run is a hash of its composed configuration, without what cannot change its numbers, and of
+the source of every part that comes from outside of this package. Same identity, same folder.
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tl_runner.errors import Diverged, Refused
+
+if TYPE_CHECKING:
+    from tl_runner.train import Point
+
+# Keys that do not change a run's numbers (or, as device and threads, only their last bits: `where` has them).
+NEUTRAL = {"device", "threads", "outputs", "save", "force"}
+LIBRARIES = ("tl_runner", "torch", "torchvision", "numpy", "scikit-learn")
+
+Status = Literal["running", "ok", "failed", "diverged"]
+
+
+@dataclass
+class RunRecord:
+    """One run, as `run.json` holds it; `setting` is its identity without the seed."""
+
+    id: str
+    setting: str
+    choices: dict[str, str]
+    seed: Any
+    granted: Any
+    config: dict[str, Any]
+    status: Status = "running"
+    scores: dict[str, Any] | None = None
+    seconds: float | None = None
+    error: str | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        name = f"{self.choices['method']}-{self.choices['backbone']}-s{self.seed}-{self.id}"
+        outputs = Path(str(self.config.get("outputs", "outputs")))
+        return outputs / "runs" / _plain(self.choices["dataset"]) / _plain(name)
+
+
+def describe(config: dict[str, Any], choices: Mapping[str, str]) -> RunRecord:
+    """The record of a composed configuration, before its run. Any configuration has one, a wrong one too."""
+    numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
+    sources = sorted(_sources(numbers))
+    return RunRecord(
+        id=_digest([numbers, sources]),
+        setting=_digest([{key: value for key, value in numbers.items() if key != "seed"}, sources]),
+        choices=dict(choices),
+        seed=config.get("seed"),
+        granted=config.get("granted"),
+        config=config,
+    )
+
+
+def finished(record: RunRecord) -> RunRecord | None:
+    """The stored record of the same run, where it ended well."""
+    try:
+        stored = read(record.folder / "run.json")
+    except (OSError, ValueError):
+        return None  # none there, or none that can be read: the run is made again
+    return stored if stored.status == "ok" else None
+
+
+def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+    """All runs in these folders, at any depth, oldest first, and what is wrong with files that can't be read."""
+    found, faults = [], []
+    files = {file.resolve() for path in paths for file in ([path] if path.is_file() else path.rglob("run.json"))}
+    for file in sorted(files, key=lambda file: (file.stat().st_mtime, file)):
+        try:
+            found.append(read(file))
+        except (OSError, ValueError) as error:
+            faults.append(f"{file} can't be read: {error}")
+    return found, faults
+
+
+def read(file: Path) -> RunRecord:
+    """A record from its file; raises `ValueError` if that is not what it holds."""
+    content = json.loads(file.read_text())
+    names = {entry.name for entry in fields(RunRecord)}
+    if not isinstance(content, dict) or not {"id", "setting", "choices", "config", "status"} <= content.keys():
+        raise ValueError("it is no record of a run")
+    return RunRecord(**{key: value for key, value in content.items() if key in names})
+
+
+class Recording:
+    """The open folder of a run that is being made."""
+
+    def __init__(self, record: RunRecord):
+        self.record = record
+        self.folder = record.folder
+
+    def open(self) -> None:
+        """Empty the folder of an earlier attempt and say that the run is under way."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("curve.jsonl", "predictions.safetensors", "model.safetensors", "run.log"):
+            (self.folder / name).unlink(missing_ok=True)
+        write(self.folder / "config.yaml", _yaml(self.record.config))
+        self.save()
+
+    def save(self) -> None:
+        content = asdict(self.record)
+        write(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
+
+    def curve(self, point: "Point") -> None:
+        """One more line of the curve: a flat object but for the terms, whose names are the method's."""
+        line = {"step": point.step, "seconds": round(point.seconds, 3), "terms": dict(point.terms)}
+        if point.evidence:
+            line |= point.evidence._asdict()
+        with (self.folder / "curve.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
+        """A safetensors file without metadata, so that equal tensors make equal bytes."""
+        from safetensors.torch import save
+
+        write(self.folder / f"{name}.safetensors", save(dict(tensors)))
+
+
+@contextmanager
+def recording(record: RunRecord) -> Iterator[Recording]:
+    """Keep the record of what happens inside, whatever that is: `ok`, `diverged` or `failed`, with its seconds."""
+    files, started = Recording(record), time.monotonic()
+    record.status, record.scores, record.error, record.data = "running", None, None, {}
+    record.where = whereabouts()
+    files.open()
+    handler = logging.FileHandler(files.folder / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("tl_runner")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield files
+        record.status = "ok"
+    except BaseException as error:
+        record.status = "diverged" if isinstance(error, Diverged) else "failed"
+        record.error = str(error) if isinstance(error, Refused | Diverged) else f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):
+            record.error = "interrupted"
+        log.exception("the run ended early")
+        raise
+    finally:
+        record.seconds = round(time.monotonic() - started, 3)
+        files.save()
+        log.removeHandler(handler)
+        handler.close()
+
+
+def write(path: Path, content: bytes) -> None:
+    """The whole file or none of it: a temporary file beside it, synced, then renamed."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    Path(file.name).chmod(0o644)  # temporary files are made for their owner alone
+    Path(file.name).replace(path)
+
+
+def whereabouts() -> dict[str, Any]:
+    """Versions, machine and git state of the working folder; the run adds device, threads and engine."""
+    place: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
+    place["versions"] = {name: _version(name) for name in LIBRARIES}
+    place["commit"] = _git("rev-parse", "HEAD")
+    place["dirty"] = bool(_git("status", "--porcelain")) if place["commit"] else None
+    return place
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*words: str) -> str | None:
+    try:
+        result = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # no git here: the record then says null
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _yaml(config: Mapping[str, Any]) -> bytes:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()
+
+
+def _plain(name: str) -> str:
+    """A name that stays inside its folder, whatever was typed."""
+    return re.sub(r"[^\w.%+-]+", "_", name).lstrip(".") or "_"
+
+
+def _canonical(value: Any) -> Any:
+    """Numbers as floats, so that 1 and 1.0 are the same setting."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(_canonical(value), sort_keys=True, default=str)
+    return blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def _sources(node: Any) -> Iterator[str]:
+    """A hash of the source file of each `_target_` outside this package."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if isinstance(target, str) and not target.startswith("tl_runner."):
+            yield _source(target.rpartition(".")[0])
+        for value in node.values():
+            yield from _sources(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _sources(value)
+
+
+def _source(module: str) -> str:
+    try:
+        spec = find_spec(module)
+        return blake2b(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else module
+    except (ImportError, ValueError, OSError):
+        return module  # not to be found or read: the run will say so

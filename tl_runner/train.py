@@ -1,0 +1,136 @@
+"""The loop: a generator of `Point`s. It opens no file, prints nothing and evaluates nothing."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tl_runner.core import Batch, Group, Labelled, Method, Model, Pair, Phase, Stream, rows
+from tl_runner.errors import Diverged, Refused, within
+from tl_runner.select import Evidence
+
+
+@dataclass(frozen=True)
+class Train:
+    """How every method is trained.
+
+    steps: of the optimiser, over all phases. batch: rows per stream and step. evaluations: how often the run
+    examines the model. log_every: steps between lines of the curve. clip: the largest norm of the gradient,
+    None for any. batchnorm: see `Model`. precision: fp32, or bf16 autocast. channels_last, compile: a memory
+    layout and compiled kernels, for speed.
+    """
+
+    steps: int = 300
+    batch: int = 64
+    evaluations: int = 10
+    log_every: int = 10
+    clip: float | None = 1.0
+    batchnorm: Literal["joint", "per_domain"] = "per_domain"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        within(1, steps=self.steps, evaluations=self.evaluations, log_every=self.log_every)
+        within(2, batch=self.batch)  # BatchNorm has no variance of one row
+        within(0, clip=0.0 if self.clip is None else self.clip)
+
+    def examines(self, step: int) -> bool:
+        """Whether the model is examined after this many steps: evenly, `evaluations` times, last at the end."""
+        times = min(self.evaluations, self.steps)
+        return step * times // self.steps > (step - 1) * times // self.steps
+
+
+class Point(NamedTuple):
+    """What is known of a run after a step."""
+
+    step: int
+    steps: int  # in all
+    terms: Mapping[str, float]  # means of the method's terms and notes since the point before
+    rows: int  # read since the start
+    seconds: float = 0.0  # since the start, said by the run
+    evidence: Evidence | None = None  # where the run examined the model
+
+
+def train(
+    model: Model,
+    method: Method,
+    pair: Pair,
+    plan: Train,
+    optimizer: Callable[[Sequence[Group]], Optimizer],
+    schedule: Callable[[float], float],
+    seed: int,
+) -> Iterator[Point]:
+    """Train in place; yield a point every `log_every` steps and wherever the model is to be examined.
+
+    Between two points nothing waits for the device. The learning rate follows `schedule` over each phase; a
+    method's `progress` runs over all of them. Raises `Diverged` at the first step with a term that is not finite.
+    """
+    device = next(model.parameters()).device
+    step = read = 0
+    window: list[Tensor] = []
+    for phase, steps in _shares(method.phases(model), plan.steps):
+        engine = optimizer(phase.groups)
+        peaks = [group["lr"] for group in engine.param_groups]
+        for local in range(steps):
+            model.train()
+            method.train()
+            for group, peak in zip(engine.param_groups, peaks, strict=True):
+                group["lr"] = peak * schedule(local / steps)
+            batch = draw(pair, method.needs, plan.batch, seed, step, device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+                terms = method.terms(model, batch, step / plan.steps)
+            engine.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            if plan.clip is not None:
+                nn.utils.clip_grad_norm_([p for g in engine.param_groups for p in g["params"]], plan.clip)
+            engine.step()
+            step, read = step + 1, read + len(batch)
+            if step == 1 and batch.unread:
+                raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would do nothing")
+            watched = {**terms, **method.notes}
+            window.append(torch.stack([value.detach().float() for value in watched.values()]))
+            if step % plan.log_every == 0 or plan.examines(step):
+                yield Point(step, plan.steps, _means(window, list(watched), step), read)
+                window.clear()
+
+
+def draw(pair: Pair, needs: Set[Stream], n: int, seed: int, step: int, device: torch.device) -> Batch:
+    """The batch of a step: the streams that the method needs, and granted labels wherever there are some."""
+
+    def drawn(stream: Stream, length: int) -> Tensor:
+        return rows(seed, stream, length, n, step, device)
+
+    source = target = granted = None
+    if "source" in needs:
+        assert pair.source.labels is not None
+        chosen = drawn("source", len(pair.source.train))
+        source = Labelled(pair.source.train.take(chosen), pair.source.labels.train[chosen])
+    if "target" in needs:
+        target = pair.target.train.take(drawn("target", len(pair.target.train)))
+    if pair.granted is not None:
+        chosen = drawn("granted", len(pair.granted.y))
+        granted = Labelled(pair.granted.x[chosen], pair.granted.y[chosen])
+    return Batch(source, target, granted)
+
+
+def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int]]:
+    """Each phase with its steps; the shares are relative, and rounding neither loses nor adds a step."""
+    whole, past = sum(phase.share for phase in phases), 0.0
+    for phase in phases:
+        first, past = round(steps * past / whole), past + phase.share
+        yield phase, round(steps * past / whole) - first
+
+
+def _means(window: Sequence[Tensor], names: Sequence[str], step: int) -> dict[str, float]:
+    """The mean of each column, by one transfer from the device; the first row that is not finite is said."""
+    values = torch.stack(list(window)).tolist()
+    for row, at in zip(values, range(step - len(values) + 1, step + 1), strict=True):
+        if not all(map(isfinite, row)):
+            listed = ", ".join(f"{name}={value:.4g}" for name, value in zip(names, row, strict=True))
+            raise Diverged(f"the loss is not a finite number at step {at}: {listed}")
+    return {name: sum(column) / len(values) for name, column in zip(names, zip(*values, strict=True), strict=True)}
