@@ -1,0 +1,105 @@
+"""The house stays easy to live in: who imports whom, and how long a file may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tl_runner
+
+ROOT = Path(tl_runner.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# room -> the rooms of this package that it may import; packages count as one room.
+MAY_IMPORT = {
+    "errors": set(),
+    "menu": {"errors"},
+    "losses": set(),
+    "select": {"errors"},
+    "core": set(),
+    "backbones": {"errors"},
+    "optimizers": {"core", "errors"},
+    "evaluate": {"core", "errors", "losses", "select"},
+    "train": {"core", "errors", "select"},
+    "methods": {"core", "errors", "losses"},
+    "datasets": {"core", "errors"},
+    "machine": {"core", "errors", "train"},
+    "config": {"errors"},
+    "store": {"errors", "train"},
+    "restore": {"config", "core", "errors", "store"},
+    "run": {"config", "core", "datasets", "evaluate", "machine", "store", "train"},
+    "report": {"store", "train"},
+    "cli": {"errors", "menu", "report", "run", "store"},
+}
+# library -> the only rooms that may import it
+ONLY_IN = {
+    "hydra": {"cli"},
+    "rich": {"cli", "report"},
+    "pandas": {"report"},
+    "omegaconf": {"config", "cli", "store"},
+}
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "tl_runner":
+            found |= {f"tl_runner.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def room(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if room(f) != "__init__"], ids=lambda f: str(f.relative_to(ROOT)))
+def test_data_goes_one_way(file):
+    here = room(file)
+    for name in imports(file):
+        library, _, rest = name.partition(".")
+        if library == "tl_runner":
+            assert rest.split(".")[0] in {here, *MAY_IMPORT[here]}, f"{here} imports {name}"
+        assert here in ONLY_IN.get(library, {here}), f"{here} imports {name}"
+
+
+def test_every_room_has_its_rule():
+    assert {room(file) for file in FILES} - {"__init__"} == set(MAY_IMPORT)
+
+
+def test_files_are_small():
+    lines = {file.relative_to(ROOT).as_posix(): len(file.read_text().splitlines()) for file in FILES}
+    assert max(lines.values()) <= 300, lines
+    assert lines["run.py"] <= 60 and lines["methods/mmd.py"] <= 40
+    loop = next(n for n in ast.parse((ROOT / "train.py").read_text()).body if getattr(n, "name", "") == "train")
+    assert isinstance(loop, ast.FunctionDef) and loop.end_lineno is not None
+    assert loop.end_lineno - loop.lineno < 60
+
+
+def test_only_the_run_opens_the_answers():
+    opened = [room(file) for file in FILES if ".open()" in file.read_text().replace("files.open()", "")]
+    assert opened == ["run"]
+
+
+def test_help_needs_no_heavy_library():
+    code = (
+        "import sys; sys.argv = ['tl-run', '--help']\n"
+        "from tl_runner.cli import main\n"
+        "import tl_runner; main()\n"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'pandas', 'sklearn', 'numpy', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_public_names_are_loaded_late():
+    code = "import sys, tl_runner; assert 'torch' not in sys.modules; tl_runner.Method; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert dir(tl_runner) == ["Batch", "Labelled", "Method", "Model", "Pair", "load"]
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tl_runner.nothing

@@ -1,0 +1,60 @@
+"""No target label reaches training or selection, and the same command gives the same bytes."""
+
+import pytest
+import torch
+from conftest import METHODS, QUICK, made
+
+from tl_runner.core import derive
+from tl_runner.datasets.digits import digits
+from tl_runner.datasets.split import Drawn
+
+UNSUPERVISED = [name for name in METHODS if name != "target_only"]
+
+
+def mislabelled(seed: int, samples: int = 300, size: int = 8) -> Drawn:
+    """The default pair with the target's labels permuted: same inputs, other answers."""
+    drawn = digits(seed, samples=samples, size=size)
+    order = torch.randperm(len(drawn.target.y), generator=torch.Generator().manual_seed(derive(seed, "permutation")))
+    return drawn._replace(target=drawn.target._replace(y=drawn.target.y[order]))
+
+
+def honest(seed: int, samples: int = 300, size: int = 8) -> Drawn:
+    return digits(seed, samples=samples, size=size)
+
+
+def bytes_under(method: str, data: str, tmp_path) -> tuple[dict[str, bytes], float]:
+    words = [f"method={method}", f"dataset._target_=test_honesty.{data}", *QUICK]
+    words += [f"~dataset.{key}" for key in ("source", "shift", "severity")]
+    record = made(tmp_path / data, *words)
+    assert record.scores is not None
+    names = ("model.safetensors", "predictions.safetensors")
+    return {name: (record.folder / name).read_bytes() for name in names}, record.scores["target"]["accuracy"]
+
+
+@pytest.mark.parametrize("method", UNSUPERVISED)
+def test_permuting_the_target_labels_changes_no_byte(method, tmp_path):
+    plain, accuracy = bytes_under(method, "honest", tmp_path)
+    permuted, other = bytes_under(method, "mislabelled", tmp_path)
+    assert plain == permuted
+    assert accuracy != other  # the labels were in fact others
+
+
+def test_permuting_does_reach_a_run_that_is_granted_labels(tmp_path):
+    """The test above can fail: with granted labels the bytes do change."""
+    assert bytes_under("target_only", "honest", tmp_path)[0] != bytes_under("target_only", "mislabelled", tmp_path)[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_command_in_two_folders_is_equal_to_the_last_bit(method, tmp_path):
+    first, second = (made(tmp_path / name, f"method={method}", *QUICK) for name in ("a", "b"))
+    assert first.id == second.id and first.scores == second.scores
+    for name in ("model.safetensors", "predictions.safetensors"):
+        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
+
+
+def test_what_ran_before_in_the_process_changes_nothing(tmp_path):
+    first = made(tmp_path / "a", "method=dann", *QUICK)
+    torch.manual_seed(12345)
+    made(tmp_path / "b", "method=mmd", "seed=3", *QUICK)
+    second = made(tmp_path / "c", "method=dann", *QUICK)
+    assert first.scores == second.scores

@@ -1,0 +1,134 @@
+"""The contract of a method, for every YAML in conf/method, and what is particular to each."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import METHODS, QUICK, composed, made
+
+from tl_runner import config, losses
+from tl_runner.backbones import mlp
+from tl_runner.core import Batch, Labelled, Method, Model, Pair, chance_of
+from tl_runner.datasets.split import Budget, cut
+from tl_runner.datasets.synthetic import blobs
+from tl_runner.errors import Refused
+from tl_runner.methods.dann import DANN
+from tl_runner.methods.mmd import MMD
+from tl_runner.train import Train, draw, train
+
+
+def task(granted: str = "0", **options) -> tuple[Pair, Model]:
+    pair, _, _ = cut(blobs(0, samples=200, **options), 0, Budget.parse(granted), torch.device("cpu"))
+    with chance_of(0, "model"):
+        backbone, width = mlp(pair.shape, width=8, depth=1)
+        return pair, Model(backbone, width, pair.source.classes)
+
+
+def built(name: str) -> Method:
+    return config.load(composed(f"method={name}")[0]).method
+
+
+def batch_of(method: Method, pair: Pair) -> Batch:
+    return draw(pair, method.needs, n=16, seed=0, step=0, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("granted", ["0", "5"])
+def test_terms_are_finite_named_scalars_that_reach_the_backbone(name, granted):
+    method = built(name)
+    pair, model = task("5" if "granted" in method.needs else granted)
+    model, pair = method.prepare(model, pair, 0)
+    batch = batch_of(method, pair)
+    terms = method.terms(model, batch, 0.5)
+    assert terms and all(value.shape == () and torch.isfinite(value) for value in terms.values())
+    assert not batch.unread, "granted labels that do nothing"
+    torch.stack(list(terms.values())).sum().backward()
+    for part in (model.backbone, model.head, method):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_preparing_twice_gives_the_same_and_leaves_the_model(name):
+    pair, model = task("5")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    first, second = built(name), built(name)
+    first.prepare(model, pair, 7)
+    second.prepare(model, pair, 7)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_tiny_run_ends_well_and_has_all_its_files(name, tmp_path):
+    record = made(tmp_path, f"method={name}", *QUICK)
+    assert record.status == "ok" and record.scores is not None
+    assert set(record.scores) == {"source", "target", "last", "selected", "oracle"}
+    assert record.scores["selected"]["accuracy"] == record.scores["target"]["accuracy"]
+    assert record.scores["oracle"]["accuracy"] >= max(record.scores[k]["accuracy"] for k in ("last", "selected"))
+    assert {file.name for file in record.folder.iterdir()} == {
+        "run.json", "run.log", "config.yaml", "curve.jsonl", "model.safetensors", "predictions.safetensors",
+    }  # fmt: skip
+
+
+def test_dann_gives_the_critic_its_gradient_and_the_features_its_reverse():
+    """d loss/d features = −λ · weight · d BCE/d features, d loss/d critic = + weight · d BCE/d critic."""
+    pair, model = task()
+    method = DANN(weight=0.7, hidden=16, dropout=0.0)
+    method.prepare(model, pair, 0)
+    batch, progress = batch_of(method, pair), 0.3
+    method.terms(model, batch, progress)["adversary"].backward()
+    reversed_, critic = [[p.grad.clone() for p in part.parameters()] for part in (model.backbone, method.critic)]  # pyright: ignore[reportOptionalMemberAccess]
+    model.zero_grad(), method.zero_grad()
+    logits = method.critic(torch.cat(model.features(batch.source.x, batch.target))).squeeze(1)
+    domain = torch.cat([torch.ones(16), torch.zeros(16)])
+    (0.7 * F.binary_cross_entropy(torch.sigmoid(logits), domain)).backward()  # without reversal
+    for got, plain in zip(critic, method.critic.parameters(), strict=True):
+        torch.testing.assert_close(got, plain.grad, rtol=1e-4, atol=1e-7)
+    strength = losses.ramp(progress)
+    for got, plain in zip(reversed_, model.backbone.parameters(), strict=True):
+        assert plain.grad is not None
+        torch.testing.assert_close(got, -strength * plain.grad, rtol=1e-4, atol=1e-7)
+    assert 0 <= method.notes["critic_accuracy"] <= 1
+
+
+def test_the_weight_of_mmd_scales_its_term_and_progress_ramps_it():
+    pair, model = task()
+    batch = batch_of(MMD(), pair)
+    one, two = (MMD(weight=w).terms(model, batch, 0.2)["mmd"] for w in (1.0, 2.0))
+    torch.testing.assert_close(two, 2 * one)
+    assert MMD().terms(model, batch, 0.0)["mmd"].item() == 0.0
+
+
+class Forgetful(Method):
+    needs = frozenset({"source", "target"})
+
+    def terms(self, model, batch, progress):
+        return {"source": F.cross_entropy(model(batch.source.x), batch.source.y)}
+
+
+class Exploding(Method):
+    def terms(self, model, batch, progress):
+        scale = float("inf") if progress >= 0.3 else 1.0
+        return {"source": F.cross_entropy(model(batch.source.x), batch.source.y) * scale, "other": torch.tensor(2.0)}
+
+
+def steps_of(method: Method, pair: Pair, model: Model, **plan):
+    optimizer, schedule = (getattr(config.load(composed("optimizer.lr=0.01")[0]), n) for n in ("optimizer", "schedule"))
+    return list(train(model, method, pair, Train(**plan), optimizer, schedule, seed=0))
+
+
+def test_a_method_that_ignores_a_stream_is_refused():
+    with pytest.raises(Refused, match=r"Forgetful never reads batch.target: it would do nothing"):
+        steps_of(Forgetful(), *task())
+    with pytest.raises(Refused, match=r"Exploding never reads batch.granted"):
+        steps_of(Exploding(), *task("5"))
+
+
+def test_divergence_is_told_with_its_step_and_terms():
+    with pytest.raises(ArithmeticError, match=r"not a finite number at step 7: source=inf, other=2"):
+        steps_of(Exploding(), *task(), steps=20, log_every=10)
+
+
+def test_a_batch_holds_no_target_labels():
+    assert Batch(target=torch.zeros(1)).labelled == {}
+    assert set(Labelled._fields) == {"x", "y"}

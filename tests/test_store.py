@@ -1,0 +1,143 @@
+"""A run's identity, its record whatever happens, and its folder."""
+
+import json
+
+import pytest
+import torch
+from conftest import QUICK, composed, made
+from safetensors.torch import load_file
+
+import tl_runner
+from tl_runner import store
+from tl_runner.errors import Diverged, Refused
+from tl_runner.store import describe, finished, read, recording, records, write
+
+
+def identity(*overrides: str) -> str:
+    return describe(*composed(*overrides)).id
+
+
+def test_equal_settings_are_one_run_and_others_are_not():
+    assert identity() == identity("method.weight=2", "device=cpu", "outputs=elsewhere", "save=false", "force=true")
+    others = ["seed=1", "method.weight=3", "method=coral", "dataset=blobs", "train.steps=301", "granted=5"]
+    assert len({identity(), *map(identity, others)}) == 1 + len(others)
+
+
+def test_the_setting_is_the_identity_without_the_seed():
+    a, b, c = (describe(*composed(*words)) for words in (["seed=1"], ["seed=2"], ["seed=1", "train=tiny"]))
+    assert a.setting == b.setting != c.setting
+    assert a.id != b.id
+
+
+def test_the_source_of_a_part_from_outside_is_part_of_the_identity(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    config, choices = composed()
+    config["method"] = {"_target_": "outside.Mine"}
+    seen = set()
+    for text in ("a = 1", "a = 2"):
+        (tmp_path / "outside.py").write_text(text)
+        seen.add(describe(config, choices).id)
+    assert len(seen) == 2
+
+
+def test_a_name_cannot_leave_the_outputs(tmp_path):
+    config, _ = composed(f"outputs={tmp_path}")
+    record = describe(config, {"dataset": "../../etc", "method": "a/../../b", "backbone": "/c"})
+    assert tmp_path / "runs" in record.folder.resolve().parents
+    assert record.folder.parent.parent == tmp_path / "runs"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (Refused("in words"), "failed", "in words"),
+        (Diverged("step 3"), "diverged", "step 3"),
+        (KeyError("k"), "failed", "KeyError: 'k'"),
+        (KeyboardInterrupt(), "failed", "interrupted"),
+        (SystemExit(3), "failed", "SystemExit: 3"),
+    ],
+)
+def test_whatever_ends_a_run_is_on_record(error, status, told, tmp_path):
+    record = describe(*composed(f"outputs={tmp_path}"))
+    with pytest.raises(type(error)), recording(record):
+        assert read(record.folder / "run.json").status == "running"
+        raise error
+    stored = read(record.folder / "run.json")
+    assert (stored.status, stored.error) == (status, told)
+    assert "Traceback" in (record.folder / "run.log").read_text()
+    assert finished(record) is None
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    write(path, b"first")
+    monkeypatch.setattr(store.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_records_are_found_and_broken_ones_are_told(tmp_path):
+    record = made(tmp_path, *QUICK)
+    for name, text in {"torn": '{"id": "x", ', "other": "[]"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(text)
+    found, faults = records([tmp_path, tmp_path])  # a folder named twice counts once
+    assert [run.id for run in found] == [record.id]
+    assert len(faults) == 2 and all("can't be read" in fault for fault in faults)
+
+
+def test_the_curve_has_a_line_a_point_and_the_evidence_where_examined(tmp_path):
+    record = made(tmp_path, *QUICK, "train.steps=12", "train.log_every=5", "train.evaluations=2")
+    lines = [json.loads(line) for line in (record.folder / "curve.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 6, 10, 12]
+    assert ["source_val" in line for line in lines] == [False, True, False, True]
+    assert set(lines[0]["terms"]) == {"source", "mmd"}
+    predictions = load_file(record.folder / "predictions.safetensors")
+    assert {name: tuple(p.shape) for name, p in predictions.items()} == {"step_6": (360, 10), "step_12": (360, 10)}
+
+
+def test_the_record_says_where_and_on_what_data(tmp_path):
+    record = read(made(tmp_path, *QUICK).folder / "run.json")
+    assert record.where["device"] == "cpu" and record.where["threads"] == 1 and record.where["engine"] == "eager"
+    assert record.where["versions"]["torch"] == torch.__version__.split("+")[0] or record.where["versions"]["torch"]
+    assert record.data["shape"] == [1, 8, 8] and len(record.data["classes"]) == 10
+    assert record.data["input"].startswith("Pixels(channels=1, mean=[0.5]")
+    assert record.granted == "0" and record.seconds is not None and record.seconds > 0
+
+
+def test_the_saved_model_is_the_selected_checkpoint(tmp_path):
+    """The loaded model's predictions on the test split are the stored ones of the selected step."""
+    record = made(tmp_path, *QUICK, "select=last")
+    assert record.scores is not None
+    stored = load_file(record.folder / "predictions.safetensors")[f"step_{record.scores['selected']['step']}"]
+    from tl_runner.datasets.digits import digits
+    from tl_runner.datasets.split import Budget, cut
+
+    pair, answers, _ = cut(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
+    model = tl_runner.load(record.folder)
+    p = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(-1)
+    torch.testing.assert_close(p, stored)
+    assert model.classes == tuple("0123456789") and not model.training
+    accuracy = (p.argmax(-1) == answers.open()).double().mean().item()
+    assert accuracy == record.scores["target"]["accuracy"]
+
+
+def test_loading_what_is_no_run_or_kept_no_weights_is_refused(tmp_path):
+    with pytest.raises(Refused, match="holds no run"):
+        tl_runner.load(tmp_path)
+    record = made(tmp_path, *QUICK, "save=false")
+    with pytest.raises(Refused, match="has no model.safetensors: the run is 'ok', save=False"):
+        tl_runner.load(record.folder)
+
+
+def test_a_resnet_that_began_from_weights_is_loaded_without_them(tmp_path):
+    from torchvision import models
+
+    torch.save(models.resnet18().state_dict(), tmp_path / "net.pth")
+    words = [*QUICK, "train.steps=1", "dataset.samples=60", "backbone=resnet18", f"backbone.weights={tmp_path}/net.pth"]
+    record = made(tmp_path, *words)
+    (tmp_path / "net.pth").unlink()
+    model = tl_runner.load(record.folder)
+    torch.testing.assert_close(model.backbone[0].mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))

@@ -1,0 +1,101 @@
+"""The loop: its points, its phases, its learning rates."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from tl_runner import optimizers
+from tl_runner.backbones import mlp
+from tl_runner.core import Group, Method, Model, Phase
+from tl_runner.datasets.split import Budget, cut
+from tl_runner.datasets.synthetic import blobs
+from tl_runner.losses import supervised
+from tl_runner.train import Train, train
+
+
+class Probe(Method):
+    """Source-only in two phases, that notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def phases(self, model):
+        return [
+            Phase("head", 1.0, [Group(model.head.parameters())]),
+            Phase("all", 3.0, [Group(model.parameters(), lr=0.1)]),
+        ]
+
+    def terms(self, model, batch, progress):
+        self.seen.append(progress)
+        self.notes["twice"] = torch.tensor(2.0)
+        return supervised(model.head, batch.labelled, model.features(*batch.inputs))
+
+
+@pytest.fixture
+def task():
+    pair, _, _ = cut(blobs(0, samples=100), 0, Budget("count", 0), torch.device("cpu"))
+    torch.manual_seed(0)
+    backbone, width = mlp(pair.shape, width=8, depth=1)
+    return pair, Model(backbone, width, pair.source.classes)
+
+
+def test_points_come_when_due_and_phases_share_the_steps(task):
+    pair, model = task
+    first = [p.detach().clone() for p in model.backbone.parameters()]
+    method, plan = Probe(), Train(steps=20, evaluations=3, log_every=8, batch=10)
+    optimizer = partial(optimizers.sgd, lr=0.1)
+    moved, points = [], []
+    for point in train(model, method, pair, plan, optimizer, optimizers.constant, seed=0):
+        points.append(point)
+        moved.append(not all(torch.equal(a, b) for a, b in zip(first, model.backbone.parameters(), strict=True)))
+    assert [point.step for point in points] == [7, 8, 14, 16, 20]
+    assert [plan.examines(point.step) for point in points] == [True, False, True, False, True]
+    assert moved == [True] * 5 and points[-1].rows == 200
+    assert method.seen == [step / 20 for step in range(20)]
+    assert points[0].terms["twice"] == 2.0 and points[-1].terms["source"] < points[0].terms["source"]
+
+
+def test_a_phase_trains_nothing_but_its_groups(task):
+    pair, model = task
+    first = [p.detach().clone() for p in model.backbone.parameters()]
+    points = train(model, Probe(), pair, Train(steps=20, log_every=5, batch=10), optimizers.sgd, optimizers.constant, 0)
+    next(points)  # the first quarter is the head's
+    while (point := next(points)).step < 5:
+        pass
+    assert all(torch.equal(a, b) for a, b in zip(first, model.backbone.parameters(), strict=True))
+    list(points)
+    assert not any(torch.equal(a, b) for a, b in zip(first, model.backbone.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(1, 10), (7, 3), (300, 10), (10, 10)])
+def test_the_last_step_is_always_examined(steps, evaluations):
+    plan = Train(steps=steps, evaluations=evaluations)
+    due = [step for step in range(1, steps + 1) if plan.examines(step)]
+    assert len(due) == min(steps, evaluations) and due[-1] == steps
+
+
+def test_groups_scale_the_learning_rate_and_may_not_decay():
+    weights = [nn.Parameter(torch.ones(1)) for _ in range(2)]
+    engine = optimizers.adamw([Group([weights[0]], lr=0.1), Group([weights[1]], decay=False), Group([])], lr=0.5)
+    assert [group["lr"] for group in engine.param_groups] == [pytest.approx(0.05), 0.5]
+    assert [group["weight_decay"] for group in engine.param_groups] == [0.01, 0.0]
+
+
+def test_schedules_against_their_formulas():
+    assert [optimizers.cosine(p) for p in (0, 0.5, 1)] == [1, pytest.approx(0.5), pytest.approx(0)]
+    assert optimizers.cosine(1.0, final=0.1) == pytest.approx(0.1)
+    assert optimizers.inverse_decay(0.3) == pytest.approx((1 + 3) ** -0.75)
+    assert optimizers.constant(0.7) == 1
+    for schedule in (optimizers.cosine, optimizers.inverse_decay, optimizers.constant):
+        assert schedule(0.05, warmup=0.1) < schedule(0.1, warmup=0.1)
+        assert schedule(0.0, warmup=0.1) == 0
+
+
+@pytest.mark.parametrize("plan", [{"precision": "bf16"}, {"channels_last": True}, {"clip": None}])
+def test_the_knobs_for_speed_train_too(task, plan):
+    pair, model = task
+    points = list(train(model, Probe(), pair, Train(steps=4, **plan), optimizers.adamw, optimizers.constant, 0))
+    assert points[-1].step == 4 and all(torch.isfinite(p).all() for p in model.parameters())
