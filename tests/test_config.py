@@ -109,7 +109,9 @@ def test_names_from_elsewhere_are_understood():
     assert "'finetune'" in nearest("fine-tune", options)
     assert all("'mmd'" in nearest(name, options) for name in ("ddan", "DAN", "ddc"))
     assert "'source_only'" in nearest("erm", options)
-    assert nearest("linear_probe", options) == " – here that is called 'feature_extract', which this version does not have"
+    assert (
+        nearest("linear_probe", options) == " – here that is called 'feature_extract', which this version does not have"
+    )
     assert nearest("zzz", options) == ""
 
 

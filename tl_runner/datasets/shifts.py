@@ -18,6 +18,7 @@ from tl_runner.errors import within
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Side = tuple[Floats, Ints]  # the rows of a domain and their labels
 
 
 def covariate(x: Floats, y: Ints, n: int, strength: float, rng: Generator) -> Ints:
@@ -46,18 +47,18 @@ CHOOSING: dict[str, Callable[[Floats, Ints, int, float, Generator], Ints]] = {
 }
 
 
-def move(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats, Ints]:
+def move(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """x + strength · (mean deviation of the columns) · u, along a random unit vector u."""
     direction = rng.normal(size=x.shape[1])
     return x + strength * x.std(0).mean() * direction / np.linalg.norm(direction), y
 
 
-def scale(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats, Ints]:
+def scale(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """Every column times a factor of its own, exp(strength · z) with z standard normal."""
     return x * np.exp(strength * rng.normal(size=x.shape[1])), y
 
 
-def rotate(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats, Ints]:
+def rotate(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """Rotated about the origin by `strength` radians, in each of a random pairing of the columns."""
     order = rng.permutation(x.shape[1])
     rotated = x.copy()
@@ -67,14 +68,14 @@ def rotate(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats,
     return rotated, y
 
 
-def affine(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats, Ints]:
+def affine(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """Rotated by strength/2 radians, scaled by strength/4 and moved by strength: p(y|x) moves along."""
     for shift, share in ((rotate, 0.5), (scale, 0.25), (move, 1.0)):
         x, y = shift(x, y, share * strength, rng)
     return x, y
 
 
-def concept(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats, Ints]:
+def concept(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """The same x, other labels: the share `strength` of the rows furthest in a random direction has the next class."""
     within(0, 1, strength=strength)
     position = x @ rng.normal(size=x.shape[1])
@@ -82,23 +83,23 @@ def concept(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats
     return x, np.where(changed, (y + 1) % (y.max() + 1), y)
 
 
-def noise(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats, Ints]:
+def noise(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """Normal noise of `strength` × each column's deviation."""
     return x + strength * x.std(0) * rng.normal(size=x.shape), y
 
 
-def missing(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats, Ints]:
+def missing(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """A share `strength` of the cells is lost and filled with the column's mean."""
     within(0, 1, strength=strength)
     return np.where(rng.random(x.shape) < strength, x.mean(0), x), y
 
 
-def unchanged(x: Floats, y: Ints, strength: float, rng: Generator) -> tuple[Floats, Ints]:
+def unchanged(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """No shift: source and target are one distribution."""
     return x, y
 
 
-MOVING: dict[str, Callable[[Floats, Ints, float, Generator], tuple[Floats, Ints]]] = {
+MOVING: dict[str, Callable[[Floats, Ints, float, Generator], Side]] = {
     "none": unchanged,
     "affine": affine,
     "move": move,
@@ -110,9 +111,7 @@ MOVING: dict[str, Callable[[Floats, Ints, float, Generator], tuple[Floats, Ints]
 }
 
 
-def table_pair(
-    x: Floats, y: Ints, shift: str, strength: float, rng: Generator
-) -> tuple[tuple[Floats, Ints], tuple[Floats, Ints]]:
+def table_pair(x: Floats, y: Ints, shift: str, strength: float, rng: Generator) -> tuple[Side, Side]:
     """A pool of rows as (source, target), each at most half of it, without a row in both."""
     within(0, 50, strength=strength)
     half = len(x) // 2

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tl_runner.core import derive
-from tl_runner.datasets.shifts import Floats, Ints, table_pair
+from tl_runner.datasets.shifts import Side, table_pair
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
 
@@ -61,37 +61,41 @@ def synthetic(
         class_sep=separation,
         random_state=derive(seed, "synthetic") % 2**32,
     )
-    return _drawn("synthetic", np.asarray(x), np.asarray(y), classes, shift, strength, seed)
+    strength = STRENGTHS[shift] if strength is None else strength
+    rng = np.random.default_rng(derive(seed, "synthetic", "shift"))
+    sides = table_pair(np.asarray(x), np.asarray(y), shift, strength, rng)
+    return _drawn("synthetic", sides, classes, shift, strength)
 
 
 def blobs(
     seed: int,
     samples: int = 1000,
     features: int = 10,
-    classes: int = 3,
+    classes: int = 5,
     separation: float = 6.0,
     shift: Literal["none", "move"] = "move",
-    strength: float | None = None,
+    strength: float = 1.0,
 ) -> Drawn:
-    """Separated normal clusters of unit deviation; the target's are translated as one.
+    """Normal clusters of unit deviation, the target's translated as one: the classes stay as separated as they were.
 
-    The two nearest centres are `separation` apart; `strength` is how far, in mean deviations of the columns.
+    The two nearest centres are `separation` apart; the translation is `strength` of that, in a random direction.
     """
     within(10, samples=samples)
     within(2, features=features, classes=classes)
-    within(0, separation=separation)
+    within(0, separation=separation, strength=strength)
     rng = np.random.default_rng(derive(seed, "blobs"))
     y = rng.integers(classes, size=2 * samples)
     centres = rng.normal(size=(classes, features))
     centres *= separation / np.linalg.norm(centres[:, None] - centres, axis=-1)[np.triu_indices(classes, 1)].min()
     x = centres[y] + rng.normal(size=(len(y), features))
-    return _drawn("blobs", x, y, classes, shift, strength, seed)
+    direction = rng.normal(size=features)
+    if shift == "move":
+        x[samples:] += strength * separation * direction / np.linalg.norm(direction)
+    return _drawn("blobs", ((x[:samples], y[:samples]), (x[samples:], y[samples:])), classes, shift, strength)
 
 
-def _drawn(name: str, x: Floats, y: Ints, classes: int, shift: str, strength: float | None, seed: int) -> Drawn:
-    strength = STRENGTHS[shift] if strength is None else strength
-    rng = np.random.default_rng(derive(seed, name, "shift"))
-    sides = table_pair(x, y, shift, strength, rng)
+def _drawn(name: str, sides: tuple[Side, Side], classes: int, shift: str, strength: float) -> Drawn:
+    strength = 0.0 if shift == "none" else strength
     source, target = (
         Raw(label, torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)))
         for label, (rows, labels) in zip((name, f"{name} {shift} {strength:g}"), sides, strict=True)

@@ -1,0 +1,212 @@
+"""The commands as a person types them, in a process of their own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CONF, QUICK, YAMLS
+
+from tl_runner.store import records
+
+QUICKER = [*QUICK, "device=cpu", "threads=1"]
+MINE = """\
+import torch.nn.functional as F
+from tl_runner import Method
+
+class MyMethod(Method):
+    needs = {"source", "target"}
+    def __init__(self, weight: float = 1.0):
+        super().__init__()
+        self.weight = weight
+    def terms(self, model, batch, progress):
+        source, target = model.features(batch.source.x, batch.target)
+        loss = F.cross_entropy(model.head(source), batch.source.y)
+        return {"source": loss, "means": self.weight * (source.mean(0) - target.mean(0)).square().sum()}
+"""
+
+
+def command(name: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """tl-run or tl-report in the current folder, through the entry point's own function."""
+    function = {"tl-run": "main", "tl-report": "report"}[name]
+    code = f"import sys; sys.argv[0] = {name!r}; from tl_runner.cli import {function}; {function}()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HYDRA_FULL_ERROR": "0", **environment},
+    )
+
+
+def told(result: subprocess.CompletedProcess[str]) -> str:
+    """What a refused command says: one message, no traceback."""
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert result.stderr.count("error: ") == 1
+    return result.stderr
+
+
+def test_help_lists_every_option_with_its_line_and_every_key():
+    text = command("tl-run", "--help").stdout
+    for path in YAMLS:
+        purpose = (CONF / path).read_text().splitlines()[0].lstrip("# ")
+        assert re.search(rf"^  [* ] {Path(path).stem} +{re.escape(purpose)}$", text, re.MULTILINE)
+    for key in ("seed=0", "granted=auto", "device=auto", "force=false"):
+        assert key in text
+    assert "weight: 2.0" in command("tl-run", "--help", "method=mmd").stdout
+    assert "did you mean 'method=mmd'" in command("tl-run", "--help", "method=mdm").stdout
+
+
+def test_a_run_then_the_same_then_by_force_then_the_report():
+    first = command("tl-run", *QUICKER)
+    assert first.returncode == 0, first.stderr
+    assert "target: handwritten" in first.stdout and "source-val" in first.stdout
+    (record,) = records([Path("outputs")])[0]
+    assert sorted(path.name for path in Path().iterdir()) == ["outputs"]  # Hydra leaves nothing of its own
+    assert [path.name for path in Path("outputs").iterdir()] == ["runs"]
+    assert str(record.folder) in first.stdout
+    stamp = (record.folder / "curve.jsonl").stat().st_mtime_ns
+
+    again = command("tl-run", *QUICKER, "method.weight=2")  # its default, as a whole number
+    assert "made before, nothing was trained" in again.stdout and again.returncode == 0
+    assert (record.folder / "curve.jsonl").stat().st_mtime_ns == stamp
+    assert first.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
+
+    forced = command("tl-run", *QUICKER, "force=true")
+    assert "made before" not in forced.stdout
+    assert (record.folder / "curve.jsonl").stat().st_mtime_ns > stamp
+
+    table = command("tl-report")
+    assert table.returncode == 0 and "1 settings, 1 runs, 0 failed" in table.stdout
+
+
+def test_a_run_without_weights_is_made_again_when_they_are_wanted():
+    assert command("tl-run", *QUICKER, "save=false").returncode == 0
+    (record,) = records([Path("outputs")])[0]
+    assert not (record.folder / "model.safetensors").exists()
+    result = command("tl-run", *QUICKER)
+    assert "made again for them" in result.stderr and (record.folder / "model.safetensors").exists()
+
+
+def test_other_versions_than_those_of_the_stored_run_are_said():
+    command("tl-run", *QUICKER)
+    (record,) = records([Path("outputs")])[0]
+    file = record.folder / "run.json"
+    content = json.loads(file.read_text())
+    content["where"]["versions"]["tl_runner"] = "0.0.1"
+    file.write_text(json.dumps(content))
+    assert "tl_runner 0.0.1 then" in command("tl-run", *QUICKER).stderr
+
+
+def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
+    """Over Hydra's basic launcher: source_only has no weight, so its jobs fail, and the others are made."""
+    sweep = ["-m", "method=source_only,mmd", "++method.weight=1", "seed=0,1", *QUICKER]
+    result = command("tl-run", *sweep)
+    assert result.returncode == 1
+    assert result.stderr.count("unknown key method.weight") == 2
+    assert "4 runs, 2 failed" in result.stdout
+    found = records([Path("outputs")])[0]
+    assert sorted((run.choices["method"], run.seed, run.status) for run in found) == [
+        ("mmd", 0, "ok"), ("mmd", 1, "ok"), ("source_only", 0, "failed"), ("source_only", 1, "failed"),
+    ]  # fmt: skip
+    table = command("tl-report").stdout
+    assert "2 settings, 4 runs, 2 failed" in table
+    assert re.search(r"│ digits +│ mmd +│ small +│ 0 +│ 2 │ +0 │ \d+\.\d ± \d+\.\d", table)
+    repeated = command("tl-run", "-m", "method=mmd", "method.weight=1", "seed=0,1", *QUICKER)
+    assert repeated.stdout.count("made before") == 2 and repeated.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method=fine-tune"], "there is no method=fine-tune – here that is called 'finetune'"),
+        (["method=ddan"], "did you mean 'mmd'? (possible: coral, dann, mmd, source_only, target_only)"),
+        (["method=dan"], "did you mean 'mmd'?"),
+        (["method=erm"], "did you mean 'source_only'?"),
+        (["method=linear_probe"], "here that is called 'feature_extract'"),
+        (["dataset=digit"], "did you mean 'digits'?"),
+        (["metod=mmd"], "unknown key metod – did you mean 'method'?"),
+        (["method.wieght=2"], "method=mmd has no 'wieght' – did you mean 'weight'?"),
+        (["+method.wieght=2"], "unknown key method.wieght – did you mean 'weight'?"),
+        (["method.weight=abc"], "method.weight takes a number, got 'abc'"),
+        (["method.weight=-1"], "weight must be at least 0, got -1"),
+        (["backbone=resnet18", "dataset=blobs"], "reads images, but this dataset has rows of 10 numbers"),
+        (["backbone=resnet18", "backbone.weights=no/such.pth"], "there is no such file"),
+        (["granted=400"], "granted=400 asks for 400 labels of class '0', but the train split of handwritten has"),
+        (["dataset=blobs", "backbone=mlp", "dataset.samples=9"], "samples must be at least 10, got 9"),
+        (["dataset=missing_folder"], "there is no dataset=missing_folder"),
+        (["--config-dir", "no_such_folder"], "no_such_folder"),
+        (["granted=0.1"], "granted takes auto, 0, a count per class (5), a share (10%) or all, got '0.1'"),
+        (["method=target_only", "granted=0"], "granted=0 leaves it none"),
+        (["dataset=blobs", "backbone=mlp", "dataset.samples=10", "train.batch=1"], "batch must be at least 2"),
+        (["seed=0,1"], "seed=0,1 has several values: add -m to make a run of each"),
+        (["method"], "Error parsing override 'method'"),
+        (["device=cuda:9"], "PyTorch finds"),
+    ],
+)
+def test_bad_input_gets_one_clear_message_and_a_record(words, message):
+    assert message in told(command("tl-run", *words))
+    found, faults = records([Path("outputs")])
+    assert [run.status for run in found] == ["failed"] and not faults
+    assert message in str(found[0].error)
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_step_and_terms():
+    words = ["optimizer.lr=1e30", "train.clip=null", *QUICKER]
+    assert re.search(r"not a finite number at step \d+: source=(nan|inf)", told(command("tl-run", *words)))
+    assert [run.status for run in records([Path("outputs")])[0]] == ["diverged"]
+    assert "1 runs, 1 failed" in command("tl-report").stdout
+
+
+def test_an_unforeseen_error_names_its_kind_and_the_traceback_on_demand():
+    Path("broken.py").write_text(MINE.replace("source.mean(0) - target.mean(0)", "source.nothing"))
+    words = ["~method.estimator", "method._target_=broken.MyMethod", *QUICKER]
+    message = told(command("tl-run", *words))
+    assert "AttributeError: 'Tensor' object has no attribute 'nothing'" in message and "run.log" in message
+    assert "Traceback" in command("tl-run", *words, HYDRA_FULL_ERROR="1").stderr
+
+
+def test_outputs_that_cannot_be_written_are_told():
+    Path("taken").write_text("a file")
+    assert "taken" in told(command("tl-run", "outputs=taken", *QUICKER))
+
+
+def test_a_method_of_ones_own_needs_one_file_and_one_yaml():
+    Path("mine/method").mkdir(parents=True)
+    Path("my_method.py").write_text(MINE)
+    Path("mine/method/my_method.yaml").write_text("# Mine.\n_target_: my_method.MyMethod\nweight: 1.0\n")
+    words = ["--config-dir", "mine", "method=my_method", *QUICKER]
+    result = command("tl-run", *words)
+    assert result.returncode == 0, result.stderr
+    assert "means" in result.stdout
+    assert "my_method" in command("tl-run", "--help", "--config-dir", "mine").stdout
+    assert "made before" in command("tl-run", *words).stdout
+    Path("my_method.py").write_text(MINE + "# edited\n")
+    assert "made before" not in command("tl-run", *words).stdout
+    assert "unread" not in told(command("tl-run", *words, "granted=5"))
+    assert len(records([Path("outputs")])[0]) == 3
+
+
+def test_an_option_that_would_shadow_ours_is_refused():
+    Path("mine/method").mkdir(parents=True)
+    Path("mine/method/mmd.yaml").write_text("# Mine.\n_target_: my.MMD\n")
+    assert "rename method/mmd" in told(command("tl-run", "--config-dir", "mine"))
+
+
+def test_a_report_of_nothing_and_of_a_broken_record():
+    assert "no runs in outputs" in command("tl-report").stderr
+    command("tl-run", *QUICKER)
+    Path("outputs/runs/x").mkdir()
+    Path("outputs/runs/x/run.json").write_text("{")
+    result = command("tl-report")
+    assert "x/run.json can't be read" in result.stderr and "1 settings, 1 runs" in result.stdout
+
+
+def test_hydras_own_switches_work_and_run_nothing():
+    assert "_target_: tl_runner.methods.mmd.MMD" in command("tl-run", "--cfg", "job").stdout
+    assert command("tl-run", "--version").stdout.startswith("tl_runner 0.")
+    assert not Path("outputs").exists()
