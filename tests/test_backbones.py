@@ -47,7 +47,7 @@ def weights(tmp_path):
 def test_weights_of_a_file_are_loaded_with_their_normalisation(weights, file, tmp_path):
     net = models.resnet18()
     net.load_state_dict(weights)
-    net.fc = torch.nn.Identity()
+    net.register_module("fc", torch.nn.Identity())
     ours, width = backbones.resnet18((3, 32, 32), weights=str(tmp_path / file))
     x = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(v)[:, None, None] for v in (backbones.IMAGENET_MEAN, backbones.IMAGENET_STD))

@@ -76,7 +76,7 @@ def test_what_cannot_be_used_is_refused_in_words(override, message):
 
 def test_a_group_without_an_option_is_refused():
     content, _ = composed()
-    with pytest.raises(Refused, match="method must name one of its options"):
+    with pytest.raises(Refused, match=r"method must name one of its options"):
         config.load({**content, "method": None})
 
 
@@ -117,7 +117,7 @@ def test_names_from_elsewhere_are_understood():
 
 def test_a_range_includes_its_ends_and_no_nan():
     within(0, 1, a=0, b=1)
-    with pytest.raises(Refused, match="b must be between 0 and 1, got 1.1"):
+    with pytest.raises(Refused, match=r"b must be between 0 and 1, got 1\.1"):
         within(0, 1, a=0, b=1.1)
     with pytest.raises(Refused):
         within(0, a=float("nan"))

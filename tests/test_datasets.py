@@ -1,5 +1,7 @@
 """Data: seeded, disjoint, and shifted as the name of the shift says."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -160,9 +162,15 @@ def test_every_shift_has_a_default_strength_that_the_record_tells(shift):
 
 
 def test_strengths_and_sizes_out_of_range_are_refused():
-    for wrong in ({"strength": -1.0}, {"shift": "missing", "strength": 2.0}, {"informative": 30}, {"classes": 9}):
+    wrong: list[dict[str, Any]] = [
+        {"strength": -1.0},
+        {"shift": "missing", "strength": 2.0},
+        {"informative": 30},
+        {"classes": 9},
+    ]
+    for options in wrong:
         with pytest.raises(Refused):
-            synthetic(0, **wrong)
+            synthetic(0, **options)
 
 
 def test_blobs_are_separated_by_what_was_asked():

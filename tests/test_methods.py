@@ -78,7 +78,8 @@ def test_dann_gives_the_critic_its_gradient_and_the_features_its_reverse():
     batch, progress = batch_of(method, pair), 0.3
     method.terms(model, batch, progress)["adversary"].backward()
     reversed_, critic = [[p.grad.clone() for p in part.parameters()] for part in (model.backbone, method.critic)]  # pyright: ignore[reportOptionalMemberAccess]
-    model.zero_grad(), method.zero_grad()
+    model.zero_grad()
+    method.zero_grad()
     logits = method.critic(torch.cat(model.features(batch.source.x, batch.target))).squeeze(1)
     domain = torch.cat([torch.ones(16), torch.zeros(16)])
     (0.7 * F.binary_cross_entropy(torch.sigmoid(logits), domain)).backward()  # without reversal

@@ -195,9 +195,9 @@ class Model(nn.Module):
     `backbone` is a sequence of named stages, the first of which takes the data as it is (its normalisation
     belongs to the model, so that a saved model takes raw data too).
 
-    `batchnorm`: with `joint` one pass sees all domains as one batch; with `per_domain` each domain is
+    `batchnorm`: with `joint` one pass sees all domains as one batch; with `per_domain` each stream is
     normalised by its own statistics while training. Evaluation uses the running statistics, which in both
-    cases have seen every domain in turn.
+    cases have seen every stream.
     """
 
     def __init__(self, backbone: nn.Sequential, width: int, classes: Sequence[str], batchnorm: str = "joint"):

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -117,7 +118,7 @@ class Recording:
         self.save()
 
     def save(self) -> None:
-        content = asdict(self.record)
+        content = _strict(asdict(self.record))
         write(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
 
     def curve(self, point: "Point") -> None:
@@ -222,6 +223,15 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value
+
+
+def _strict(value: Any) -> Any:
+    """As JSON can say it: a configuration may hold nan or inf, which are then words."""
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
 def _digest(value: Any) -> str:

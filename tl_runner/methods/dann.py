@@ -20,7 +20,7 @@ class DANN(Method):
 
     needs = frozenset({"source", "target"})
 
-    def __init__(self, weight: float = 0.3, hidden: int = 1024, dropout: float = 0.5, lr_critic: float = 1.0):
+    def __init__(self, weight: float = 0.2, hidden: int = 1024, dropout: float = 0.2, lr_critic: float = 1.0):
         super().__init__()
         within(0, weight=weight, lr_critic=lr_critic)
         within(1, hidden=hidden)

@@ -1,13 +1,14 @@
 """All runs as one table: a row per setting, over its seeds."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 from typing import Any
 
 import pandas as pd
 
 from tl_runner.store import NEUTRAL, RunRecord
 
-KEYS = ["dataset", "method", "backbone", "granted", "setting"]
+NAMES = ["dataset", "method", "backbone", "granted"]
 SCORES = ["source", "target", "last", "oracle", "seconds"]
 
 
@@ -18,34 +19,40 @@ def leaderboard(records: Sequence[RunRecord]) -> pd.DataFrame:
     Sorted by dataset, then by the target accuracy of the checkpoint selected without target labels.
     """
     if not records:
-        return pd.DataFrame(columns=[*KEYS, "variant", "n", "failed", "unfinished"])
+        return pd.DataFrame(columns=["setting", *NAMES, "variant", "n", "failed", "unfinished"])
     variants = _variants(records)
     rows = pd.DataFrame([_row(record) for record in records])
-    groups = rows.groupby(KEYS, sort=False, dropna=False)
-    table = groups["status"].agg(
+    groups = rows.sort_values("status", key=lambda status: status != "ok").groupby("setting", sort=False)
+    names = groups[NAMES].first()  # of a run that ended well, where there is one: it knows what granted=auto was
+    counts = groups["status"].agg(
         n=lambda status: (status == "ok").sum(),
         failed=lambda status: status.isin(["failed", "diverged"]).sum(),
         unfinished=lambda status: (status == "running").sum(),
     )
+    table = pd.concat([names, counts], axis=1)
     for name in SCORES:
         table[name], table[f"{name}_sd"] = groups[name].mean(), groups[name].std(ddof=1)
+    table.insert(len(NAMES), "variant", [variants.get(str(setting), "") for setting in table.index])
     table = table.reset_index()
-    table.insert(4, "variant", [variants.get(setting, "") for setting in table["setting"]])
     return table.sort_values(["dataset", "target"], ascending=[True, False], na_position="last", ignore_index=True)
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
     scores = record.scores if record.status == "ok" and record.scores else {}
+
+    def accuracy(name: str) -> float:
+        return (scores.get(name) or {}).get("accuracy", nan)
+
     return {
         **{key: record.choices.get(key, "?") for key in ("dataset", "method", "backbone")},
         "granted": str(record.granted),
         "setting": record.setting,
         "status": record.status,
-        "source": scores["source"]["accuracy"] if scores.get("source") else None,
-        "target": scores.get("selected", {}).get("accuracy"),
-        "last": scores.get("last", {}).get("accuracy"),
-        "oracle": scores.get("oracle", {}).get("accuracy"),
-        "seconds": record.seconds if scores else None,
+        "source": accuracy("source"),
+        "target": accuracy("selected"),
+        "last": accuracy("last"),
+        "oracle": accuracy("oracle"),
+        "seconds": record.seconds if scores else nan,
     }
 
 

@@ -30,9 +30,11 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[Table, Text]:
         table.add_row(f"{meaning} (step {scores[name]['step']})", percent(scores[name]["accuracy"]), style="dim")
     if baseline and baseline.scores and record.choices["method"] != "source_only":
         table.add_row("source_only, same seed", *_metrics(baseline.scores["target"]), style="dim")
+    alone = baseline is None and record.choices["method"] != "source_only"
+    advice = "\nnothing to compare it with yet: make the same run with method=source_only" if alone else ""
     return table, Text(
         f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels ·"
-        f" granted={record.granted} · {record.seconds:.1f} s · {record.where['device']}\n{record.folder}"
+        f" granted={record.granted} · {record.seconds:.1f} s · {record.where['device']}\n{record.folder}{advice}"
     )
 
 

@@ -1,0 +1,77 @@
+"""The leaderboard against means and deviations computed by hand."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from tl_runner.report import tables
+from tl_runner.report.leaderboard import leaderboard
+from tl_runner.store import RunRecord
+
+
+def run(method: str, seed: int, target: float | None, *, granted="0", status="ok", **config) -> RunRecord:
+    scores = target and {
+        "source": None if method == "new_head" else {"accuracy": 0.9, "macro_f1": 0.9, "ece": 0.1},
+        "target": {"accuracy": target, "macro_f1": target, "ece": 0.1},
+        "last": {"step": 30, "accuracy": target - 0.1},
+        "selected": {"step": 20, "accuracy": target},
+        "oracle": {"step": 10, "accuracy": target + 0.1},
+    }
+    return RunRecord(
+        id=f"{method}{seed}{config}",
+        setting=f"{method}{config}",
+        choices={"dataset": "digits", "backbone": "small", "method": method},
+        seed=seed,
+        granted=granted,
+        config={"method": {"_target_": method}, **config},
+        status=status,
+        scores=scores or None,
+        seconds=2.0 * (seed + 1),
+    )
+
+
+RUNS = [
+    run("mmd", 0, 0.7),
+    run("mmd", 1, 0.8),
+    run("mmd", 2, None, status="diverged"),
+    run("mmd", 3, None, granted="auto", status="failed"),
+    run("source_only", 0, 0.6),
+    run("source_only", 1, None, status="running"),
+    run("broken", 0, None, status="failed"),
+]
+
+
+def test_means_and_deviations_are_over_the_seeds_of_a_setting():
+    table = leaderboard(RUNS).set_index("method")
+    assert list(table.index) == ["mmd", "source_only", "broken"]  # by target accuracy, what has none last
+    mmd = table.loc["mmd"]
+    assert (mmd["n"], mmd["failed"], mmd["unfinished"], mmd["granted"]) == (2, 2, 0, "0")
+    assert mmd["target"] == pytest.approx(0.75)
+    assert mmd["target_sd"] == pytest.approx(0.05 * 2**0.5)  # n − 1
+    assert (mmd["last"], mmd["oracle"], mmd["seconds"]) == (pytest.approx(0.65), pytest.approx(0.85), 3.0)
+    assert (table.loc["source_only", "n"], table.loc["source_only", "unfinished"]) == (1, 1)
+    assert (table.loc["broken", "n"], table.loc["broken", "failed"]) == (0, 1)
+
+
+def test_settings_of_one_name_are_told_apart_by_what_differs():
+    runs = [
+        run("mmd", 0, 0.7, train={"steps": 20, "batch": 8}),
+        run("mmd", 0, 0.8, train={"steps": 300, "batch": 8}),
+    ]
+    assert list(leaderboard(runs)["variant"]) == ["train.steps=300", "train.steps=20"]
+
+
+def test_a_method_whose_head_is_new_has_no_source_accuracy():
+    assert leaderboard([run("new_head", 0, 0.5)])["source"].isna().all()
+
+
+def test_the_table_says_how_many_runs_and_how_many_failed():
+    text = StringIO()
+    Console(file=text, width=150).print(*tables.leaderboard(leaderboard(RUNS)))
+    assert "3 settings, 7 runs, 3 failed" in text.getvalue()
+    assert "75.0 ± 7.1" in text.getvalue() and "0 (+1 unfinished)" in text.getvalue()
+
+
+def test_no_runs_make_an_empty_table():
+    assert leaderboard([]).empty
