@@ -1,0 +1,74 @@
+"""Training speed of the loop, without evaluation: images/s of composed configurations, on this machine.
+
+    python scripts/bench_train.py                             # the table of docs/performance.md
+    python scripts/bench_train.py "backbone=resnet18 train.precision=bf16" "backbone=resnet18"
+
+Each configuration is timed in `ROUNDS` windows in turn with the others (A B A B …), so that a machine whose speed
+drifts treats them alike; the median and the range of the windows are printed.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from tl_runner import config, machine
+from tl_runner.core import Model, chance_of
+from tl_runner.datasets.split import Budget, cut
+from tl_runner.train import Point, train
+
+ROUNDS, STEPS = 5, 20  # windows of so many steps, after one that warms up
+DEFAULT = [
+    "",
+    "train.batchnorm=joint",
+    "method=source_only",
+    "method=coral",
+    "method=dann",
+    "backbone=resnet18",
+    "backbone=resnet18 train.batchnorm=joint",
+    "backbone=resnet18 train.batchnorm=joint train.channels_last=true",
+    "backbone=resnet18 train.precision=bf16",
+    "backbone=resnet18 dataset.size=32",
+]
+
+
+def points(words: str) -> Iterator[Point]:
+    """The points of an endless run, one per window."""
+    with initialize_config_module("tl_runner.conf", version_base="1.3"):
+        overrides = [*words.split(), f"train.log_every={STEPS}", "train.steps=1000000", "train.evaluations=1"]
+        content = OmegaConf.to_container(compose("config", overrides=overrides))
+    assert isinstance(content, dict)
+    parts = config.load({str(key): value for key, value in content.items()})
+    device = machine.claim(parts.settings.device, parts.settings.threads)
+    pair, _, _ = cut(parts.dataset(0), 0, Budget.parse("auto").settle(needed=False), device)
+    with chance_of(0, "model"):
+        backbone, width = parts.backbone(pair.shape)
+        model = Model(backbone, width, pair.source.classes, parts.train.batchnorm)
+    model, pair = parts.method.prepare(model, pair, 0)
+    model, method = machine.fast(model.to(device), parts.train), parts.method.to(device)
+    return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, 0)
+
+
+def main() -> None:
+    runs = {words: points(words) for words in sys.argv[1:] or DEFAULT}
+    speeds: dict[str, list[float]] = {words: [] for words in runs}
+    read = {words: next(run).rows for words, run in runs.items()}
+    for _ in range(ROUNDS):
+        for words, run in runs.items():
+            started = time.perf_counter()
+            point = next(run)  # its terms were transferred from the device, so the device is done
+            speeds[words].append((point.rows - read[words]) / (time.perf_counter() - started))
+            read[words] = point.rows
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    print(f"| configuration ({where}, torch {torch.__version__}) | images/s, median | range |\n|---|--:|---|")
+    for words, values in speeds.items():
+        median, low, high = statistics.median(values), min(values), max(values)
+        print(f"| `tl-run{words and ' '}{words}` | {median:,.0f} | {low:,.0f} – {high:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
