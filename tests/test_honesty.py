@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import METHODS, QUICK, made
 
-from tl_runner.core import derive
+from tl_runner.core import Method, derive
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import Drawn
 
@@ -58,3 +59,27 @@ def test_what_ran_before_in_the_process_changes_nothing(tmp_path):
     made(tmp_path / "b", "method=mmd", "seed=3", *QUICK)
     second = made(tmp_path / "c", "method=dann", *QUICK)
     assert first.scores == second.scores
+
+
+class Careless(Method):
+    """Draws from torch's default generator wherever it can."""
+
+    needs = frozenset({"source"})
+
+    def prepare(self, model, pair, seed):
+        self.extra = torch.nn.Linear(model.width, model.width)
+        return model, pair
+
+    def terms(self, model, batch, progress):
+        noise = torch.randn(())
+        features = self.extra(model.features(batch.source.x)[0])
+        return {"source": F.cross_entropy(model.head(features), batch.source.y) * (1 + 0.1 * noise)}
+
+
+def test_a_method_that_draws_without_a_seed_is_reproducible_all_the_same(tmp_path):
+    words = ["method._target_=test_honesty.Careless", "~method.weight", "~method.estimator", *QUICK]
+    torch.manual_seed(1)
+    first = made(tmp_path / "a", *words)
+    torch.manual_seed(2)
+    second = made(tmp_path / "b", *words)
+    assert (first.folder / "model.safetensors").read_bytes() == (second.folder / "model.safetensors").read_bytes()

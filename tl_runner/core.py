@@ -260,7 +260,7 @@ class Method(nn.Module, ABC):
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         """Once, before training: what the method needs to add or change. Returns new values, changes none.
 
-        Draw randomness from `chance_of(seed, …)`: parts that all methods share then stay equal across methods.
+        torch's default generator is seeded for it; `seed` is for other libraries, or for `chance_of(seed, name)`.
         """
         return model, pair
 

@@ -25,11 +25,13 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         device = machine.claim(parts.settings.device, parts.settings.threads)
         record.where |= machine.facts(device, plan)
         budget = Budget.parse(parts.settings.granted).settle(needed="granted" in method.needs)
-        pair, answers, data = cut(parts.dataset(seed), seed, budget, device)
+        with chance_of(seed, "data"):
+            pair, answers, data = cut(parts.dataset(seed), seed, budget, device)
         with chance_of(seed, "model"):
             backbone, width = parts.backbone(pair.shape)
             model = Model(backbone, width, pair.source.classes, plan.batchnorm)
-        model, pair = method.prepare(model, pair, seed)
+        with chance_of(seed, "prepare"):
+            model, pair = method.prepare(model, pair, seed)
         model, method = machine.fast(model.to(device), plan), method.to(device)
         record.granted, record.data = str(budget), {**data, "input": str(model.backbone[0])}
 
