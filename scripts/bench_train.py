@@ -31,7 +31,6 @@ DEFAULT = [
     "backbone=resnet18",
     "backbone=resnet18 train.batchnorm=joint",
     "backbone=resnet18 train.batchnorm=joint train.channels_last=true",
-    "backbone=resnet18 train.precision=bf16",
     "backbone=resnet18 dataset.size=32",
 ]
 

@@ -26,12 +26,12 @@ MAY_IMPORT = {
     "methods": {"core", "errors", "losses"},
     "datasets": {"core", "errors"},
     "machine": {"core", "errors", "train"},
-    "config": {"errors"},
+    "config": {"errors", "select"},
     "store": {"errors", "train"},
     "restore": {"config", "core", "errors", "store"},
     "run": {"config", "core", "datasets", "evaluate", "machine", "store", "train"},
     "report": {"store", "train"},
-    "cli": {"errors", "menu", "report", "run", "store"},
+    "cli": {"config", "errors", "menu", "report", "run", "store"},
 }
 # library -> the only rooms that may import it
 ONLY_IN = {

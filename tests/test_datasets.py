@@ -9,7 +9,7 @@ import torch
 from tl_runner.core import derive
 from tl_runner.datasets import shifts
 from tl_runner.datasets.digits import digits, glyphs, handwritten, through_8x8
-from tl_runner.datasets.split import Budget, Drawn, Raw, cut, fingerprint
+from tl_runner.datasets.split import Budget, Drawn, Raw, _grant, cut, fingerprint
 from tl_runner.datasets.synthetic import STRENGTHS, blobs, synthetic
 from tl_runner.errors import Refused
 
@@ -25,10 +25,10 @@ def rows_of(x: torch.Tensor) -> set[bytes]:
 def test_splits_are_disjoint_whole_and_a_function_of_the_seed(load):
     drawn = load(0, samples=200)
     pair, answers, data = cut(drawn, 0, NOTHING, CPU)
-    for domain, raw in ((pair.source, drawn.source), (pair.target, drawn.target)):
+    for role, domain, raw in (("source", pair.source, drawn.source), ("target", pair.target, drawn.target)):
         parts = [rows_of(split.take(torch.arange(len(split)))) for split in (domain.train, domain.val, domain.test)]
         assert sum(map(len, parts)) == len(set.union(*parts)) == len(rows_of(raw.x))
-        assert [len(domain.train), len(domain.val), len(domain.test)] == data["rows"][domain.name]
+        assert [len(domain.train), len(domain.val), len(domain.test)] == data["rows"][role]
     assert pair.source.labels is not None and pair.target.labels is None
     assert len(answers.open()) == len(pair.target.test)
     again, _, same = cut(load(0, samples=200), 0, NOTHING, CPU)
@@ -83,6 +83,29 @@ def test_a_label_budget_is_kept_and_a_fifth_of_it_held_out(granted, per_class, h
     assert (counts, kept) == ([per_class] * 3, [held_out] * 3)
 
 
+def test_a_share_is_of_each_class_and_not_rounded_up_by_a_float():
+    labels = torch.arange(300) % 3
+    drawn = Drawn(Raw("s", torch.rand(300, 2), labels), Raw("t", torch.rand(300, 2), labels), ("a", "b", "c"), {})
+    train, held_out = _grant(labels, Budget.parse("7%"), drawn)
+    assert len(train) + len(held_out) == 21
+
+
+def test_domains_of_one_name_are_told_apart_by_their_role():
+    _, _, data = cut(digits(0, source="handwritten"), 0, NOTHING, CPU)
+    assert data["domains"] == {"source": "handwritten", "target": "handwritten"}
+    assert data["rows"] == {"source": [539, 179, 181], "target": [538, 179, 181]}
+
+
+def test_a_strength_without_a_shift_is_refused():
+    for load in (
+        lambda: synthetic(0, shift="none", strength=2.0),
+        lambda: blobs(0, shift="none", strength=2.0),
+        lambda: digits(0, severity=2),
+    ):
+        with pytest.raises(Refused, match="has no shift to belong to"):
+            load()
+
+
 @pytest.mark.parametrize("granted", ["0.1", "-1", "120%", "some", "5.0"])
 def test_a_budget_that_could_be_read_two_ways_is_refused(granted):
     with pytest.raises(Refused, match="granted takes auto"):
@@ -128,9 +151,8 @@ def test_a_covariate_shift_moves_x_and_keeps_p_y_given_x():
 def test_a_prior_shift_moves_p_y_and_keeps_p_x_given_y():
     x, y, rng = pool()
     (_, ys), (xt, yt) = shifts.table_pair(x, y, "prior", 2.0, rng)
-    odds = [labels.mean() / (1 - labels.mean()) for labels in (y, yt)]
-    assert odds[1] / odds[0] == pytest.approx(np.exp(2.0), rel=0.05)
-    assert ys.mean() < y.mean()  # the source keeps the rest
+    odds = [labels.mean() / (1 - labels.mean()) for labels in (ys, yt)]
+    assert odds[1] / odds[0] == pytest.approx(np.exp(2.0), rel=0.06)  # three standard errors at this size
     for label in (0, 1):
         np.testing.assert_allclose(xt[yt == label].mean(0), x[y == label].mean(0), atol=0.06)
 
@@ -139,7 +161,7 @@ def test_moving_shifts_do_what_they_say():
     x, y, _ = pool(5000)
 
     def shifted(name: str, strength: float) -> tuple[np.ndarray, np.ndarray]:
-        return shifts.MOVING[name](x, y, strength, np.random.default_rng(1))
+        return shifts.TABLE_SHIFTS[name](x, y, strength, np.random.default_rng(1))
 
     assert np.linalg.norm((shifted("move", 2.0)[0] - x).mean(0)) == pytest.approx(2 * x.std(0).mean())
     turned = shifted("rotate", np.pi / 2)[0]

@@ -12,20 +12,20 @@ from tl_runner.datasets.split import Drawn
 UNSUPERVISED = [name for name in METHODS if name != "target_only"]
 
 
-def mislabelled(seed: int, samples: int = 300, size: int = 8) -> Drawn:
+def mislabelled(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
     """The default pair with the target's labels permuted: same inputs, other answers."""
     drawn = digits(seed, samples=samples, size=size)
     order = torch.randperm(len(drawn.target.y), generator=torch.Generator().manual_seed(derive(seed, "permutation")))
     return drawn._replace(target=drawn.target._replace(y=drawn.target.y[order]))
 
 
-def honest(seed: int, samples: int = 300, size: int = 8) -> Drawn:
+def honest(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
     return digits(seed, samples=samples, size=size)
 
 
 def bytes_under(method: str, data: str, tmp_path) -> tuple[dict[str, bytes], float]:
     words = [f"method={method}", f"dataset._target_=test_honesty.{data}", *QUICK]
-    words += [f"~dataset.{key}" for key in ("source", "shift", "severity")]
+    words += [f"~dataset.{key}" for key in ("source", "shift")]
     record = made(tmp_path / data, *words)
     assert record.scores is not None
     names = ("model.safetensors", "predictions.safetensors")

@@ -125,6 +125,40 @@ def test_a_method_that_ignores_a_stream_is_refused():
         steps_of(Exploding(), *task("5"))
 
 
+class Returning(Method):
+    def __init__(self, terms):
+        super().__init__()
+        self.returned = terms
+
+    def terms(self, model, batch, progress):
+        loss = F.cross_entropy(model(batch.source.x), batch.source.y)
+        return self.returned(loss)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda loss: None, "must return a dict of named scalar tensors, got None"),
+        (lambda loss: {}, "must return a dict of named scalar tensors"),
+        (lambda loss: loss, "must return a dict"),
+        (lambda loss: {"a": loss.expand(3)}, r"'a' must be a tensor with one number and no dimension, got .*\(3,\)"),
+        (lambda loss: {"a": 1.0}, "'a' must be a tensor .* got 1.0"),
+        (lambda loss: {"a": loss.detach()}, "nothing to learn"),
+    ],
+)
+def test_a_method_that_breaks_the_contract_of_terms_is_told_how(returned, message):
+    with pytest.raises(Refused, match=f"Returning.*{message}"):
+        steps_of(Returning(returned), *task())
+
+
+def test_a_stream_that_does_not_exist_is_refused():
+    class Wishful(Forgetful):
+        needs = frozenset({"source", "labels"})  # pyright: ignore[reportAssignmentType]
+
+    with pytest.raises(Refused, match=r"Wishful.needs names 'labels'; a batch has source, target and granted"):
+        steps_of(Wishful(), *task())
+
+
 def test_divergence_is_told_with_its_step_and_terms():
     with pytest.raises(ArithmeticError, match=r"not a finite number at step 7: source=inf, other=2"):
         steps_of(Exploding(), *task(), steps=20, log_every=10)

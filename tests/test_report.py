@@ -74,7 +74,7 @@ def test_a_method_whose_head_is_new_has_no_source_accuracy():
 
 def test_the_table_says_how_many_runs_and_how_many_failed():
     text = StringIO()
-    Console(file=text, width=150).print(*tables.leaderboard(leaderboard(RUNS)))
+    Console(file=text, width=150).print(*tables.leaderboard(leaderboard(RUNS), width=150))
     assert "3 settings, 7 runs, 3 failed" in text.getvalue()
     assert "75.0 ± 7.1" in text.getvalue() and "0 (+1 unfinished)" in text.getvalue()
 

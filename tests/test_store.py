@@ -1,6 +1,7 @@
 """A run's identity, its record whatever happens, and its folder."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -88,6 +89,36 @@ def test_records_are_found_and_broken_ones_are_told(tmp_path):
     assert len(faults) == 2 and all("can't be read" in fault for fault in faults)
 
 
+def test_copies_of_a_run_count_once_and_a_copy_knows_its_place(tmp_path):
+    record = made(tmp_path / "a", *QUICK)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    found, faults = records([tmp_path])
+    assert len(found) == 1 and len(faults) == 1 and "is a copy of" in faults[0]
+    assert read(tmp_path / "b" / record.folder.relative_to(tmp_path / "a") / "run.json").folder.is_relative_to(
+        tmp_path / "b"
+    )
+
+
+@pytest.mark.parametrize(
+    "broken", [{"choices": []}, {"status": "great"}, {"config": None}, {"choices": {"method": "m"}}]
+)
+def test_a_record_of_the_wrong_form_is_told(broken, tmp_path):
+    content = {"id": "i", "setting": "s", "config": {}, "status": "ok", "data": {}, "where": {}}
+    content["choices"] = {"dataset": "d", "method": "m", "backbone": "b"}
+    (tmp_path / "run.json").write_text(json.dumps({**content, **broken}))
+    assert records([tmp_path])[0] == []
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert len(records([tmp_path])[0]) == 1
+
+
+def test_other_weights_under_the_same_name_are_another_run(tmp_path):
+    identities = set()
+    for content in (b"a", b"b"):
+        (tmp_path / "w.pth").write_bytes(content)
+        identities.add(identity("backbone=resnet18", f"backbone.weights={tmp_path}/w.pth"))
+    assert len(identities) == 2
+
+
 def test_the_curve_has_a_line_a_point_and_the_evidence_where_examined(tmp_path):
     record = made(tmp_path, *QUICK, "train.steps=12", "train.log_every=5", "train.evaluations=2")
     lines = [json.loads(line) for line in (record.folder / "curve.jsonl").read_text().splitlines()]
@@ -127,6 +158,10 @@ def test_the_saved_model_is_the_selected_checkpoint(tmp_path):
 def test_loading_what_is_no_run_or_kept_no_weights_is_refused(tmp_path):
     with pytest.raises(Refused, match="holds no run"):
         tl_runner.load(tmp_path)
+    record = made(tmp_path / "damaged", *QUICK)
+    (record.folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(Refused, match="can't be read into the run's network"):
+        tl_runner.load(record.folder)
     record = made(tmp_path, *QUICK, "save=false")
     with pytest.raises(Refused, match=r"has no model\.safetensors: the run is 'ok', save=False"):
         tl_runner.load(record.folder)

@@ -173,9 +173,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own errors for a file that is not what it says
-        raise Refused(
-            f"backbone.weights={path} can't be read as a file of weights: {str(error).splitlines()[0]}"
-        ) from error
+        raise Refused(f"backbone.weights={path} can't be read as a file of weights: {type(error).__name__}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise Refused(f"backbone.weights={path} holds no state dict: names and tensors are expected")

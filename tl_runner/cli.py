@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks serves for ours too
 PAGE = 150  # columns of a table that is not printed on a terminal
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that run nothing
 
 
 def main() -> None:
@@ -29,12 +31,16 @@ def main() -> None:
     folders = _config_dirs(words)
     if {"-h", "--help"} & set(words):
         asked = [word for word in words if "=" in word and not word.startswith("-")]
-        print(menu.detail(asked, folders) if asked else menu.overview(folders))
+        try:
+            print(menu.detail(asked, folders) if asked else menu.overview(folders))
+        except Refused as error:
+            sys.exit(f"error: {error}")
     elif "--version" in words:
         from importlib.metadata import version
 
         print("tl_runner", version("tl_runner"))
     else:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, a run says so like by Ctrl-C
         sys.exit(_compose_and_run(words, folders))
 
 
@@ -43,26 +49,34 @@ def report() -> None:
     parser = argparse.ArgumentParser(prog="tl-report", description="Compare all runs found in these folders.")
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, default=[Path("outputs")])
     paths = parser.parse_args().paths
-    from rich.console import Console
-
     from tl_runner.report import tables
     from tl_runner.report.leaderboard import leaderboard
     from tl_runner.store import records
 
     missing = [str(path) for path in paths if not path.exists()]
     found, faults = records(path for path in paths if path.exists())
+    console, errors = _consoles()
     for fault in [*(f"{path} does not exist" for path in missing), *faults]:
-        _complain(Console(stderr=True), fault, "warning: ", "yellow")
+        _complain(errors, fault, "warning: ", "yellow")
     if not found:
-        _complain(Console(stderr=True), f"no runs in {', '.join(map(str, paths))}; tl-run makes some")
+        _complain(errors, f"no runs in {', '.join(map(str, paths))}; tl-run makes some")
         sys.exit(1)
-    Console(width=_width()).print(*tables.leaderboard(leaderboard(found)), sep="\n")
-    sys.exit(1 if missing or faults else 0)
+    console.print(*tables.leaderboard(leaderboard(found), console.width), sep="\n")
+    sys.exit(1 if missing else 0)
 
 
-def _width() -> int | None:
-    """A terminal's own width; a file or a pipe takes wide tables as they are."""
-    return None if sys.stdout.isatty() else PAGE
+def _consoles() -> "tuple[Console, Console]":
+    """For results and for errors. A file or a pipe takes wide tables as they are; a closed one ends no run."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else PAGE)
+
+    def closed() -> None:
+        console.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    console.on_broken_pipe = closed
+    return console, Console(stderr=True)
 
 
 def _config_dirs(words: Sequence[str]) -> list[Path]:
@@ -75,20 +89,25 @@ def _config_dirs(words: Sequence[str]) -> list[Path]:
 def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     """Let Hydra compose one job or many and make each of them; the exit code."""
     import hydra
-    from rich.console import Console
     from rich.logging import RichHandler
 
-    console, errors = Console(width=_width()), Console(stderr=True)
+    console, errors = _consoles()
     handler = RichHandler(logging.WARNING, console=errors, show_time=False, show_path=False)
     handler.addFilter(lambda entry: entry.levelno < logging.ERROR)  # an error is told in words; run.log has it whole
     logging.getLogger("tl_runner").addHandler(handler)
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
-    made: list[RunRecord] = []
+    made: list[RunRecord | None] = []
     multirun = bool({"-m", "--multirun"} & set(words))
 
-    def job(composed: Any) -> None:
-        made.append(_make(_describe(composed), console, errors, full_error, brief=multirun))
+    def job(composed: Any) -> None:  # Hydra sees no error of ours: it would add a line of its own
+        try:
+            made.append(_make(_describe(composed), console, errors, full_error, brief=multirun))
+        except Exception as error:
+            if full_error:
+                raise
+            made.append(None)
+            _refuse(words, str(error), errors)
 
     try:
         _admit(folders[1:])
@@ -99,13 +118,14 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     except Exception as error:
         if full_error:
             raise
-        _refuse(words, folders, _reworded(error, words, folders), errors)
+        _refuse(words, _reworded(error, words, folders), errors)
         return 1
-    if multirun and made:
+    records = [record for record in made if record]
+    if multirun and records:
         from tl_runner.report import tables
 
-        console.print(tables.outcomes(made))
-    return int(any(record.status != "ok" for record in made))
+        console.print(tables.outcomes(records))
+    return int(any(record is None or record.status != "ok" for record in made))
 
 
 def _admit(folders: Sequence[Path]) -> None:
@@ -124,11 +144,13 @@ def _describe(composed: Any) -> "RunRecord":
 
     config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
-    choices = HydraConfig.get().runtime.choices
-    return describe(
-        {str(key): value for key, value in config.items()},
-        {group: str(choices.get(group)) for group in ("dataset", "backbone", "method")},
-    )
+    chosen = HydraConfig.get().runtime.choices
+    choices: dict[str, str] = {}
+    for group in ("dataset", "backbone", "method"):
+        if not isinstance(chosen.get(group), str):
+            raise Refused(f"{group} takes one option, as in {group}={menu.defaults()[group]}")
+        choices[group] = chosen[group]
+    return describe({str(key): value for key, value in config.items()}, choices)
 
 
 def _make(record: "RunRecord", console: "Console", errors: "Console", full_error: bool, brief: bool) -> "RunRecord":
@@ -136,23 +158,25 @@ def _make(record: "RunRecord", console: "Console", errors: "Console", full_error
     from tl_runner.report import tables
 
     names = " ".join([*record.choices.values(), f"seed={record.seed}"])
-    if earlier := _made_before(record, errors):
-        console.print(f"{names}: made before, nothing was trained (force=true runs it again)", highlight=False)
-        record = earlier
-    else:
-        try:
+    try:
+        if earlier := _made_before(record, errors):
+            console.print(
+                f"{names}: made before, nothing was trained (force=true runs it again)", highlight=False, markup=False
+            )
+            record = earlier
+        else:
             from tl_runner.report.live import watch
             from tl_runner.run import run
 
             if brief:
-                console.print(f"[bold]{names}[/bold]", highlight=False)
+                console.print(names, style="bold", highlight=False, markup=False)
             record = watch(run(record), record, console)
-        except Exception as error:
-            if full_error:
-                errors.print_exception()
-            record.status = "failed" if record.status == "running" else record.status  # its folder can't be written
-            _complain(errors, _told(error, record))
-            return record
+    except Exception as error:
+        if full_error:
+            errors.print_exception()
+        record.status = "failed" if record.status == "running" else record.status  # it may have no folder to say so
+        _complain(errors, _told(error, record))
+        return record
     if not brief:
         console.print(*tables.result(record, _baseline(record)), sep="\n")
     return record
@@ -160,56 +184,70 @@ def _make(record: "RunRecord", console: "Console", errors: "Console", full_error
 
 def _made_before(record: "RunRecord", errors: "Console") -> "RunRecord | None":
     """The finished run of the same identity, unless it must be made again; what has changed since is said."""
+    from tl_runner.config import settings
     from tl_runner.store import finished, whereabouts
 
-    earlier = None if record.config.get("force") is True else finished(record)
+    earlier = finished(record)
     if earlier is None:
         return None
-    if record.config.get("save") is True and not (earlier.folder / "model.safetensors").exists():
-        _complain(errors, "made before without keeping its weights; made again for them", "note: ", "yellow")
+    wanted = settings(record.config)
+    if wanted.force:
+        return None
+    if wanted.save and not (earlier.folder / "model.safetensors").exists():
+        _complain(errors, "made before, but its weights are not there; made again for them", "note: ", "yellow")
         return None
     then, now = earlier.where.get("versions", {}), whereabouts()["versions"]
     changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
-    device = str(record.config.get("device"))
-    if device != "auto" and not str(earlier.where.get("device")).startswith(device):
-        changed.append(f"device {earlier.where.get('device')} then, {device} now")
+    if wanted.device != "auto" and not str(earlier.where.get("device")).startswith(wanted.device):
+        changed.append(f"device {earlier.where.get('device')} then, {wanted.device} now")
     if changed:
         _complain(errors, f"the stored run was made otherwise: {'; '.join(changed)}", "note: ", "yellow")
     return earlier
 
 
 def _baseline(record: "RunRecord") -> "RunRecord | None":
-    """The finished source-only run that differs from this one in nothing but the method."""
+    """The finished source-only run that differs in the method alone, or also in how many labels it was granted."""
     from tl_runner.store import describe, finished
 
+    if record.choices["method"] == "source_only":
+        return None
     method = {"_target_": "tl_runner.methods.source_only.SourceOnly"}
-    found = finished(describe({**record.config, "method": method}, {**record.choices, "method": "source_only"}))
-    return found if found and found.granted == record.granted else None
+    choices = {**record.choices, "method": "source_only"}
+    same = int(record.granted) if str(record.granted).isdigit() else record.granted
+    tried = [describe({**record.config, "method": method, "granted": g}, choices) for g in (same, "auto", 0)]
+    for described in tried:
+        described.config = {**described.config, "outputs": str(record.folder.parents[2])}  # wherever it lies now
+    return next(filter(None, map(finished, tried)), None)
 
 
 def _told(error: Exception, record: "RunRecord") -> str:
     """An error for a person; one that was not meant for them comes with its kind and the place of the traceback."""
     if isinstance(error, Refused | Diverged):
         return str(error)
-    return f"{type(error).__name__}: {error}\nThe traceback is in {record.folder / 'run.log'}"
+    log = record.folder / "run.log"
+    return f"{type(error).__name__}: {error}" + (f"\nThe traceback is in {log}" if log.exists() else "")
 
 
-def _refuse(words: Sequence[str], folders: Sequence[Path], message: str, errors: "Console") -> None:
+def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
     """Say why nothing could be composed, and keep a record of the attempt, so that it is in the tables too."""
     from tl_runner.store import describe, recording
 
+    if SHOW & set(words):
+        _complain(errors, message)
+        return
     typed = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
-    config = {"overrides": list(words), "outputs": typed.get("outputs", "outputs")}
-    record = describe(config, menu.chosen(words))
+    outputs = typed.get("outputs", "outputs")
+    record = describe(
+        {"overrides": list(words), "outputs": "outputs" if outputs == "null" else outputs}, menu.chosen(words)
+    )
     record.seed, record.granted = typed.get("seed", "0"), typed.get("granted", "auto")
-    _complain(errors, message)
     try:
         with recording(record):
             raise Refused(message)
     except Refused:
-        pass  # it is on record now
+        _complain(errors, message)
     except OSError as error:
-        _complain(errors, f"and no record could be kept: {error}")
+        _complain(errors, f"{message}\nNo record could be kept: {error}")
 
 
 def _complain(console: "Console", message: str, kind: str = "error: ", style: str = "bold red") -> None:
@@ -220,12 +258,19 @@ def _complain(console: "Console", message: str, kind: str = "error: ", style: st
 
 def _reworded(error: Exception, words: Sequence[str], folders: Sequence[Path]) -> str:
     """Hydra's errors, said with what is possible here."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
 
     group, _, name = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
     if isinstance(error, MissingConfigException) and group:
         listed = error.options or [option.name for option in menu.options(folders) if option.group == group]
         return f"there is no {group}={name}{nearest(name, listed)} (possible: {', '.join(listed)})"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} can't be read: say key=value, and quote for the shell what has spaces or quotes in it"
+        )
+    if "Config group override must be a string" in str(error):
+        empty = [word for word in words if word.endswith("=null")]
+        return f"{' '.join(empty)}: a group needs one of its options; tl-run --help lists them"
     if match := re.match(r"Could not override '([^']+)'", str(error)):
         return _unknown_key(match[1], menu.chosen(words), menu.options(folders))
     if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
@@ -235,9 +280,15 @@ def _reworded(error: Exception, words: Sequence[str], folders: Sequence[Path]) -
 
 def _unknown_key(key: str, chosen: dict[str, str], options: Sequence[menu.Option]) -> str:
     group, _, name = key.partition(".")
-    known = next((option.keys for option in options if (option.group, option.name) == (group, chosen.get(group))), None)
-    if known is not None and name:
-        listed = ", ".join(f"{group}.{own}" for own in known) or "it has none"
-        return f"unknown key {key}: {group}={chosen[group]} has no {name!r}{nearest(name, known)} (possible: {listed})"
+    for option in options:
+        if (
+            name
+            and option.group == group
+            and option.name in chosen.get(group, "").split(",")
+            and name not in option.keys
+        ):
+            listed = ", ".join(f"{group}.{own}" for own in option.keys) or "it has none"
+            said = f"{group}={option.name} has no {name!r}{nearest(name, option.keys)}"
+            return f"unknown key {key}: {said} (possible: {listed})"
     possible = sorted({*menu.settings().keys, *menu.defaults()})
     return f"unknown key {key}{nearest(key, possible)} (possible: {', '.join(possible)})"

@@ -19,6 +19,7 @@ from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
 from omegaconf.errors import ValidationError
 
 from tl_runner.errors import Refused, nearest, within
+from tl_runner.select import Evidence
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         within(0, 2**32 - 1, seed=self.seed)
-        within(1, threads=1 if self.threads is None else self.threads)
+        within(1, 1024, threads=1 if self.threads is None else self.threads)
+        if not self.outputs.strip():
+            raise Refused("outputs must name a folder")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise Refused(f"device takes auto, cpu, cuda or cuda:N, got {self.device!r}")
 
@@ -61,22 +64,36 @@ class Parts(NamedTuple):
 
 def load(config: Mapping[str, Any]) -> Parts:
     """Check and build every part; raises `Refused` before any data is touched."""
-    settings = {key: value for key, value in config.items() if key not in GROUPS}
     parts = {group: build(config.get(group), group) for group in GROUPS}
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
         log.warning("this method starts from scratch: backbone.weights=%s is not used", config["backbone"]["weights"])
         parts["backbone"] = build(unweighted(config["backbone"]), "backbone")
-    parts["schedule"](0.0)  # a schedule's ranges are checked where it is called
-    return Parts(Settings(**check(Settings, settings, "")), **parts)
+    if not callable(getattr(parts["method"], "terms", None)):
+        raise Refused(f"method._target_={config['method']['_target_']} is no tl_runner.Method: it has no `terms`")
+    parts["schedule"](0.0)  # the ranges of a schedule and of a rule are checked where it is called
+    parts["select"]([Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0)])
+    return Parts(settings(config), **parts)
+
+
+def settings(config: Mapping[str, Any]) -> Settings:
+    """The keys of no group, checked."""
+    return Settings(**check(Settings, {key: value for key, value in config.items() if key not in GROUPS}, ""))
 
 
 def build(node: Any, group: str) -> Any:
     """The part that a node describes: an instance of a class, or a function with its options bound."""
-    if not isinstance(node, Mapping) or "_target_" not in node:
+    if not isinstance(node, Mapping):
         raise Refused(f"{group} must name one of its options, as in {group}=…, got {node!r}")
+    if "_target_" not in node:
+        raise Refused(f"this {group} has no _target_: its YAML must name a class or function, as _target_: module.name")
     target = locate(node["_target_"], group)
     options = check(target, {key: value for key, value in node.items() if key != "_target_"}, f"{group}.")
-    return target(**options) if inspect.isclass(target) else partial(target, **options)
+    if not inspect.isclass(target):
+        return partial(target, **options)
+    try:
+        return target(**options)
+    except Refused as error:  # about one of its options, by name
+        raise Refused(f"{group}.{error}" if str(error).partition(" ")[0] in options else str(error)) from error
 
 
 def unweighted(backbone: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +113,8 @@ def locate(path: str, group: str) -> Any:
             f"{group}._target_={path}: there is no module {error.name!r} here."
             " Modules are looked up in the environment, the working folder and --config-dir"
         ) from error
+    except Exception as error:  # whatever a module of a user's does when it is imported
+        raise Refused(f"{group}._target_={path} can't be imported: {type(error).__name__}: {error}") from error
     if not callable(getattr(found, name, None)):
         raise Refused(f"{group}._target_={path}: {module} has no class or function {name!r}{nearest(name, dir(found))}")
     return getattr(found, name)
@@ -103,12 +122,18 @@ def locate(path: str, group: str) -> Any:
 
 def schema(target: Any) -> dict[str, inspect.Parameter]:
     """The options of a target: its parameters with a default, as name -> parameter with evaluated annotation."""
-    function = target.__init__ if inspect.isclass(target) else target
-    hints = get_type_hints(function)
+    try:
+        parameters = inspect.signature(target).parameters
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (TypeError, ValueError, NameError) as error:
+        raise Refused(f"the signature of {target!r} can't be read: {error}") from error
+    bare = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    if inspect.isclass(target) and bare:
+        raise Refused(f"{target.__name__}.__init__ must give {', '.join(bare)} a default: it is what the YAML repeats")
     return {
         name: parameter.replace(annotation=hints.get(name, Any))
-        for name, parameter in inspect.signature(target).parameters.items()
-        if parameter.default is not parameter.empty
+        for name, parameter in parameters.items()
+        if name not in bare
     }
 
 

@@ -17,9 +17,11 @@ ALIASES = {
     "deepcoral": "coral",
     "grl": "dann",
     "revgrad": "dann",
+    "finetune": "finetune",
     "fine_tune": "finetune",
     "fine_tuning": "finetune",
     "linear_probe": "feature_extract",
+    "feature_extract": "feature_extract",
     "feature_extraction": "feature_extract",
     "adam": "adamw",
     "nesterov": "sgd",
@@ -40,15 +42,16 @@ def nearest(name: str, options: Iterable[str]) -> str:
     """` – did you mean 'x'?`, or nothing where no option is near."""
     options = sorted(options)
     meant = ALIASES.get(name.lower().replace("-", "_"))
-    if meant and meant not in options:
-        return f" – here that is called {meant!r}, which this version does not have"
-    close = [meant] if meant else get_close_matches(name, options, n=1, cutoff=0.5)
-    return f" – did you mean {close[0]!r}?" if close else ""
+    if meant and meant not in options and not get_close_matches(name, options, n=1, cutoff=0.8):
+        return f" – {meant!r} is its name here, but this version does not have it"
+    spelled = {option.lower(): option for option in options}
+    close = [meant] if meant in options else get_close_matches(name.lower(), spelled, n=1, cutoff=0.5)
+    return f" – did you mean {spelled.get(close[0], close[0])!r}?" if close else ""
 
 
 def within(low: float, high: float = float("inf"), **values: float) -> None:
     """Refuse, by name, any value outside [low, high]; NaN is outside of everything."""
     for name, value in values.items():
         if not low <= value <= high:
-            bounds = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-            raise Refused(f"{name} must be {bounds}, got {value:g}")
+            bounds = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+            raise Refused(f"{name} must be {bounds}, got {value}")

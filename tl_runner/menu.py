@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from tl_runner.errors import nearest
+from tl_runner.errors import Refused, nearest
 
 
 class Option(NamedTuple):
@@ -29,9 +29,8 @@ def conf() -> Path:
 
 def options(folders: Sequence[Path]) -> list[Option]:
     """Every option in these folders, sorted by group and name."""
-    files = [(folder, file) for folder in folders for file in folder.rglob("*.yaml") if file.parent != folder]
-    found = [_read(file, file.parent.relative_to(folder).as_posix()) for folder, file in files]
-    return sorted(found, key=lambda option: option[:2])
+    files = [file for folder in folders for group in defaults() for file in (folder / group).glob("*.yaml")]
+    return sorted((_read(file, file.parent.name) for file in files), key=lambda option: option[:2])
 
 
 def settings() -> Option:
@@ -62,9 +61,15 @@ def overview(folders: Sequence[Path]) -> str:
 
 
 def detail(words: Sequence[str], folders: Sequence[Path]) -> str:
-    """The YAML of each option named as group=name: what `tl-run --help method=mmd` prints."""
+    """The YAML of each option named as group=name: what `tl-run --help method=mmd` prints.
+
+    Raises `Refused` where there is no such option.
+    """
     known = {f"{option.group}={option.name}": option.text for option in options(folders)}
-    return "\n".join(f"{word}\n\n{known.get(word, f'there is no {word}{nearest(word, known)}')}" for word in words)
+    for word in words:
+        if word not in known:
+            raise Refused(f"there is no {word}{nearest(word, known)}; tl-run --help lists all options")
+    return "\n".join(f"{word}\n\n{known[word]}" for word in words)
 
 
 USAGE = """tl-run – which way of transferring works on your data?
@@ -99,7 +104,7 @@ def _keys() -> Iterator[str]:
 
 
 def _read(file: Path, group: str) -> Option:
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8", errors="replace")
     first = text.partition("\n")[0]
     purpose = first.lstrip("# ").strip() if first.startswith("#") else "(its YAML begins with no comment)"
     keys = tuple(re.findall(r"^(?!_target_|defaults|hydra)(\w+):", text, re.MULTILINE))

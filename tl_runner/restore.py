@@ -14,6 +14,7 @@ def load(run: str | Path) -> Model:
     It maps inputs as the dataset gives them to logits; `model.classes` names their columns. Raises `Refused`
     where the folder holds no run, or one whose weights were not kept.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(run)
@@ -30,5 +31,8 @@ def load(run: str | Path) -> Model:
         tuple(record.data["shape"])
     )
     model = Model(backbone, width, record.data["classes"])
-    model.load_state_dict(load_file(weights))
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise Refused(f"{weights} can't be read into the run's network: {error}") from error
     return model.eval()

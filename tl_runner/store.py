@@ -1,7 +1,8 @@
 """A run on disk: its identity, its record, its folder. Everything is written whole; nothing here needs torch.
 
-The identity of a run is a hash of its composed configuration, without what cannot change its numbers, and of
-the source of every part that comes from outside of this package. Same identity, same folder.
+The identity of a run is a hash of its composed configuration, without what cannot change its numbers, of the
+source of every part that comes from outside of this package, and of a file of weights that it starts from.
+Same identity, same folder.
 """
 
 import json
@@ -9,6 +10,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -20,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tl_runner.errors import Diverged, Refused
 
@@ -50,12 +52,17 @@ class RunRecord:
     error: str | None = None
     where: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    found: Path | None = None  # the folder that it was read from, which may have been moved; not in the file
 
     @property
     def folder(self) -> Path:
-        name = f"{self.choices['method']}-{self.choices['backbone']}-s{self.seed}-{self.id}"
-        outputs = Path(str(self.config.get("outputs", "outputs")))
-        return outputs / "runs" / _plain(self.choices["dataset"]) / _plain(name)
+        if self.found:
+            return self.found
+        name = "-".join(
+            [_plain(self.choices["method"]), _plain(self.choices["backbone"]), f"s{_plain(str(self.seed))}"]
+        )
+        outputs = Path(str(self.config.get("outputs") or "outputs"))
+        return outputs / "runs" / _plain(self.choices["dataset"]) / f"{name}-{self.id}"
 
 
 def describe(config: dict[str, Any], choices: Mapping[str, str]) -> RunRecord:
@@ -82,24 +89,37 @@ def finished(record: RunRecord) -> RunRecord | None:
 
 
 def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
-    """All runs in these folders, at any depth, oldest first, and what is wrong with files that can't be read."""
-    found, faults = [], []
+    """All runs in these folders, at any depth, oldest first, and what is wrong with files that can't be read.
+
+    Of copies of a run one counts, one that ended well if there is any: a run is no more than one seed.
+    """
+    found: dict[str, RunRecord] = {}
+    faults = []
     files = {file.resolve() for path in paths for file in ([path] if path.is_file() else path.rglob("run.json"))}
     for file in sorted(files, key=lambda file: (file.stat().st_mtime, file)):
         try:
-            found.append(read(file))
+            record = read(file)
         except (OSError, ValueError) as error:
             faults.append(f"{file} can't be read: {error}")
-    return found, faults
+            continue
+        if record.id in found:
+            faults.append(f"{file.parent} is a copy of {found[record.id].folder}: counted once")
+        if record.id not in found or found[record.id].status != "ok":
+            found[record.id] = record
+    return list(found.values()), faults
 
 
 def read(file: Path) -> RunRecord:
     """A record from its file; raises `ValueError` if that is not what it holds."""
     content = json.loads(file.read_text())
-    names = {entry.name for entry in fields(RunRecord)}
-    if not isinstance(content, dict) or not {"id", "setting", "choices", "config", "status"} <= content.keys():
+    names = {entry.name for entry in fields(RunRecord)} - {"found"}
+    kinds = {"id": str, "setting": str, "choices": dict, "config": dict, "status": str, "data": dict, "where": dict}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
         raise ValueError("it is no record of a run")
-    return RunRecord(**{key: value for key, value in content.items() if key in names})
+    if not {"dataset", "backbone", "method"} <= content["choices"].keys() or content["status"] not in get_args(Status):
+        raise ValueError("it is no record of a run")
+    known = {"seed": None, "granted": None, **{name: value for name, value in content.items() if name in names}}
+    return RunRecord(**known, found=file.parent)
 
 
 class Recording:
@@ -107,18 +127,27 @@ class Recording:
 
     def __init__(self, record: RunRecord):
         self.record = record
-        self.folder = record.folder
+        self.spare = finished(record) is not None
+        self.folder = record.folder.with_name(f"{record.folder.name}.new") if self.spare else record.folder
 
     def open(self) -> None:
-        """Empty the folder of an earlier attempt and say that the run is under way."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("curve.jsonl", "predictions.safetensors", "model.safetensors", "run.log"):
-            (self.folder / name).unlink(missing_ok=True)
+        """Begin in an empty folder, and say that the run is under way. A finished run stays until this one is."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         write(self.folder / "config.yaml", _yaml(self.record.config))
         self.save()
 
+    def close(self) -> None:
+        """The last word; in place of a finished run only if this one ended well too."""
+        self.save()
+        if self.spare and self.record.status == "ok":
+            shutil.rmtree(self.record.folder)
+            self.folder.rename(self.record.folder)
+        elif self.spare:
+            shutil.rmtree(self.folder)
+
     def save(self) -> None:
-        content = _strict(asdict(self.record))
+        content = _strict({name: value for name, value in asdict(self.record).items() if name != "found"})
         write(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
 
     def curve(self, point: "Point") -> None:
@@ -160,9 +189,9 @@ def recording(record: RunRecord) -> Iterator[Recording]:
         raise
     finally:
         record.seconds = round(time.monotonic() - started, 3)
-        files.save()
         log.removeHandler(handler)
         handler.close()
+        files.close()
 
 
 def write(path: Path, content: bytes) -> None:
@@ -211,7 +240,7 @@ def _yaml(config: Mapping[str, Any]) -> bytes:
 
 def _plain(name: str) -> str:
     """A name that stays inside its folder, whatever was typed."""
-    return re.sub(r"[^\w.%+-]+", "_", name).lstrip(".") or "_"
+    return re.sub(r"[^\w.%+-]+", "_", name).lstrip(".")[:40] or "_"
 
 
 def _canonical(value: Any) -> Any:
@@ -240,11 +269,13 @@ def _digest(value: Any) -> str:
 
 
 def _sources(node: Any) -> Iterator[str]:
-    """A hash of the source file of each `_target_` outside this package."""
+    """A hash of the source file of each `_target_` outside this package, and of each file of weights."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str) and not target.startswith("tl_runner."):
             yield _source(target.rpartition(".")[0])
+        if isinstance(node.get("weights"), str) and Path(node["weights"]).is_file():
+            yield blake2b(Path(node["weights"]).read_bytes()).hexdigest()
         for value in node.values():
             yield from _sources(value)
     elif isinstance(node, list):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import isfinite
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ class Train:
     def __post_init__(self) -> None:
         within(1, steps=self.steps, evaluations=self.evaluations, log_every=self.log_every)
         within(2, batch=self.batch)  # BatchNorm has no variance of one row
-        within(0, clip=0.0 if self.clip is None else self.clip)
+        within(1e-6, clip=1.0 if self.clip is None else self.clip)
 
     def examines(self, step: int) -> bool:
         """Whether the model is examined after this many steps: evenly, `evaluations` times, last at the end."""
@@ -70,9 +71,11 @@ def train(
     Between two points nothing waits for the device. The learning rate follows `schedule` over each phase; a
     method's `progress` runs over all of them. Raises `Diverged` at the first step with a term that is not finite.
     """
+    if unknown := set(method.needs) - {"source", "target", "granted"}:
+        raise Refused(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
     device = next(model.parameters()).device
     step = read = 0
-    window: list[Tensor] = []
+    window: list[dict[str, Tensor]] = []
     for phase, steps in _shares(method.phases(model), plan.steps):
         engine = optimizer(phase.groups)
         peaks = [group["lr"] for group in engine.param_groups]
@@ -84,6 +87,7 @@ def train(
             batch = draw(pair, method.needs, plan.batch, seed, step, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
+            watched = _checked(terms, method)
             engine.zero_grad()
             torch.stack(list(terms.values())).sum().backward()
             if plan.clip is not None:
@@ -92,10 +96,9 @@ def train(
             step, read = step + 1, read + len(batch)
             if step == 1 and batch.unread:
                 raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would do nothing")
-            watched = {**terms, **method.notes}
-            window.append(torch.stack([value.detach().float() for value in watched.values()]))
+            window.append({name: value.detach().float() for name, value in watched.items()})
             if step % plan.log_every == 0 or plan.examines(step):
-                yield Point(step, plan.steps, _means(window, list(watched), step), read)
+                yield Point(step, plan.steps, _means(window, step), read)
                 window.clear()
 
 
@@ -118,6 +121,22 @@ def draw(pair: Pair, needs: Set[Stream], n: int, seed: int, step: int, device: t
     return Batch(source, target, granted)
 
 
+def _checked(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
+    """Terms and notes by name; a method that breaks its contract is told how."""
+    name = type(method).__name__
+    if not isinstance(terms, Mapping) or not terms:
+        raise Refused(f"{name}.terms must return a dict of named scalar tensors, got {terms!r}")
+    for key, value in [*terms.items(), *method.notes.items()]:
+        if not isinstance(value, Tensor) or value.shape:
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise Refused(f"{name}: {key!r} must be a tensor with one number and no dimension, got {got}")
+    if not any(value.requires_grad for value in terms.values()):
+        raise Refused(f"{name}: no term depends on what is trained, so there is nothing to learn")
+    if both := terms.keys() & method.notes.keys():
+        raise Refused(f"{name}: {min(both)!r} is a term and a note")
+    return {**terms, **method.notes}
+
+
 def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int]]:
     """Each phase with its steps; the shares are relative, and rounding neither loses nor adds a step."""
     whole, past = sum(phase.share for phase in phases), 0.0
@@ -126,11 +145,13 @@ def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int]]:
         yield phase, round(steps * past / whole) - first
 
 
-def _means(window: Sequence[Tensor], names: Sequence[str], step: int) -> dict[str, float]:
-    """The mean of each column, by one transfer from the device; the first row that is not finite is said."""
-    values = torch.stack(list(window)).tolist()
-    for row, at in zip(values, range(step - len(values) + 1, step + 1), strict=True):
-        if not all(map(isfinite, row)):
-            listed = ", ".join(f"{name}={value:.4g}" for name, value in zip(names, row, strict=True))
+def _means(window: Sequence[Mapping[str, Tensor]], step: int) -> dict[str, float]:
+    """The mean of each name, by one transfer from the device; the first step that is not finite is said."""
+    flat = iter(torch.stack([value for row in window for value in row.values()]).tolist())
+    rows = [{name: next(flat) for name in row} for row in window]
+    for at, row in enumerate(rows, start=step - len(rows) + 1):
+        if not all(map(isfinite, row.values())):
+            listed = ", ".join(f"{name}={value:.4g}" for name, value in row.items())
             raise Diverged(f"the loss is not a finite number at step {at}: {listed}")
-    return {name: sum(column) / len(values) for name, column in zip(names, zip(*values, strict=True), strict=True)}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: fmean(row[name] for row in rows if name in row) for name in names}

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tl_runner.core import derive
-from tl_runner.datasets.shifts import shift_images, warp
+from tl_runner.datasets.shifts import shift_images, strength_of, warp
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
 
@@ -28,27 +28,29 @@ def digits(
     samples: int = 2000,
     size: int = 16,
     shift: Literal["none", "noise", "blur", "contrast", "invert", "rotate"] = "none",
-    severity: int = 3,
+    severity: int | None = None,
 ) -> Drawn:
     """Rendered digits -> the handwritten ones of scikit-learn, or one half of the handwritten -> the other.
 
-    samples: how many rendered images. size: pixels a side, interpolated from 8×8. shift, severity (1–5): what
-    is done to the target's images, if anything.
+    samples: of the source, at most: there are 898 handwritten ones. size: pixels a side, interpolated from 8×8.
+    shift, severity (1–5, by default 3): what is done to the target's images, if anything.
     """
     within(20, samples=samples)
     within(8, 512, size=size)
-    within(1, 5, severity=severity)
+    severity = int(strength_of(shift, severity, 3))
+    within(0 if shift == "none" else 1, 5, severity=severity)
     generator = torch.Generator().manual_seed(derive(seed, "digits"))
     x, y = handwritten()
     if source == "rendered":
         sides = Raw("rendered", *rendered(samples, generator)), Raw("handwritten", x, y)
     else:
         order = torch.randperm(len(x), generator=generator)
-        sides = tuple(Raw("handwritten", x[half], y[half]) for half in order.chunk(2))
-    there, here = (side._replace(x=_resize(side.x, size)) for side in sides)
+        here, there = order.chunk(2)
+        sides = Raw("handwritten", x[here][:samples], y[here][:samples]), Raw("handwritten", x[there], y[there])
+    known, other = (side._replace(x=_resize(side.x, size)) for side in sides)
     changed = "" if shift == "none" else f" {shift} {severity}"
-    here = Raw(f"handwritten{changed}", shift_images(here.x, shift, severity, generator), here.y)
-    return Drawn(there, here, CLASSES, {"shift": shift, "severity": severity if changed else None})
+    other = Raw(f"handwritten{changed}", shift_images(other.x, shift, severity, generator), other.y)
+    return Drawn(known, other, CLASSES, {"shift": shift, "severity": severity if changed else None})
 
 
 def handwritten() -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """What turns a source into a target: named shifts with a strength, for tables and for images.
 
-Table shifts are of two kinds. A *choosing* shift decides which rows of one pool become the target and changes
-none; a *moving* shift changes the rows of a target that was drawn like the source.
+A shift of a table takes the rows of a target that was drawn like the source, and changes or leaves out some;
+`covariate` alone divides one pool between the domains.
 """
 
 import math
@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_runner.errors import within
+from tl_runner.errors import Refused, within
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,20 +31,16 @@ def covariate(x: Floats, y: Ints, n: int, strength: float, rng: Generator) -> In
     return np.argsort(-(strength * position / position.std() + rng.logistic(size=len(x))))[:n]
 
 
-def prior(x: Floats, y: Ints, n: int, strength: float, rng: Generator) -> Ints:
-    """Rows chosen by y alone, so that p(x|y) is kept: the last class's odds to the first grow by exp(strength)."""
+def prior(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+    """Rows kept by y alone, so that p(x|y) is kept: the last class's odds to the first grow by exp(strength)."""
     classes = y.max() + 1
-    odds = np.bincount(y, minlength=classes) * np.exp(strength * np.arange(classes) / max(1, classes - 1))
+    counts = np.bincount(y, minlength=classes)
+    odds = counts * np.exp(strength * np.arange(classes) / max(1, classes - 1))
     shares = odds / odds.sum()
-    n = min(n, int((np.bincount(y, minlength=classes) / shares).min()))  # as many as the rarest class allows
-    chosen = [rng.permutation(np.flatnonzero(y == c))[: round(n * share)] for c, share in enumerate(shares)]
-    return rng.permutation(np.concatenate(chosen))
-
-
-CHOOSING: dict[str, Callable[[Floats, Ints, int, float, Generator], Ints]] = {
-    "covariate": covariate,
-    "prior": prior,
-}
+    n = (counts / shares).min()  # as many as the rarest class allows
+    kept = [rng.permutation(np.flatnonzero(y == c))[: round(n * share)] for c, share in enumerate(shares)]
+    kept = rng.permutation(np.concatenate(kept))
+    return x[kept], y[kept]
 
 
 def move(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
@@ -99,8 +95,9 @@ def unchanged(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     return x, y
 
 
-MOVING: dict[str, Callable[[Floats, Ints, float, Generator], Side]] = {
+TABLE_SHIFTS: dict[str, Callable[[Floats, Ints, float, Generator], Side]] = {
     "none": unchanged,
+    "prior": prior,
     "affine": affine,
     "move": move,
     "scale": scale,
@@ -115,11 +112,18 @@ def table_pair(x: Floats, y: Ints, shift: str, strength: float, rng: Generator) 
     """A pool of rows as (source, target), each at most half of it, without a row in both."""
     within(0, 50, strength=strength)
     half = len(x) // 2
-    if shift in CHOOSING:
-        target = CHOOSING[shift](x, y, half, strength, rng)
+    if shift == "covariate":
+        target = covariate(x, y, half, strength, rng)
         source = rng.permutation(np.setdiff1d(np.arange(len(x)), target))[:half]
         return (x[source], y[source]), (x[target], y[target])
-    return (x[:half], y[:half]), MOVING[shift](x[half:], y[half:], strength, rng)
+    return (x[:half], y[:half]), TABLE_SHIFTS[shift](x[half:], y[half:], strength, rng)
+
+
+def strength_of(shift: str, given: float | None, default: float) -> float:
+    """How strong a shift is: as given or its default; 0 for `none`, which takes no strength."""
+    if shift == "none" and given is not None:
+        raise Refused(f"a strength or severity of {given:g} has no shift to belong to: set dataset.shift too")
+    return 0.0 if shift == "none" else default if given is None else given
 
 
 # Image shifts take (n, c, h, w) in [0, 1] and a severity from 1 to 5, and are computed in one batch.
@@ -149,7 +153,7 @@ def _contrast(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
 
 
 def _invert(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Towards the negative, by 20 to 100 %: 0.6 and below keep the order of brightness dim or flat."""
+    """Towards the negative, x + 0.2·severity·(1 − 2x): flatter at 1 and 2, inverted from 3 on, the negative at 5."""
     return x + 0.2 * severity * (1 - 2 * x)
 
 
@@ -170,7 +174,6 @@ IMAGE_SHIFTS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
 
 def shift_images(x: Tensor, shift: str, severity: int, generator: torch.Generator) -> Tensor:
     """The images under a named shift, clipped to [0, 1]; `none` returns them as they are."""
-    within(1, 5, severity=severity)
     return x if shift == "none" else IMAGE_SHIFTS[shift](x, severity, generator).clamp(0, 1)
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
+from math import ceil
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from tl_runner.errors import Refused
 
 TRAIN, VAL = 0.6, 0.2  # shares of a domain's rows; the rest is for testing
 AUTO_PER_CLASS = 10  # granted=auto, for a method that needs granted labels
-HELD_OUT = 5  # one in five granted labels is kept back to choose a checkpoint
+HELD_OUT = 5  # one in five granted labels of a class, but at least one, is kept back to choose a checkpoint
 
 
 class Raw(NamedTuple):
@@ -85,7 +86,11 @@ def cut(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[
         "fingerprint": fingerprint(drawn),
         "shape": list(pair.shape),
         "classes": list(drawn.classes),
-        "rows": {side.name: [len(side.train), len(side.val), len(side.test)] for side in (source, target)},
+        "domains": {"source": source.name, "target": target.name},
+        "rows": {
+            role: [len(side.train), len(side.val), len(side.test)]
+            for role, side in (("source", source), ("target", target))
+        },
         "granted": len(train) + len(held_out),
         **drawn.notes,
     }
@@ -123,7 +128,8 @@ def _grant(labels: Tensor, budget: Budget, drawn: Drawn) -> tuple[Tensor, Tensor
     train, held_out = [], []
     for index, name in enumerate(drawn.classes):
         rows = (labels == index).nonzero().squeeze(1)
-        wanted = {"all": len(rows), "share": -int(-budget.amount * len(rows) // 1)}.get(budget.kind, int(budget.amount))
+        share = ceil(round(budget.amount * len(rows), 9))  # 7 % of 100 are 7, whatever a float makes of it
+        wanted = {"all": len(rows), "share": share}.get(budget.kind, int(budget.amount))
         if wanted > len(rows):
             raise Refused(
                 f"granted={budget} asks for {wanted} labels of class {name!r}, but the train split of"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tl_runner.core import derive
-from tl_runner.datasets.shifts import Side, table_pair
+from tl_runner.datasets.shifts import Side, strength_of, table_pair
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
 
@@ -61,7 +61,7 @@ def synthetic(
         class_sep=separation,
         random_state=derive(seed, "synthetic") % 2**32,
     )
-    strength = STRENGTHS[shift] if strength is None else strength
+    strength = strength_of(shift, strength, STRENGTHS[shift])
     rng = np.random.default_rng(derive(seed, "synthetic", "shift"))
     sides = table_pair(np.asarray(x), np.asarray(y), shift, strength, rng)
     return _drawn("synthetic", sides, classes, shift, strength)
@@ -74,14 +74,16 @@ def blobs(
     classes: int = 5,
     separation: float = 6.0,
     shift: Literal["none", "move"] = "move",
-    strength: float = 1.0,
+    strength: float | None = None,
 ) -> Drawn:
     """Normal clusters of unit deviation, the target's translated as one: the classes stay as separated as they were.
 
-    The two nearest centres are `separation` apart; the translation is `strength` of that, in a random direction.
+    The two nearest centres are `separation` apart; the translation is `strength` (by default 1) times that, in a
+    random direction.
     """
     within(10, samples=samples)
     within(2, features=features, classes=classes)
+    strength = strength_of(shift, strength, 1.0)
     within(0, separation=separation, strength=strength)
     rng = np.random.default_rng(derive(seed, "blobs"))
     y = rng.integers(classes, size=2 * samples)
@@ -95,7 +97,6 @@ def blobs(
 
 
 def _drawn(name: str, sides: tuple[Side, Side], classes: int, shift: str, strength: float) -> Drawn:
-    strength = 0.0 if shift == "none" else strength
     source, target = (
         Raw(label, torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)))
         for label, (rows, labels) in zip((name, f"{name} {shift} {strength:g}"), sides, strict=True)

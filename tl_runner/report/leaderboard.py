@@ -58,7 +58,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 def _variants(records: Sequence[RunRecord]) -> dict[str, str]:
     """Per setting, the keys in which settings of one dataset differ; a method's own, among those of that method."""
-    flat = {record.setting: (record, dict(_flatten(record.config))) for record in records}
+    composed = [record for record in records if "method" in record.config]  # not what could not even be composed
+    flat = {record.setting: (record, dict(_flatten(record.config))) for record in composed}
     described = {}
     for setting, (record, config) in flat.items():
         peers = [

@@ -43,7 +43,7 @@ def _live(console: Console) -> Iterator[Line]:
     columns = (
         SpinnerColumn(),
         BarColumn(bar_width=20),
-        TextColumn("{task.completed}/{task.total}  {task.description}"),
+        TextColumn("{task.completed}/{task.total}  {task.description}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading the data and building the network", total=None)
@@ -58,6 +58,6 @@ def _live(console: Console) -> Iterator[Line]:
 def _plain(console: Console) -> Iterator[Line]:
     def line(point: Point, text: str) -> None:
         if point.evidence:  # where the model was examined: a dozen lines a run, not hundreds
-            console.print(f"step {point.step}/{point.steps}  {text}", soft_wrap=True, highlight=False)
+            console.print(f"step {point.step}/{point.steps}  {text}", soft_wrap=True, highlight=False, markup=False)
 
     yield line
