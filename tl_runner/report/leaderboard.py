@@ -9,6 +9,7 @@ import pandas as pd
 from tl_runner.store import NEUTRAL, RunRecord
 
 NAMES = ["dataset", "method", "backbone", "granted"]
+TOLD = 3  # keys that a table names where settings differ; the records have them all
 SCORES = ["source", "target", "last", "oracle", "seconds"]
 
 
@@ -57,21 +58,24 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 
 def _variants(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Per setting, the keys in which settings of one dataset differ; a method's own, among those of that method."""
-    composed = [record for record in records if "method" in record.config]  # not what could not even be composed
-    flat = {record.setting: (record, dict(_flatten(record.config))) for record in composed}
+    """Per setting, the keys in which it differs from others of its dataset that have results; at most `TOLD` of them.
+
+    A group's keys are compared among settings with the same choice of that group: a method's among its own.
+    """
+    composed = {record.setting: record for record in records if "method" in record.config}
+    flat = {setting: dict(_flatten(record.config)) for setting, record in composed.items()}
+    proven = {record.setting for record in records if record.status == "ok"}
     described = {}
-    for setting, (record, config) in flat.items():
-        peers = [
-            (other, keys) for other, keys in flat.values() if other.choices["dataset"] == record.choices["dataset"]
-        ]
+    for setting, record in composed.items():
+        peers = [s for s in proven & flat.keys() if composed[s].choices["dataset"] == record.choices["dataset"]]
         different = []
-        for key, value in config.items():
+        for key, value in flat[setting].items():
             group = key.partition(".")[0]
-            same = [keys for other, keys in peers if other.choices.get(group) == record.choices.get(group)]
-            if any(keys.get(key, value) != value for keys in same):
+            alike = [s for s in peers if composed[s].choices.get(group) == record.choices.get(group)]
+            if any(flat[s].get(key, value) != value for s in alike):
                 different.append(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}")
-        described[setting] = " ".join(different)
+        more = [f"and {len(different) - TOLD} more"] if len(different) > TOLD else []
+        described[setting] = " ".join([*different[:TOLD], *more])
     return described
 
 
