@@ -89,6 +89,8 @@ def _config_dirs(words: Sequence[str]) -> list[Path]:
 def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     """Let Hydra compose one job or many and make each of them; the exit code."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from rich.logging import RichHandler
 
     console, errors = _consoles()
@@ -98,9 +100,11 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
     made: list[RunRecord | None] = []
-    multirun = bool({"-m", "--multirun"} & set(words))
+    multirun = False
 
     def job(composed: Any) -> None:  # Hydra sees no error of ours: it would add a line of its own
+        nonlocal multirun
+        multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             made.append(_make(_describe(composed), console, errors, full_error, brief=multirun))
         except Exception as error:
