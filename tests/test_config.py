@@ -125,3 +125,16 @@ def test_a_range_includes_its_ends_and_no_nan():
         within(0, 1, a=0, b=1.1)
     with pytest.raises(Refused):
         within(0, a=float("nan"))
+
+
+class NoMethod:
+    """A class that builds, and is no method."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+
+def test_a_target_that_is_no_method_is_refused():
+    content, _ = composed()
+    with pytest.raises(Refused, match=r"test_config\.NoMethod is no tl_runner\.Method: it has no `terms`"):
+        config.load({**content, "method": {"_target_": "test_config.NoMethod", "weight": 1.0}})

@@ -239,7 +239,7 @@ def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
     if SHOW & set(words):
         _complain(errors, message)
         return
-    typed = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+    typed = menu.typed(words)
     outputs = typed.get("outputs", "outputs")
     record = describe(
         {"overrides": list(words), "outputs": "outputs" if outputs == "null" else outputs}, menu.chosen(words)

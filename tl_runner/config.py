@@ -65,11 +65,11 @@ class Parts(NamedTuple):
 def load(config: Mapping[str, Any]) -> Parts:
     """Check and build every part; raises `Refused` before any data is touched."""
     parts = {group: build(config.get(group), group) for group in GROUPS}
+    if not callable(getattr(parts["method"], "terms", None)):
+        raise Refused(f"method._target_={config['method']['_target_']} is no tl_runner.Method: it has no `terms`")
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
         log.warning("this method starts from scratch: backbone.weights=%s is not used", config["backbone"]["weights"])
         parts["backbone"] = build(unweighted(config["backbone"]), "backbone")
-    if not callable(getattr(parts["method"], "terms", None)):
-        raise Refused(f"method._target_={config['method']['_target_']} is no tl_runner.Method: it has no `terms`")
     parts["schedule"](0.0)  # the ranges of a schedule and of a rule are checked where it is called
     parts["select"]([Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0)])
     return Parts(settings(config), **parts)

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
 Stream = Literal["source", "target", "granted"]
-LABELLED: tuple[Stream, Stream] = ("source", "granted")
+STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a batch lists its inputs
 
 
 class Labelled(NamedTuple):
@@ -135,8 +135,10 @@ class Batch:
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         """The inputs of every stream that was drawn, in the order source, target, granted."""
-        source, granted = ([rows.x for name, rows in self.labelled.items() if name == wanted] for wanted in LABELLED)
-        return (*source, *(() if self._target is None else (self.target,)), *granted)
+        drawn = {name: rows.x for name, rows in self.labelled.items()}
+        if self._target is not None:
+            drawn["target"] = self.target
+        return tuple(drawn[name] for name in STREAMS if name in drawn)
 
     @property
     def unread(self) -> Set[Stream]:

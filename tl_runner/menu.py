@@ -43,10 +43,15 @@ def defaults() -> dict[str, str]:
     return dict(re.findall(r"^  - (\w+): (\w+)$", settings().text, re.MULTILINE))
 
 
+def typed(words: Sequence[str]) -> dict[str, str]:
+    """Each key=value of a command line, as typed."""
+    return dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+
+
 def chosen(overrides: Sequence[str]) -> dict[str, str]:
     """The option of every group under these overrides, as typed."""
-    typed = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
-    return {group: typed.get(group, default) for group, default in defaults().items()}
+    said = typed(overrides)
+    return {group: said.get(group, default) for group, default in defaults().items()}
 
 
 def shadowed(folder: Path) -> list[str]:
@@ -81,8 +86,7 @@ USAGE = """tl-run – which way of transferring works on your data?
   tl-run --help method=mmd                          the keys of one option
   tl-run --cfg job                                  the whole configuration, run nothing
   tl-run --config-dir DIR method=mine               with options of your own: DIR/method/mine.yaml
-  tl-report [PATH …]                                compare the runs found there
-"""
+  tl-report [PATH …]                                compare the runs found there"""
 
 FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are kept in outputs/runs; README.md says more."
 
@@ -92,7 +96,7 @@ def _groups(folders: Sequence[Path]) -> Iterator[str]:
     for option in options(folders):
         if option.group != group:
             group = option.group
-            yield f"\n{group}" if group != "backbone" else group
+            yield f"\n{group}"
         star = "*" if default.get(option.group) == option.name else " "
         yield f"  {star} {option.name:<14} {option.purpose}"
     yield "\n  * is the default"

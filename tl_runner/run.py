@@ -36,13 +36,14 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         record.granted, record.data = str(budget), {**data, "input": str(model.backbone[0])}
 
         torch.manual_seed(seed)  # for what training itself draws: dropout, noise
-        started, history, predictions, weights = time.monotonic(), [], {}, {}
+        started, history, predictions, chosen, weights = time.monotonic(), [], {}, 0, {}
         for trained in train(model, method, pair, plan, parts.optimizer, parts.schedule, seed):
             point, evidence = trained._replace(seconds=time.monotonic() - started), None
             if plan.examines(point.step):
                 evidence, predictions[point.step] = examine(model, pair, point.step, "source" in method.needs)
                 history.append(evidence)
                 if parts.select(history) == len(history) - 1:
+                    chosen = point.step
                     weights = {name: w.detach().to("cpu", copy=True) for name, w in model.state_dict().items()}
             point = point._replace(evidence=evidence)
             files.curve(point)
@@ -53,6 +54,5 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             files.tensors("model", weights)
         model.load_state_dict(weights)
         source = scores(predict(model, pair.source.test), pair.source.labels.test)
-        chosen = history[parts.select(history)].step
         record.scores = {"source": source, **verdict(predictions, answers.open(), chosen)}
     return record

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
@@ -147,7 +147,8 @@ class Recording:
             shutil.rmtree(self.folder)
 
     def save(self) -> None:
-        content = _strict({name: value for name, value in asdict(self.record).items() if name != "found"})
+        entries = {name: value for name, value in asdict(self.record).items() if name != "found"}
+        content = _leaves(entries, _strict)
         write(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
 
     def curve(self, point: "Point") -> None:
@@ -243,28 +244,27 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.%+-]+", "_", name).lstrip(".")[:40] or "_"
 
 
-def _canonical(value: Any) -> Any:
+def _leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same tree of mappings and lists, its leaves changed."""
+    if isinstance(value, Mapping):
+        return {str(key): _leaves(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_leaves(item, change) for item in value]
+    return change(value)
+
+
+def _canonical(leaf: Any) -> Any:
     """Numbers as floats, so that 1 and 1.0 are the same setting."""
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
+    return float(leaf) if isinstance(leaf, int) and not isinstance(leaf, bool) else leaf
 
 
-def _strict(value: Any) -> Any:
+def _strict(leaf: Any) -> Any:
     """As JSON can say it: a configuration may hold nan or inf, which are then words."""
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return str(value) if isinstance(value, float) and not isfinite(value) else value
+    return str(leaf) if isinstance(leaf, float) and not isfinite(leaf) else leaf
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(_canonical(value), sort_keys=True, default=str)
+    text = json.dumps(_leaves(value, _canonical), sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=5).hexdigest()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tl_runner.core import Batch, Group, Labelled, Method, Model, Pair, Phase, Stream, rows
+from tl_runner.core import STREAMS, Batch, Group, Labelled, Method, Model, Pair, Phase, Stream, rows
 from tl_runner.errors import Diverged, Refused, within
 from tl_runner.select import Evidence
 
@@ -71,7 +71,7 @@ def train(
     Between two points nothing waits for the device. The learning rate follows `schedule` over each phase; a
     method's `progress` runs over all of them. Raises `Diverged` at the first step with a term that is not finite.
     """
-    if unknown := set(method.needs) - {"source", "target", "granted"}:
+    if unknown := set(method.needs) - set(STREAMS):
         raise Refused(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
     device = next(model.parameters()).device
     step = read = 0
