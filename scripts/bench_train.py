@@ -11,14 +11,17 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from tl_runner import config, machine
-from tl_runner.core import Model, chance_of
-from tl_runner.datasets.split import Budget, cut
+from tl_runner.chance import chance_of
+from tl_runner.core import Model
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import cut
 from tl_runner.train import Point, train
 
 ROUNDS, STEPS = 5, 20  # windows of so many steps, after one that warms up
@@ -43,13 +46,14 @@ def points(words: str) -> Iterator[Point]:
     assert isinstance(content, dict)
     parts = config.load({str(key): value for key, value in content.items()})
     device = machine.claim(parts.settings.device, parts.settings.threads)
-    pair, _, _ = cut(parts.dataset(0), 0, Budget.parse("auto").settle(needed=False), device)
+    drawn = config.call(parts.dataset, seed=0, cache=Path("outputs/cache"))
+    pair, _, _ = cut(drawn, 0, Budget.parse("auto").settle(needed=False), device)
     with chance_of(0, "model"):
         backbone, width = parts.backbone(pair.shape)
-        model = Model(backbone, width, pair.source.classes, parts.train.batchnorm)
+        model = Model(backbone, width, pair.classes, parts.train.batchnorm)
     model, pair = parts.method.prepare(model, pair, 0)
     model, method = machine.fast(model.to(device), parts.train), parts.method.to(device)
-    return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, 0)
+    return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, parts.augment, 0)
 
 
 def main() -> None:

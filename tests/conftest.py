@@ -17,7 +17,7 @@ torch.set_num_threads(1)  # two test processes share two cores
 CONF = menu.conf()
 YAMLS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF)
 METHODS = [path.removeprefix("method/").removesuffix(".yaml") for path in YAMLS if path.startswith("method/")]
-QUICK = ["train=tiny", "dataset.samples=300", "dataset.size=8"]  # of the default data set
+QUICK = ["train=tiny", "pretrain=tiny", "dataset.samples=300", "dataset.size=8"]  # of the default data set
 
 
 def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -17,25 +17,34 @@ MAY_IMPORT = {
     "errors": set(),
     "menu": {"errors"},
     "losses": set(),
+    "importance": {"losses"},
+    "chance": set(),
     "select": {"errors"},
-    "core": set(),
+    "domains": set(),
+    "core": {"domains", "errors"},
+    "features": {"core", "domains"},
+    "heads": {"core", "features", "losses"},
+    "augment": {"chance", "errors"},
     "backbones": {"errors"},
     "optimizers": {"core", "errors"},
-    "evaluate": {"core", "errors", "losses", "select"},
-    "train": {"core", "errors", "select"},
-    "methods": {"core", "errors", "losses"},
-    "datasets": {"core", "errors"},
+    "evaluate": {"core", "domains", "errors", "losses", "select"},
+    "train": {"chance", "core", "domains", "errors", "select"},
+    "methods": {"chance", "core", "domains", "errors", "features", "heads", "importance", "losses"},
+    "datasets": {"chance", "domains", "errors"},
+    "start": {"chance", "core", "domains", "errors", "evaluate", "identity", "methods", "optimizers", "store", "train"},
     "machine": {"core", "errors", "train"},
     "config": {"errors", "select"},
-    "store": {"errors", "train"},
-    "restore": {"config", "core", "errors", "store"},
-    "run": {"config", "core", "datasets", "evaluate", "machine", "store", "train"},
+    "identity": set(),
+    "store": {"errors", "identity", "train"},
+    "restore": {"config", "core", "errors", "heads", "store"},
+    "run": {"chance", "config", "core", "datasets", "evaluate", "heads", "machine", "start", "store", "train"},
     "report": {"store", "train"},
-    "cli": {"config", "errors", "menu", "report", "run", "store"},
+    "cli": {"config", "errors", "identity", "menu", "report", "rewording", "run", "store"},
+    "rewording": {"errors", "menu"},
 }
 # library -> the only rooms that may import it
 ONLY_IN = {
-    "hydra": {"cli"},
+    "hydra": {"cli", "rewording"},
     "rich": {"cli", "report"},
     "pandas": {"report"},
     "omegaconf": {"config", "cli", "store"},
@@ -75,7 +84,7 @@ def test_every_room_has_its_rule():
 def test_files_are_small():
     lines = {file.relative_to(ROOT).as_posix(): len(file.read_text().splitlines()) for file in FILES}
     assert max(lines.values()) <= 300, lines
-    assert lines["run.py"] <= 60 and lines["methods/mmd.py"] <= 40
+    assert lines["run.py"] <= 80 and lines["methods/mmd.py"] <= 40
     loop = next(n for n in ast.parse((ROOT / "train.py").read_text()).body if getattr(n, "name", "") == "train")
     assert isinstance(loop, ast.FunctionDef) and loop.end_lineno is not None
     assert loop.end_lineno - loop.lineno < 60

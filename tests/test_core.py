@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from tl_runner.backbones import small
-from tl_runner.core import Answers, Batch, Domain, InMemory, Labelled, Labels, Model, Pair, chance_of, derive, rows
+from tl_runner.chance import chance_of, derive, rows
+from tl_runner.core import Batch, Model
+from tl_runner.domains import Answers, Domain, InMemory, Labelled, Labels, Pair
 
 
 def test_rows_are_whole_epochs_in_a_new_order_each():

@@ -5,7 +5,8 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from tl_runner.backbones import identity
-from tl_runner.core import InMemory, Model
+from tl_runner.core import Model
+from tl_runner.domains import InMemory
 from tl_runner.evaluate import CHUNK, calibration_error, predict, scores, verdict
 
 

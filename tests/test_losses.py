@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 
 from tl_runner import losses
-from tl_runner.core import Labelled
+from tl_runner.domains import Labelled
 
 
 def features(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:

@@ -5,11 +5,14 @@ import torch
 import torch.nn.functional as F
 from conftest import METHODS, QUICK, composed, made
 
-from tl_runner import config, losses
+from tl_runner import augment, config, losses
 from tl_runner.backbones import mlp
-from tl_runner.core import Batch, Labelled, Method, Model, Pair, chance_of
-from tl_runner.datasets.split import Budget, cut
+from tl_runner.chance import chance_of
+from tl_runner.core import Batch, Method, Model, Stream
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
+from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.dann import DANN
 from tl_runner.methods.mmd import MMD
@@ -20,7 +23,7 @@ def task(granted: str = "0", **options) -> tuple[Pair, Model]:
     pair, _, _ = cut(blobs(0, samples=200, **options), 0, Budget.parse(granted), torch.device("cpu"))
     with chance_of(0, "model"):
         backbone, width = mlp(pair.shape, width=8, depth=1)
-        return pair, Model(backbone, width, pair.source.classes)
+        return pair, Model(backbone, width, pair.classes)
 
 
 def built(name: str) -> Method:
@@ -28,7 +31,8 @@ def built(name: str) -> Method:
 
 
 def batch_of(method: Method, pair: Pair) -> Batch:
-    return draw(pair, method.needs, n=16, seed=0, step=0, device=torch.device("cpu"))
+    streams: set[Stream] = {*method.needs, "granted"} if pair.granted else {*method.needs}
+    return draw(pair, streams, n=16, seed=0, step=0, augment=augment.none, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -37,13 +41,21 @@ def test_terms_are_finite_named_scalars_that_reach_the_backbone(name, granted):
     method = built(name)
     pair, model = task("5" if "granted" in method.needs else granted)
     model, pair = method.prepare(model, pair, 0)
+    phases = method.phases(model)
+    if not phases:  # all is done
+        assert torch.isfinite(model(pair.target.test.take(torch.arange(9)))).all()
+        return
+    model.freeze(phases[-1].frozen)
     batch = batch_of(method, pair)
     terms = method.terms(model, batch, 0.5)
     assert terms and all(value.shape == () and torch.isfinite(value) for value in terms.values())
     assert not batch.unread, "granted labels that do nothing"
     torch.stack(list(terms.values())).sum().backward()
     for part in (model.backbone, model.head, method):
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+        free = [p for p in part.parameters() if p.requires_grad]
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in free)
+    trained = {p for phase in phases for group in phase.groups for p in group.parameters}
+    assert {p for part in (model, method) for p in part.parameters() if p.requires_grad} <= trained
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -114,8 +126,8 @@ class Exploding(Method):
 
 
 def steps_of(method: Method, pair: Pair, model: Model, **plan):
-    optimizer, schedule = (getattr(config.load(composed("optimizer.lr=0.01")[0]), n) for n in ("optimizer", "schedule"))
-    return list(train(model, method, pair, Train(**plan), optimizer, schedule, seed=0))
+    parts = config.load(composed("optimizer.lr=0.01")[0])
+    return list(train(model, method, pair, Train(**plan), parts.optimizer, parts.schedule, parts.augment, seed=0))
 
 
 def test_a_method_that_ignores_a_stream_is_refused():
@@ -151,6 +163,11 @@ def test_a_method_that_breaks_the_contract_of_terms_is_told_how(returned, messag
         steps_of(Returning(returned), *task())
 
 
+def test_a_method_without_terms_is_told_what_is_missing():
+    with pytest.raises(Refused, match="Method has phases to train and no `terms`"):
+        steps_of(Method(), *task())
+
+
 def test_a_stream_that_does_not_exist_is_refused():
     class Wishful(Forgetful):
         needs = frozenset({"source", "labels"})  # pyright: ignore[reportAssignmentType]
@@ -166,4 +183,4 @@ def test_divergence_is_told_with_its_step_and_terms():
 
 def test_a_batch_holds_no_target_labels():
     assert Batch(target=torch.zeros(1)).labelled == {}
-    assert set(Labelled._fields) == {"x", "y"}
+    assert set(Labelled._fields) == {"x", "y", "w"}

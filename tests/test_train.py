@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from tl_runner import optimizers
+from tl_runner import augment, optimizers
 from tl_runner.backbones import mlp
 from tl_runner.core import Group, Method, Model, Phase
-from tl_runner.datasets.split import Budget, cut
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.losses import supervised
 from tl_runner.train import Train, train
@@ -39,7 +40,7 @@ def task():
     pair, _, _ = cut(blobs(0, samples=100), 0, Budget("count", 0), torch.device("cpu"))
     torch.manual_seed(0)
     backbone, width = mlp(pair.shape, width=8, depth=1)
-    return pair, Model(backbone, width, pair.source.classes)
+    return pair, Model(backbone, width, pair.classes)
 
 
 def test_points_come_when_due_and_phases_share_the_steps(task):
@@ -48,7 +49,7 @@ def test_points_come_when_due_and_phases_share_the_steps(task):
     method, plan = Probe(), Train(steps=20, evaluations=3, log_every=8, batch=10)
     optimizer = partial(optimizers.sgd, lr=0.1)
     moved, points = [], []
-    for point in train(model, method, pair, plan, optimizer, optimizers.constant, seed=0):
+    for point in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, seed=0):
         points.append(point)
         moved.append(not all(torch.equal(a, b) for a, b in zip(first, model.backbone.parameters(), strict=True)))
     assert [point.step for point in points] == [7, 8, 14, 16, 20]
@@ -61,7 +62,16 @@ def test_points_come_when_due_and_phases_share_the_steps(task):
 def test_a_phase_trains_nothing_but_its_groups(task):
     pair, model = task
     first = [p.detach().clone() for p in model.backbone.parameters()]
-    points = train(model, Probe(), pair, Train(steps=20, log_every=5, batch=10), optimizers.sgd, optimizers.constant, 0)
+    points = train(
+        model,
+        Probe(),
+        pair,
+        Train(steps=20, log_every=5, batch=10),
+        optimizers.sgd,
+        optimizers.constant,
+        augment.none,
+        0,
+    )
     assert next(points).step == 2  # the first quarter, five steps, is the head's
     assert all(torch.equal(a, b) for a, b in zip(first, model.backbone.parameters(), strict=True))
     list(points)
@@ -95,5 +105,7 @@ def test_schedules_against_their_formulas():
 @pytest.mark.parametrize("plan", [{"precision": "bf16"}, {"channels_last": True}, {"clip": None}])
 def test_the_knobs_for_speed_train_too(task, plan):
     pair, model = task
-    points = list(train(model, Probe(), pair, Train(steps=4, **plan), optimizers.adamw, optimizers.constant, 0))
+    points = list(
+        train(model, Probe(), pair, Train(steps=4, **plan), optimizers.adamw, optimizers.constant, augment.none, 0)
+    )
     assert points[-1].step == 4 and all(torch.isfinite(p).all() for p in model.parameters())

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_runner import menu
-from tl_runner.errors import Diverged, Refused, nearest
+from tl_runner.errors import Diverged, Refused
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,6 +92,8 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     from hydra.types import RunMode
     from rich.logging import RichHandler
 
+    from tl_runner.rewording import reworded
+
     console, errors = _consoles()
     handler = RichHandler(logging.WARNING, console=errors, show_time=False, show_path=False)
     handler.addFilter(lambda entry: entry.levelno < logging.ERROR)  # an error is told in words; run.log has it whole
@@ -122,7 +123,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     except Exception as error:
         if full_error:
             raise
-        _refuse(words, _reworded(error, words, folders), errors)
+        _refuse(words, reworded(error, words, folders), errors)
         return 1
     records = [record for record in made if record]
     if multirun and records:
@@ -189,6 +190,7 @@ def _make(record: "RunRecord", console: "Console", errors: "Console", full_error
 def _made_before(record: "RunRecord", errors: "Console") -> "RunRecord | None":
     """The finished run of the same identity, unless it must be made again; what has changed since is said."""
     from tl_runner.config import settings
+    from tl_runner.identity import stamp
     from tl_runner.store import finished, whereabouts
 
     earlier = finished(record)
@@ -204,6 +206,8 @@ def _made_before(record: "RunRecord", errors: "Console") -> "RunRecord | None":
     changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
     if wanted.device != "auto" and not str(earlier.where.get("device")).startswith(wanted.device):
         changed.append(f"device {earlier.where.get('device')} then, {wanted.device} now")
+    if earlier.where.get("files") != stamp(record.config["dataset"]):
+        changed.append("files of the dataset changed since")
     if changed:
         _complain(errors, f"the stored run was made otherwise: {'; '.join(changed)}", "note: ", "yellow")
     return earlier
@@ -258,41 +262,3 @@ def _complain(console: "Console", message: str, kind: str = "error: ", style: st
     from rich.text import Text
 
     console.print(Text.assemble((kind, style), message), soft_wrap=True, highlight=False)
-
-
-def _reworded(error: Exception, words: Sequence[str], folders: Sequence[Path]) -> str:
-    """Hydra's errors, said with what is possible here."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-
-    group, _, name = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    if isinstance(error, MissingConfigException) and group:
-        listed = error.options or [option.name for option in menu.options(folders) if option.group == group]
-        return f"there is no {group}={name}{nearest(name, listed)} (possible: {', '.join(listed)})"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override!r} can't be read: say key=value, and quote for the shell what has spaces or quotes in it"
-        )
-    if "Config group override must be a string" in str(error):
-        empty = [word for word in words if word.endswith("=null")]
-        return f"{' '.join(empty)}: a group needs one of its options; tl-run --help lists them"
-    if match := re.match(r"Could not override '([^']+)'", str(error)):
-        return _unknown_key(match[1], menu.chosen(words), menu.options(folders))
-    if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
-        return f"{match[1]} has several values: add -m to make a run of each"
-    return str(error).split("\nSee https")[0].strip()
-
-
-def _unknown_key(key: str, chosen: dict[str, str], options: Sequence[menu.Option]) -> str:
-    group, _, name = key.partition(".")
-    for option in options:
-        if (
-            name
-            and option.group == group
-            and option.name in chosen.get(group, "").split(",")
-            and name not in option.keys
-        ):
-            listed = ", ".join(f"{group}.{own}" for own in option.keys) or "it has none"
-            said = f"{group}={option.name} has no {name!r}{nearest(name, option.keys)}"
-            return f"unknown key {key}: {said} (possible: {listed})"
-    possible = sorted({*menu.settings().keys, *menu.defaults()})
-    return f"unknown key {key}{nearest(key, possible)} (possible: {', '.join(possible)})"

@@ -23,7 +23,8 @@ from tl_runner.select import Evidence
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("dataset", "backbone", "method", "optimizer", "schedule", "train", "select")
+GROUPS = ("dataset", "backbone", "method", "pretrain", "optimizer", "schedule", "augment", "train", "select")
+OFFERED = {"seed", "cache"}  # what a run passes to a dataset that names it
 NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
@@ -50,14 +51,16 @@ class Settings:
 
 
 class Parts(NamedTuple):
-    """A run's parts, built but for what only the run knows: `dataset(seed)`, `backbone(shape)`, …"""
+    """A run's parts, built but for what only the run knows: the dataset's seed, the shape of the backbone's input, …"""
 
     settings: Settings
     dataset: Any
     backbone: Any
     method: Any
+    pretrain: Any
     optimizer: Any
     schedule: Any
+    augment: Any
     train: Any
     select: Any
 
@@ -70,6 +73,12 @@ def load(config: Mapping[str, Any]) -> Parts:
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
         log.warning("this method starts from scratch: backbone.weights=%s is not used", config["backbone"]["weights"])
         parts["backbone"] = build(unweighted(config["backbone"]), "backbone")
+    if parts["method"].once and config["augment"]["_target_"] != "tl_runner.augment.none":
+        raise Refused("this method computes the features of each row once: it takes no random views, say augment=none")
+    if unknown := bare(parts["dataset"]) - OFFERED:
+        raise Refused(
+            f"dataset._target_={config['dataset']['_target_']}: {min(unknown)} needs a default or is seed or cache"
+        )
     parts["schedule"](0.0)  # the ranges of a schedule and of a rule are checked where it is called
     parts["select"]([Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0)])
     return Parts(settings(config), **parts)
@@ -94,6 +103,17 @@ def build(node: Any, group: str) -> Any:
         return target(**options)
     except Refused as error:  # about one of its options, by name
         raise Refused(f"{group}.{error}" if str(error).partition(" ")[0] in options else str(error)) from error
+
+
+def bare(target: Any) -> set[str]:
+    """The names of a target's parameters without a default: those that the run passes in."""
+    empty = inspect.Parameter.empty
+    return {name for name, parameter in inspect.signature(target).parameters.items() if parameter.default is empty}
+
+
+def call(part: Any, **offered: Any) -> Any:
+    """Call a part with what it names of the things that a run offers."""
+    return part(**{name: offered[name] for name in bare(part)})
 
 
 def unweighted(backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,102 +1,17 @@
-"""The nouns: what a run is made of, and the contract of a method.
+"""The nouns of training: a `Batch`, a `Model`, and the contract of a `Method`."""
 
-Data is immutable and holds no label that a method may not see: a `Domain` of the target has no labels, a
-`Batch` no field for them. The target's answers live in `Answers`, which `run` alone opens, once, at the end.
-"""
-
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import blake2b
-from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import chain
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
+from tl_runner.domains import Labelled, Pair
+from tl_runner.errors import Refused, nearest
+
 Stream = Literal["source", "target", "granted"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a batch lists its inputs
-
-
-class Labelled(NamedTuple):
-    """Rows with labels: x (n, …) float32, y (n,) int64."""
-
-    x: Tensor
-    y: Tensor
-
-
-class Split(Protocol):
-    """Inputs without labels, wherever they live."""
-
-    def __len__(self) -> int: ...
-    def take(self, rows: Tensor) -> Tensor:
-        """The inputs at these row numbers, on the device."""
-        ...
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """A split held whole on the device."""
-
-    x: Tensor
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def take(self, rows: Tensor) -> Tensor:
-        return self.x[rows]
-
-
-class Labels(NamedTuple):
-    train: Tensor
-    val: Tensor
-    test: Tensor
-
-
-@dataclass(frozen=True)
-class Domain:
-    """One side of a transfer. `labels` is None on the target: what is not there can't leak."""
-
-    name: str
-    classes: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split
-    labels: Labels | None = None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """All that methods, selection and diagnosis get to see.
-
-    `granted` are the target labels that the task gives away for training, `held_out` those of them that are
-    kept back to choose a checkpoint.
-    """
-
-    source: Domain
-    target: Domain
-    granted: Labelled | None = None
-    held_out: Labelled | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one input row."""
-        return tuple(self.source.train.take(torch.zeros(1, dtype=torch.long)).shape[1:])
-
-
-class Answers:
-    """The target's test labels, sealed until a run's last step."""
-
-    def __init__(self, labels: Tensor):
-        self._labels: Tensor | None = labels
-
-    def open(self) -> Tensor:
-        """The labels, once: a second look would be a second chance to choose by them."""
-        if self._labels is None:
-            raise RuntimeError("the target's answers were opened before: they are for a run's last step only")
-        labels, self._labels = self._labels, None
-        return labels
 
 
 class Batch:
@@ -157,40 +72,6 @@ class Batch:
         return self._labelled[stream]
 
 
-@lru_cache(maxsize=8)  # an epoch's order per stream: drawn once, sliced at every step
-def _order(seed: int, stream: str, length: int, epoch: int, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(derive(seed, stream, epoch))
-    return torch.randperm(length, generator=generator).to(device)
-
-
-def rows(seed: int, stream: str, length: int, n: int, step: int, device: torch.device | str = "cpu") -> Tensor:
-    """The rows of a stream that a step draws: min(n, length) of them, from shuffled epochs end to end.
-
-    Pure: the same arguments give the same rows, so that no sampler has a state to save. A batch is always
-    full; one that crosses the end of an epoch goes on with the next.
-    """
-    n = min(n, length)
-    first = step * n
-    epochs = range(first // length, (first + n - 1) // length + 1)
-    order = torch.cat([_order(seed, stream, length, epoch, torch.device(device)) for epoch in epochs])
-    start = first - epochs[0] * length
-    return order[start : start + n]
-
-
-def derive(seed: int, *names: object) -> int:
-    """An independent seed for a named use of randomness: what one part draws shifts no other part."""
-    digest = blake2b(repr((seed, *names)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1  # torch takes 63 bits
-
-
-@contextmanager
-def chance_of(seed: int, *names: object) -> Iterator[None]:
-    """Within, torch's default generator is seeded for this named use; after, it is as it was before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, *names))
-        yield
-
-
 class Model(nn.Module):
     """backbone -> (n, width) features; head -> (n, classes) logits.
 
@@ -202,26 +83,56 @@ class Model(nn.Module):
     cases have seen every stream.
     """
 
+    cached = False  # whether a run's inputs have been through the backbone beforehand: see `frozen_features`
+
     def __init__(self, backbone: nn.Sequential, width: int, classes: Sequence[str], batchnorm: str = "joint"):
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(width, len(classes))
+        self.head: nn.Module = nn.Linear(width, len(classes))
         self.width = width
         self.classes = tuple(classes)
         self.batchnorm = batchnorm
+        self._frozen: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def stages(self) -> tuple[str, ...]:
+        """The names at which features can be read and training be frozen, first to last."""
         return tuple(name for name, _ in self.backbone.named_children())
+
+    def upto(self, stage: str) -> tuple[str, ...]:
+        """The stages up to and with this one; raises `Refused` where there is none of that name."""
+        if stage not in self.stages:
+            known = ", ".join(self.stages)
+            raise Refused(f"this backbone has no stage {stage!r}{nearest(stage, self.stages)} (possible: {known})")
+        return self.stages[: self.stages.index(stage) + 1]
+
+    def freeze(self, stages: Sequence[str]) -> None:
+        """Of the backbone, these stages get no gradient and keep their BatchNorm statistics; all others train."""
+        self._frozen = tuple(stages)
+        for name, stage in self.backbone.named_children():
+            stage.requires_grad_(name not in self._frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Model":
+        super().train(mode)
+        for name in self._frozen:
+            self.backbone.get_submodule(name).eval()
+        return self
 
     def features(self, *xs: Tensor) -> tuple[Tensor, ...]:
         """The features of each tensor of inputs, in one pass over all of them."""
+        if self.cached:
+            return xs
         if self.batchnorm == "per_domain":
             return tuple(self.backbone(x) for x in xs)
         return self.backbone(torch.cat(xs)).split([len(x) for x in xs])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.backbone(x))
+        return self.head(x if self.cached else self.backbone(x))
 
 
 class Group(NamedTuple):
@@ -233,14 +144,20 @@ class Group(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A part of training with an optimiser of its own: its share of the steps, and what it trains."""
+    """A part of training with an optimiser of its own: its share of the steps, and what it trains.
+
+    `frozen` are stages of the backbone that stay as they are (their parameters belong in no group), `streams`
+    what a batch holds in this phase; None is what the method needs, and granted labels where there are some.
+    """
 
     name: str
     share: float
     groups: Sequence[Group]
+    frozen: Sequence[str] = ()
+    streams: Set[Stream] | None = None
 
 
-class Method(nn.Module, ABC):
+class Method(nn.Module):
     """A way of transferring.
 
     A subclass sets `needs`, the streams that a batch must hold, and writes `terms`. Its hyper-parameters are
@@ -248,12 +165,16 @@ class Method(nn.Module, ABC):
     Granted target labels join by `batch.inputs` and `losses.supervised`; a method that leaves a stream
     unread is refused rather than let a label budget do nothing.
 
-    `start` says what the model is when `prepare` gets it: the backbone as configured, or `scratch`, the same
-    network with random weights.
+    `start` says what the model is when `prepare` gets it: the backbone as configured; `source`, trained on the
+    labelled source before (`pretrain` in the configuration); or `scratch`, the same network with random weights.
+    `across_labels` says whether the method can serve a target with other classes than the source, `once` whether
+    it computes the features of each row once, so that random views of it can't be trained on.
     """
 
-    needs: ClassVar[Set[Stream]] = frozenset({"source"})
-    start: ClassVar[Literal["backbone", "scratch"]] = "backbone"
+    needs: Set[Stream] = frozenset({"source"})
+    start: Literal["backbone", "source", "scratch"] = "backbone"
+    across_labels: ClassVar[bool] = False
+    once: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,9 +188,12 @@ class Method(nn.Module, ABC):
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        """What is trained, and when; by default everything, all the time."""
+        """What is trained, and when; by default everything, all the time. None where `prepare` has done it all."""
         return [Phase("train", 1.0, [Group(model.parameters()), Group(self.parameters())])]
 
-    @abstractmethod
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        """The named scalars whose sum is the loss; `progress` is the fraction of training done, in [0, 1)."""
+        """The named scalars whose sum is the loss; `progress` is the fraction of training done, in [0, 1).
+
+        Every method writes it, but one that has no phases.
+        """
+        raise Refused(f"{type(self).__name__} has phases to train and no `terms`: the named scalars of its loss")

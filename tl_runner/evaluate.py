@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from tl_runner import losses
-from tl_runner.core import InMemory, Model, Pair, Split
+from tl_runner.core import Model
+from tl_runner.domains import Pair, Split
 from tl_runner.errors import Diverged
 from tl_runner.select import Evidence
 
@@ -18,7 +19,7 @@ BINS = 15  # of equal width, for the calibration error
 def predict(model: Model, split: Split) -> Tensor:
     """Class probabilities, (n, C) float32 on the CPU; the model is left in evaluation mode."""
     model.eval()
-    device = next(model.parameters()).device
+    device = model.device
     chunks = torch.arange(len(split), device=device).split(CHUNK)
     return torch.cat([model(split.take(rows)).float().softmax(-1) for rows in chunks]).cpu()
 
@@ -71,17 +72,18 @@ def examine(model: Model, pair: Pair, step: int, keeps_source: bool) -> tuple[Ev
 
     `keeps_source` says whether the method still learns the source's task: else its accuracy is no floor.
     """
-    assert pair.source.labels is not None
     unlabelled, test = predict(model, pair.target.val), predict(model, pair.target.test)
     if not bool(torch.isfinite(test).all()):
         raise Diverged(f"the model's predictions at step {step} are not finite numbers")
-    source_val = accuracy(predict(model, pair.source.val), pair.source.labels.val)
-    floor, floor_rows = (source_val, len(pair.source.val)) if keeps_source else (None, 0)
+    source_val, floor, floor_rows = None, None, 0
+    if pair.shared_labels:
+        source, labels = pair.labelled_source
+        source_val = accuracy(predict(model, source.val), labels.val)
     if pair.held_out is not None:
-        floor = accuracy(predict(model, InMemory(pair.held_out.x)), pair.held_out.y)
+        floor = accuracy(predict(model, pair.held_out.x), pair.held_out.y)
         floor_rows = len(pair.held_out.y)
-    elif pair.granted is not None:
-        floor = None  # too few labels to hold some out
+    elif pair.granted is None and keeps_source and pair.source:  # else there are too few labels to hold some out
+        floor, floor_rows = source_val, len(pair.source.val)
     classes = unlabelled.shape[-1]
     histogram = torch.bincount(unlabelled.argmax(-1), minlength=classes) / len(unlabelled)
     mean_entropy = losses.entropy(unlabelled).mean().item()

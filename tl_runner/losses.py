@@ -19,15 +19,24 @@ WIDTH_FLOOR = 1e-6  # collapsed features are at distance zero: the kernel must s
 class _Labelled(Protocol):
     @property
     def y(self) -> Tensor: ...
+    @property
+    def w(self) -> Tensor | None: ...
 
 
 def supervised(head: nn.Module, labelled: Mapping[Any, _Labelled], features: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Cross-entropy of each labelled stream of a batch, under the stream's name.
+    """Cross-entropy of each labelled stream of a batch, under the stream's name: mean_i w_i · CE_i.
 
     `labelled` is `Batch.labelled`; `features` gives the (n, d) features of the same streams in the same order.
+    The weights have mean 1 over all rows, not over a batch, so the mean of batches is that of the whole set.
     """
     pairs = zip(labelled.items(), features, strict=True)
-    return {name: F.cross_entropy(head(rows_features), rows.y) for (name, rows), rows_features in pairs}
+    return {name: _weighted_mean(head(rows_features), rows) for (name, rows), rows_features in pairs}
+
+
+def _weighted_mean(logits: Tensor, rows: _Labelled) -> Tensor:
+    if rows.w is None:
+        return F.cross_entropy(logits, rows.y)
+    return (rows.w * F.cross_entropy(logits, rows.y, reduction="none")).mean()
 
 
 def ramp(progress: float) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.errors import Refused
+from tl_runner.heads import rebuilt
 from tl_runner.store import read
 
 
@@ -30,7 +31,8 @@ def load(run: str | Path) -> Model:
     backbone, width = config.build(config.unweighted(record.config["backbone"]), "backbone")(
         tuple(record.data["shape"])
     )
-    model = Model(backbone, width, record.data["classes"])
+    shape = tuple(record.data["shape"])
+    model = rebuilt(Model(backbone, width, record.data["classes"]), shape, record.data["model"])
     try:
         model.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:

@@ -6,9 +6,13 @@ from collections.abc import Generator
 import torch
 
 from tl_runner import config, machine
-from tl_runner.core import Model, chance_of
-from tl_runner.datasets.split import Budget, cut
+from tl_runner.chance import chance_of
+from tl_runner.core import Model
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import cut
 from tl_runner.evaluate import examine, predict, scores, verdict
+from tl_runner.heads import blueprint
+from tl_runner.start import admit, source_model
 from tl_runner.store import RunRecord, recording
 from tl_runner.train import Point, train
 
@@ -26,18 +30,25 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         record.where |= machine.facts(device, plan)
         budget = Budget.parse(parts.settings.granted).settle(needed="granted" in method.needs)
         with chance_of(seed, "data"):
-            pair, answers, data = cut(parts.dataset(seed), seed, budget, device)
+            drawn = config.call(parts.dataset, seed=seed, cache=files.cache)
+            pair, answers, record.data = cut(drawn, seed, budget, device)
+        admit(method, pair)
+        record.granted = str(budget)
         with chance_of(seed, "model"):
             backbone, width = parts.backbone(pair.shape)
-            model = Model(backbone, width, pair.source.classes, plan.batchnorm)
+            model = Model(backbone, width, pair.classes, plan.batchnorm).to(device)
+        if method.start == "source":
+            record.data["source_model"] = yield from source_model(
+                model, pair, parts.pretrain, parts.augment, seed, record.source_names(), files.cache / "source_models"
+            )
         with chance_of(seed, "prepare"):
             model, pair = method.prepare(model, pair, seed)
         model, method = machine.fast(model.to(device), plan), method.to(device)
-        record.granted, record.data = str(budget), {**data, "input": str(model.backbone[0])}
+        record.data |= {"input": str(model.backbone[0]), "model": blueprint(model)}
 
         torch.manual_seed(seed)  # for what training itself draws: dropout, noise
         started, history, predictions, chosen, weights = time.monotonic(), [], {}, 0, {}
-        for trained in train(model, method, pair, plan, parts.optimizer, parts.schedule, seed):
+        for trained in train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, seed):
             point, evidence = trained._replace(seconds=time.monotonic() - started), None
             if plan.examines(point.step):
                 evidence, predictions[point.step] = examine(model, pair, point.step, "source" in method.needs)
@@ -53,6 +64,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         if parts.settings.save:
             files.tensors("model", weights)
         model.load_state_dict(weights)
-        source = scores(predict(model, pair.source.test), pair.source.labels.test)
+        kept = pair.labelled_source if pair.shared_labels else None
+        source = scores(predict(model, kept[0].test), kept[1].test) if kept else None
         record.scores = {"source": source, **verdict(predictions, answers.open(), chosen)}
     return record

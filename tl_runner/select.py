@@ -15,7 +15,7 @@ class Evidence(NamedTuple):
     """All that may be known of a checkpoint before the answers are opened, at one evaluation point."""
 
     step: int
-    source_val: float  # accuracy on the source's validation split
+    source_val: float | None  # accuracy on the source's validation split, if it has the target's classes
     floor: float | None  # accuracy on held-out granted labels, else source_val if the source task is kept
     floor_rows: int  # how many labels the floor was measured on
     information: float  # H(mean p) − mean H(p) on the target's validation split, in nats

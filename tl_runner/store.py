@@ -1,8 +1,7 @@
-"""A run on disk: its identity, its record, its folder. Everything is written whole; nothing here needs torch.
+"""A run on disk: its record, its folder. Everything is written whole; nothing here needs torch.
 
-The identity of a run is a hash of its composed configuration, without what cannot change its numbers, of the
-source of every part that comes from outside of this package, and of a file of weights that it starts from.
-Same identity, same folder.
+A run's identity is that of its composed configuration, without what cannot change its numbers. Same identity, same
+folder.
 """
 
 import json
@@ -14,17 +13,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tl_runner.errors import Diverged, Refused
+from tl_runner.identity import identify, leaves, stamp
 
 if TYPE_CHECKING:
     from tl_runner.train import Point
@@ -61,17 +59,26 @@ class RunRecord:
         name = "-".join(
             [_plain(self.choices["method"]), _plain(self.choices["backbone"]), f"s{_plain(str(self.seed))}"]
         )
-        outputs = Path(str(self.config.get("outputs") or "outputs"))
-        return outputs / "runs" / _plain(self.choices["dataset"]) / f"{name}-{self.id}"
+        return self.outputs / "runs" / _plain(self.choices["dataset"]) / f"{name}-{self.id}"
+
+    @property
+    def outputs(self) -> Path:
+        return Path(str(self.config.get("outputs") or "outputs"))
+
+    def source_names(self) -> dict[str, Any]:
+        """All that tells the source model of this run from others, but how it is trained."""
+        of_data = {name: self.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
+        of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
+        machine = [self.where["versions"]["torch"], self.where["device"], self.where["threads"]]
+        return {**of_source, "backbone": self.config["backbone"], "augment": self.config["augment"], "machine": machine}
 
 
 def describe(config: dict[str, Any], choices: Mapping[str, str]) -> RunRecord:
     """The record of a composed configuration, before its run. Any configuration has one, a wrong one too."""
     numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
-    sources = sorted(_sources(numbers))
     return RunRecord(
-        id=_digest([numbers, sources]),
-        setting=_digest([{key: value for key, value in numbers.items() if key != "seed"}, sources]),
+        id=identify(numbers),
+        setting=identify({key: value for key, value in numbers.items() if key != "seed"}),
         choices=dict(choices),
         seed=config.get("seed"),
         granted=config.get("granted"),
@@ -130,6 +137,11 @@ class Recording:
         self.spare = finished(record) is not None
         self.folder = record.folder.with_name(f"{record.folder.name}.new") if self.spare else record.folder
 
+    @property
+    def cache(self) -> Path:
+        """Where runs of the same outputs keep what they share."""
+        return self.record.outputs / "cache"
+
     def open(self) -> None:
         """Begin in an empty folder, and say that the run is under way. A finished run stays until this one is."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -148,7 +160,7 @@ class Recording:
 
     def save(self) -> None:
         entries = {name: value for name, value in asdict(self.record).items() if name != "found"}
-        content = _leaves(entries, _strict)
+        content = leaves(entries, _strict)
         write(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
 
     def curve(self, point: "Point") -> None:
@@ -171,7 +183,7 @@ def recording(record: RunRecord) -> Iterator[Recording]:
     """Keep the record of what happens inside, whatever that is: `ok`, `diverged` or `failed`, with its seconds."""
     files, started = Recording(record), time.monotonic()
     record.status, record.scores, record.error, record.data = "running", None, None, {}
-    record.where = whereabouts()
+    record.where = {**whereabouts(), "files": stamp(record.config.get("dataset"))}
     files.open()
     handler = logging.FileHandler(files.folder / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -244,48 +256,6 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.%+-]+", "_", name).lstrip(".")[:40] or "_"
 
 
-def _leaves(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The same tree of mappings and lists, its leaves changed."""
-    if isinstance(value, Mapping):
-        return {str(key): _leaves(item, change) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_leaves(item, change) for item in value]
-    return change(value)
-
-
-def _canonical(leaf: Any) -> Any:
-    """Numbers as floats, so that 1 and 1.0 are the same setting."""
-    return float(leaf) if isinstance(leaf, int) and not isinstance(leaf, bool) else leaf
-
-
 def _strict(leaf: Any) -> Any:
     """As JSON can say it: a configuration may hold nan or inf, which are then words."""
     return str(leaf) if isinstance(leaf, float) and not isfinite(leaf) else leaf
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(_leaves(value, _canonical), sort_keys=True, default=str)
-    return blake2b(text.encode(), digest_size=5).hexdigest()
-
-
-def _sources(node: Any) -> Iterator[str]:
-    """A hash of the source file of each `_target_` outside this package, and of each file of weights."""
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if isinstance(target, str) and not target.startswith("tl_runner."):
-            yield _source(target.rpartition(".")[0])
-        if isinstance(node.get("weights"), str) and Path(node["weights"]).is_file():
-            yield blake2b(Path(node["weights"]).read_bytes()).hexdigest()
-        for value in node.values():
-            yield from _sources(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _sources(value)
-
-
-def _source(module: str) -> str:
-    try:
-        spec = find_spec(module)
-        return blake2b(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else module
-    except (ImportError, ValueError, OSError):
-        return module  # not to be found or read: the run will say so

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tl_runner.core import STREAMS, Batch, Group, Labelled, Method, Model, Pair, Phase, Stream, rows
+from tl_runner.chance import derive, rows
+from tl_runner.core import STREAMS, Batch, Group, Method, Model, Phase, Stream
+from tl_runner.domains import Labelled, Pair, Split
 from tl_runner.errors import Diverged, Refused, within
 from tl_runner.select import Evidence
+
+Augment = Callable[[Tensor, int], Tensor]  # of the inputs (n, …) and a seed
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Point(NamedTuple):
     steps: int  # in all
     terms: Mapping[str, float]  # means of the method's terms and notes since the point before
     rows: int  # read since the start
+    phase: str = "train"
     seconds: float = 0.0  # since the start, said by the run
     evidence: Evidence | None = None  # where the run examined the model
 
@@ -64,19 +69,26 @@ def train(
     plan: Train,
     optimizer: Callable[[Sequence[Group]], Optimizer],
     schedule: Callable[[float], float],
+    augment: Augment,
     seed: int,
 ) -> Iterator[Point]:
     """Train in place; yield a point every `log_every` steps and wherever the model is to be examined.
 
     Between two points nothing waits for the device. The learning rate follows `schedule` over each phase; a
-    method's `progress` runs over all of them. Raises `Diverged` at the first step with a term that is not finite.
+    method's `progress` runs over all of them. A method without phases has one point, at step 0. Raises
+    `Diverged` at the first step with a term that is not finite.
     """
     if unknown := set(method.needs) - set(STREAMS):
         raise Refused(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
-    device = next(model.parameters()).device
+    device = model.device
     step = read = 0
     window: list[dict[str, Tensor]] = []
-    for phase, steps in _shares(method.phases(model), plan.steps):
+    phases = method.phases(model)
+    if not phases:
+        yield Point(0, 0, {}, 0, "prepared")
+    for phase, steps in _shares(phases, plan.steps):
+        model.freeze(phase.frozen)
+        streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
         engine = optimizer(phase.groups)
         peaks = [group["lr"] for group in engine.param_groups]
         for local in range(steps):
@@ -84,7 +96,7 @@ def train(
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(local / steps)
-            batch = draw(pair, method.needs, plan.batch, seed, step, device)
+            batch = draw(pair, streams, plan.batch, seed, step, augment, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
             watched = _checked(terms, method)
@@ -94,30 +106,34 @@ def train(
                 nn.utils.clip_grad_norm_([p for g in engine.param_groups for p in g["params"]], plan.clip)
             engine.step()
             step, read = step + 1, read + len(batch)
-            if step == 1 and batch.unread:
+            if local == 0 and batch.unread:
                 raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would do nothing")
             window.append({name: value.detach().float() for name, value in watched.items()})
             if step % plan.log_every == 0 or plan.examines(step):
-                yield Point(step, plan.steps, _means(window, step), read)
+                yield Point(step, plan.steps, _means(window, step), read, phase.name)
                 window.clear()
 
 
-def draw(pair: Pair, needs: Set[Stream], n: int, seed: int, step: int, device: torch.device) -> Batch:
-    """The batch of a step: the streams that the method needs, and granted labels wherever there are some."""
+def draw(
+    pair: Pair, streams: Set[Stream], n: int, seed: int, step: int, augment: Augment, device: torch.device
+) -> Batch:
+    """The batch of a step: up to n augmented rows of each of these streams."""
 
-    def drawn(stream: Stream, length: int) -> Tensor:
-        return rows(seed, stream, length, n, step, device)
+    def chosen(stream: Stream, split: Split) -> tuple[Tensor, Tensor]:
+        drawn = rows(seed, stream, len(split), n, step, device)
+        return augment(split.take(drawn), derive(seed, stream, "augment", step)), drawn
 
     source = target = granted = None
-    if "source" in needs:
-        assert pair.source.labels is not None
-        chosen = drawn("source", len(pair.source.train))
-        source = Labelled(pair.source.train.take(chosen), pair.source.labels.train[chosen])
-    if "target" in needs:
-        target = pair.target.train.take(drawn("target", len(pair.target.train)))
-    if pair.granted is not None:
-        chosen = drawn("granted", len(pair.granted.y))
-        granted = Labelled(pair.granted.x[chosen], pair.granted.y[chosen])
+    if "source" in streams:
+        domain, labels = pair.labelled_source
+        x, drawn = chosen("source", domain.train)
+        source = Labelled(x, labels.train[drawn], None if pair.weights is None else pair.weights[drawn])
+    if "target" in streams:
+        target, _ = chosen("target", pair.target.train)
+    if "granted" in streams:
+        split, labels = pair.labels_granted
+        x, drawn = chosen("granted", split)
+        granted = Labelled(x, labels[drawn])
     return Batch(source, target, granted)
 
 

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.core import derive
-from tl_runner.datasets.shifts import shift_images, strength_of, warp
+from tl_runner.chance import derive
+from tl_runner.datasets.image_shifts import shift_images, warp
+from tl_runner.datasets.shifts import strength_of
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
 
@@ -42,15 +43,16 @@ def digits(
     generator = torch.Generator().manual_seed(derive(seed, "digits"))
     x, y = handwritten()
     if source == "rendered":
-        sides = Raw("rendered", *rendered(samples, generator)), Raw("handwritten", x, y)
+        sides = Raw("rendered", *rendered(samples, generator), CLASSES), Raw("handwritten", x, y, CLASSES)
     else:
         order = torch.randperm(len(x), generator=generator)
         here, there = order.chunk(2)
-        sides = Raw("handwritten", x[here][:samples], y[here][:samples]), Raw("handwritten", x[there], y[there])
+        known = Raw("handwritten", x[here][:samples], y[here][:samples], CLASSES)
+        sides = known, Raw("handwritten", x[there], y[there], CLASSES)
     known, other = (side._replace(x=_resize(side.x, size)) for side in sides)
     changed = "" if shift == "none" else f" {shift} {severity}"
-    other = Raw(f"handwritten{changed}", shift_images(other.x, shift, severity, generator), other.y)
-    return Drawn(known, other, CLASSES, {"shift": shift, "severity": severity if changed else None})
+    other = other._replace(name=f"handwritten{changed}", x=shift_images(other.x, shift, severity, generator))
+    return Drawn(known, other, {"shift": shift, "severity": severity if changed else None})
 
 
 def handwritten() -> tuple[Tensor, Tensor]:

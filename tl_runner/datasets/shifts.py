@@ -1,4 +1,4 @@
-"""What turns a source into a target: named shifts with a strength, for tables and for images.
+"""What turns a source into a target: named shifts of tables, with a strength; `image_shifts` has those of images.
 
 A shift of a table takes the rows of a target that was drawn like the source, and changes or leaves out some;
 `covariate` alone divides one pool between the domains.
@@ -8,11 +8,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.random import Generator
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tl_runner.errors import Refused, within
 
@@ -124,65 +121,3 @@ def strength_of(shift: str, given: float | None, default: float) -> float:
     if shift == "none" and given is not None:
         raise Refused(f"a strength or severity of {given:g} has no shift to belong to: set dataset.shift too")
     return 0.0 if shift == "none" else default if given is None else given
-
-
-# Image shifts take (n, c, h, w) in [0, 1] and a severity from 1 to 5, and are computed in one batch.
-
-
-def _noise(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Normal noise of deviation 0.08 to 0.4."""
-    return x + 0.08 * severity * torch.randn(x.shape, generator=generator)
-
-
-def _blur(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """A Gaussian of 2 to 10 % of the image's height."""
-    deviation = 0.02 * severity * x.shape[-2]
-    reach = max(1, math.ceil(3 * deviation))
-    offsets = torch.arange(-reach, reach + 1, dtype=x.dtype)
-    weights = torch.exp(-offsets.square() / (2 * deviation**2))
-    weights = (weights / weights.sum()).expand(x.shape[1], 1, -1)
-    x = F.pad(x, (reach, reach, reach, reach), mode="replicate")
-    x = F.conv2d(x, weights[:, :, None, :], groups=x.shape[1])
-    return F.conv2d(x, weights[:, :, :, None], groups=x.shape[1])
-
-
-def _contrast(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Distances to the image's mean, times 0.75 to 0.1."""
-    mean = x.mean((-3, -2, -1), keepdim=True)
-    return mean + (0.75, 0.5, 0.35, 0.2, 0.1)[severity - 1] * (x - mean)
-
-
-def _invert(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Towards the negative, x + 0.2·severity·(1 − 2x): flatter at 1 and 2, inverted from 3 on, the negative at 5."""
-    return x + 0.2 * severity * (1 - 2 * x)
-
-
-def _rotate(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Each image by an angle of its own around 12° to 60°, give or take a fifth."""
-    angle = math.radians(12 * severity) * (0.8 + 0.4 * torch.rand(len(x), generator=generator))
-    return warp(x, torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2))
-
-
-IMAGE_SHIFTS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
-    "noise": _noise,
-    "blur": _blur,
-    "contrast": _contrast,
-    "invert": _invert,
-    "rotate": _rotate,
-}
-
-
-def shift_images(x: Tensor, shift: str, severity: int, generator: torch.Generator) -> Tensor:
-    """The images under a named shift, clipped to [0, 1]; `none` returns them as they are."""
-    return x if shift == "none" else IMAGE_SHIFTS[shift](x, severity, generator).clamp(0, 1)
-
-
-def warp(x: Tensor, matrix: Tensor, offset: Tensor | None = None, side: int | None = None) -> Tensor:
-    """Each image (n, c, h, w) sampled at matrix · position + offset, positions in [−1, 1]; outside is 0.
-
-    matrix (n, 2, 2), offset (n, 2); `side` is the height and width of the result, else those of x.
-    """
-    offset = torch.zeros(len(x), 2) if offset is None else offset
-    size = [*x.shape[:2], *(x.shape[2:] if side is None else (side, side))]
-    grid = F.affine_grid(torch.cat([matrix, offset[..., None]], -1), size, align_corners=False)
-    return F.grid_sample(x, grid, align_corners=False)

@@ -4,138 +4,146 @@ No target label decides anything here but which rows are granted: rows are order
 before they are shuffled, and splits are never stratified.
 """
 
-import re
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
-from math import ceil
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.core import Answers, Domain, InMemory, Labelled, Labels, Pair, derive
+from tl_runner.chance import derive
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.content import digests
+from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Split, Subset
 from tl_runner.errors import Refused
 
-TRAIN, VAL = 0.6, 0.2  # shares of a domain's rows; the rest is for testing
-AUTO_PER_CLASS = 10  # granted=auto, for a method that needs granted labels
-HELD_OUT = 5  # one in five granted labels of a class, but at least one, is kept back to choose a checkpoint
+log = logging.getLogger(__name__)
+
+TRAIN, VAL = 0.6, 0.2  # shares of a domain's rows, where its makers did not divide it; the rest is for testing
+PARTS = ("train", "val", "test")
+CHUNK = 1024  # rows hashed at a time: a memory-mapped tensor may be larger than memory
 
 
 class Raw(NamedTuple):
-    """All rows of a domain before they are cut: x (n, …) float32, y (n,) int64."""
+    """All rows of a domain before they are cut.
+
+    x (n, …) float32, or uint8 for images of any size; y (n,) int64, the position in `classes`. `part` (n,) says
+    where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train.
+    """
 
     name: str
     x: Tensor
     y: Tensor
+    classes: tuple[str, ...]
+    part: Tensor | None = None
 
 
 class Drawn(NamedTuple):
-    """What a dataset returns; `notes` go into the record (which shift, how strong)."""
+    """What a dataset returns.
 
-    source: Raw
+    `source` is None where the source is in a backbone's weights. `notes` go into the record (which shift, how
+    strong). `size` is the side that images of bytes get when they are used. `on_disk`: x are memory-mapped,
+    and stay where they are. `encoding` is fitted on the source's training rows, and applied to all.
+    """
+
+    source: Raw | None
     target: Raw
-    classes: tuple[str, ...]
     notes: Mapping[str, Any]
+    size: int | None = None
+    on_disk: bool = False
+    encoding: "Callable[[Tensor], Encoding] | None" = None
 
 
-class Budget(NamedTuple):
-    """How many target labels a run may see."""
+class Encoding(NamedTuple):
+    """How raw columns become inputs: `apply` maps (n, raw) to (n, d) float32, `facts` says it in JSON's words."""
 
-    kind: Literal["auto", "all", "count", "share"]
-    amount: float = 0.0
-
-    @classmethod
-    def parse(cls, granted: int | str) -> "Budget":
-        """From `auto`, `all`, a count per class (5) or a share (10%)."""
-        text = str(granted)
-        if text in ("auto", "all"):
-            return cls("all" if text == "all" else "auto")
-        if re.fullmatch(r"\d+", text):
-            return cls("count", int(text))
-        share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
-        if share and float(share[1]) <= 100:
-            return cls("share", float(share[1]) / 100)
-        raise Refused(f"granted takes auto, 0, a count per class (5), a share (10%) or all, got {granted!r}")
-
-    def settle(self, needed: bool) -> "Budget":
-        """`auto` as a number: none for a method that needs none."""
-        if self.kind == "auto":
-            return Budget("count", AUTO_PER_CLASS if needed else 0)
-        if needed and self.kind != "all" and not self.amount:
-            raise Refused("this method learns from granted target labels: granted=0 leaves it none; try granted=10")
-        return self
-
-    def __str__(self) -> str:
-        return {"count": f"{self.amount:g}", "share": f"{100 * self.amount:g}%"}.get(self.kind, self.kind)
+    apply: Callable[[Tensor], Tensor]
+    facts: Mapping[str, Any]
 
 
 def cut(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[Pair, Answers, dict[str, Any]]:
     """The pair on the device, the sealed answers, and what the record says of the data."""
-    source = _split(drawn.source, drawn.classes, seed, device)
-    target = _split(drawn.target, drawn.classes, seed, device)
-    assert target.labels is not None
+    sides = {"source": drawn.source, "target": drawn.target}
+    raws = {role: raw for role, raw in sides.items() if raw is not None}
+    parts = {role: _parts(raw, seed) for role, raw in raws.items()}
+    fitted = next(iter(raws))  # on the source, or where there is none on the target's inputs
+    encoding = drawn.encoding(raws[fitted].x[parts[fitted]["train"]]) if drawn.encoding else None
+
+    def domain(role: str) -> Domain:
+        raw = raws[role]
+
+        def split(rows: Tensor) -> Split:
+            if drawn.on_disk:
+                return OnDisk(raw.x, rows, device, drawn.size)
+            x = encoding.apply(raw.x[rows]) if encoding else raw.x[rows]
+            return InMemory(x.to(device), drawn.size)
+
+        labels = Labels(*(raw.y[parts[role][part]].to(device) for part in PARTS))
+        return Domain(raw.name, raw.classes, *(split(parts[role][part]) for part in PARTS), labels=labels)
+
+    source, target = domain("source") if drawn.source else None, domain("target")
     labels = target.labels
+    assert labels is not None
+    _warn_of_absent(source)
 
-    def give(rows: Tensor) -> Labelled | None:
-        return Labelled(target.train.take(rows), labels.train[rows]) if len(rows) else None
+    def give(rows: Tensor) -> LabelledSplit | None:
+        return LabelledSplit(Subset(target.train, rows), labels.train[rows]) if len(rows) else None
 
-    train, held_out = _grant(labels.train, budget, drawn)
+    train, held_out = budget.choose(labels.train, target.classes, target.name)
     pair = Pair(source, replace(target, labels=None), granted=give(train), held_out=give(held_out))
     data = {
-        "fingerprint": fingerprint(drawn),
+        "fingerprint": {role: fingerprint(raw) for role, raw in raws.items()},
         "shape": list(pair.shape),
-        "classes": list(drawn.classes),
-        "domains": {"source": source.name, "target": target.name},
-        "rows": {
-            role: [len(side.train), len(side.val), len(side.test)]
-            for role, side in (("source", source), ("target", target))
-        },
+        "classes": list(target.classes),
+        "domains": {"source": source.name if source else None, "target": target.name},
+        "rows": {role: [len(parts[role][part]) for part in PARTS] for role in raws},
         "granted": len(train) + len(held_out),
+        **({} if pair.shared_labels or source is None else {"source_classes": list(source.classes)}),
+        **({"encoding": dict(encoding.facts)} if encoding else {}),
         **drawn.notes,
     }
     return pair, Answers(labels.test), data
 
 
-def fingerprint(drawn: Drawn) -> str:
-    """A hash of all arrays as they are used."""
-    digest = blake2b(digest_size=8)
-    for tensor in (drawn.source.x, drawn.source.y, drawn.target.x, drawn.target.y):
+def fingerprint(raw: Raw) -> str:
+    """A hash of a domain's arrays as they are used."""
+    digest = blake2b(repr(raw.classes).encode(), digest_size=8)
+    for tensor in (raw.x, raw.y, torch.empty(0) if raw.part is None else raw.part):
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        for chunk in tensor.split(CHUNK):
+            digest.update(chunk.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _split(raw: Raw, classes: tuple[str, ...], seed: int, device: torch.device) -> Domain:
-    hashes = [blake2b(row.tobytes(), digest_size=8).digest() for row in raw.x.contiguous().numpy()]
-    by_content = torch.tensor(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=torch.long)
-    generator = torch.Generator().manual_seed(derive(seed, "split", raw.name))
-    shuffled = by_content[torch.randperm(len(by_content), generator=generator)]
-    train, val = int(TRAIN * len(shuffled)), int(VAL * len(shuffled))
-    parts = {"train": shuffled[:train], "val": shuffled[train : train + val], "test": shuffled[train + val :]}
+def _warn_of_absent(source: Domain | None) -> None:
+    if source and source.labels:
+        present = set(source.labels.train.unique().tolist())
+        if absent := [name for index, name in enumerate(source.classes) if index not in present]:
+            log.warning("the train split of %s holds no row of class %s", source.name, ", ".join(absent))
+
+
+def _parts(raw: Raw, seed: int) -> dict[str, Tensor]:
+    """The rows of each part: as given, and what is missing cut from train."""
+    shuffled = _shuffled(raw, seed)
+    given = torch.zeros_like(shuffled) if raw.part is None else raw.part[shuffled]
+    train, val, test = (shuffled[given == index] for index in range(len(PARTS)))
+    n = len(train)
+    to_val = 0 if len(val) else int(VAL * n)
+    to_test = 0 if len(test) else n - int(TRAIN * n) - int(VAL * n)
+    kept, cut_val, cut_test = train.split([n - to_val - to_test, to_val, to_test])
+    parts = {"train": kept, "val": torch.cat([val, cut_val]), "test": torch.cat([test, cut_test])}
     for part, rows in parts.items():
         if len(rows) < 2:
             raise Refused(
                 f"the {part} split of {raw.name} would hold {len(rows)} of its {len(raw.x)} rows; it needs 2 or more"
             )
-    labels = Labels(**{part: raw.y[rows].to(device) for part, rows in parts.items()})
-    splits = {part: InMemory(raw.x[rows].to(device)) for part, rows in parts.items()}
-    return Domain(raw.name, classes, **splits, labels=labels)
+    return parts
 
 
-def _grant(labels: Tensor, budget: Budget, drawn: Drawn) -> tuple[Tensor, Tensor]:
-    """The granted rows of the target's train split: (to train on, to hold out), the same share of each class."""
-    train, held_out = [], []
-    for index, name in enumerate(drawn.classes):
-        rows = (labels == index).nonzero().squeeze(1)
-        share = ceil(round(budget.amount * len(rows), 9))  # 7 % of 100 are 7, whatever a float makes of it
-        wanted = {"all": len(rows), "share": share}.get(budget.kind, int(budget.amount))
-        if wanted > len(rows):
-            raise Refused(
-                f"granted={budget} asks for {wanted} labels of class {name!r}, but the train split of"
-                f" {drawn.target.name} has {len(rows)}"
-            )
-        kept_back = 0 if wanted < 2 else max(1, wanted // HELD_OUT)
-        held_out.append(rows[:kept_back])
-        train.append(rows[kept_back:wanted])
-    return torch.cat(train), torch.cat(held_out)
+def _shuffled(raw: Raw, seed: int) -> Tensor:
+    by_content = torch.from_numpy(np.argsort(digests(raw.x), kind="stable"))
+    generator = torch.Generator().manual_seed(derive(seed, "split", raw.name))
+    return by_content[torch.randperm(len(by_content), generator=generator)]

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tl_runner.core import derive
+from tl_runner.chance import derive
 from tl_runner.datasets.shifts import Side, strength_of, table_pair
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
@@ -97,8 +97,9 @@ def blobs(
 
 
 def _drawn(name: str, sides: tuple[Side, Side], classes: int, shift: str, strength: float) -> Drawn:
+    names = tuple(map(str, range(classes)))
     source, target = (
-        Raw(label, torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)))
+        Raw(label, torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)), names)
         for label, (rows, labels) in zip((name, f"{name} {shift} {strength:g}"), sides, strict=True)
     )
-    return Drawn(source, target, tuple(map(str, range(classes))), {"shift": shift, "strength": strength})
+    return Drawn(source, target, {"shift": shift, "strength": strength})

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tl_runner import losses
-from tl_runner.core import Batch, Group, Method, Model, Pair, Phase, chance_of
+from tl_runner.chance import chance_of
+from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.domains import Pair
 from tl_runner.errors import within
 
 

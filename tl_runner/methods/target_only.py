@@ -16,6 +16,7 @@ class TargetOnly(Method):
 
     needs = frozenset({"granted"})
     start = "scratch"
+    across_labels = True
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))

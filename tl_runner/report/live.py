@@ -31,11 +31,13 @@ def watch(points: Generator[Point, None, RunRecord], record: RunRecord, console:
 
 def describe(point: Point, source_val: float | None, unit: str) -> str:
     """Terms, source-val accuracy, speed and the time left, in one line."""
-    speed = point.rows / point.seconds if point.seconds else 0.0
-    left = point.seconds * (point.steps - point.step) / point.step
-    words = [f"{name} {value:.4g}" for name, value in point.terms.items()]
+    words = [] if point.phase == "train" else [point.phase]
+    words += [f"{name} {value:.4g}" for name, value in point.terms.items()]
     words += [f"source-val {percent(source_val)}"] if source_val is not None else []
-    return "  ".join([*words, f"{speed:,.0f} {unit}/s", f"{left:.0f} s left"])
+    if point.step and point.seconds:
+        left = point.seconds * (point.steps - point.step) / point.step
+        words += [f"{point.rows / point.seconds:,.0f} {unit}/s", f"{left:.0f} s left"]
+    return "  ".join(words)
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def _live(console: Console) -> Iterator[Line]:
 @contextmanager
 def _plain(console: Console) -> Iterator[Line]:
     def line(point: Point, text: str) -> None:
-        if point.evidence:  # where the model was examined: a dozen lines a run, not hundreds
+        if point.evidence or point.step == point.steps:  # a dozen lines a run, not hundreds
             console.print(f"step {point.step}/{point.steps}  {text}", soft_wrap=True, highlight=False, markup=False)
 
     yield line

@@ -25,18 +25,21 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     if scores["source"]:
         table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores["source"]))
     table.add_row(Text(f"target: {domains['target']}"), *_metrics(scores["target"]), style="bold", end_section=True)
-    for name, meaning in (("last", "at the end"), ("oracle", "best, by target labels")):
+    trained = scores["last"]["step"] > 0  # a head that is fitted at once has one checkpoint
+    for name, meaning in (("last", "at the end"), ("oracle", "best, by target labels")) if trained else ():
         table.add_row(f"{meaning} (step {scores[name]['step']})", percent(scores[name]["accuracy"]), style="dim")
     advice = ""
     if baseline and baseline.scores:
         label = f"source_only, same seed, granted={baseline.granted}"
         table.add_row(label, *_metrics(baseline.scores["target"]), style="dim")
     elif record.choices["method"] != "source_only":
-        advice = "\nnothing to compare it with yet: make the same run with method=source_only"
-    return table, Text(
-        f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels ·"
-        f" granted={record.granted} · {record.seconds:.1f} s · {record.where['device']}\n{record.folder}{advice}"
-    )
+        granted = "" if record.granted == "0" else f" granted={record.granted}"
+        advice = f"\nnothing to compare it with yet: make the same run with method=source_only{granted}"
+    words = [f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels"] * trained
+    if start := record.data.get("source_model"):
+        words.append(f"from a source model of {start['steps']} steps ({percent(start['source_val'])} on its val split)")
+    words += [f"granted={record.granted}", f"{record.seconds:.1f} s", record.where["device"]]
+    return table, Text(" · ".join(words) + f"\n{record.folder}{advice}")
 
 
 def outcomes(records: Sequence[RunRecord]) -> Table:

@@ -1,0 +1,76 @@
+"""The label budget: how many target labels a run may see, and which."""
+
+import logging
+import re
+from collections.abc import Sequence
+from math import ceil
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tl_runner.errors import Refused
+
+log = logging.getLogger(__name__)
+
+AUTO_PER_CLASS = 10  # granted=auto, for a method that needs granted labels
+HELD_OUT = 5  # one in five granted labels of a class, but at least one, is kept back to choose a checkpoint
+
+
+class Budget(NamedTuple):
+    """How many target labels a run may see: a count per class (`upto` it, where a class has fewer), a share, all."""
+
+    kind: Literal["auto", "all", "count", "upto", "share"]
+    amount: float = 0.0
+
+    @classmethod
+    def parse(cls, granted: int | str) -> "Budget":
+        """From `auto`, `all`, a count per class (5) or a share (10%)."""
+        text = str(granted)
+        if text in ("auto", "all"):
+            return cls("all" if text == "all" else "auto")
+        if re.fullmatch(r"\d+", text):
+            return cls("count", int(text))
+        share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+        if share and float(share[1]) <= 100:
+            return cls("share", float(share[1]) / 100)
+        raise Refused(f"granted takes auto, 0, a count per class (5), a share (10%) or all, got {granted!r}")
+
+    def settle(self, needed: bool) -> "Budget":
+        """`auto` as a number: none for a method that needs none."""
+        if self.kind == "auto":
+            return Budget("upto", AUTO_PER_CLASS) if needed else Budget("count", 0)
+        if needed and self.kind != "all" and not self.amount:
+            raise Refused("this method learns from granted target labels: granted=0 leaves it none; try granted=10")
+        return self
+
+    def choose(self, labels: Tensor, classes: Sequence[str], domain: str) -> tuple[Tensor, Tensor]:
+        """The granted rows of a train split with these labels: (to train on, to hold out), the same of each class."""
+        train, held_out = [], []
+        for index, name in enumerate(classes):
+            rows = (labels == index).nonzero().squeeze(1)
+            wanted = self._wanted(len(rows), name, domain)
+            kept_back = 0 if wanted < 2 else max(1, wanted // HELD_OUT)
+            held_out.append(rows[:kept_back])
+            train.append(rows[kept_back:wanted])
+        return torch.cat(train), torch.cat(held_out)
+
+    def _wanted(self, there: int, name: str, domain: str) -> int:
+        if self.kind == "share":
+            return ceil(round(self.amount * there, 9))  # 7 % of 100 are 7, whatever a float makes of it
+        wanted = there if self.kind == "all" else int(self.amount)
+        if wanted > there and self.kind == "count":
+            raise Refused(
+                f"granted={self} asks for {wanted} labels of class {name!r}, but the train split of {domain} has"
+                f" {there}"
+            )
+        if wanted > there:
+            log.warning(
+                "granted=auto: class %r has %d of %d labels in the train split of %s", name, there, wanted, domain
+            )
+        return min(wanted, there)
+
+    def __str__(self) -> str:
+        return {"count": f"{self.amount:g}", "upto": f"{self.amount:g}", "share": f"{100 * self.amount:g}%"}.get(
+            self.kind, self.kind
+        )

@@ -1,0 +1,157 @@
+"""Many image files as one file of bytes, decoded once and then mapped.
+
+`images/<hash>.u8` in the cache holds the squares one after another; `<hash>.json`, written last, says which files
+are missing from it, and why. Both are renamed into place, so that a decode that was killed leaves nothing that is
+believed, and two at a time do no harm.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import PIL
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from tl_runner.datasets.picture import Square, square
+from tl_runner.errors import Refused
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of what is stored: to be raised when the same files would give other bytes
+BLOCK = 64  # images decoded ahead of being written
+PATIENCE = 30.0  # seconds after which a person is told how far it is
+
+
+class File(NamedTuple):
+    """An image file as it was found: a change of what it holds shows in its stamp."""
+
+    path: Path
+    name: str  # relative to the folder of its domain
+    stamp: tuple[int, ...]  # bytes, and the times of its last changes in nanoseconds; empty for a dangling link
+
+
+class Facts(NamedTuple):
+    """What was met in decoding: why the files at these positions can't be read, whether the others are all grey."""
+
+    bad: dict[int, str]
+    grey: bool
+
+
+class Decoded(NamedTuple):
+    """x (n, 3, size, size) uint8, memory-mapped: the files that can be read, in the order given."""
+
+    x: Tensor
+    facts: Facts
+
+
+def decoded(files: Sequence[File], size: int, cache: Path, name: str) -> Decoded:
+    """The files as squares of `size` pixels a side, from the cache or by way of it; `name` is what to call them."""
+    folder = cache / "images"
+    key = _key(files, size)
+    pixels, said = folder / f"{key}.u8", folder / f"{key}.json"
+    row = 3 * size * size
+    facts = _believed(pixels, said, len(files), row)
+    if facts is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _room(folder, row * len(files))
+        with _whole(pixels) as out:
+            facts = _decode(files, size, out, name)
+        with _whole(said) as out:
+            out.write(json.dumps(facts._asdict()).encode())
+    n = len(files) - len(facts.bad)
+    if not n:
+        return Decoded(torch.empty(0, 3, size, size, dtype=torch.uint8), facts)
+    flat = torch.from_file(str(pixels), shared=False, size=n * row, dtype=torch.uint8)
+    return Decoded(flat.view(n, 3, size, size), facts)
+
+
+def _key(files: Sequence[File], size: int) -> str:
+    digest = blake2b(repr((VERSION, PIL.__version__, size)).encode(), digest_size=16)
+    for file in files:
+        digest.update(repr((os.fsencode(file.name), file.stamp)).encode())
+    return digest.hexdigest()
+
+
+def _believed(pixels: Path, said: Path, n: int, row: int) -> Facts | None:
+    """What an earlier decode said, if its bytes are all there."""
+    try:
+        content = json.loads(said.read_text())
+        facts = Facts({int(index): str(reason) for index, reason in content["bad"].items()}, bool(content["grey"]))
+        whole = pixels.stat().st_size == (n - len(facts.bad)) * row
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s is damaged and made again: %s", said, error)
+        return None
+    if not whole:
+        log.warning("%s is not as long as it was written: it is made again", pixels)
+    return facts if whole else None
+
+
+def _room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise Refused(
+            f"the decoded images take {needed / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} free:"
+            " set a smaller dataset.size, or outputs= to a folder on a larger disk"
+        )
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be filled, that is there under its name when it is whole, and only then."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            yield file.file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    Path(file.name).chmod(0o644)  # temporary files are made for their owner alone
+    Path(file.name).replace(path)
+
+
+def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str) -> Facts:
+    log.info("decoding %d images of %s, once", len(files), name)
+    bad, grey, told = {}, True, time.monotonic()
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here
+        for start in range(0, len(files), BLOCK):
+            block = files[start : start + BLOCK]
+            for index, result in enumerate(pool.map(lambda file: _attempt(file, size), block), start):
+                if isinstance(result, Square):
+                    out.write(result.pixels)
+                    grey &= result.grey
+                else:
+                    bad[index] = result
+            if time.monotonic() - told > PATIENCE:
+                told = time.monotonic()
+                log.warning("%d of %d images of %s are decoded", start + len(block), len(files), name)
+    return Facts(bad, grey)
+
+
+def _attempt(file: File, size: int) -> Square | str:
+    """The square, or why there is none."""
+    try:
+        return square(file.path, size)
+    except UnidentifiedImageError:
+        return "no image that Pillow knows" if any(file.stamp[:1]) else "empty"
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        return f"too large: {error}"
+    except OSError as error:
+        return error.strerror or str(error)
+    except Exception as error:  # whatever a hostile file makes a decoder do
+        return f"{type(error).__name__}: {error}"

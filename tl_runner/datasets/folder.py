@@ -1,0 +1,142 @@
+"""A user's own images: a folder per domain, and in it a folder per class."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
+
+import torch
+from torch import Tensor
+
+from tl_runner.datasets.decoded import decoded
+from tl_runner.datasets.listing import ClassFolder, class_folders, folders, quoted
+from tl_runner.datasets.split import Drawn, Raw
+from tl_runner.errors import Refused, nearest, within
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5  # bad files that are named
+Sides = Mapping[str, Sequence[ClassFolder]]  # of the source, where there is one, and of the target
+
+
+def image_folder(
+    seed: int,
+    cache: Path,
+    root: str = "data",
+    source: str | None = None,
+    target: str | None = None,
+    labels: Literal["same", "shared", "differ"] = "same",
+    size: int = 64,
+    on_bad: Literal["error", "skip"] = "error",
+    memory: float = 2.0,
+) -> Drawn:
+    """Images under `root/<domain>/<class>/` or `root/<domain>/{train,val,test}/<class>/`, at any depth.
+
+    source, target: names of domains; a source of None is in the backbone's weights. labels: both domains have the
+    `same` classes, or their `shared` ones are used, or they may `differ`. size: pixels a side of the central square
+    that is used (see `picture.square`). on_bad: a file that can't be read is an error, or skipped and counted.
+    memory: GiB that the images may take; more stay on disk, memory-mapped. They have one channel where no file of
+    either domain has colour, else three. The seed decides nothing here.
+    """
+    within(8, 1024, size=size)
+    within(0, memory=memory)
+    base = Path(root).expanduser()
+    domains = _domains(base, source, target)
+    found = {role: class_folders(path, base) for role, path in domains.items()}
+    classes = _classes(found, labels)
+    sides = {role: [each for each in found[role] if each.label in classes[role]] for role in domains}
+    for each in (each for side in sides.values() for each in side):
+        if not each.files:
+            raise Refused(f"{str(each.path)!r} holds no image (other files: {each.others}): fill or remove it")
+    images = {
+        role: decoded([file for each in side for file in each.files], size, cache, domains[role].name)
+        for role, side in sides.items()
+    }
+    bad = {role: side.facts.bad for role, side in images.items()}
+    _judge(sides, bad, on_bad)
+    grey = all(side.facts.grey for side in images.values())
+    x = {role: side.x[:, :1] if grey else side.x for role, side in images.items()}
+    on_disk = sum(pixels.numel() for pixels in x.values()) > memory * 2**30
+
+    def raw(role: str) -> Raw:
+        pixels = x[role] if on_disk else x[role].clone(memory_format=torch.contiguous_format)
+        y, part = _rows(domains[role], sides[role], classes[role], bad[role])
+        return Raw(normalize("NFC", domains[role].name), pixels, y, classes[role], part)
+
+    notes = {"skipped": {role: len(files) for role, files in bad.items()}}
+    return Drawn(raw("source") if "source" in domains else None, raw("target"), notes, on_disk=on_disk)
+
+
+def _domains(root: Path, source: str | None, target: str | None) -> dict[str, Path]:
+    """The folder of each role, looked up among those that are there: no name leads out of the root."""
+    if not root.is_dir():
+        raise Refused(f"there is no folder {str(root.absolute())!r}: set dataset.root=…")
+    there = folders(root, root)
+    if not there:
+        raise Refused(f"{str(root)!r} holds no folder: it needs one for each domain, or set dataset.root=…")
+    if target is None:
+        raise Refused(
+            f"name the domains, with dataset.source=… dataset.target=…, or only the target where the source is in the"
+            f" backbone's weights: {str(root)!r} holds {quoted(there)}"
+        )
+    named = {"source": source, "target": target}
+    chosen = {role: normalize("NFC", name) for role, name in named.items() if name is not None}
+    for role, name in chosen.items():
+        if name not in there:
+            raise Refused(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{nearest(name, there)}")
+    if len({there[name].resolve() for name in chosen.values()}) < len(chosen):
+        raise Refused(f"source and target are both {target!r}: there is nothing to transfer")
+    return {role: there[name] for role, name in chosen.items()}
+
+
+def _classes(found: Sides, labels: str) -> dict[str, tuple[str, ...]]:
+    """The classes of each role, by name."""
+    named = {role: {each.label: each.path for each in side} for role, side in found.items()}
+    classes = {role: tuple(sorted(paths)) for role, paths in named.items()}
+    if "source" not in named:
+        return classes
+    shared = named["source"].keys() & named["target"].keys()
+    if labels == "same" and classes["source"] != classes["target"]:
+        only = [
+            f"only the {role} has {quoted(str(paths[name]) for name in classes[role] if name not in shared)}"
+            for role, paths in named.items()
+            if paths.keys() - shared
+        ]
+        raise Refused(
+            f"the classes differ: {'; '.join(only)}. Set dataset.labels=shared to use the {len(shared)} that both"
+            " have, or dataset.labels=differ for a method that can transfer between them"
+        )
+    if labels == "shared":
+        if not shared:
+            raise Refused(f"no class is in both: {quoted(classes['source'])} and {quoted(classes['target'])}")
+        return dict.fromkeys(named, tuple(sorted(shared)))
+    return classes
+
+
+def _judge(sides: Sides, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> None:
+    """Refuse or report the files that can't be read, of both sides at once."""
+    files = {role: [file for each in side for file in each.files] for role, side in sides.items()}
+    told = [f"{str(files[role][i].path)!r} ({reason})" for role in bad for i, reason in bad[role].items()]
+    if not told:
+        return
+    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    what = f"of {sum(map(len, files.values()))} files, {len(told)} can't be read: {', '.join(told[:SHOWN])}{more}"
+    if on_bad == "error":
+        raise Refused(f"{what}; mend or remove them, or set dataset.on_bad=skip")
+    log.warning("skipped: %s", what)
+
+
+def _rows(
+    domain: Path, side: Sequence[ClassFolder], classes: Sequence[str], bad: Mapping[int, str]
+) -> tuple[Tensor, Tensor | None]:
+    """The class and, in a divided domain, the part of each image that could be read."""
+    folder = torch.tensor([i for i, each in enumerate(side) for _ in each.files])
+    readable = torch.ones(len(folder), dtype=torch.bool)
+    readable[list(bad)] = False
+    folder = folder[readable]
+    y = torch.tensor([classes.index(each.label) for each in side])[folder]
+    if lost := sorted(set(range(len(classes))) - set(y.tolist())):
+        raise Refused(f"{domain}: of class {quoted(classes[i] for i in lost)} no image can be read")
+    divided = side[0].part is not None
+    return y, torch.tensor([each.part for each in side])[folder] if divided else None

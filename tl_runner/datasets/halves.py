@@ -1,0 +1,95 @@
+"""One set of labelled images as a task: one half as it is -> the other half under a named shift."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tl_runner.chance import derive
+from tl_runner.datasets.content import digests
+from tl_runner.datasets.image_shifts import severity_of, shift_images
+from tl_runner.datasets.split import Drawn, Raw
+from tl_runner.errors import within
+
+
+class Task(NamedTuple):
+    """What is to be made of the images: checked before a file is opened.
+
+    Without a source domain all images are the target: the source is in a backbone's weights.
+    """
+
+    sourced: bool
+    shift: str
+    severity: int
+    samples: int | None
+    size: int
+
+
+def task(source: str | None, shift: str | None, severity: int | None, samples: int | None, size: int) -> Task:
+    """The options, checked and completed: `shift=None` is `noise` with a source domain, and `none` without."""
+    shift = shift or ("none" if source is None else "noise")
+    in_range(samples, size)
+    return Task(source is not None, shift, severity_of(shift, severity), samples, size)
+
+
+def in_range(samples: int | None, size: int) -> None:
+    """Refuse fewer than 20 images a domain, and sides of fewer than 8 pixels or more than 1,024."""
+    within(20, samples=20 if samples is None else samples)
+    within(8, 1024, size=size)
+
+
+def shifted_halves(whole: Raw, task: Task, seed: int) -> Drawn:
+    """The two domains of the task, seeded; the images are bytes."""
+    source, target = halved(whole, seed) if task.sourced else (None, whole)
+    source = source and limited(source, task.samples, derive(seed, "samples", "source"))
+    target = limited(target, task.samples, derive(seed, "samples", "target"))
+    shifted = task.shift != "none"
+    generator = torch.Generator().manual_seed(derive(seed, "shift", whole.name))
+    target = target._replace(
+        name=f"{whole.name} {task.shift} {task.severity}" if shifted else whole.name,
+        x=shift_images(target.x, task.shift, task.severity, generator),
+    )
+    notes = {"shift": task.shift, "severity": task.severity if shifted else None, **limit(task.samples)}
+    return Drawn(source, target, notes, task.size)
+
+
+def halved(whole: Raw, seed: int) -> tuple[Raw, Raw]:
+    """Two random halves, each with half of every part (train, test), so that test images stay test images.
+
+    Rows are divided by their content, not by their place: an image that was published twice is in one half only.
+    """
+    _, first, content = np.unique(digests(whole.x), return_index=True, return_inverse=True)
+    generator = torch.Generator().manual_seed(derive(seed, "halves", whole.name))
+    part = torch.zeros_like(whole.y) if whole.part is None else whole.part
+    in_first = torch.zeros(len(first), dtype=torch.bool)
+    for members in _members(part[torch.from_numpy(first)]):
+        in_first[members[torch.randperm(len(members), generator=generator)[: len(members) // 2]]] = True
+    mask = in_first[torch.from_numpy(content)]
+    return rows_of(whole, mask), rows_of(whole, ~mask)
+
+
+def limited(raw: Raw, samples: int | None, seed: int) -> Raw:
+    """At most `samples` random rows, of each part in proportion; None leaves all."""
+    if samples is None or samples >= len(raw.x):
+        return raw
+    generator = torch.Generator().manual_seed(seed)
+    kept = [
+        members[torch.randperm(len(members), generator=generator)[: samples * len(members) // len(raw.x)]]
+        for members in _members(torch.zeros_like(raw.y) if raw.part is None else raw.part)
+    ]
+    return rows_of(raw, torch.cat(kept).sort().values)
+
+
+def limit(samples: int | None) -> dict[str, Any]:
+    """What the record says of a limit, where there is one."""
+    return {} if samples is None else {"samples": samples}
+
+
+def rows_of(raw: Raw, rows: Tensor) -> Raw:
+    """Some rows of a domain, by number or mask."""
+    return raw._replace(x=raw.x[rows], y=raw.y[rows], part=None if raw.part is None else raw.part[rows])
+
+
+def _members(part: Tensor) -> list[Tensor]:
+    return [(part == index).nonzero().squeeze(1) for index in part.unique()]

@@ -1,0 +1,169 @@
+"""Tables of a user's own: two CSV files, or one with a column that says which domain a row is of."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tl_runner.datasets.cells import Table, listed, names, observed, read
+from tl_runner.datasets.classes import agree, in_order, without_label
+from tl_runner.datasets.columns import Kind, kinds
+from tl_runner.datasets.encoding import code, encode, fit, matrix
+from tl_runner.datasets.split import Drawn, Encoding, Raw
+from tl_runner.errors import Refused, nearest
+
+log = logging.getLogger(__name__)
+
+WAYS = (
+    "two files (dataset.source=a.csv dataset.target=b.csv), or one with a column that names the domain"
+    " (dataset.file=all.csv dataset.domain=COLUMN dataset.source=VALUE dataset.target=VALUE)"
+)
+
+
+def csv(
+    seed: int,
+    source: str | None = None,
+    target: str | None = None,
+    file: str | None = None,
+    domain: str | None = None,
+    label: str = "label",
+    labels: Literal["same", "differ", "shared"] = "same",
+    categorical: tuple[str, ...] = (),
+    numeric: tuple[str, ...] = (),
+    drop: tuple[str, ...] = (),
+    missing: tuple[str, ...] = ("NA", "N/A", "NaN", "NULL", "?"),
+    separator: Literal["comma", "semicolon", "tab", "pipe"] = "comma",
+) -> Drawn:
+    """Two domains of labelled rows, from UTF-8 text with a header: columns of numbers and of categories.
+
+    The raw rows are those of `encoding.matrix`; they are encoded by what `encoding.fit` finds in the source's training
+    rows. A column is numeric or categorical by the source's cells, unless an option names it. Nothing is drawn: a
+    file says the same at every `seed`.
+    """
+    _refuse_said_twice(label=(label,), domain=(domain,), categorical=categorical, numeric=numeric, drop=drop)
+    sides = _domains(partial(read, separator=separator, missing=missing, drop=drop), source, target, file, domain)
+    (known, ys), (other, yt) = (without_label(table, label) for table in sides)
+    _refuse_other_columns(known, other, categorical=categorical, numeric=numeric, drop=drop)
+    classes = agree(in_order(ys), in_order(yt), labels)
+    kept = [np.isin(y, side) for y, side in zip((ys, yt), classes, strict=True)]
+    known, other, ys, yt = known.take(kept[0]), other.take(kept[1]), ys[kept[0]], yt[kept[1]]
+    found = kinds(known, other, categorical, numeric, missing)
+    source_rows, target_rows = (
+        Raw(table.name, torch.from_numpy(matrix(table, found)), torch.tensor([side.index(name) for name in y]), side)
+        for table, y, side in zip((known, other), (ys, yt), classes, strict=True)
+    )
+    _warn_of_shared_rows(source_rows, target_rows)
+    _warn_of_unseen(known, other, found)
+    left_out = {role: int((~rows).sum()) for role, rows in zip(("source", "target"), kept, strict=True)}
+    notes = {"left_out": left_out} if labels == "shared" else {}
+    return Drawn(source_rows, target_rows, notes, encoding=_fitted_by(known, found))
+
+
+def _domains(
+    reading: Callable[[str, str], Table], source: str | None, target: str | None, file: str | None, domain: str | None
+) -> tuple[Table, Table]:
+    """The source's and the target's rows, from two files or by the values of a column of one."""
+    if file is None and domain is None and source is not None and target is not None:
+        if Path(source).expanduser().resolve() == Path(target).expanduser().resolve():
+            raise Refused(f"dataset.source and dataset.target are one file, {source}: there is nothing to transfer")
+        return reading(source, "source"), reading(target, "target")
+    if file is None or domain is None:
+        given = {"source": source, "target": target, "file": file, "domain": domain}
+        said = " ".join(f"dataset.{key}={value}" for key, value in given.items() if value is not None)
+        raise Refused(f"dataset=csv takes {WAYS}; given: {said or 'none of them'}")
+    of_row, table = reading(file, "file").split_off(domain, "domain")
+    of_row = names(of_row)
+    there = in_order(observed(of_row))
+    for key, value in (("source", source), ("target", target)):
+        if value not in there:
+            said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
+            raise Refused(
+                f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {listed(there)})"
+            )
+    if source == target:
+        raise Refused(f"dataset.source and dataset.target are both {source}: there is nothing to transfer")
+    if without := len(of_row) - len(observed(of_row)):
+        log.warning("%d rows of %s have no value in column %r: they are in no domain", without, file, domain)
+    known, other = (replace(table.take(of_row == value), name=str(value)) for value in (source, target))
+    return known, other
+
+
+def _fitted_by(source: Table, found: Mapping[str, Kind]) -> Callable[[Tensor], Encoding]:
+    """What fits the encoding on rows of the source: it must know the words behind the codes of its categories."""
+    words = {
+        code(name): name
+        for column, kind in found.items()
+        if kind == "categorical"
+        for name in set(names(observed(source.cells[column])))
+    }
+
+    def fitted(x: Tensor) -> Encoding:
+        facts = fit(x.numpy(), found, words)
+        return Encoding(partial(encode, facts=facts), facts)
+
+    return fitted
+
+
+def _refuse_said_twice(**options: Sequence[str | None]) -> None:
+    said: dict[str, str] = {}
+    for key, columns in options.items():
+        for name in filter(None, columns):
+            if name in said:
+                raise Refused(f"column {name!r} is named twice, in dataset.{said[name]} and in dataset.{key}")
+            said[name] = key
+
+
+def _refuse_other_columns(source: Table, target: Table, **options: Sequence[str]) -> None:
+    """Both sides must have the same columns, in any order, and the options may name no others."""
+    for key, columns in options.items():
+        there = {*source.header, *target.header} if key == "drop" else set(source.cells) | set(target.cells)
+        for name in columns:
+            if name not in there:
+                files = " and ".join(dict.fromkeys((source.file, target.file)))
+                raise Refused(
+                    f"dataset.{key}: there is no column {name!r} in {files}{nearest(name, there)}"
+                    f" (possible: {listed(sorted(there))})"
+                )
+    for mine, theirs in ((source, target), (target, source)):
+        if extra := [name for name in mine.cells if name not in theirs.cells]:
+            close = nearest(extra[0], theirs.cells)
+            raise Refused(
+                f"{mine.file} has columns that {theirs.file} does not have: {listed(extra)}{close}."
+                " Rename them, or leave them out: dataset.drop=[…]"
+            )
+
+
+def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
+    """Rows that are in both domains, label and all: a copy is refused, some are said."""
+
+    def rows(raw: Raw) -> Counter[bytes]:
+        labels = [code(raw.classes[y]) for y in raw.y.tolist()]
+        return Counter(row.tobytes() for row in np.column_stack([raw.x.numpy(), labels]))
+
+    known, other = rows(source), rows(target)
+    if known == other:
+        raise Refused(f"{source.name} and {target.name} hold the same rows: there is nothing to transfer")
+    if again := sum(count for row, count in other.items() if row in known):
+        log.warning(
+            "%d of the %d rows of the target are in the source too, label and all: if they are the same cases, the"
+            " target's score is too good", again, len(target.x),
+        )  # fmt: skip
+
+
+def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, Kind]) -> None:
+    """Categories that only the target has are all 0 when encoded: that is said."""
+    for column, kind in found.items():
+        if kind == "categorical":
+            there, here = (in_order(names(observed(table.cells[column]))) for table in (target, source))
+            if new := [name for name in there if name not in here]:
+                log.warning(
+                    "column %r: the source has none of the target's %s: they are encoded like a missing value",
+                    column, listed(new),
+                )  # fmt: skip

@@ -1,0 +1,192 @@
+"""The nouns of data: what a run transfers between. All of it is immutable.
+
+No label is in it that a method may not see: a `Domain` of the target has none. The target's answers live in
+`Answers`, which `run` alone opens, once, at the end.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Labelled(NamedTuple):
+    """Rows with labels: x (n, …) float32, y (n,) int64; w (n,) is their importance, None where all weigh 1."""
+
+    x: Tensor
+    y: Tensor
+    w: Tensor | None = None
+
+
+class Split(Protocol):
+    """Inputs without labels, wherever they live."""
+
+    def __len__(self) -> int: ...
+    def take(self, rows: Tensor) -> Tensor:
+        """The inputs at these row numbers, float32 on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A split held whole on the device: float32 rows, or images as bytes, which are made float32 in [0, 1] when taken.
+
+    Images come out with `size` pixels a side, if that is set.
+    """
+
+    x: Tensor
+    size: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return _as_input(self.x[rows], self.size)
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Rows of a memory-mapped tensor of image bytes, brought to the device a batch at a time."""
+
+    x: Tensor
+    rows: Tensor
+    device: torch.device
+    size: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return _as_input(self.x[self.rows[rows.cpu()]].to(self.device), self.size)
+
+
+def _as_input(x: Tensor, size: int | None) -> Tensor:
+    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    if size is None or x.shape[-2:] == (size, size):
+        return x
+    return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some rows of a split."""
+
+    whole: Split
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self.whole.take(self.rows[rows])
+
+
+class LabelledSplit(NamedTuple):
+    """A split whose labels y (n,) are known."""
+
+    x: Split
+    y: Tensor
+
+
+class Labels(NamedTuple):
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One side of a transfer. `labels` is None on the target: what is not there can't leak."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    labels: Labels | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """All that methods, selection and diagnosis get to see.
+
+    `source` is None where the source is in the backbone's weights. `granted` are the target labels that the
+    task gives away for training, `held_out` those of them that are kept back to choose a checkpoint. `weights`
+    (n,) are the importance of the source's training rows, None where all weigh 1.
+    """
+
+    source: Domain | None
+    target: Domain
+    granted: LabelledSplit | None = None
+    held_out: LabelledSplit | None = None
+    weights: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input row."""
+        return tuple(self.target.train.take(torch.zeros(1, dtype=torch.long)).shape[1:])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What is to be predicted: the target's classes."""
+        return self.target.classes
+
+    @property
+    def shared_labels(self) -> bool:
+        """Whether the source has the target's classes."""
+        return self.source is not None and self.source.classes == self.target.classes
+
+    @property
+    def labelled_source(self) -> tuple[Domain, Labels]:
+        """The source and its labels; `LookupError` where the task has no source domain."""
+        if self.source is None or self.source.labels is None:
+            raise LookupError("this task has no source domain: its source is in the backbone's weights")
+        return self.source, self.source.labels
+
+    @property
+    def labels_granted(self) -> LabelledSplit:
+        """The granted target rows; `LookupError` where the task grants none."""
+        if self.granted is None:
+            raise LookupError("this task grants no target labels")
+        return self.granted
+
+    def weighted(self, weights: Tensor) -> "Pair":
+        """The same pair, its source rows weighing this (n,), normalised to mean 1."""
+        source, labels = self.labelled_source
+        if weights.shape != labels.train.shape or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
+            raise ValueError(f"{len(source.train)} finite weights, none below 0, are needed, got {weights}")
+        if not weights.sum() > 0:
+            raise ValueError("all source rows would weigh 0")
+        return replace(self, weights=(weights / weights.double().mean()).float().to(labels.train.device))
+
+    def mapped(self, features: Callable[[Split], Split]) -> "Pair":
+        """The same pair, every split replaced by what the function makes of it."""
+
+        def domain(side: Domain) -> Domain:
+            return replace(side, train=features(side.train), val=features(side.val), test=features(side.test))
+
+        def labelled(rows: LabelledSplit | None) -> LabelledSplit | None:
+            return rows and rows._replace(x=features(rows.x))
+
+        source = self.source and domain(self.source)
+        return replace(
+            self, source=source, target=domain(self.target),
+            granted=labelled(self.granted), held_out=labelled(self.held_out),
+        )  # fmt: skip
+
+
+class Answers:
+    """The target's test labels, sealed until a run's last step."""
+
+    def __init__(self, labels: Tensor):
+        self._labels: Tensor | None = labels
+
+    def open(self) -> Tensor:
+        """The labels, once: a second look would be a second chance to choose by them."""
+        if self._labels is None:
+            raise RuntimeError("the target's answers were opened before: they are for a run's last step only")
+        labels, self._labels = self._labels, None
+        return labels

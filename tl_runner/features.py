@@ -1,0 +1,77 @@
+"""Features as data: read at a stage, and computed once where the network below them stays as it is."""
+
+from collections import OrderedDict
+from copy import deepcopy
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tl_runner.core import Model
+from tl_runner.domains import Pair, Split
+
+CHUNK = 1024  # rows a forward pass: without gradients memory allows many
+
+
+class Readout(nn.Module):
+    """One vector a row: the mean over the positions of a map (n, c, h, w) or the tokens (n, t, c); vectors stay."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(-1) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x.flatten(1)
+
+
+class Embedded:
+    """A split seen through a model's backbone in evaluation mode; computed whole when it is first read."""
+
+    def __init__(self, split: Split, model: Model):
+        self.split, self.model = split, model
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self._features[rows]
+
+    @cached_property
+    def _features(self) -> Tensor:
+        self.model.eval()
+        device = self.model.device
+        with torch.no_grad():
+            chunks = torch.arange(len(self.split), device=device).split(CHUNK)
+            return torch.cat([self.model.backbone(self.split.take(rows)).float() for rows in chunks])
+
+
+def whole(split: Split, device: torch.device | str = "cpu") -> Tensor:
+    """All rows of a split, flattened: (n, d) float32."""
+    return split.take(torch.arange(len(split))).flatten(1).to(device)
+
+
+def at(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
+    """The part of the model that ends at this stage, with a fresh head on what is read there."""
+    kept = OrderedDict((name, deepcopy(model.backbone.get_submodule(name))) for name in model.upto(stage))
+    backbone = nn.Sequential(OrderedDict(kept, readout=Readout())).eval()
+    device = model.device
+    with torch.no_grad():
+        width = backbone(torch.zeros(2, *shape, device=device)).shape[1]
+    return Model(backbone, width, model.classes, model.batchnorm).to(device)
+
+
+def frozen(model: Model, pair: Pair) -> tuple[Model, Pair]:
+    """The model with its backbone frozen, and the pair of what the backbone makes of each split, computed once.
+
+    Training and evaluation then run on features; saved, the model still maps inputs to classes.
+    """
+    model = deepcopy(model)
+    model.freeze(model.stages)
+    model.cached = True
+    return model, pair.mapped(lambda split: Embedded(split, model))
+
+
+def rows_to_compare(model: Model, pair: Pair, view: Literal["inputs", "features"]) -> tuple[Tensor, Tensor]:
+    """The training rows of source and target (n, d), (m, d) on the CPU: flattened inputs, or the model's features."""
+    source, _ = pair.labelled_source
+    if view == "features":
+        _, pair = frozen(model, pair)
+        source, _ = pair.labelled_source
+    return whole(source.train), whole(pair.target.train)

@@ -1,0 +1,128 @@
+"""Heads that are fitted, not trained: modules from features (n, d) to logits (n, C).
+
+What a linear classifier of scikit-learn has learnt is an `nn.Linear` here; neighbours and votes have modules of their
+own. `blueprint` and `rebuilt` are how a stored model finds its shape again.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tl_runner.core import Model
+from tl_runner.features import at
+from tl_runner.losses import squared_distances
+
+ABSENT = -1e4  # the logit of a class that no fitted row had
+
+
+class Neighbours(nn.Module):
+    """The vote of the k nearest rows: logit_c = log(votes for c), floored at half a vote so that it is finite."""
+
+    rows: Tensor
+    labels: Tensor
+
+    def __init__(self, rows: Tensor, labels: Tensor, classes: int, k: int):
+        super().__init__()
+        self.classes, self.k = classes, min(k, len(rows))
+        self.register_buffer("rows", rows)
+        self.register_buffer("labels", labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        nearest = squared_distances(x, self.rows).topk(self.k, largest=False).indices
+        votes = nn.functional.one_hot(self.labels[nearest], self.classes).sum(-2)
+        return votes.float().clamp_min(0.5).log()
+
+
+class Votes(nn.Module):
+    """Linear learners that vote: logit_c = Σ_t vote_t · [argmax(W_t x + b_t) = c]."""
+
+    weight: Tensor
+    bias: Tensor
+    vote: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, vote: Tensor):
+        super().__init__()
+        for name, tensor in (("weight", weight), ("bias", bias), ("vote", vote)):
+            self.register_buffer(name, tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.einsum("tcd,nd->tnc", self.weight, x) + self.bias[:, None]
+        chosen = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1])
+        return (self.vote[:, None, None] * chosen).sum(0)
+
+
+def affine(weight: NDArray[Any], bias: NDArray[Any]) -> nn.Linear:
+    """A linear head with these (C, d) weights and (C,) biases."""
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head.load_state_dict({"weight": torch.as_tensor(weight).float(), "bias": torch.as_tensor(bias).float()})
+    return head
+
+
+def expanded(
+    coefficients: NDArray[Any], intercepts: NDArray[Any], present: NDArray[Any], classes: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """scikit-learn's linear decision as one row a class: (C, d) and (C,).
+
+    Of two classes it keeps one row, the second's against the first's; of a class without rows it knows nothing.
+    """
+    if len(coefficients) == 1 and len(present) == 2:
+        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
+        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
+    weight, bias = np.zeros((classes, coefficients.shape[1])), np.full(classes, ABSENT)
+    weight[present], bias[present] = coefficients, intercepts
+    return weight, bias
+
+
+def linear_classifier(
+    kind: Literal["logistic", "svm"],
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    C: float,  # noqa: N803
+    seed: int = 0,
+    weights: Tensor | None = None,
+) -> nn.Linear:
+    """scikit-learn's classifier of rows x (n, d) with labels y (n,), as a head of `classes` logits.
+
+    It is fitted to columns of mean 0 and deviation 1, `C` is its inverse regularisation; the scale is folded into the
+    head, which takes the rows as they are. `weights` (n,) have mean 1. Rows of one class alone make a constant.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    if len(y.unique()) < 2:
+        return affine(np.zeros((classes, x.shape[1])), np.eye(classes)[int(y[0])])
+    rows, scaler = x.double().numpy(), StandardScaler()
+    if kind == "logistic":
+        model = LogisticRegression(C=C, max_iter=5000)
+    else:
+        model = LinearSVC(C=C, max_iter=100_000, random_state=seed % 2**32)
+    model.fit(scaler.fit_transform(rows), y.numpy(), sample_weight=None if weights is None else weights.numpy())
+    weight, bias = expanded(model.coef_, np.asarray(model.intercept_), model.classes_, classes)
+    weight = weight / np.asarray(scaler.scale_)
+    return affine(weight, bias - weight @ np.asarray(scaler.mean_))
+
+
+def blueprint(model: Model) -> dict[str, Any]:
+    """What must be known, beside the configuration, to build this model again."""
+    stage = model.stages[-2] if "readout" in model.stages else None
+    shapes = {name: list(tensor.shape) for name, tensor in model.head.state_dict().items()}
+    told: dict[str, Any] = {"stage": stage, "head": type(model.head).__name__, "shapes": shapes}
+    return {**told, "k": model.head.k} if isinstance(model.head, Neighbours) else told
+
+
+def rebuilt(model: Model, shape: tuple[int, ...], plan: Mapping[str, Any]) -> Model:
+    """The model in the shape that its blueprint says, ready for its weights."""
+    if plan["stage"]:
+        model = at(model, plan["stage"], shape)
+    empty = {name: torch.zeros(size) for name, size in plan["shapes"].items()}
+    if plan["head"] == "Neighbours":
+        model.head = Neighbours(empty["rows"], empty["labels"].long(), len(model.classes), plan["k"])
+    elif plan["head"] == "Votes":
+        model.head = Votes(**empty)
+    return model

@@ -1,0 +1,103 @@
+"""Parameter transfer: go on from the source's parameters with the granted target labels (fine-tuning, L2-SP)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import Refused, within
+
+PROBE = 0.5  # the share of the steps that lp_ft gives to the head alone
+
+
+def frozen_stages(model: Model, freeze: str) -> tuple[str, ...]:
+    """The stages that `freeze` names: none, head_only (all of the backbone) or upto:STAGE."""
+    if freeze == "none":
+        return ()
+    if freeze == "head_only":
+        return model.stages
+    kind, _, stage = freeze.partition(":")
+    if kind != "upto" or not stage:
+        raise Refused(
+            f"method.freeze takes none, head_only or upto:STAGE, got {freeze!r} (stages: {', '.join(model.stages)})"
+        )
+    return model.upto(stage)
+
+
+def discriminative(model: Model, frozen: Sequence[str], lr_backbone: float, decay: bool = True) -> list[Group]:
+    """The head at the full rate; what is not frozen of the backbone at `lr_backbone` times that."""
+    stages = [stage for name, stage in model.backbone.named_children() if name not in frozen]
+    body = [parameter for stage in stages for parameter in stage.parameters()]
+    return [Group(model.head.parameters(), decay=decay), Group(body, lr=lr_backbone, decay=decay)]
+
+
+class Finetune(Method):
+    """CE on the granted target labels, from the source model: CE(head(f(x_g)), y_g).
+
+    `freeze` keeps stages of the backbone as they are, their BatchNorm statistics too. `lp_ft` trains the head alone
+    over the first half of the steps, on the unchanged features, then all (Kumar et al., ICLR 2022).
+    """
+
+    needs = frozenset({"granted"})
+    start = "source"
+    across_labels = True
+
+    def __init__(self, freeze: str = "none", lr_backbone: float = 0.1, lp_ft: bool = False):
+        super().__init__()
+        within(0, lr_backbone=lr_backbone)
+        if lp_ft and freeze == "head_only":
+            raise Refused("method.lp_ft trains the whole network after the head: it says nothing with freeze=head_only")
+        self.freeze, self.lr_backbone, self.lp_ft = freeze, lr_backbone, lp_ft
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        frozen_stages(model, self.freeze)  # a stage that does not exist is refused before anything is trained
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        frozen = frozen_stages(model, self.freeze)
+        tune = Phase("tune", 1 - PROBE, discriminative(model, frozen, self.lr_backbone), frozen)
+        probe = Phase("probe", PROBE, [Group(model.head.parameters())], model.stages)
+        return [probe, tune] if self.lp_ft else [tune]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+
+
+class L2SP(Method):
+    """CE(granted) + ½ · weight_backbone · ‖w − w⁰‖² + ½ · weight_head · ‖v‖², in place of weight decay.
+
+    w are the backbone's parameters, w⁰ what they were in the source model, v the head's. Li, Grandvalet & Davoine,
+    ICML 2018.
+    """
+
+    needs = frozenset({"granted"})
+    start = "source"
+    across_labels = True
+
+    def __init__(self, weight_backbone: float = 0.01, weight_head: float = 0.01, lr_backbone: float = 0.1):
+        super().__init__()
+        within(0, weight_backbone=weight_backbone, weight_head=weight_head, lr_backbone=lr_backbone)
+        self.weight_backbone, self.weight_head, self.lr_backbone = weight_backbone, weight_head, lr_backbone
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        start = [parameter.detach().clone() for parameter in model.backbone.parameters()]
+        for index, tensor in enumerate(start):
+            self.register_buffer(f"start{index}", tensor)
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return [Phase("tune", 1.0, discriminative(model, (), self.lr_backbone, decay=False))]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        drift = torch.stack(
+            [(now - then).square().sum() for now, then in zip(model.backbone.parameters(), self.buffers(), strict=True)]
+        ).sum()
+        head = torch.stack([parameter.square().sum() for parameter in model.head.parameters()]).sum()
+        return {
+            **losses.supervised(model.head, batch.labelled, model.features(*batch.inputs)),
+            "l2sp": 0.5 * self.weight_backbone * drift,
+            "l2_head": 0.5 * self.weight_head * head,
+        }

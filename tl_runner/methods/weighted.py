@@ -1,0 +1,98 @@
+"""Instance transfer: source rows weigh as much as they look like the target, then cross-entropy as ever.
+
+The weights have mean 1 and are computed once, from unlabelled rows of both domains: their flattened inputs
+(`view=inputs`), or the features of the source model, from which training then starts (`view=features`). `order=joint`
+trains on the weighted source and on granted labels, where there are some, in one loss; `then_finetune` on the weighted
+source over the first half of the steps and on the granted labels over the second. The curve notes the weights'
+effective number of rows, (Σw)²/Σw².
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Literal
+
+from torch import Tensor
+
+from tl_runner import importance, losses
+from tl_runner.core import Batch, Group, Method, Model, Phase, Stream
+from tl_runner.domains import Pair
+from tl_runner.errors import Refused, within
+from tl_runner.features import rows_to_compare
+
+View = Literal["inputs", "features"]
+Order = Literal["joint", "then_finetune"]
+START: Mapping[View, Literal["backbone", "source"]] = {"inputs": "backbone", "features": "source"}
+NEEDS: Mapping[Order, Set[Stream]] = {
+    "joint": frozenset({"source"}),
+    "then_finetune": frozenset({"source", "granted"}),
+}
+
+
+def phases_in(order: Order, model: Model) -> Sequence[Phase]:
+    """One phase with all labelled rows, or one with the source's and then one with the granted target's."""
+    everything = [Group(model.parameters())]
+    if order == "joint":
+        return [Phase("train", 1.0, everything)]
+    one_by_one: tuple[Stream, Stream] = ("source", "granted")
+    return [Phase(stream, 0.5, everything, streams=frozenset({stream})) for stream in one_by_one]
+
+
+class Weighted(Method):
+    """CE(source, w) [+ CE(granted)], w a function of the distance to the nearest target row: nearer weighs more.
+
+    `mode` is that of `importance.by_distance`: rbf (with `bandwidth` in units of the median distance), inverse, count,
+    or distance, the founding articles' literal form, which favours far rows.
+    """
+
+    def __init__(
+        self, mode: importance.Mode = "rbf", bandwidth: float = 1.0, view: View = "inputs", order: Order = "joint"
+    ):
+        super().__init__()
+        within(1e-6, bandwidth=bandwidth)
+        self.mode: importance.Mode = mode
+        self.bandwidth = bandwidth
+        self.view: View = view
+        self.order: Order = order
+        self.start, self.needs = START[view], NEEDS[order]
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        rows = rows_to_compare(model, pair, self.view)
+        weights = importance.by_distance(*rows, self.mode, self.bandwidth)
+        self.notes["effective_rows"] = importance.effective_rows(weights)
+        return model, pair.weighted(weights)
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return phases_in(self.order, model)
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+
+
+class DensityRatio(Method):
+    """CE(source, w) [+ CE(granted)], w(x) = P(t|x)/P(s|x) by a cross-fitted logistic regression of the domain.
+
+    `importance.density_ratio` has the formula; `C` is its inverse regularisation, `folds` the parts of the
+    cross-fitting. Bickel, Brückner & Scheffer, JMLR 2009.
+    """
+
+    def __init__(self, C: float = 1.0, folds: int = 5, view: View = "inputs", order: Order = "joint"):  # noqa: N803
+        super().__init__()
+        within(1e-9, C=C)
+        within(2, 100, folds=folds)
+        self.C, self.folds = C, folds
+        self.view: View = view
+        self.order: Order = order
+        self.start, self.needs = START[view], NEEDS[order]
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        source, target = rows_to_compare(model, pair, self.view)
+        if min(len(source), len(target)) < self.folds:
+            raise Refused(f"method.folds={self.folds} parts of {min(len(source), len(target))} rows can't be made")
+        weights = importance.density_ratio(source, target, seed, self.C, self.folds)
+        self.notes["effective_rows"] = importance.effective_rows(weights)
+        return model, pair.weighted(weights)
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return phases_in(self.order, model)
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
