@@ -13,7 +13,7 @@ from tl_runner.core import Model
 from tl_runner.errors import Refused
 
 NAMES = [path.removeprefix("backbone/").removesuffix(".yaml") for path in YAMLS if path.startswith("backbone/")]
-IMAGE = {"small", "resnet18", "resnet50"}
+IMAGE = {"small", "resnet18", "resnet50", "timm"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,3 +110,54 @@ def test_the_cifar_stem_keeps_the_resolution():
     x = torch.rand(1, 3, 32, 32)
     assert wide.eval()[:2](x).shape[-2:] == (32, 32)
     assert narrow.eval()[:2](x).shape[-2:] == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "stages"),
+    [
+        ("resnet18", 32, ["layer1", "layer4", "global_pool"]),
+        ("efficientnet_lite0", 32, ["conv_stem", "block0", "block6", "conv_head"]),
+        ("convnext_atto", 32, ["stem", "stage3", "head"]),
+        ("vit_tiny_patch16_224", 224, ["net"]),
+    ],
+)
+def test_a_model_of_timm_in_stages_is_that_model(model, size, stages):
+    import timm as library
+
+    torch.manual_seed(0)
+    module, width = backbones.timm((3, size, size), model)
+    torch.manual_seed(0)
+    expected = library.create_model(model, num_classes=0).eval()
+    x = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        torch.testing.assert_close(module.eval()(x), expected((x - 0.5) / 0.5))
+    assert set(stages) <= set(Model(module, width, ("a",)).stages)
+
+
+def test_weights_for_a_model_of_timm_are_loaded_without_their_classifier(tmp_path):
+    import timm as library
+
+    torch.manual_seed(1)
+    published = library.create_model("efficientnet_lite0", num_classes=7)
+    save_file(published.state_dict(), tmp_path / "w.safetensors")
+    module, _ = backbones.timm((1, 32, 32), "efficientnet_lite0", str(tmp_path / "w.safetensors"))
+    assert torch.equal(module.get_submodule("conv_stem").weight, published.conv_stem.weight)  # pyright: ignore
+    assert module.get_submodule("pixels").mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])  # pyright: ignore
+    with pytest.raises(Refused, match="does not fit this network"):
+        backbones.timm((1, 32, 32), "resnet18", str(tmp_path / "w.safetensors"))
+
+
+def test_a_model_that_timm_does_not_have_or_that_wants_another_size_is_refused(monkeypatch):
+    import timm as library
+
+    with pytest.raises(Refused, match=r"timm has no such model – did you mean 'resnet18'"):
+        backbones.timm((3, 32, 32), "resnet_18")
+    with pytest.raises(Refused, match=r"can't read images of 32×32 .*try dataset.size=224"):
+        backbones.timm((3, 32, 32), "vit_tiny_patch16_224")
+
+    def offline(*_, **__):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(library, "create_model", offline)
+    with pytest.raises(Refused, match=r"its published weights can't be had: no connection"):
+        backbones.timm((3, 32, 32), "resnet18", "pretrained")

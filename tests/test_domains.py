@@ -8,7 +8,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import Drawn, Encoding, Raw, cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Subset
-from tl_runner.features import Embedded, frozen
+from tl_runner.features import Embedded, frozen, portions
 
 CPU = torch.device("cpu")
 ROWS = torch.tensor([3, 0, 3])
@@ -140,3 +140,10 @@ def test_an_encoding_is_fitted_on_the_training_rows_of_the_source_alone():
         pair.target.test.take(torch.arange(5)), plain.target.test.take(torch.arange(5)) - seen[0].mean(0)
     )
     assert data["encoding"]["mean"] == seen[0].mean(0).tolist()
+
+
+def test_a_split_is_read_in_portions_that_fit_and_in_order():
+    small, large = InMemory(torch.arange(2000.0)[:, None]), InMemory(torch.zeros(10, 3, 400, 400))
+    assert [len(x) for x in portions(small, CPU)] == [1024, 976]
+    assert torch.equal(torch.cat([*portions(small, CPU)]), small.x)
+    assert [len(x) for x in portions(large, CPU)] == [2] * 5

@@ -7,7 +7,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from tl_runner.backbones import identity
 from tl_runner.core import Model
 from tl_runner.domains import InMemory
-from tl_runner.evaluate import CHUNK, calibration_error, predict, scores, verdict
+from tl_runner.evaluate import calibration_error, predict, scores, verdict
+from tl_runner.features import ROWS
 
 
 def test_scores_agree_with_scikit_learn():
@@ -31,7 +32,7 @@ def test_the_calibration_error_by_hand():
 
 def test_predictions_are_those_of_the_whole_split_in_order():
     model = Model(*identity((3,)), classes=("a", "b")).train()
-    x = torch.randn(CHUNK + 7, 3)
+    x = torch.randn(ROWS + 7, 3)
     p = predict(model, InMemory(x))
     torch.testing.assert_close(p, model(x).softmax(-1).detach())
     assert not model.training

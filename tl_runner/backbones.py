@@ -5,14 +5,18 @@ module an `nn.Sequential` of named stages that ends in (n, width). Its first sta
 An option named `weights` says what to start from; a saved run is rebuilt with `weights=None`.
 """
 
+import logging
 from collections import OrderedDict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import Refused, within
+from tl_runner.errors import Refused, nearest, within
+from tl_runner.weights import fill, read_weights
+
+log = logging.getLogger(__name__)
 
 Backbone = tuple[nn.Sequential, int]
 
@@ -116,7 +120,7 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
     if stem == "cifar":
         net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     if weights is not None:
-        _fill(net, _imagenet_weights(name) if weights == "imagenet" else _read_weights(Path(weights)), weights)
+        fill(net, _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights)), weights)
     imagenet = normalise == "imagenet" or (normalise == "auto" and weights is not None)
     pixels = Pixels(3, IMAGENET_MEAN, IMAGENET_STD) if imagenet else Pixels(3)
     stages = _stages(
@@ -129,6 +133,58 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
         pool=nn.Sequential(net.avgpool, nn.Flatten()),
     )
     return stages, net.fc.in_features
+
+
+def timm(shape: tuple[int, ...], model: str = "resnet18", weights: str | None = None) -> Backbone:
+    """Any model of timm (Wightman 2019; the extra [timm]): from scratch, with its published weights, or a file's.
+
+    Three channels, grey images are repeated; pixels are scaled as the model's weights want it, else to mean and
+    deviation 0.5. Its stages are its modules where one after the other they make the model, else the one stage `net`.
+    """
+    try:
+        import timm as library
+    except ImportError as error:
+        raise Refused('backbone=timm needs the package timm: pip install "tl_runner[timm]"') from error
+    _, height, across = _image("timm", shape, least=8)
+    if not library.is_model(model):
+        raise Refused(f"backbone.model={model}: timm has no such model{nearest(model, library.list_models())}")
+    published = weights == "pretrained"
+    try:
+        net: Any = library.create_model(model, pretrained=published, num_classes=0)
+    except (OSError, RuntimeError) as error:  # no connection; a model without weights
+        raise Refused(f"backbone.model={model}: its published weights can't be had: {error}") from error
+    facts = net.pretrained_cfg
+    if weights is not None and not published:
+        classifier = facts.get("classifier") or "head"
+        fill(net, read_weights(Path(weights)), weights, (classifier,) if isinstance(classifier, str) else classifier)
+    try:
+        stages = _in_turn(net, torch.rand(2, 3, height, across, generator=torch.Generator().manual_seed(0)))
+    except (AssertionError, RuntimeError) as error:
+        wanted = facts.get("input_size", (3, 224, 224))[-1]
+        raise Refused(
+            f"backbone.model={model} can't read images of {height}×{across} ({error}): try dataset.size={wanted}"
+        ) from error
+    pixels = Pixels(3, facts["mean"], facts["std"]) if weights is not None else Pixels(3)
+    with torch.no_grad():
+        width = stages.eval()(torch.zeros(1, 3, height, across)).shape[1]
+    return _stages(pixels=pixels, **dict(stages.train().named_children())), width
+
+
+def _in_turn(net: Any, x: Tensor) -> nn.Sequential:
+    """The net as a sequence of its modules, if that maps x as the net does; else as the one stage `net`."""
+    parts: dict[str, nn.Module] = {}
+    for name, module in net.named_children():
+        inner = module.named_children() if name in ("blocks", "stages") and isinstance(module, nn.Sequential) else ()
+        parts |= {f"{name.removesuffix('s')}{index}": part for index, part in inner} or {name: module}
+    net.eval()
+    with torch.no_grad():
+        expected = net(x)
+        try:
+            if torch.equal(_stages(**parts)(x), expected):
+                return _stages(**parts)
+        except Exception as error:  # whatever a module does with an input that is not meant for it
+            log.info("%s is no sequence of its modules: %s", type(net).__name__, error)
+    return _stages(net=net)
 
 
 def _stages(**stages: nn.Module) -> nn.Sequential:
@@ -159,45 +215,3 @@ def _imagenet_weights(name: str) -> dict[str, Tensor]:
             f"the ImageNet weights of {name} could not be downloaded ({error}). Fetch {published.url} where there"
             " is a connection, and pass the file: backbone.weights=PATH"
         ) from error
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a safetensors file or a torch file that holds tensors only."""
-    if not path.is_file():
-        raise Refused(f"backbone.weights={path}: there is no such file (possible: null, imagenet or a file)")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every reader has its own errors for a file that is not what it says
-        raise Refused(f"backbone.weights={path} can't be read as a file of weights: {type(error).__name__}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise Refused(f"backbone.weights={path} holds no state dict: names and tensors are expected")
-    return state
-
-
-def _fill(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Load all but the classifier `fc`, which belongs to the classes of the weights; anything else must match."""
-    own = {key: value for key, value in net.state_dict().items() if not key.startswith("fc.")}
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    faults = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-            for key in own.keys() & state.keys()
-            if state[key].shape != own[key].shape
-        ),
-    }
-    if any(faults.values()):
-        listed = "; ".join(
-            f"{len(keys)} {kind}: {', '.join(keys[:8])}{' …' * (len(keys) > 8)}"
-            for kind, keys in faults.items()
-            if keys
-        )
-        raise Refused(f"backbone.weights={origin} does not fit this network – {listed}")
-    net.load_state_dict(state, strict=False)

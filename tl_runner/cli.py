@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks serves for ours too
 PAGE = 150  # columns of a table that is not printed on a terminal
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+BASELINES = {
+    "source_only": "tl_runner.methods.source_only.SourceOnly",
+    "target_only": "tl_runner.methods.target_only.TargetOnly",
+}
 SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that run nothing
 
 
@@ -214,13 +218,13 @@ def _made_before(record: "RunRecord", errors: "Console") -> "RunRecord | None":
 
 
 def _baseline(record: "RunRecord") -> "RunRecord | None":
-    """The finished source-only run that differs in the method alone, or also in how many labels it was granted."""
+    """The baseline's finished run that differs in the method alone, or also in how many labels it was granted."""
     from tl_runner.store import describe, finished
 
-    if record.choices["method"] == "source_only":
+    choices = {**record.choices, "method": record.baseline}
+    if choices == record.choices:
         return None
-    method = {"_target_": "tl_runner.methods.source_only.SourceOnly"}
-    choices = {**record.choices, "method": "source_only"}
+    method = {"_target_": BASELINES[record.baseline]}
     same = int(record.granted) if str(record.granted).isdigit() else record.granted
     tried = [describe({**record.config, "method": method, "granted": g}, choices) for g in (same, "auto", 0)]
     for described in tried:

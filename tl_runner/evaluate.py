@@ -9,9 +9,9 @@ from tl_runner import losses
 from tl_runner.core import Model
 from tl_runner.domains import Pair, Split
 from tl_runner.errors import Diverged
+from tl_runner.features import portions
 from tl_runner.select import Evidence
 
-CHUNK = 1024  # rows a forward pass: without gradients memory allows many
 BINS = 15  # of equal width, for the calibration error
 
 
@@ -19,9 +19,7 @@ BINS = 15  # of equal width, for the calibration error
 def predict(model: Model, split: Split) -> Tensor:
     """Class probabilities, (n, C) float32 on the CPU; the model is left in evaluation mode."""
     model.eval()
-    device = model.device
-    chunks = torch.arange(len(split), device=device).split(CHUNK)
-    return torch.cat([model(split.take(rows)).float().softmax(-1) for rows in chunks]).cpu()
+    return torch.cat([model(x).float().softmax(-1) for x in portions(split, model.device)]).cpu()
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:

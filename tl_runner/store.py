@@ -62,6 +62,11 @@ class RunRecord:
         return self.outputs / "runs" / _plain(self.choices["dataset"]) / f"{name}-{self.id}"
 
     @property
+    def baseline(self) -> str:
+        """The method to compare with: source_only, or where the source has other classes or no rows target_only."""
+        return "source_only" if self.scores and self.scores["source"] else "target_only"
+
+    @property
     def outputs(self) -> Path:
         return Path(str(self.config.get("outputs") or "outputs"))
 

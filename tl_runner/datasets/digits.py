@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tl_runner.chance import derive
-from tl_runner.datasets.image_shifts import shift_images, warp
-from tl_runner.datasets.shifts import strength_of
+from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images, warp
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
 
@@ -28,7 +27,7 @@ def digits(
     source: Literal["rendered", "handwritten"] = "rendered",
     samples: int = 2000,
     size: int = 16,
-    shift: Literal["none", "noise", "blur", "contrast", "invert", "rotate"] = "none",
+    shift: GreyShift = "none",
     severity: int | None = None,
 ) -> Drawn:
     """Rendered digits -> the handwritten ones of scikit-learn, or one half of the handwritten -> the other.
@@ -38,8 +37,7 @@ def digits(
     """
     within(20, samples=samples)
     within(8, 512, size=size)
-    severity = int(strength_of(shift, severity, 3))
-    within(0 if shift == "none" else 1, 5, severity=severity)
+    severity = severity_of(shift, severity)
     generator = torch.Generator().manual_seed(derive(seed, "digits"))
     x, y = handwritten()
     if source == "rendered":

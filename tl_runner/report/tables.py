@@ -30,11 +30,11 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
         table.add_row(f"{meaning} (step {scores[name]['step']})", percent(scores[name]["accuracy"]), style="dim")
     advice = ""
     if baseline and baseline.scores:
-        label = f"source_only, same seed, granted={baseline.granted}"
+        label = f"{record.baseline}, same seed, granted={baseline.granted}"
         table.add_row(label, *_metrics(baseline.scores["target"]), style="dim")
-    elif record.choices["method"] != "source_only":
+    elif record.choices["method"] != record.baseline:
         granted = "" if record.granted == "0" else f" granted={record.granted}"
-        advice = f"\nnothing to compare it with yet: make the same run with method=source_only{granted}"
+        advice = f"\nnothing to compare it with yet: make the same run with method={record.baseline}{granted}"
     words = [f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels"] * trained
     if start := record.data.get("source_model"):
         words.append(f"from a source model of {start['steps']} steps ({percent(start['source_val'])} on its val split)")
