@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import tl_runner
 from tl_runner import store
 from tl_runner.errors import Diverged, Refused
+from tl_runner.identity import stamp
 from tl_runner.store import describe, finished, read, recording, records, write
 
 
@@ -178,3 +179,21 @@ def test_a_resnet_that_began_from_weights_is_loaded_without_them(tmp_path):
     torch.testing.assert_close(
         model.state_dict()["backbone.pixels.mean"].flatten(), torch.tensor([0.485, 0.456, 0.406])
     )
+
+
+def test_whether_a_dataset_may_be_downloaded_changes_no_identity(tmp_path):
+    config, choices = composed("dataset=cifar10", f"dataset.root={tmp_path}")
+    fetched = {**config, "dataset": {**config["dataset"], "download": True}}
+    other = {**config, "dataset": {**config["dataset"], "size": 64}}
+    assert describe(config, choices).id == describe(fetched, choices).id != describe(other, choices).id
+
+
+def test_files_of_a_dataset_are_stamped_by_name_size_and_time(tmp_path):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "a.csv"
+    file.write_text("x,label\n1,a\n")
+    node = {"root": str(tmp_path / "data"), "size": 3, "shift": "noise"}
+    first = stamp(node)
+    assert first == stamp(node) and stamp({"size": 3, "shift": "noise"}) is None and stamp(None) is None
+    file.write_text("x,label\n1,a\n2,b\n")
+    assert stamp(node) != first

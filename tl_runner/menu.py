@@ -98,7 +98,7 @@ def _groups(folders: Sequence[Path]) -> Iterator[str]:
             group = option.group
             yield f"\n{group}"
         star = "*" if default.get(option.group) == option.name else " "
-        yield f"  {star} {option.name:<14} {option.purpose}"
+        yield f"  {star} {option.name:<16} {option.purpose}"
     yield "\n  * is the default"
 
 

@@ -81,6 +81,8 @@ class RunRecord:
 def describe(config: dict[str, Any], choices: Mapping[str, str]) -> RunRecord:
     """The record of a composed configuration, before its run. Any configuration has one, a wrong one too."""
     numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
+    if isinstance(dataset := config.get("dataset"), dict):
+        numbers["dataset"] = {key: value for key, value in dataset.items() if key != "download"}
     return RunRecord(
         id=identify(numbers),
         setting=identify({key: value for key, value in numbers.items() if key != "seed"}),
