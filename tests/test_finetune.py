@@ -57,6 +57,8 @@ def test_frozen_parameters_and_batchnorm_statistics_stay_to_the_last_bit(freeze,
     for stage in ("conv1", "conv2", "hidden"):
         of_stage = {name for name in before if name.startswith(f"backbone.{stage}.")}
         assert not moved & of_stage if stage in frozen else moved >= of_stage
+        gradients = [p.grad for p in model.backbone.get_submodule(stage).parameters()]
+        assert all((gradient is None) == (stage in frozen) for gradient in gradients)  # nothing is computed for nothing
     assert moved >= {"head.weight", "head.bias"}
     if freeze != "none":
         statistics = {name for name in before if "conv1.1.running" in name or "conv1.1.num_batches" in name}
@@ -195,7 +197,7 @@ def start_from(pair: Pair, plan: Pretrain, folder) -> tuple[Model, dict | None]:
     backbone, width = identity(pair.shape)
     backbone.add_module("map", torch.nn.Linear(width, 4))
     model = Model(backbone, 4, pair.classes)
-    steps = source_model(model, pair, plan, augment.none, 0, {}, folder)
+    steps = source_model(model, pair, plan, augment.none, 0, {"backbone": {"_target_": "mine"}}, folder)
     while True:
         try:
             next(steps)
@@ -237,11 +239,13 @@ def sourceless(seed: int, samples: int = 300, size: int = 8, severity: int | Non
 
 @pytest.mark.parametrize("data", ["renamed", "sourceless"])
 @pytest.mark.parametrize("method", ["finetune", "l2sp", "feature_extract", "target_only"])
-def test_whole_runs_without_a_source_of_the_same_labels(method, data, tmp_path):
+def test_whole_runs_without_a_source_of_the_same_labels(method, data, tmp_path, caplog):
     words = [f"dataset._target_=test_finetune.{data}", "~dataset.source", "~dataset.shift", *QUICK]
     record = made(tmp_path, f"method={method}", *words)
     assert record.status == "ok" and record.scores is not None and record.scores["source"] is None
     assert record.data["domains"]["source"] == (None if data == "sourceless" else "rendered")
+    said = "nothing is transferred" in caplog.text
+    assert said == (data == "sourceless" and method != "target_only")
 
 
 def test_augmentation_is_refused_where_features_are_computed_once():

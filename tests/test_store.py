@@ -9,10 +9,11 @@ from conftest import QUICK, composed, made
 from safetensors.torch import load_file
 
 import tl_runner
-from tl_runner import store
+from tl_runner import atomic
+from tl_runner.atomic import write
 from tl_runner.errors import Diverged, Refused
 from tl_runner.identity import stamp
-from tl_runner.store import describe, finished, read, recording, records, write
+from tl_runner.store import describe, finished, read, recording, records
 
 
 def identity(*overrides: str) -> str:
@@ -73,7 +74,7 @@ def test_whatever_ends_a_run_is_on_record(error, status, told, tmp_path):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "run.json"
     write(path, b"first")
-    monkeypatch.setattr(store.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(atomic.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write(path, b"second")
     assert path.read_bytes() == b"first"

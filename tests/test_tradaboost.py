@@ -15,6 +15,7 @@ from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import synthetic
 from tl_runner.domains import Labelled, Pair
 from tl_runner.features import whole
+from tl_runner.heads import Votes
 from tl_runner.methods.tradaboost import TrAdaBoost, boost
 
 ROUNDS = 6
@@ -66,6 +67,7 @@ def test_for_two_classes_it_is_the_papers_algorithm():
     model, mapped = prepared(pair)
     assert model.head(whole(mapped.target.test)).argmax(1).tolist() == expected.tolist()
     assert 0.2 < expected.mean() < 0.8
+    assert isinstance(model.head, Votes) and len(model.head.vote) == 4  # the rounds 3, 4, 5 and 6 of 6
 
 
 def labelled(pair: Pair) -> tuple[Labelled, Labelled]:

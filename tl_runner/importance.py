@@ -45,7 +45,9 @@ def density_ratio(source: Tensor, target: Tensor, seed: int, C: float = 1.0, fol
     """P(t|x) / P(s|x) · n/m by a logistic regression that tells the domains apart (Bickel, Brückner & Scheffer 2009).
 
     Cross-fitted: a row's weight comes from a classifier that did not see it, fitted on the other `folds` − 1 of
-    `folds` parts. `C` is scikit-learn's inverse regularisation, on columns scaled to deviation 1. n, m ≥ folds.
+    `folds` parts; n, m ≥ folds. `C` is the prior variance of the log-odds: that of each coefficient, scikit-learn's
+    inverse regularisation, is C/d, on columns scaled to deviation 1. With C for each, hundreds of columns tell any two
+    domains apart, and the weights rest on a row or two.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -56,7 +58,7 @@ def density_ratio(source: Tensor, target: Tensor, seed: int, C: float = 1.0, fol
     x = torch.cat([source, target]).double().numpy()
     is_target = torch.cat([torch.zeros(n), torch.ones(m)]).long().numpy()
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C / source.shape[1], max_iter=5000))
     log_odds = cross_val_predict(classifier, x, is_target, cv=parts, method="decision_function")[:n]
     return torch.as_tensor(log_odds).clamp(max=50).exp() * n / m  # e^50 is as good as infinite, and finite
 

@@ -12,7 +12,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.evaluate import examine, predict, scores, verdict
 from tl_runner.heads import blueprint
-from tl_runner.start import admit, source_model
+from tl_runner.start import admit, source_model, source_names
 from tl_runner.store import RunRecord, recording
 from tl_runner.train import Point, train
 
@@ -39,7 +39,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             model = Model(backbone, width, pair.classes, plan.batchnorm).to(device)
         if method.start == "source":
             record.data["source_model"] = yield from source_model(
-                model, pair, parts.pretrain, parts.augment, seed, record.source_names(), files.cache / "source_models"
+                model, pair, parts.pretrain, parts.augment, seed, source_names(record), files.cache / "source_models"
             )
         with chance_of(seed, "prepare"):
             model, pair = method.prepare(model, pair, seed)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from tl_runner.atomic import write
 from tl_runner.chance import chance_of, derive
 from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
@@ -24,7 +25,7 @@ from tl_runner.evaluate import accuracy, predict
 from tl_runner.identity import identify
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.optimizers import adamw, cosine
-from tl_runner.store import write
+from tl_runner.store import RunRecord
 from tl_runner.train import Augment, Point, Train, train
 
 log = logging.getLogger(__name__)
@@ -60,16 +61,28 @@ def admit(method: Method, pair: Pair) -> None:
         )
 
 
+def source_names(record: RunRecord) -> dict[str, Any]:
+    """All that tells the source model of this run from those of others, but how it is trained."""
+    of_data = {name: record.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
+    of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
+    machine = [record.where["versions"]["torch"], record.where["device"], record.where["threads"]]
+    parts = {name: record.config[name] for name in ("backbone", "augment")}
+    return {**of_source, **parts, "machine": machine}
+
+
 def source_model(
     model: Model, pair: Pair, plan: Pretrain, augment: Augment, seed: int, names: Mapping[str, Any], folder: Path
 ) -> Generator[Point, None, dict[str, Any] | None]:
     """Train the model's backbone on the labelled source, in place, or take it from `folder` where that was done.
 
     The head is trained along where the source has the target's classes; else the model keeps its fresh one.
-    `names` is all that tells one source model from another. Yields the points of the training, and returns
+    `names` are `source_names`. Yields the points of the training, and returns
     what the record says of it; None where the task has no source domain or the plan no steps.
     """
     if pair.source is None or not plan.steps:
+        backbone = names["backbone"]
+        if backbone["_target_"].startswith("tl_runner.") and backbone.get("weights") is None:
+            log.warning("nothing is transferred: there is no source model, and the backbone has random weights")
         return None
     source, labels = pair.labelled_source
     with chance_of(seed, "source head"):

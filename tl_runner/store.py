@@ -6,12 +6,10 @@ folder.
 
 import json
 import logging
-import os
 import platform
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from tl_runner.atomic import write
 from tl_runner.errors import Diverged, Refused
 from tl_runner.identity import identify, leaves, stamp
 
@@ -69,13 +68,6 @@ class RunRecord:
     @property
     def outputs(self) -> Path:
         return Path(str(self.config.get("outputs") or "outputs"))
-
-    def source_names(self) -> dict[str, Any]:
-        """All that tells the source model of this run from others, but how it is trained."""
-        of_data = {name: self.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
-        of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
-        machine = [self.where["versions"]["torch"], self.where["device"], self.where["threads"]]
-        return {**of_source, "backbone": self.config["backbone"], "augment": self.config["augment"], "machine": machine}
 
 
 def describe(config: dict[str, Any], choices: Mapping[str, str]) -> RunRecord:
@@ -212,20 +204,6 @@ def recording(record: RunRecord) -> Iterator[Recording]:
         log.removeHandler(handler)
         handler.close()
         files.close()
-
-
-def write(path: Path, content: bytes) -> None:
-    """The whole file or none of it: a temporary file beside it, synced, then renamed."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    Path(file.name).chmod(0o644)  # temporary files are made for their owner alone
-    Path(file.name).replace(path)
 
 
 def whereabouts() -> dict[str, Any]:

@@ -108,7 +108,7 @@ def train(
             step, read = step + 1, read + len(batch)
             if local == 0 and batch.unread:
                 raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would do nothing")
-            window.append({name: value.detach().float() for name, value in watched.items()})
+            window.append({name: value.detach().to(device, torch.float32) for name, value in watched.items()})
             if step % plan.log_every == 0 or plan.examines(step):
                 yield Point(step, plan.steps, _means(window, step), read, phase.name)
                 window.clear()

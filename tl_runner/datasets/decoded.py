@@ -9,12 +9,10 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -24,6 +22,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from tl_runner.atomic import appearing
 from tl_runner.datasets.picture import Square, square
 from tl_runner.errors import Refused
 
@@ -66,9 +65,9 @@ def decoded(files: Sequence[File], size: int, cache: Path, name: str) -> Decoded
     if facts is None:
         folder.mkdir(parents=True, exist_ok=True)
         _room(folder, row * len(files))
-        with _whole(pixels) as out:
+        with appearing(pixels) as out:
             facts = _decode(files, size, out, name)
-        with _whole(said) as out:
+        with appearing(said) as out:
             out.write(json.dumps(facts._asdict()).encode())
     n = len(files) - len(facts.bad)
     if not n:
@@ -107,21 +106,6 @@ def _room(folder: Path, needed: int) -> None:
             f"the decoded images take {needed / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} free:"
             " set a smaller dataset.size, or outputs= to a folder on a larger disk"
         )
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to be filled, that is there under its name when it is whole, and only then."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            yield file.file
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).chmod(0o644)  # temporary files are made for their owner alone
-    Path(file.name).replace(path)
 
 
 def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str) -> Facts:

@@ -7,6 +7,7 @@ source over the first half of the steps and on the granted labels over the secon
 effective number of rows, (Σw)²/Σw².
 """
 
+import logging
 from collections.abc import Mapping, Sequence, Set
 from typing import Literal
 
@@ -17,6 +18,10 @@ from tl_runner.core import Batch, Group, Method, Model, Phase, Stream
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
 from tl_runner.features import rows_to_compare
+
+log = logging.getLogger(__name__)
+
+FEW = 0.05  # of the source's rows
 
 View = Literal["inputs", "features"]
 Order = Literal["joint", "then_finetune"]
@@ -34,6 +39,17 @@ def phases_in(order: Order, model: Model) -> Sequence[Phase]:
         return [Phase("train", 1.0, everything)]
     one_by_one: tuple[Stream, Stream] = ("source", "granted")
     return [Phase(stream, 0.5, everything, streams=frozenset({stream})) for stream in one_by_one]
+
+
+def effective_rows(weights: Tensor) -> Tensor:
+    """As `importance.effective_rows`, and a word of warning where next to nothing is left."""
+    left = importance.effective_rows(weights)
+    if left < FEW * len(weights):
+        log.warning(
+            "the weights rest on as good as %.0f of %d source rows: the domains hardly overlap in what is compared;"
+            " see method.view=features, and for density_ratio a smaller method.C", left, len(weights),
+        )  # fmt: skip
+    return left
 
 
 class Weighted(Method):
@@ -57,7 +73,7 @@ class Weighted(Method):
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         rows = rows_to_compare(model, pair, self.view)
         weights = importance.by_distance(*rows, self.mode, self.bandwidth)
-        self.notes["effective_rows"] = importance.effective_rows(weights)
+        self.notes["effective_rows"] = effective_rows(weights)
         return model, pair.weighted(weights)
 
     def phases(self, model: Model) -> Sequence[Phase]:
@@ -70,7 +86,7 @@ class Weighted(Method):
 class DensityRatio(Method):
     """CE(source, w) [+ CE(granted)], w(x) = P(t|x)/P(s|x) by a cross-fitted logistic regression of the domain.
 
-    `importance.density_ratio` has the formula; `C` is its inverse regularisation, `folds` the parts of the
+    `importance.density_ratio` has the formula; `C` is the prior variance of its log-odds, `folds` the parts of the
     cross-fitting. Bickel, Brückner & Scheffer, JMLR 2009.
     """
 
@@ -88,7 +104,7 @@ class DensityRatio(Method):
         if min(len(source), len(target)) < self.folds:
             raise Refused(f"method.folds={self.folds} parts of {min(len(source), len(target))} rows can't be made")
         weights = importance.density_ratio(source, target, seed, self.C, self.folds)
-        self.notes["effective_rows"] = importance.effective_rows(weights)
+        self.notes["effective_rows"] = effective_rows(weights)
         return model, pair.weighted(weights)
 
     def phases(self, model: Model) -> Sequence[Phase]:

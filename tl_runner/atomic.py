@@ -1,0 +1,29 @@
+"""Files that are there whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be filled, under its name once the block has ended well: temporary beside it, synced, then renamed."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            yield file.file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    Path(file.name).chmod(0o644)  # temporary files are made for their owner alone
+    Path(file.name).replace(path)
+
+
+def write(path: Path, content: bytes) -> None:
+    """The whole file or none of it."""
+    with appearing(path) as file:
+        file.write(content)
