@@ -6,8 +6,11 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from tl_runner.backbones import identity
 from tl_runner.core import Model
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import cut
+from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import InMemory
-from tl_runner.evaluate import calibration_error, predict, scores, verdict
+from tl_runner.evaluate import calibration_error, examine, predict, scores, verdict
 from tl_runner.features import ROWS
 
 
@@ -45,3 +48,18 @@ def test_the_verdict_puts_the_oracle_beside_the_choice():
     assert found["selected"] == {"step": 10, "accuracy": 0.5}
     assert found["oracle"] == {"step": 20, "accuracy": 1.0}
     assert found["target"]["accuracy"] == 0.5
+
+
+def floor_of(granted: str, keeps_source: bool) -> tuple[float | None, int]:
+    pair, _, _ = cut(blobs(0, samples=100, classes=3), 0, Budget.parse(granted), torch.device("cpu"))
+    backbone, width = identity(pair.shape)
+    evidence, _ = examine(Model(backbone, width, pair.classes), pair, 1, keeps_source)
+    assert evidence.source_val is not None
+    return evidence.floor, evidence.floor_rows
+
+
+def test_the_floor_is_held_out_labels_else_the_source_where_that_is_learned_and_else_none():
+    assert floor_of("0", keeps_source=True)[1] == 20
+    assert floor_of("0", keeps_source=False) == (None, 0)
+    assert floor_of("1", keeps_source=True) == (None, 0)  # one label a class: none is left to hold out
+    assert floor_of("5", keeps_source=True)[1] == floor_of("5", keeps_source=False)[1] == 3

@@ -192,12 +192,12 @@ def other_classes(source: tuple[str, ...] = ("a", "b", "c")) -> Drawn:
     return drawn._replace(source=drawn.source and drawn.source._replace(classes=source))
 
 
-def start_from(pair: Pair, plan: Pretrain, folder) -> tuple[Model, dict | None]:
+def start_from(pair: Pair, plan: Pretrain, folder, seed: int = 0) -> tuple[Model, dict | None]:
     torch.manual_seed(0)
     backbone, width = identity(pair.shape)
     backbone.add_module("map", torch.nn.Linear(width, 4))
     model = Model(backbone, 4, pair.classes)
-    steps = source_model(model, pair, plan, augment.none, 0, {"backbone": {"_target_": "mine"}}, folder)
+    steps = source_model(model, pair, plan, augment.none, seed, {"backbone": {"_target_": "mine"}}, folder)
     while True:
         try:
             next(steps)
@@ -215,6 +215,12 @@ def test_where_label_sets_differ_the_backbone_is_taken_over_and_the_head_is_new(
     assert told is not None and not torch.equal(without.backbone.map.weight, untouched.backbone.map.weight)  # pyright: ignore
     assert torch.equal(without.head.weight, untouched.head.weight)  # pyright: ignore[reportArgumentType]
     assert not torch.equal(with_head.head.weight, untouched.head.weight)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_source_model_is_of_its_seed_where_the_data_is_the_same(tmp_path):
+    pair, _, _ = cut(blobs(0, samples=90), 0, Budget("count", 2), CPU)
+    told = [start_from(pair, Pretrain(steps=2), tmp_path, seed)[1] for seed in (0, 1, 0)]
+    assert [each and each["shared"] for each in told] == [False, False, True]
 
 
 def test_methods_that_need_the_same_labels_or_a_source_refuse_what_has_none():

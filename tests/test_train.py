@@ -12,6 +12,7 @@ from tl_runner.core import Group, Method, Model, Phase
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
+from tl_runner.errors import Refused
 from tl_runner.losses import supervised
 from tl_runner.train import Train, train
 
@@ -109,3 +110,18 @@ def test_the_knobs_for_speed_train_too(task, plan):
         train(model, Probe(), pair, Train(steps=4, **plan), optimizers.adamw, optimizers.constant, augment.none, 0)
     )
     assert points[-1].step == 4 and all(torch.isfinite(p).all() for p in model.parameters())
+
+
+class Spent(Probe):
+    """Two phases that share an iterator of parameters: the first one empties it."""
+
+    def phases(self, model):
+        groups = [Group(model.parameters())]
+        return [Phase("one", 0.5, groups), Phase("two", 0.5, groups)]
+
+
+def test_a_phase_without_parameters_is_refused(task):
+    pair, model = task
+    points = train(model, Spent(), pair, Train(steps=4), optimizers.adamw, optimizers.constant, augment.none, 0)
+    with pytest.raises(Refused, match="no parameters to train"):
+        list(points)

@@ -136,7 +136,10 @@ class Model(nn.Module):
 
 
 class Group(NamedTuple):
-    """Parameters that share a learning rate: `lr` is a factor of the optimiser's; `decay` says whether they decay."""
+    """Parameters that share a learning rate: `lr` is a factor of the optimiser's; `decay` says whether they decay.
+
+    A group that several phases share needs a list of them: an iterator is empty after the first.
+    """
 
     parameters: Iterable[nn.Parameter]
     lr: float = 1.0

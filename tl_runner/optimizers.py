@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from tl_runner.core import Group
-from tl_runner.errors import within
+from tl_runner.errors import Refused, within
 
 
 def sgd(
@@ -38,6 +38,8 @@ def adamw(
 
 def _settings(groups: Sequence[Group], lr: float, weight_decay: float) -> list[dict[str, object]]:
     listed: list[tuple[list[nn.Parameter], Group]] = [(list(group.parameters), group) for group in groups]
+    if not any(parameters for parameters, _ in listed):
+        raise Refused("a phase has no parameters to train: its groups are empty, or an iterator that another has used")
     return [
         {"params": parameters, "lr": lr * group.lr, "weight_decay": weight_decay * group.decay}
         for parameters, group in listed

@@ -34,7 +34,7 @@ NEEDS: Mapping[Order, Set[Stream]] = {
 
 def phases_in(order: Order, model: Model) -> Sequence[Phase]:
     """One phase with all labelled rows, or one with the source's and then one with the granted target's."""
-    everything = [Group(model.parameters())]
+    everything = [Group([*model.parameters()])]
     if order == "joint":
         return [Phase("train", 1.0, everything)]
     one_by_one: tuple[Stream, Stream] = ("source", "granted")
