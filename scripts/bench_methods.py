@@ -24,8 +24,9 @@ def task(record: RunRecord) -> tuple[str, str]:
     """What two runs must share to be compared: a name for the table, and all of the configuration but the method."""
     shift = record.config["dataset"].get("shift", "none")
     rest = {key: value for key, value in record.config.items() if key not in ("method", "seed", "threads")}
-    name = " ".join([record.choices["dataset"], "" if shift == "none" else shift, record.choices["backbone"]])
-    return " ".join(name.split()), json.dumps(rest, sort_keys=True, default=str)
+    budget = "" if record.granted == "0" else f"granted={record.granted}"
+    words = [record.choices["dataset"], "" if shift in (None, "none") else shift, record.choices["backbone"], budget]
+    return " ".join(filter(None, words)), json.dumps(rest, sort_keys=True, default=str)
 
 
 def main() -> None:

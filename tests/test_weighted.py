@@ -63,7 +63,7 @@ def test_rows_of_weight_0_are_as_good_as_absent():
     batch = draw(pair.weighted(kept.float()), {"source"}, 10**6, 0, 0, augment.none, CPU)
     SourceOnly().terms(model, batch, 0.0)["source"].backward()
     x = source.train.take(torch.arange(len(kept)))[kept]
-    expected = torch.autograd.grad(F.cross_entropy(model(x), labels.train[kept]), model.head.parameters())
+    expected = torch.autograd.grad(F.cross_entropy(model(x), labels.train[kept]), [*model.head.parameters()])
     for parameter, gradient in zip(model.head.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
