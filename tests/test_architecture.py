@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "importance": {"losses"},
     "chance": set(),
     "select": {"errors"},
-    "domains": set(),
+    "domains": {"errors"},
     "core": {"domains", "errors"},
     "features": {"core", "domains"},
     "heads": {"core", "features", "losses"},

@@ -161,3 +161,13 @@ def test_a_model_that_timm_does_not_have_or_that_wants_another_size_is_refused(m
     monkeypatch.setattr(library, "create_model", offline)
     with pytest.raises(Refused, match=r"its published weights can't be had: no connection"):
         backbones.timm((3, 32, 32), "resnet18", "pretrained")
+
+
+def test_a_pickled_model_and_names_of_data_parallel_are_told_what_to_save(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(Refused, match=r"save model\.state_dict\(\)"):
+        backbones.resnet18((3, 32, 32), str(tmp_path / "model.pt"))
+    state = {f"module.{name}": value for name, value in models.resnet18().state_dict().items()}
+    torch.save(state, tmp_path / "parallel.pt")
+    with pytest.raises(Refused, match="those of DataParallel"):
+        backbones.resnet18((3, 32, 32), str(tmp_path / "parallel.pt"))

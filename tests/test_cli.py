@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import CONF, QUICK, YAMLS
 
+from tl_runner import menu
 from tl_runner.store import records
 
 QUICKER = [*QUICK, "device=cpu", "threads=1"]
@@ -267,3 +268,58 @@ def test_hydras_own_switches_work_and_run_nothing():
     assert "_target_: tl_runner.methods.mmd.MMD" in command("tl-run", "--cfg", "job").stdout
     assert command("tl-run", "--version").stdout.startswith("tl_runner 0.")
     assert not Path("outputs").exists()
+
+
+def test_a_fixed_key_of_a_swept_group_is_for_all_its_options(tmp_path):
+    words = ["-m", "method=finetune,l2sp", "method.lr_backbone=0.5", "optimizer.lr=0.01,0.001", *QUICKER]
+    done = command("tl-run", *words)
+    assert done.returncode == 0, done.stderr
+    found, _ = records([tmp_path / "outputs"])
+    assert [record.config["method"]["lr_backbone"] for record in found] == [0.5] * 4
+    assert "finetune optimizer.lr=0.01 seed=0" in done.stdout and "method.lr_backbone=0.5" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["method=a,b", "method.c=1"], ["method=a,b", "method.c=1"]),
+        (["-m", "method=a", "method.c=1"], ["-m", "method=a", "method.c=1"]),
+        (
+            ["-m", "method=a,b", "method.c=1", "train.steps=3"],
+            ["-m", "method=a,b", "method.c=choice(1)", "train.steps=3"],
+        ),
+        (["-m", "method=choice(a,b)", "method.c=1,2"], ["-m", "method=choice(a,b)", "method.c=1,2"]),
+        (["-m", "dataset=a,b", "dataset.drop=[x,y]"], ["-m", "dataset=a,b", "dataset.drop=choice([x,y])"]),
+        (
+            ["--multirun", "dataset=a,b", "dataset.root='x,y'"],
+            ["--multirun", "dataset=a,b", "dataset.root=choice('x,y')"],
+        ),
+    ],
+)
+def test_what_is_settled_in_a_sweep(words, expected):
+    assert menu.settled(words) == expected
+
+
+def test_a_job_is_told_by_what_the_sweep_varies():
+    words = ["-m", "method=a,b", "method.c=1", "train.steps=3,4", "seed=0,1"]
+    assert menu.variant(["method=a", "method.c=1", "train.steps=3", "seed=0"], words) == "train.steps=3"
+
+
+def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
+    def table(name: str, move: float) -> None:
+        lines = [f"{i % 7 + move * (i % 2)},{i % 5},{'ab'[i % 2]}" for i in range(60)]
+        (tmp_path / name).write_text("x,y,label\n" + "\n".join(lines) + "\n")
+
+    table("a.csv", 0)
+    table("b.csv", 1)
+    words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny", "threads=1"]
+    assert command("tl-run", *words, "method=source_only").returncode == 0
+    assert "source_only, same seed" in command("tl-run", *words, "method=mmd").stdout
+    os.utime("b.csv")
+    assert "changed since" not in command("tl-run", *words, "method=mmd").stderr  # touched, and the same
+    table("b.csv", 3)
+    assert "files of the dataset changed since" in command("tl-run", *words, "method=mmd").stderr
+    assert "nothing to compare it with yet" in command("tl-run", *words, "method=coral").stdout
+    command("tl-run", *words, "method=source_only", "seed=1")
+    report = command("tl-report").stdout
+    assert report.count("source_only") == 2 and report.count("files ") == 2

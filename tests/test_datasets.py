@@ -131,7 +131,7 @@ def test_auto_is_what_the_method_needs():
 def test_what_is_not_there_cannot_be_granted_or_split():
     with pytest.raises(Refused, match=r"granted=500 asks for 500 labels of class '0', but the train split .* has \d+"):
         cut(blobs(0), 0, Budget("count", 500), CPU)
-    tiny = Raw("tiny", torch.zeros(5, 2), torch.zeros(5, dtype=torch.long), ("a",))
+    tiny = Raw("tiny", torch.zeros(5, 2), torch.zeros(5, dtype=torch.long), ("a", "b"))
     with pytest.raises(Refused, match="the val split of tiny would hold 1 of its 5 rows"):
         cut(Drawn(tiny, tiny, {}), 0, NOTHING, CPU)
 
@@ -237,3 +237,34 @@ def test_the_crop_finds_the_ink_wherever_it_is():
 
 def test_the_seed_of_a_dataset_is_its_own():
     assert derive(0, "digits") != derive(0, "synthetic")
+
+
+def bytes_of(n: int, seed: int, classes: tuple[str, ...] = ("a", "b")) -> Raw:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(256, (n, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return Raw(f"d{seed}", x, torch.arange(n) % len(classes), classes)
+
+
+def test_images_that_are_in_both_domains_are_said_and_a_copy_is_refused(caplog):
+    one, other = bytes_of(30, 0), bytes_of(30, 1)
+    cut(Drawn(one, other, {}), 0, NOTHING, CPU)
+    assert not caplog.text
+    mixed = other._replace(x=torch.cat([one.x[:4], other.x[4:]]))
+    cut(Drawn(one, mixed, {}), 0, NOTHING, CPU)
+    assert "4 of 30 images of the target are in the source too" in caplog.text
+    with pytest.raises(Refused, match="every image of the target is in the source too"):
+        cut(Drawn(one, one._replace(name="copy"), {}), 0, NOTHING, CPU)
+
+
+def test_one_class_is_nothing_to_tell_apart():
+    with pytest.raises(Refused, match="the source has one class, a"):
+        cut(Drawn(bytes_of(30, 0, ("a",)), bytes_of(30, 1, ("a",)), {}), 0, NOTHING, CPU)
+
+
+def test_auto_takes_what_there_is_and_says_so_once(caplog):
+    labels = torch.tensor([0] * 20 + [1] * 3 + [2] * 2)
+    budget = Budget.parse("auto").settle(needed=True)
+    train, held_out = budget.choose(labels, ("a", "b", "c"), "t")
+    assert len(train) + len(held_out) == 15
+    assert caplog.text.count("WARNING") == 1 and "t has fewer than 10 labels of class b, c" in caplog.text
+    assert (budget.said(15, 3), budget.said(30, 3), Budget("count", 5).said(15, 3)) == ("≤10", "10", "5")

@@ -265,3 +265,22 @@ def test_a_class_of_the_source_without_a_row_is_said(caplog):
     source, target = (Raw(name, x, y, ("a", "b", "c")) for name in ("s", "t"))
     cut(Drawn(source, target, {}), 0, Budget("count", 0), CPU)
     assert "the train split of s holds no row of class c" in caplog.text
+
+
+def test_a_source_model_with_the_targets_head_is_another_than_one_without(tmp_path):
+    """Of two source models that differ in the head they were trained with, the first must not serve for the second."""
+    same, _, _ = cut(blobs(0, samples=90, classes=3), 0, Budget("count", 2), CPU)
+    differ, _, _ = cut(other_classes(("0", "1", "2"))._replace(target=other_classes().target._replace(
+        classes=("x", "y", "z"))), 0, Budget("count", 2), CPU)  # fmt: skip
+    alone, _ = start_from(differ, Pretrain(steps=3), tmp_path / "alone")
+    start_from(same, Pretrain(steps=3), tmp_path / "both")
+    after, told = start_from(differ, Pretrain(steps=3), tmp_path / "both")
+    assert told is not None and not told["shared"]
+    assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), after.state_dict().values(), strict=True))
+
+
+def test_l2sp_of_a_backbone_without_parameters_is_refused():
+    pair, _, _ = cut(blobs(0, samples=90), 0, Budget("count", 2), CPU)
+    backbone, width = identity(pair.shape)
+    with pytest.raises(Refused, match="this backbone has none"):
+        L2SP().prepare(Model(backbone, width, pair.classes), pair, 0)

@@ -372,7 +372,7 @@ def test_hidden_and_other_files_are_passed_over(tmp_path, caplog):
     os.mkfifo(root / "b" / "dog" / "pipe.png")  # opening it would wait for ever
     (root / "b" / ".cache").mkdir()
     assert len(loaded().target.x) == 10
-    assert "3 files in data/b/dog do not end like an image" in caplog.text
+    assert "data/b/dog: 3 files do not end like an image" in caplog.text
 
 
 def test_a_link_to_a_folder_stays_inside(tmp_path):

@@ -104,22 +104,24 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     logging.getLogger("tl_runner").addHandler(handler)
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
-    made: list[RunRecord | None] = []
+    made: list[tuple[RunRecord | None, str]] = []
     multirun = False
 
     def job(composed: Any) -> None:  # Hydra sees no error of ours: it would add a line of its own
         nonlocal multirun
         multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+        variant = menu.variant(HydraConfig.get().overrides.task, words) if multirun else ""
         try:
-            made.append(_make(_describe(composed), console, errors, full_error, brief=multirun))
+            made.append((_make(_describe(composed), console, errors, full_error, multirun, variant), variant))
         except Exception as error:
             if full_error:
                 raise
-            made.append(None)
+            made.append((None, variant))
             _refuse(words, str(error), errors)
 
     try:
         _admit(folders[1:])
+        sys.argv[1:] = menu.settled(words)
         hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(job)()
     except KeyboardInterrupt:
         _complain(errors, "interrupted; the runs that had ended are kept")
@@ -129,12 +131,12 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
             raise
         _refuse(words, reworded(error, words, folders), errors)
         return 1
-    records = [record for record in made if record]
-    if multirun and records:
+    described = [(record, variant) for record, variant in made if record]
+    if multirun and described:
         from tl_runner.report import tables
 
-        console.print(tables.outcomes(records))
-    return int(any(record is None or record.status != "ok" for record in made))
+        console.print(tables.outcomes(*zip(*described, strict=True)))
+    return int(any(record is None or record.status != "ok" for record, _ in made))
 
 
 def _admit(folders: Sequence[Path]) -> None:
@@ -162,11 +164,13 @@ def _describe(composed: Any) -> "RunRecord":
     return describe({str(key): value for key, value in config.items()}, choices)
 
 
-def _make(record: "RunRecord", console: "Console", errors: "Console", full_error: bool, brief: bool) -> "RunRecord":
+def _make(
+    record: "RunRecord", console: "Console", errors: "Console", full_error: bool, brief: bool, variant: str
+) -> "RunRecord":
     """One job: the stored result where its run was made before, else the run. Failing ends this job only."""
     from tl_runner.report import tables
 
-    names = " ".join([*record.choices.values(), f"seed={record.seed}"])
+    names = " ".join(filter(None, [*record.choices.values(), variant, f"seed={record.seed}"]))
     try:
         if earlier := _made_before(record, errors):
             console.print(
@@ -218,7 +222,7 @@ def _made_before(record: "RunRecord", errors: "Console") -> "RunRecord | None":
 
 
 def _baseline(record: "RunRecord") -> "RunRecord | None":
-    """The baseline's finished run that differs in the method alone, or also in how many labels it was granted."""
+    """The baseline's finished run on the same data that differs in the method alone, or also in its label budget."""
     from tl_runner.store import describe, finished
 
     choices = {**record.choices, "method": record.baseline}
@@ -229,7 +233,8 @@ def _baseline(record: "RunRecord") -> "RunRecord | None":
     tried = [describe({**record.config, "method": method, "granted": g}, choices) for g in (same, "auto", 0)]
     for described in tried:
         described.config = {**described.config, "outputs": str(record.folder.parents[2])}  # wherever it lies now
-    return next(filter(None, map(finished, tried)), None)
+    found = filter(None, map(finished, tried))
+    return next((run for run in found if run.data.get("fingerprint") == record.data.get("fingerprint")), None)
 
 
 def _told(error: Exception, record: "RunRecord") -> str:

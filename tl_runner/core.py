@@ -83,7 +83,8 @@ class Model(nn.Module):
     cases have seen every stream.
     """
 
-    cached = False  # whether a run's inputs have been through the backbone beforehand: see `frozen_features`
+    stage: str | None = None  # where the features are read, if not at the end: see `features.at`
+    cached = False  # whether a run's inputs have been through the backbone beforehand: see `features.frozen`
 
     def __init__(self, backbone: nn.Sequential, width: int, classes: Sequence[str], batchnorm: str = "joint"):
         super().__init__()

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tl_runner.errors import Refused
+
 
 class Labelled(NamedTuple):
     """Rows with labels: x (n, …) float32, y (n,) int64; w (n,) is their importance, None where all weigh 1."""
@@ -159,7 +161,7 @@ class Pair:
         if weights.shape != labels.train.shape or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
             raise ValueError(f"{len(source.train)} finite weights, none below 0, are needed, got {weights}")
         if not weights.sum() > 0:
-            raise ValueError("all source rows would weigh 0")
+            raise Refused("all source rows would weigh 0: the weights leave nothing to train on")
         return replace(self, weights=(weights / weights.double().mean()).float().to(labels.train.device))
 
     def mapped(self, features: Callable[[Split], Split]) -> "Pair":

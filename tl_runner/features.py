@@ -62,7 +62,9 @@ def at(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
     device = model.device
     with torch.no_grad():
         width = backbone(torch.zeros(2, *shape, device=device)).shape[1]
-    return Model(backbone, width, model.classes, model.batchnorm).to(device)
+    part = Model(backbone, width, model.classes, model.batchnorm).to(device)
+    part.stage = stage
+    return part
 
 
 def frozen(model: Model, pair: Pair) -> tuple[Model, Pair]:

@@ -110,9 +110,8 @@ def linear_classifier(
 
 def blueprint(model: Model) -> dict[str, Any]:
     """What must be known, beside the configuration, to build this model again."""
-    stage = model.stages[-2] if "readout" in model.stages else None
     shapes = {name: list(tensor.shape) for name, tensor in model.head.state_dict().items()}
-    told: dict[str, Any] = {"stage": stage, "head": type(model.head).__name__, "shapes": shapes}
+    told: dict[str, Any] = {"stage": model.stage, "head": type(model.head).__name__, "shapes": shapes}
     return {**told, "k": model.head.k} if isinstance(model.head, Neighbours) else told
 
 

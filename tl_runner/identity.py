@@ -6,10 +6,13 @@ weights that the configuration names.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+READ = 2**28  # bytes of a dataset's files that are read to tell whether they changed
 
 
 def identify(config: Mapping[str, Any]) -> str:
@@ -18,16 +21,24 @@ def identify(config: Mapping[str, Any]) -> str:
 
 
 def stamp(dataset: Any) -> str | None:
-    """A hash of the names, sizes and times of the files that a dataset's options name; None where they name none.
+    """A hash of the files that a dataset's options name; None where they name none.
 
-    Cheap where reading the data is not: it tells that files may have changed since a run, not that they have.
+    By their content up to `READ` bytes in all; beyond, by their names, sizes and times, which are cheap and tell that
+    files may have changed, not that they have.
     """
     named = (
         [Path(value) for value in dataset.values() if isinstance(value, str)] if isinstance(dataset, Mapping) else []
     )
     files = sorted(file for path in named if path.exists() for file in ([path] if path.is_file() else path.rglob("*")))
     known = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return _digest(known) if known else None
+    return _content(tuple(known)) if known else None
+
+
+@lru_cache(maxsize=64)  # the jobs of a sweep mostly name the same files
+def _content(files: tuple[tuple[str, int, int], ...]) -> str:
+    if sum(size for _, size, _ in files) > READ:
+        return _digest(files)
+    return _digest([(name, blake2b(Path(name).read_bytes()).hexdigest()) for name, _, _ in files])
 
 
 def leaves(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -54,6 +54,36 @@ def chosen(overrides: Sequence[str]) -> dict[str, str]:
     return {group: said.get(group, default) for group, default in defaults().items()}
 
 
+def variant(overrides: Sequence[str], words: Sequence[str]) -> str:
+    """What tells a job from others of its sweep, beside its dataset, backbone, method and seed: its overrides of
+    the keys that have several values among the typed words."""
+    several = {key for key, value in typed(words).items() if _sweeps(value)} - {"dataset", "backbone", "method", "seed"}
+    return " ".join(word for word in overrides if word.lstrip("+").partition("=")[0] in several)
+
+
+def settled(words: Sequence[str]) -> list[str]:
+    """The words of a multirun, a fixed key of a swept group made a sweep of one: method=a,b method.weight=choice(1).
+
+    Hydra first composes what is not swept, on the groups' defaults, and would refuse a key that they do not have.
+    """
+    if not {"-m", "--multirun"} & set(words):
+        return list(words)
+    swept = {group for group, choice in typed(words).items() if group in defaults() and _sweeps(choice)}
+
+    def settle(word: str) -> str:
+        key, _, value = word.partition("=")
+        fixed = key.partition(".")[0] in swept and "." in key and value and not _sweeps(value)
+        return f"{key}=choice({value})" if fixed else word
+
+    return [settle(word) for word in words]
+
+
+def _sweeps(value: str) -> bool:
+    """Whether a value is several: a,b or choice(…); the commas of a list or of quoted text do not count."""
+    outside = re.sub(r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"", "", value)
+    return "," in outside or bool(re.match(r"(choice|range|interval|glob)\(", outside))
+
+
 def shadowed(folder: Path) -> list[str]:
     """Options of a user's folder that have the name of one of ours: Hydra would silently take ours."""
     ours = {option[:2] for option in options([conf()])}

@@ -33,7 +33,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             drawn = config.call(parts.dataset, seed=seed, cache=files.cache)
             pair, answers, record.data = cut(drawn, seed, budget, device)
         admit(method, pair)
-        record.granted = str(budget)
+        record.granted = budget.said(record.data["granted"], len(pair.classes))
         with chance_of(seed, "model"):
             backbone, width = parts.backbone(pair.shape)
             model = Model(backbone, width, pair.classes, plan.batchnorm).to(device)

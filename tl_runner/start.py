@@ -89,7 +89,7 @@ def source_model(
         learner = Model(model.backbone, model.width, source.classes).to(labels.train.device)
     if pair.shared_labels:
         learner.head = model.head
-    key = identify({**names, "pretrain": asdict(plan), "seed": seed})
+    key = identify({**names, "pretrain": asdict(plan), "seed": seed, "with_head": pair.shared_labels})
     weights, facts = folder / f"{key}.safetensors", folder / f"{key}.json"
     if kept := _kept(learner, weights, facts):
         return {**kept, "shared": True}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own errors for a file that is not what it says
-        raise Refused(f"backbone.weights={path} can't be read as a file of weights: {type(error).__name__}") from error
+        code = isinstance(error, UnpicklingError) and "global" in str(error).lower()
+        hint = ". It names code, as a whole model does: save model.state_dict() instead" if code else ""
+        raise Refused(
+            f"backbone.weights={path} can't be read as a file of weights: {type(error).__name__}{hint}"
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise Refused(f"backbone.weights={path} holds no state dict: names and tensors are expected")
@@ -51,5 +56,7 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: S
             for kind, keys in faults.items()
             if keys
         )
-        raise Refused(f"backbone.weights={origin} does not fit this network – {listed}")
+        wrapped = all(key.startswith("module.") for key in state)
+        hint = " (names that begin with 'module.' are those of DataParallel: save model.module's)" if wrapped else ""
+        raise Refused(f"backbone.weights={origin} does not fit this network – {listed}{hint}")
     net.load_state_dict(state, strict=False)

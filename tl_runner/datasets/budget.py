@@ -47,6 +47,11 @@ class Budget(NamedTuple):
     def choose(self, labels: Tensor, classes: Sequence[str], domain: str) -> tuple[Tensor, Tensor]:
         """The granted rows of a train split with these labels: (to train on, to hold out), the same of each class."""
         train, held_out = [], []
+        counts = torch.bincount(labels, minlength=len(classes)).tolist()
+        if self.kind == "upto" and (
+            short := [name for name, n in zip(classes, counts, strict=True) if n < self.amount]
+        ):
+            log.warning("granted=auto: %s has fewer than %s labels of class %s", domain, self, ", ".join(short))
         for index, name in enumerate(classes):
             rows = (labels == index).nonzero().squeeze(1)
             wanted = self._wanted(len(rows), name, domain)
@@ -64,11 +69,11 @@ class Budget(NamedTuple):
                 f"granted={self} asks for {wanted} labels of class {name!r}, but the train split of {domain} has"
                 f" {there}"
             )
-        if wanted > there:
-            log.warning(
-                "granted=auto: class %r has %d of %d labels in the train split of %s", name, there, wanted, domain
-            )
         return min(wanted, there)
+
+    def said(self, granted: int, classes: int) -> str:
+        """The budget as a record names it: with a ≤ where `auto` found fewer labels than it wanted."""
+        return f"≤{self}" if self.kind == "upto" and granted < self.amount * classes else str(self)
 
     def __str__(self) -> str:
         return {"count": f"{self.amount:g}", "upto": f"{self.amount:g}", "share": f"{100 * self.amount:g}%"}.get(

@@ -3,6 +3,7 @@
 Two of them are here; `stl10` has the third.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from tl_runner.datasets.halves import in_range, limit, limited, rows_of, shifted
 from tl_runner.datasets.image_shifts import Shift
 from tl_runner.datasets.split import PARTS, Drawn, Raw
 from tl_runner.errors import Refused, nearest
+
+log = logging.getLogger(__name__)
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -103,6 +106,8 @@ def read(root: str, download: bool, verify: bool) -> Raw:
     if not batches["train"].keys() & files.keys():
         folder = next(iter(files.values())).parent
         raise Refused(f"{folder} has no {next(iter(batches['train']))} or other batch to train on: see dataset.root")
+    if missing := [name for name in published if name not in files]:
+        log.warning("CIFAR-10 is read without %s, which are not there", ", ".join(missing))
     parts = [(part, _batch(files[name])) for part, listed in batches.items() for name in listed if name in files]
     x = torch.from_numpy(np.concatenate([x for _, (x, _) in parts]))
     y = torch.from_numpy(np.concatenate([y for _, (_, y) in parts]))

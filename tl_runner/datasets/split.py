@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_runner.chance import derive
@@ -68,7 +69,12 @@ def cut(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[
     """The pair on the device, the sealed answers, and what the record says of the data."""
     sides = {"source": drawn.source, "target": drawn.target}
     raws = {role: raw for role, raw in sides.items() if raw is not None}
-    parts = {role: _parts(raw, seed) for role, raw in raws.items()}
+    for role, raw in raws.items():
+        if len(raw.classes) < 2:
+            raise Refused(f"the {role} has one class, {', '.join(raw.classes)}: there is nothing to tell apart")
+    content = {role: digests(raw.x) for role, raw in raws.items()}
+    _refuse_copies(raws, content)
+    parts = {role: _parts(raw, content[role], seed) for role, raw in raws.items()}
     fitted = next(iter(raws))  # on the source, or where there is none on the target's inputs
     encoding = drawn.encoding(raws[fitted].x[parts[fitted]["train"]]) if drawn.encoding else None
 
@@ -125,9 +131,21 @@ def _warn_of_absent(source: Domain | None) -> None:
             log.warning("the train split of %s holds no row of class %s", source.name, ", ".join(absent))
 
 
-def _parts(raw: Raw, seed: int) -> dict[str, Tensor]:
+def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uint64]]) -> None:
+    """Images that are in both domains; rows of a table may well be equal, and `table` has a check of its own."""
+    if "source" in raws and raws["target"].x.dtype == torch.uint8:
+        again = int(np.isin(content["target"], content["source"]).sum())
+        if again == len(content["target"]):
+            raise Refused("every image of the target is in the source too: there is nothing to transfer")
+        if again:
+            log.warning("%d of %d images of the target are in the source too", again, len(content["target"]))
+
+
+def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:
     """The rows of each part: as given, and what is missing cut from train."""
-    shuffled = _shuffled(raw, seed)
+    by_content = torch.from_numpy(np.argsort(content, kind="stable"))
+    generator = torch.Generator().manual_seed(derive(seed, "split", raw.name))
+    shuffled = by_content[torch.randperm(len(by_content), generator=generator)]
     given = torch.zeros_like(shuffled) if raw.part is None else raw.part[shuffled]
     train, val, test = (shuffled[given == index] for index in range(len(PARTS)))
     n = len(train)
@@ -141,9 +159,3 @@ def _parts(raw: Raw, seed: int) -> dict[str, Tensor]:
                 f"the {part} split of {raw.name} would hold {len(rows)} of its {len(raw.x)} rows; it needs 2 or more"
             )
     return parts
-
-
-def _shuffled(raw: Raw, seed: int) -> Tensor:
-    by_content = torch.from_numpy(np.argsort(digests(raw.x), kind="stable"))
-    generator = torch.Generator().manual_seed(derive(seed, "split", raw.name))
-    return by_content[torch.randperm(len(by_content), generator=generator)]

@@ -84,6 +84,8 @@ class L2SP(Method):
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         start = [parameter.detach().clone() for parameter in model.backbone.parameters()]
+        if not start:
+            raise Refused("l2sp holds a backbone's parameters near the source's, and this backbone has none")
         for index, tensor in enumerate(start):
             self.register_buffer(f"start{index}", tensor)
         return model, pair

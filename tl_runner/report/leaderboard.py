@@ -23,7 +23,8 @@ def leaderboard(records: Sequence[RunRecord]) -> pd.DataFrame:
         return pd.DataFrame(columns=["setting", *NAMES, "variant", "n", "failed", "unfinished"])
     variants = _variants(records)
     rows = pd.DataFrame([_row(record) for record in records])
-    groups = rows.sort_values("status", key=lambda status: status != "ok").groupby("setting", sort=False)
+    rows = rows.sort_values("status", key=lambda status: status != "ok")
+    groups = rows.groupby(["setting", "files"], sort=False)  # runs on other files are no other seeds
     names = groups[NAMES].first()  # of a run that ended well, where there is one: it knows what granted=auto was
     counts = groups["status"].agg(
         n=lambda status: (status == "ok").sum(),
@@ -33,8 +34,12 @@ def leaderboard(records: Sequence[RunRecord]) -> pd.DataFrame:
     table = pd.concat([names, counts], axis=1)
     for name in SCORES:
         table[name], table[f"{name}_sd"] = groups[name].mean(), groups[name].std(ddof=1)
-    table.insert(len(NAMES), "variant", [variants.get(str(setting), "") for setting in table.index])
     table = table.reset_index()
+    several = table["setting"].duplicated(keep=False)
+    told = [f"files {files[:6] or '?'}" if again else "" for files, again in zip(table["files"], several, strict=True)]
+    named = [variants.get(setting, "") for setting in table["setting"]]
+    table.insert(len(NAMES) + 1, "variant", [" ".join(filter(None, both)) for both in zip(named, told, strict=True)])
+    table = table.drop(columns="files")
     return table.sort_values(["dataset", "target"], ascending=[True, False], na_position="last", ignore_index=True)
 
 
@@ -48,6 +53,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         **{key: record.choices.get(key, "?") for key in ("dataset", "method", "backbone")},
         "granted": str(record.granted),
         "setting": record.setting,
+        "files": str(record.where.get("files") or ""),
         "status": record.status,
         "source": accuracy("source"),
         "target": accuracy("selected"),
@@ -73,9 +79,11 @@ def _variants(records: Sequence[RunRecord]) -> dict[str, str]:
             group = key.partition(".")[0]
             alike = [s for s in peers if composed[s].choices.get(group) == record.choices.get(group)]
             if any(flat[s].get(key, value) != value for s in alike):
-                different.append(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}")
+                said = f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+                different.append((len({str(flat[s].get(key)) for s in alike}), said))
+        different.sort(key=lambda counted: -counted[0])  # what has most values tells most
         more = [f"and {len(different) - TOLD} more"] if len(different) > TOLD else []
-        described[setting] = " ".join([*different[:TOLD], *more])
+        described[setting] = " ".join([*(said for _, said in different[:TOLD]), *more])
     return described
 
 

@@ -33,7 +33,8 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
         label = f"{record.baseline}, same seed, granted={baseline.granted}"
         table.add_row(label, *_metrics(baseline.scores["target"]), style="dim")
     elif record.choices["method"] != record.baseline:
-        granted = "" if record.granted == "0" else f" granted={record.granted}"
+        typed = str(record.granted)
+        granted = "" if typed == "0" or typed.startswith("≤") else f" granted={typed}"
         advice = f"\nnothing to compare it with yet: make the same run with method={record.baseline}{granted}"
     words = [f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels"] * trained
     if start := record.data.get("source_model"):
@@ -42,14 +43,16 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     return table, Text(" · ".join(words) + f"\n{record.folder}{advice}")
 
 
-def outcomes(records: Sequence[RunRecord]) -> Table:
-    """The jobs of a sweep, in order."""
+def outcomes(records: Sequence[RunRecord], variants: Sequence[str]) -> Table:
+    """The jobs of a sweep, in order; `variants` is what else was typed of each."""
     failed = sum(record.status in ("failed", "diverged") for record in records)
     names = ("dataset", "method", "backbone")
-    table = _table(f"{len(records)} runs, {failed} failed", *names, "seed", "status", "target", "folder")
-    for record in records:
+    columns = [*names, *(["variant"] if any(variants) else []), "seed", "status", "target", "folder"]
+    table = _table(f"{len(records)} runs, {failed} failed", *columns)
+    for record, variant in zip(records, variants, strict=True):
         accuracy = percent(record.scores["selected"]["accuracy"]) if record.scores else ""
-        cells = [*(record.choices[name] for name in names), str(record.seed)]
+        chosen = [record.choices[name] for name in names]
+        cells = [*chosen, *([variant] if any(variants) else []), str(record.seed)]
         status = Text(record.status, STATUS_STYLE[record.status])
         table.add_row(*map(Text, cells), status, accuracy, Text(record.folder.name))
     return table
@@ -86,7 +89,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     table.add_column(first, overflow="fold")
     for column in columns:
-        named = column in ("dataset", "method", "backbone", "status", "folder")
+        named = column in ("dataset", "method", "backbone", "variant", "status", "folder")
         table.add_column(column, justify="left" if named else "right", overflow="fold")
     return table
 
