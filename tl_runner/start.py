@@ -75,9 +75,9 @@ def source_model(
 ) -> Generator[Point, None, dict[str, Any] | None]:
     """Train the model's backbone on the labelled source, in place, or take it from `folder` where that was done.
 
-    The head is trained along where the source has the target's classes; else the model keeps its fresh one.
-    `names` are `source_names`. Yields the points of the training, and returns
-    what the record says of it; None where the task has no source domain or the plan no steps.
+    The head is trained along where the source has the target's classes; else the model keeps its fresh one. `names`
+    are `source_names`. Yields the points of the training, and returns what the record says of it; None where the task
+    has no source domain or the plan no steps.
     """
     if pair.source is None or not plan.steps:
         backbone = names["backbone"]
