@@ -373,6 +373,7 @@ def test_hidden_and_other_files_are_passed_over(tmp_path, caplog):
     (root / "b" / ".cache").mkdir()
     assert len(loaded().target.x) == 10
     assert "data/b/dog: 3 files do not end like an image" in caplog.text
+    assert sum(entry.levelname == "WARNING" for entry in caplog.records) == 1  # not one a class
 
 
 def test_a_link_to_a_folder_stays_inside(tmp_path):

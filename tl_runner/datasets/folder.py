@@ -49,6 +49,8 @@ def image_folder(
     for each in (each for side in sides.values() for each in side):
         if not each.files:
             raise Refused(f"{str(each.path)!r} holds no image (other files: {each.others}): fill or remove it")
+    if others := sum(each.others for side in sides.values() for each in side):
+        log.warning("%d files do not end like an image that can be read, and are left out: run.log says where", others)
     images = {
         role: decoded([file for each in side for file in each.files], size, cache, domains[role].name)
         for role, side in sides.items()

@@ -92,7 +92,7 @@ def _class_folder(label: str, part: int | None, path: Path, domain: Path) -> Cla
             else:
                 others += 1
     if others:
-        log.warning("%s: %d files do not end like an image that can be read, and are left out", path, others)
+        log.info("%s: %d files do not end like an image that can be read, and are left out", path, others)
     return ClassFolder(label, part, path, tuple(sorted(files)), others)
 
 
