@@ -15,7 +15,9 @@ from tl_runner.store import RunRecord, describe
 torch.set_num_threads(1)  # two test processes share two cores
 
 CONF = menu.conf()
-YAMLS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF)
+FOUND = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF)
+PLUGINS = [path for path in FOUND if path.startswith("hydra/")]  # launchers and sweepers, which are Hydra's to build
+YAMLS = [path for path in FOUND if path not in PLUGINS]
 METHODS = [path.removeprefix("method/").removesuffix(".yaml") for path in YAMLS if path.startswith("method/")]
 QUICK = ["train=tiny", "pretrain=tiny", "dataset.samples=300", "dataset.size=8"]  # of the default data set
 

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "select": {"errors"},
     "domains": {"errors"},
     "core": {"domains", "errors"},
-    "features": {"core", "domains"},
+    "features": {"atomic", "core", "domains"},
     "heads": {"core", "features", "losses"},
     "augment": {"chance", "errors"},
     "weights": {"errors"},
@@ -33,26 +33,39 @@ MAY_IMPORT = {
     "train": {"chance", "core", "domains", "errors", "select"},
     "methods": {"chance", "core", "domains", "errors", "features", "heads", "importance", "losses"},
     "datasets": {"atomic", "chance", "domains", "errors"},
+    "checkpoint": {"atomic"},
+    "progress": {"chance", "select", "train"},
+    "lock": {"atomic", "errors"},
     "start": {
-        *("atomic", "chance", "core", "domains", "errors", "evaluate", "identity"),
-        *("methods", "optimizers", "store", "train"),
+        *("atomic", "chance", "checkpoint", "config", "core", "domains", "errors", "evaluate", "identity", "lock"),
+        *("methods", "optimizers", "progress", "store", "train", "whereabouts"),
     },
     "machine": {"core", "errors", "train"},
     "config": {"errors", "select"},
     "identity": set(),
-    "store": {"atomic", "errors", "identity", "train"},
+    "whereabouts": set(),
+    "store": {"identity"},
+    "recording": {
+        *("atomic", "checkpoint", "errors", "identity", "progress", "store", "train", "trackers", "whereabouts"),
+    },
     "restore": {"config", "core", "errors", "heads", "store"},
-    "run": {"chance", "config", "core", "datasets", "evaluate", "heads", "machine", "start", "store", "train"},
-    "report": {"store", "train"},
-    "cli": {"config", "errors", "identity", "menu", "report", "rewording", "run", "store"},
+    "run": {
+        *("chance", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
+        *("recording", "start", "store", "train"),
+    },
+    "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},
+    "plan": {"job", "lock", "store"},
+    "report": {"job", "lock", "plan", "store", "train"},
+    "sweep": {"errors", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
+    "cli": {"errors", "job", "menu", "recording", "report", "rewording", "store", "sweep"},
     "rewording": {"errors", "menu"},
 }
 # library -> the only rooms that may import it
 ONLY_IN = {
-    "hydra": {"cli", "rewording"},
+    "hydra": {"cli", "rewording", "sweep"},
     "rich": {"cli", "report"},
     "pandas": {"report"},
-    "omegaconf": {"config", "cli", "store"},
+    "omegaconf": {"config", "recording", "sweep"},
 }
 
 

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from tl_runner import augment, config, optimizers
 from tl_runner.backbones import identity, small
 from tl_runner.chance import chance_of
+from tl_runner.config import Settings
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
@@ -22,7 +23,7 @@ from tl_runner.errors import Refused
 from tl_runner.methods.finetune import L2SP, Finetune, frozen_stages
 from tl_runner.methods.mmd import MMD
 from tl_runner.start import Pretrain, admit, source_model
-from tl_runner.train import Train, draw, train
+from tl_runner.train import Cursor, Train, draw, train
 
 CPU = torch.device("cpu")
 
@@ -40,7 +41,7 @@ def tuned(method: Finetune | L2SP, pair: Pair, model: Model, steps: int = 10, lr
     model, pair = method.prepare(model, pair, 0)
     optimizer = partial(optimizers.adamw, lr=lr)
     plan = Train(steps=steps, log_every=1, batch=16)
-    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0)
+    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor())
     return [{name: tensor.clone() for name, tensor in model.state_dict().items()} for _ in points]
 
 
@@ -145,7 +146,7 @@ def test_l2sp_ends_where_its_objective_is_least_on_a_linear_model():
     model, pair = method.prepare(model, pair, 0)
     optimizer = partial(optimizers.sgd, lr=0.05, weight_decay=0.0)
     plan = Train(steps=1500, batch=64, clip=None)  # all 12 rows in every step: no noise
-    for _ in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0):
+    for _ in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor()):
         pass
     found = linear.weight.detach().double().numpy()
     np.testing.assert_allclose(found, least, atol=1e-3)
@@ -197,7 +198,9 @@ def start_from(pair: Pair, plan: Pretrain, folder, seed: int = 0) -> tuple[Model
     backbone, width = identity(pair.shape)
     backbone.add_module("map", torch.nn.Linear(width, 4))
     model = Model(backbone, 4, pair.classes)
-    steps = source_model(model, pair, plan, augment.none, seed, {"backbone": {"_target_": "mine"}}, folder)
+    steps = source_model(
+        model, pair, plan, augment.none, Settings(seed=seed), {"backbone": {"_target_": "mine"}}, folder
+    )
     while True:
         try:
             next(steps)

@@ -16,7 +16,7 @@ from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.dann import DANN
 from tl_runner.methods.mmd import MMD
-from tl_runner.train import Train, draw, train
+from tl_runner.train import Cursor, Train, draw, train
 
 
 def task(granted: str = "0", **options) -> tuple[Pair, Model]:
@@ -127,7 +127,7 @@ class Exploding(Method):
 
 def steps_of(method: Method, pair: Pair, model: Model, **plan):
     parts = config.load(composed("optimizer.lr=0.01")[0])
-    return list(train(model, method, pair, Train(**plan), parts.optimizer, parts.schedule, parts.augment, seed=0))
+    return list(train(model, method, pair, Train(**plan), parts.optimizer, parts.schedule, parts.augment, 0, Cursor()))
 
 
 def test_a_method_that_ignores_a_stream_is_refused():

@@ -14,7 +14,8 @@ from tl_runner import atomic
 from tl_runner.atomic import write
 from tl_runner.errors import Diverged, Refused
 from tl_runner.identity import stamp
-from tl_runner.store import describe, finished, read, recording, records
+from tl_runner.recording import recording
+from tl_runner.store import describe, finished, read, records
 
 
 def identity(*overrides: str) -> str:

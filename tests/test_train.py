@@ -14,7 +14,7 @@ from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.errors import Refused
 from tl_runner.losses import supervised
-from tl_runner.train import Train, train
+from tl_runner.train import Cursor, Train, train
 
 
 class Probe(Method):
@@ -50,7 +50,7 @@ def test_points_come_when_due_and_phases_share_the_steps(task):
     method, plan = Probe(), Train(steps=20, evaluations=3, log_every=8, batch=10)
     optimizer = partial(optimizers.sgd, lr=0.1)
     moved, points = [], []
-    for point in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, seed=0):
+    for point in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor()):
         points.append(point)
         moved.append(not all(torch.equal(a, b) for a, b in zip(first, model.backbone.parameters(), strict=True)))
     assert [point.step for point in points] == [7, 8, 14, 16, 20]
@@ -72,6 +72,7 @@ def test_a_phase_trains_nothing_but_its_groups(task):
         optimizers.constant,
         augment.none,
         0,
+        Cursor(),
     )
     assert next(points).step == 2  # the first quarter, five steps, is the head's
     assert all(torch.equal(a, b) for a, b in zip(first, model.backbone.parameters(), strict=True))
@@ -107,7 +108,17 @@ def test_schedules_against_their_formulas():
 def test_the_knobs_for_speed_train_too(task, plan):
     pair, model = task
     points = list(
-        train(model, Probe(), pair, Train(steps=4, **plan), optimizers.adamw, optimizers.constant, augment.none, 0)
+        train(
+            model,
+            Probe(),
+            pair,
+            Train(steps=4, **plan),
+            optimizers.adamw,
+            optimizers.constant,
+            augment.none,
+            0,
+            Cursor(),
+        )
     )
     assert points[-1].step == 4 and all(torch.isfinite(p).all() for p in model.parameters())
 
@@ -122,6 +133,8 @@ class Spent(Probe):
 
 def test_a_phase_without_parameters_is_refused(task):
     pair, model = task
-    points = train(model, Spent(), pair, Train(steps=4), optimizers.adamw, optimizers.constant, augment.none, 0)
+    points = train(
+        model, Spent(), pair, Train(steps=4), optimizers.adamw, optimizers.constant, augment.none, 0, Cursor()
+    )
     with pytest.raises(Refused, match="no parameters to train"):
         list(points)

@@ -18,7 +18,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.methods.weighted import DensityRatio, Weighted, effective_rows
-from tl_runner.train import Train, draw, train
+from tl_runner.train import Cursor, Train, draw, train
 
 CPU = torch.device("cpu")
 
@@ -72,7 +72,7 @@ def terms_by_step(method: Weighted | DensityRatio, granted: int) -> list[set[str
     pair, model = task(granted)
     model, pair = method.prepare(model, pair, 0)
     plan, optimizer = Train(steps=6, log_every=1, batch=8), partial(optimizers.sgd, lr=0.01)
-    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0)
+    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor())
     return [set(point.terms) - {"effective_rows"} for point in points]
 
 

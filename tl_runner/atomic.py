@@ -9,8 +9,11 @@ from typing import IO
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to be filled, under its name once the block has ended well: temporary beside it, synced, then renamed."""
+def appearing(path: Path, keeping: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to be filled, under its name once the block has ended well: temporary beside it, synced, then renamed.
+
+    What had this name before is gone, or goes by the name `keeping`.
+    """
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             yield file.file
@@ -20,6 +23,8 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
             Path(file.name).unlink(missing_ok=True)
             raise
     Path(file.name).chmod(0o644)  # temporary files are made for their owner alone
+    if keeping and path.exists():
+        path.replace(keeping)
     Path(file.name).replace(path)
 
 

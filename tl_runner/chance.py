@@ -1,10 +1,13 @@
 """Randomness by name: every use has a seed of its own, so that what one part draws shifts no other part."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +24,37 @@ def chance_of(seed: int, *names: object) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, *names))
         yield
+
+
+def settle(seed: int) -> None:
+    """Seed every generator from which training itself may draw: torch's (dropout, noise), NumPy's and Python's."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # it takes no more bits
+    random.seed(seed)
+
+
+def state() -> dict[str, Any]:
+    """Where these generators stand, in plain types and tensors."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    version, numbers, gauss = random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": [version, torch.tensor(numbers), gauss],
+    }
+
+
+def restore(state: Mapping[str, Any]) -> None:
+    """Set these generators to a state of `state`; those of other GPUs than were in use are left."""
+    torch.set_rng_state(state["torch"])
+    for device, numbers in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(numbers, device)
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
 
 
 @lru_cache(maxsize=8)  # an epoch's order per stream: drawn once, sliced at every step

@@ -6,20 +6,20 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tl_runner import menu
-from tl_runner.errors import Diverged, Refused
+from tl_runner.errors import Refused
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tl_runner.store import RunRecord
+    from tl_runner.sweep.task import Task
 
-FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks serves for ours too
-PAGE = 150  # columns of a table that is not printed on a terminal
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 BASELINES = {
     "source_only": "tl_runner.methods.source_only.SourceOnly",
@@ -43,7 +43,6 @@ def main() -> None:
 
         print("tl_runner", version("tl_runner"))
     else:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, a run says so like by Ctrl-C
         sys.exit(_compose_and_run(words, folders))
 
 
@@ -53,33 +52,20 @@ def report() -> None:
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, default=[Path("outputs")])
     paths = parser.parse_args().paths
     from tl_runner.report import tables
+    from tl_runner.report.consoles import complain, consoles
     from tl_runner.report.leaderboard import leaderboard
     from tl_runner.store import records
 
     missing = [str(path) for path in paths if not path.exists()]
     found, faults = records(path for path in paths if path.exists())
-    console, errors = _consoles()
+    console, errors = consoles()
     for fault in [*(f"{path} does not exist" for path in missing), *faults]:
-        _complain(errors, fault, "warning: ", "yellow")
+        complain(errors, fault, "warning: ", "yellow")
     if not found:
-        _complain(errors, f"no runs in {', '.join(map(str, paths))}; tl-run makes some")
+        complain(errors, f"no runs in {', '.join(map(str, paths))}; tl-run makes some")
         sys.exit(1)
     console.print(*tables.leaderboard(leaderboard(found), console.width), sep="\n")
     sys.exit(1 if missing else 0)
-
-
-def _consoles() -> "tuple[Console, Console]":
-    """For results and for errors. A file or a pipe takes wide tables as they are; a closed one ends no run."""
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else PAGE)
-
-    def closed() -> None:
-        console.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    console.on_broken_pipe = closed
-    return console, Console(stderr=True)
 
 
 def _config_dirs(words: Sequence[str]) -> list[Path]:
@@ -92,51 +78,77 @@ def _config_dirs(words: Sequence[str]) -> list[Path]:
 def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     """Let Hydra compose one job or many and make each of them; the exit code."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
     from rich.logging import RichHandler
 
+    from tl_runner.job import FULL_ERROR
+    from tl_runner.report.consoles import complain, consoles
     from tl_runner.rewording import reworded
+    from tl_runner.sweep.task import Task
 
-    console, errors = _consoles()
+    console, errors = consoles()
     handler = RichHandler(logging.WARNING, console=errors, show_time=False, show_path=False)
     handler.addFilter(lambda entry: entry.levelno < logging.ERROR)  # an error is told in words; run.log has it whole
     logging.getLogger("tl_runner").addHandler(handler)
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
-    made: list[tuple[RunRecord | None, str]] = []
-    multirun = False
-
-    def job(composed: Any) -> None:  # Hydra sees no error of ours: it would add a line of its own
-        nonlocal multirun
-        multirun = HydraConfig.get().mode == RunMode.MULTIRUN
-        variant = menu.variant(HydraConfig.get().overrides.task, words) if multirun else ""
-        try:
-            made.append((_make(_describe(composed), console, errors, full_error, multirun, variant), variant))
-        except Exception as error:
-            if full_error:
-                raise
-            made.append((None, variant))
-            _refuse(words, str(error), errors)
-
+    task = Task(list(words), full_error)
+    _end_in_order(task)
     try:
         _admit(folders[1:])
         sys.argv[1:] = menu.settled(words)
-        hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(job)()
+        _register_plugins()
+        hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(task)()
+        if task.refusal:
+            raise task.refusal
     except KeyboardInterrupt:
-        _complain(errors, "interrupted; the runs that had ended are kept")
+        complain(errors, "ended at once; the runs that had ended are kept, the others go on when this is typed again")
         return INTERRUPTED
     except Exception as error:
         if full_error:
             raise
         _refuse(words, reworded(error, words, folders), errors)
         return 1
-    described = [(record, variant) for record, variant in made if record]
-    if multirun and described:
-        from tl_runner.report import tables
+    _show(task, {"-m", "--multirun"} & set(words) != set(), console)
+    if any(outcome.what in ("stopped", "waiting") for outcome in task.outcomes):
+        complain(errors, "stopped; typed again, the same command goes on")
+        return INTERRUPTED
+    return int(any(outcome.failed for outcome in task.outcomes))
 
-        console.print(tables.outcomes(*zip(*described, strict=True)))
-    return int(any(record is None or record.status != "ok" for record, _ in made))
+
+def _end_in_order(task: "Task") -> None:
+    """Ctrl-C, or an end from outside: the jobs at work stop at their next points; the second time, at once."""
+
+    def end(*_: object) -> None:
+        if task.stopping or not task.working:
+            raise KeyboardInterrupt
+        task.stopping = True
+        os.write(2, b"\nstopping at the next point, with a checkpoint; Ctrl-C again ends at once\n")
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+
+
+def _register_plugins() -> None:
+    """Hydra's own search misses packages that are installed to be edited; it must come first all the same."""
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.plugin import Plugin
+
+    known = Plugins.instance()
+    for name in ("launcher", "sweeper"):
+        module = import_module(f"hydra_plugins.tl_runner.{name}")
+        for plugin in vars(module).values():
+            if isinstance(plugin, type) and issubclass(plugin, Plugin) and plugin.__module__ == module.__name__:
+                known.register(plugin)
+
+
+def _show(task: "Task", multirun: bool, console: "Console") -> None:
+    from tl_runner.report import tables
+
+    if multirun and task.outcomes:
+        console.print(tables.outcomes(task.outcomes))
+    for outcome in task.outcomes if not multirun else ():
+        if outcome.what in ("made", "kept") and not outcome.failed:
+            console.print(*tables.result(outcome.record, _baseline(outcome.record)), sep="\n")
 
 
 def _admit(folders: Sequence[Path]) -> None:
@@ -145,80 +157,6 @@ def _admit(folders: Sequence[Path]) -> None:
         if taken := menu.shadowed(folder):
             raise Refused(f"{folder} holds options with the name of one of ours: rename {', '.join(taken)}")
     sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
-
-
-def _describe(composed: Any) -> "RunRecord":
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from tl_runner.store import describe
-
-    config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    assert isinstance(config, dict)
-    chosen = HydraConfig.get().runtime.choices
-    choices: dict[str, str] = {}
-    for group in ("dataset", "backbone", "method"):
-        if not isinstance(chosen.get(group), str):
-            raise Refused(f"{group} takes one option, as in {group}={menu.defaults()[group]}")
-        choices[group] = chosen[group]
-    return describe({str(key): value for key, value in config.items()}, choices)
-
-
-def _make(
-    record: "RunRecord", console: "Console", errors: "Console", full_error: bool, brief: bool, variant: str
-) -> "RunRecord":
-    """One job: the stored result where its run was made before, else the run. Failing ends this job only."""
-    from tl_runner.report import tables
-
-    names = " ".join(filter(None, [*record.choices.values(), variant, f"seed={record.seed}"]))
-    try:
-        if earlier := _made_before(record, errors):
-            console.print(
-                f"{names}: made before, nothing was trained (force=true runs it again)", highlight=False, markup=False
-            )
-            record = earlier
-        else:
-            from tl_runner.report.live import watch
-            from tl_runner.run import run
-
-            if brief:
-                console.print(names, style="bold", highlight=False, markup=False)
-            record = watch(run(record), record, console)
-    except Exception as error:
-        if full_error:
-            errors.print_exception()
-        record.status = "failed" if record.status == "running" else record.status  # it may have no folder to say so
-        _complain(errors, _told(error, record))
-        return record
-    if not brief:
-        console.print(*tables.result(record, _baseline(record)), sep="\n")
-    return record
-
-
-def _made_before(record: "RunRecord", errors: "Console") -> "RunRecord | None":
-    """The finished run of the same identity, unless it must be made again; what has changed since is said."""
-    from tl_runner.config import settings
-    from tl_runner.identity import stamp
-    from tl_runner.store import finished, whereabouts
-
-    earlier = finished(record)
-    if earlier is None:
-        return None
-    wanted = settings(record.config)
-    if wanted.force:
-        return None
-    if wanted.save and not (earlier.folder / "model.safetensors").exists():
-        _complain(errors, "made before, but its weights are not there; made again for them", "note: ", "yellow")
-        return None
-    then, now = earlier.where.get("versions", {}), whereabouts()["versions"]
-    changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
-    if wanted.device != "auto" and not str(earlier.where.get("device")).startswith(wanted.device):
-        changed.append(f"device {earlier.where.get('device')} then, {wanted.device} now")
-    if earlier.where.get("files") != stamp(record.config["dataset"]):
-        changed.append("files of the dataset changed since")
-    if changed:
-        _complain(errors, f"the stored run was made otherwise: {'; '.join(changed)}", "note: ", "yellow")
-    return earlier
 
 
 def _baseline(record: "RunRecord") -> "RunRecord | None":
@@ -237,20 +175,14 @@ def _baseline(record: "RunRecord") -> "RunRecord | None":
     return next((run for run in found if run.data.get("fingerprint") == record.data.get("fingerprint")), None)
 
 
-def _told(error: Exception, record: "RunRecord") -> str:
-    """An error for a person; one that was not meant for them comes with its kind and the place of the traceback."""
-    if isinstance(error, Refused | Diverged):
-        return str(error)
-    log = record.folder / "run.log"
-    return f"{type(error).__name__}: {error}" + (f"\nThe traceback is in {log}" if log.exists() else "")
-
-
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
     """Say why nothing could be composed, and keep a record of the attempt, so that it is in the tables too."""
-    from tl_runner.store import describe, recording
+    from tl_runner.recording import recording
+    from tl_runner.report.consoles import complain
+    from tl_runner.store import describe
 
     if SHOW & set(words):
-        _complain(errors, message)
+        complain(errors, message)
         return
     typed = menu.typed(words)
     outputs = typed.get("outputs", "outputs")
@@ -262,12 +194,6 @@ def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
         with recording(record):
             raise Refused(message)
     except Refused:
-        _complain(errors, message)
+        complain(errors, message)
     except OSError as error:
-        _complain(errors, f"{message}\nNo record could be kept: {error}")
-
-
-def _complain(console: "Console", message: str, kind: str = "error: ", style: str = "bold red") -> None:
-    from rich.text import Text
-
-    console.print(Text.assemble((kind, style), message), soft_wrap=True, highlight=False)
+        complain(errors, f"{message}\nNo record could be kept: {error}")

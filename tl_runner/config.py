@@ -40,8 +40,13 @@ class Settings:
     outputs: str = "outputs"
     save: bool = True
     force: bool = False
+    dry: bool = False
+    checkpoint_every: float = 30.0
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
+        within(0, checkpoint_every=self.checkpoint_every)
+        within(0.001, timeout=1.0 if self.timeout is None else self.timeout)
         within(0, 2**32 - 1, seed=self.seed)
         within(1, 1024, threads=1 if self.threads is None else self.threads)
         if not self.outputs.strip():

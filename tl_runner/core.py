@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -84,6 +85,7 @@ class Model(nn.Module):
     """
 
     stage: str | None = None  # where the features are read, if not at the end: see `features.at`
+    features_kept: Path | None = None  # the folder where features of the frozen backbone are kept for other runs
     cached = False  # whether a run's inputs have been through the backbone beforehand: see `features.frozen`
 
     def __init__(self, backbone: nn.Sequential, width: int, classes: Sequence[str], batchnorm: str = "joint"):

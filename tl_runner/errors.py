@@ -38,6 +38,14 @@ class Diverged(ArithmeticError):
     """Training met a number that is not finite."""
 
 
+class Late(TimeoutError):
+    """A run took longer than it was given."""
+
+
+class Busy(RuntimeError):
+    """Another process is making the run."""
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """` – did you mean 'x'?`, or nothing where no option is near."""
     options = sorted(options)

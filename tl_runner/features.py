@@ -1,16 +1,25 @@
-"""Features as data: read at a stage, and computed once where the network below them stays as it is."""
+"""Features as data: read at a stage, and computed once where the network below them stays as it is.
 
+Once means once a machine: they are kept under a hash of the network, the rows and what computes them.
+"""
+
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from tl_runner.atomic import write
 from tl_runner.core import Model
 from tl_runner.domains import Pair, Split
+
+log = logging.getLogger(__name__)
 
 ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large images a few at a time, whose maps an
 # allocator keeps for the next ones (on a CPU, four times as many took a third longer)
@@ -24,7 +33,10 @@ class Readout(nn.Module):
 
 
 class Embedded:
-    """A split seen through a model's backbone in evaluation mode; computed whole when it is first read."""
+    """A split seen through a model's backbone in evaluation mode; computed whole when it is first read.
+
+    Or taken from the folder `model.features_kept`, where this or another run has computed the same before.
+    """
 
     def __init__(self, split: Split, model: Model):
         self.split, self.model = split, model
@@ -38,9 +50,14 @@ class Embedded:
     @cached_property
     def _features(self) -> Tensor:
         self.model.eval()
-        with torch.no_grad():
-            found = [self.model.backbone(x).float() for x in portions(self.split, self.model.device)]
-        return torch.cat(found)
+        file = self.model.features_kept and self.model.features_kept / f"{_key(self.model, self.split)}.safetensors"
+        found = _kept(file) if file else None
+        if found is None:
+            with torch.no_grad():
+                found = torch.cat([self.model.backbone(x).float() for x in portions(self.split, self.model.device)])
+            if file:
+                _keep(file, found)
+        return found.to(self.model.device)
 
 
 def portions(split: Split, device: torch.device) -> Iterator[Tensor]:
@@ -48,6 +65,44 @@ def portions(split: Split, device: torch.device) -> Iterator[Tensor]:
     row = split.take(torch.zeros(1, dtype=torch.long, device=device)).numel()
     for rows in torch.arange(len(split), device=device).split(min(ROWS, max(1, NUMBERS // row))):
         yield split.take(rows)
+
+
+def _key(model: Model, split: Split) -> str:
+    """A hash of all that the features depend on: network, weights, rows, and the last bits' library and machine."""
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+    digest = blake2b(
+        repr((model.backbone, torch.__version__, device, torch.get_num_threads())).encode(), digest_size=16
+    )
+    for name, tensor in model.backbone.state_dict().items():
+        digest.update(name.encode() + _bytes(tensor))
+    for x in portions(split, model.device):
+        digest.update(repr((x.shape, x.dtype)).encode() + _bytes(x))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _kept(file: Path) -> Tensor | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)["features"]
+    except (OSError, SafetensorError, KeyError):
+        return None  # not there, or half of it: they are computed
+
+
+def _keep(file: Path, features: Tensor) -> None:
+    """Nobody waits for anybody: processes that compute the same write the same bytes, whole, under the same name."""
+    from safetensors.torch import save
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write(file, save({"features": features.cpu().contiguous()}))
+    except OSError as error:  # a full disk, say, is no reason to lose the features
+        log.warning("features could not be kept for other runs: %s", error)
 
 
 def whole(split: Split, device: torch.device | str = "cpu") -> Tensor:
@@ -63,7 +118,7 @@ def at(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
     with torch.no_grad():
         width = backbone(torch.zeros(2, *shape, device=device)).shape[1]
     part = Model(backbone, width, model.classes, model.batchnorm).to(device)
-    part.stage = stage
+    part.stage, part.features_kept = stage, model.features_kept
     return part
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from tl_runner.core import Model
 from tl_runner.errors import Refused
@@ -13,6 +14,7 @@ def claim(name: str, threads: int | None) -> torch.device:
     """Set the CPU's threads, if a number is given, and return the device: `auto` is CUDA where there is one."""
     if threads is not None:
         torch.set_num_threads(threads)
+        threadpool_limits(threads)  # those of NumPy, SciPy and scikit-learn
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

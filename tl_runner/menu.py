@@ -29,8 +29,9 @@ def conf() -> Path:
 
 def options(folders: Sequence[Path]) -> list[Option]:
     """Every option in these folders, sorted by group and name."""
-    files = [file for folder in folders for group in defaults() for file in (folder / group).glob("*.yaml")]
-    return sorted((_read(file, file.parent.name) for file in files), key=lambda option: option[:2])
+    groups = [*defaults(), *_plugins()]
+    found = [(file, group) for folder in folders for group in groups for file in (folder / group).glob("*.yaml")]
+    return sorted((_read(file, group) for file, group in found), key=lambda option: option[:2])
 
 
 def settings() -> Option:
@@ -41,6 +42,11 @@ def settings() -> Option:
 def defaults() -> dict[str, str]:
     """Each group's default option."""
     return dict(re.findall(r"^  - (\w+): (\w+)$", settings().text, re.MULTILINE))
+
+
+def _plugins() -> dict[str, str]:
+    """The default launcher and sweeper of Hydra's."""
+    return dict(re.findall(r"^  - override (hydra/launcher|hydra/sweeper): (\w+)$", settings().text, re.MULTILINE))
 
 
 def typed(words: Sequence[str]) -> dict[str, str]:
@@ -122,7 +128,7 @@ FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are kept in o
 
 
 def _groups(folders: Sequence[Path]) -> Iterator[str]:
-    default, group = defaults(), None
+    default, group = {**defaults(), **_plugins()}, None
     for option in options(folders):
         if option.group != group:
             group = option.group
@@ -134,7 +140,7 @@ def _groups(folders: Sequence[Path]) -> Iterator[str]:
 
 def _keys() -> Iterator[str]:
     for key, value, comment in re.findall(r"^(\w+): (\S+) +# (.*)$", settings().text, re.MULTILINE):
-        yield f"    {key}={value:<{15 - len(key)}} {comment}"
+        yield f"    {f'{key}={value}':<21} {comment}"
 
 
 def _read(file: Path, group: str) -> Option:

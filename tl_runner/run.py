@@ -1,19 +1,18 @@
 """One run, top to bottom. Read this file first."""
 
-import time
 from collections.abc import Generator
 
-import torch
-
 from tl_runner import config, machine
-from tl_runner.chance import chance_of
+from tl_runner.chance import chance_of, settle
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.evaluate import examine, predict, scores, verdict
 from tl_runner.heads import blueprint
+from tl_runner.progress import resumed
+from tl_runner.recording import recording
 from tl_runner.start import admit, source_model, source_names
-from tl_runner.store import RunRecord, recording
+from tl_runner.store import RunRecord
 from tl_runner.train import Point, train
 
 
@@ -21,12 +20,15 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
     """Make the run that the record describes, and return the record; yields its points on the way.
 
     The record is on disk before anything is checked, and says at the end what happened. The target's answers
-    are opened in the last step, when every prediction and the choice among the checkpoints stand.
+    are opened in the last step, when every prediction and the choice among the checkpoints stand. What an earlier
+    process left unfinished goes on from its checkpoint; an exception thrown in at a point leaves one there.
     """
     with recording(record) as files:
         parts = config.load(record.config)
         seed, method, plan = parts.settings.seed, parts.method, parts.train
-        device = machine.claim(parts.settings.device, parts.settings.threads)
+        checkpoint = files.checkpoint(parts.settings.checkpoint_every)
+        left = checkpoint.load()
+        device = machine.claim(parts.settings.device, left["made"]["threads"] if left else parts.settings.threads)
         record.where |= machine.facts(device, plan)
         budget = Budget.parse(parts.settings.granted).settle(needed="granted" in method.needs)
         with chance_of(seed, "data"):
@@ -37,34 +39,37 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         with chance_of(seed, "model"):
             backbone, width = parts.backbone(pair.shape)
             model = Model(backbone, width, pair.classes, plan.batchnorm).to(device)
+            model.features_kept = files.features
         if method.start == "source":
             record.data["source_model"] = yield from source_model(
-                model, pair, parts.pretrain, parts.augment, seed, source_names(record), files.cache / "source_models"
+                model, pair, parts.pretrain, parts.augment, parts.settings, source_names(record), files.cache
             )
         with chance_of(seed, "prepare"):
             model, pair = method.prepare(model, pair, seed)
         model, method = machine.fast(model.to(device), plan), method.to(device)
         record.data |= {"input": str(model.backbone[0]), "model": blueprint(model)}
 
-        torch.manual_seed(seed)  # for what training itself draws: dropout, noise
-        started, history, predictions, chosen, weights = time.monotonic(), [], {}, 0, {}
-        for trained in train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, seed):
-            point, evidence = trained._replace(seconds=time.monotonic() - started), None
+        settle(seed)
+        made = files.made()
+        progress = resumed(left, model, method, made)
+        files.go_on(progress)
+        points = train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, seed, progress.cursor)
+        for trained in points:
+            point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
-                evidence, predictions[point.step] = examine(model, pair, point.step, "source" in method.needs)
-                history.append(evidence)
-                if parts.select(history) == len(history) - 1:
-                    chosen = point.step
-                    weights = {name: w.detach().to("cpu", copy=True) for name, w in model.state_dict().items()}
-            point = point._replace(evidence=evidence)
+                evidence, predicted = examine(model, pair, point.step, "source" in method.needs)
+                progress.judge(evidence, predicted, parts.select, model)
+                point = point._replace(evidence=evidence)
             files.curve(point)
-            yield point
+            with checkpoint.around(lambda: progress.state(model, method, made)):
+                yield point
 
-        files.tensors("predictions", {f"step_{step}": rows for step, rows in predictions.items()})
+        files.tensors("predictions", {f"step_{step}": rows for step, rows in progress.predictions.items()})
         if parts.settings.save:
-            files.tensors("model", weights)
-        model.load_state_dict(weights)
+            files.tensors("model", progress.weights)
+        model.load_state_dict(progress.weights)
         kept = pair.labelled_source if pair.shared_labels else None
         source = scores(predict(model, kept[0].test), kept[1].test) if kept else None
-        record.scores = {"source": source, **verdict(predictions, answers.open(), chosen)}
+        record.evidence = progress.evidence._asdict()
+        record.scores = {"source": source, **verdict(progress.predictions, answers.open(), progress.chosen)}
     return record

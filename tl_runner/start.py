@@ -7,26 +7,28 @@ seed and machine, and kept under its hash in outputs/cache/source_models.
 
 import json
 import logging
-import time
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from tl_runner.atomic import write
-from tl_runner.chance import chance_of, derive
+from tl_runner.chance import chance_of, derive, settle
+from tl_runner.checkpoint import Checkpoint
+from tl_runner.config import Settings
 from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
 from tl_runner.evaluate import accuracy, predict
 from tl_runner.identity import identify
+from tl_runner.lock import alone
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.optimizers import adamw, cosine
+from tl_runner.progress import resumed
 from tl_runner.store import RunRecord
 from tl_runner.train import Augment, Point, Train, train
+from tl_runner.whereabouts import made_by
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +67,16 @@ def source_names(record: RunRecord) -> dict[str, Any]:
     """All that tells the source model of this run from those of others, but how it is trained."""
     of_data = {name: record.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
     of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
-    machine = [record.where["versions"]["torch"], record.where["device"], record.where["threads"]]
     parts = {name: record.config[name] for name in ("backbone", "augment")}
-    return {**of_source, **parts, "machine": machine}
+    return {**of_source, **parts, "machine": made_by(record.where)}
 
 
 def source_model(
-    model: Model, pair: Pair, plan: Pretrain, augment: Augment, seed: int, names: Mapping[str, Any], folder: Path
+    model: Model, pair: Pair, plan: Pretrain, augment: Augment, said: Settings, names: Mapping[str, Any], cache: Path
 ) -> Generator[Point, None, dict[str, Any] | None]:
-    """Train the model's backbone on the labelled source, in place, or take it from `folder` where that was done.
+    """Train the model's backbone on the labelled source, in place, or take it from `cache` where that was done.
+
+    Of processes that want the same source model at the same time one trains it, and the others wait for it.
 
     The head is trained along where the source has the target's classes; else the model keeps its fresh one. `names`
     are `source_names`. Yields the points of the training, and returns what the record says of it; None where the task
@@ -85,32 +88,43 @@ def source_model(
             log.warning("nothing is transferred: there is no source model, and the backbone has random weights")
         return None
     source, labels = pair.labelled_source
-    with chance_of(seed, "source head"):
+    with chance_of(said.seed, "source head"):
         learner = Model(model.backbone, model.width, source.classes).to(labels.train.device)
     if pair.shared_labels:
         learner.head = model.head
-    key = identify({**names, "pretrain": asdict(plan), "seed": seed, "with_head": pair.shared_labels})
-    weights, facts = folder / f"{key}.safetensors", folder / f"{key}.json"
-    if kept := _kept(learner, weights, facts):
+    key = identify({**names, "pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels})
+    weights = cache / "source_models" / f"{key}.safetensors"
+    if kept := _kept(learner, weights):
         return {**kept, "shared": True}
-    torch.manual_seed(derive(seed, "pretrain"))  # for what training itself draws
-    started, point = time.monotonic(), None
-    settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
-    optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay)
-    for point in train(learner, SourceOnly(), Pair(source, pair.target), settings, optimizer, cosine, augment, seed):
-        yield point._replace(seconds=time.monotonic() - started, phase="source model")
-    source_val = accuracy(predict(learner, source.val), labels.val)
-    told = {"id": key, "steps": plan.steps, "rows": point.rows if point else 0, "source_val": source_val}
-    told["seconds"] = round(time.monotonic() - started, 3)
-    _keep(learner, weights, facts, told)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    with alone(weights):
+        if kept := _kept(learner, weights):  # by the process that was waited for
+            return {**kept, "shared": True}
+        checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
+        method, task = SourceOnly(), Pair(source, pair.target)
+        settle(derive(said.seed, "pretrain"))
+        progress = resumed(checkpoint.load(), learner, method, {})
+        settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
+        optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay)
+        for point in train(
+            learner, method, task, settings, optimizer, cosine, augment, said.seed, cursor := progress.cursor
+        ):
+            with checkpoint.around(lambda: progress.state(learner, method, {})):
+                yield point._replace(seconds=progress.elapsed, phase="source model")
+        source_val = accuracy(predict(learner, source.val), labels.val)
+        told = {"id": key, "steps": plan.steps, "rows": cursor.rows, "source_val": source_val}
+        told["seconds"] = round(progress.elapsed, 3)
+        _keep(learner, weights, told)
+        checkpoint.remove()
     return {**told, "shared": False}
 
 
-def _kept(learner: Model, weights: Path, facts: Path) -> dict[str, Any] | None:
+def _kept(learner: Model, weights: Path) -> dict[str, Any] | None:
     """The facts of the kept source model, once its weights are in the learner; None where there is none to use."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    facts = weights.with_suffix(".json")
     if not facts.is_file():  # written last: without it the weights are not believed
         return None
     try:
@@ -122,9 +136,8 @@ def _kept(learner: Model, weights: Path, facts: Path) -> dict[str, Any] | None:
     return told
 
 
-def _keep(learner: Model, weights: Path, facts: Path, told: Mapping[str, Any]) -> None:
+def _keep(learner: Model, weights: Path, told: Mapping[str, Any]) -> None:
     from safetensors.torch import save
 
-    weights.parent.mkdir(parents=True, exist_ok=True)
     write(weights, save({name: tensor.contiguous() for name, tensor in learner.state_dict().items()}))
-    write(facts, json.dumps(told, indent=2).encode())
+    write(weights.with_suffix(".json"), json.dumps(told, indent=2).encode())

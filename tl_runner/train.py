@@ -1,10 +1,10 @@
 """The loop: a generator of `Point`s. It opens no file, prints nothing and evaluates nothing."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from statistics import fmean
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,21 @@ class Point(NamedTuple):
     evidence: Evidence | None = None  # where the run examined the model
 
 
+@dataclass
+class Cursor:
+    """Where a training stands at its last point. One that was cut off starts at the cursor that was kept of it."""
+
+    step: int = 0
+    rows: int = 0  # read since the start
+    points: int = 0
+    kept: Mapping[str, Any] = field(default_factory=dict)  # the optimiser's state to start from
+    engine: Optimizer | None = None  # the optimiser at work
+
+    def state(self) -> dict[str, Any]:
+        kept = self.engine.state_dict() if self.engine else {}
+        return {"step": self.step, "rows": self.rows, "points": self.points, "kept": kept}
+
+
 def train(
     model: Model,
     method: Method,
@@ -71,27 +86,31 @@ def train(
     schedule: Callable[[float], float],
     augment: Augment,
     seed: int,
+    cursor: Cursor,
 ) -> Iterator[Point]:
-    """Train in place; yield a point every `log_every` steps and wherever the model is to be examined.
+    """Train in place, from the cursor on, which is moved along.
 
-    Between two points nothing waits for the device. The learning rate follows `schedule` over each phase; a
-    method's `progress` runs over all of them. A method without phases has one point, at step 0. Raises
-    `Diverged` at the first step with a term that is not finite.
+    Yields a point every `log_every` steps and wherever the model is to be examined. Between two points nothing waits
+    for the device. The learning rate follows `schedule` over each phase; a method's `progress` runs over all of them.
+    A method without phases has one point, at step 0. Raises `Diverged` at the first step whose terms are not finite.
     """
     if unknown := set(method.needs) - set(STREAMS):
         raise Refused(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
     device = model.device
-    step = read = 0
     window: list[dict[str, Tensor]] = []
     phases = method.phases(model)
-    if not phases:
+    if not phases and not cursor.points:
+        cursor.points = 1
         yield Point(0, 0, {}, 0, "prepared")
-    for phase, steps in _shares(phases, plan.steps):
+    for phase, first, steps in _shares(phases, plan.steps):
         model.freeze(phase.frozen)
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
-        engine = optimizer(phase.groups)
+        engine = cursor.engine = optimizer(phase.groups)
         peaks = [group["lr"] for group in engine.param_groups]
-        for local in range(steps):
+        if first < cursor.step < first + steps:
+            engine.load_state_dict({**cursor.kept})
+        for step in range(max(first, cursor.step), first + steps):
+            local = step - first
             model.train()
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
@@ -105,12 +124,13 @@ def train(
             if plan.clip is not None:
                 nn.utils.clip_grad_norm_([p for g in engine.param_groups for p in g["params"]], plan.clip)
             engine.step()
-            step, read = step + 1, read + len(batch)
+            cursor.step, cursor.rows = step + 1, cursor.rows + len(batch)
             if local == 0 and batch.unread:
                 raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would do nothing")
             window.append({name: value.detach().to(device, torch.float32) for name, value in watched.items()})
-            if step % plan.log_every == 0 or plan.examines(step):
-                yield Point(step, plan.steps, _means(window, step), read, phase.name)
+            if cursor.step % plan.log_every == 0 or plan.examines(cursor.step):
+                cursor.points += 1
+                yield Point(cursor.step, plan.steps, _means(window, cursor.step), cursor.rows, phase.name)
                 window.clear()
 
 
@@ -153,12 +173,12 @@ def _checked(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
     return {**terms, **method.notes}
 
 
-def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int]]:
-    """Each phase with its steps; the shares are relative, and rounding neither loses nor adds a step."""
+def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int, int]]:
+    """Each phase, its first step and their number; shares are relative, and rounding neither loses nor adds a step."""
     whole, past = sum(phase.share for phase in phases), 0.0
     for phase in phases:
         first, past = round(steps * past / whole), past + phase.share
-        yield phase, round(steps * past / whole) - first
+        yield phase, first, round(steps * past / whole) - first
 
 
 def _means(window: Sequence[Mapping[str, Tensor]], step: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Records and leaderboards as rich tables."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 from typing import TYPE_CHECKING
@@ -8,11 +9,14 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tl_runner.job import Outcome
+from tl_runner.plan import Planned, left
 from tl_runner.store import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
+LISTED = 100  # runs of a sweep that are listed one by one
 ROOMY = 110  # columns of a terminal that takes the whole leaderboard
 STATUS_STYLE = {"ok": "green", "running": "yellow", "failed": "red", "diverged": "red"}
 
@@ -43,19 +47,40 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     return table, Text(" · ".join(words) + f"\n{record.folder}{advice}")
 
 
-def outcomes(records: Sequence[RunRecord], variants: Sequence[str]) -> Table:
-    """The jobs of a sweep, in order; `variants` is what else was typed of each."""
-    failed = sum(record.status in ("failed", "diverged") for record in records)
+def outcomes(outcomes: Sequence[Outcome]) -> Table:
+    """The jobs of a sweep, in order; of a large one those that did not end well."""
+    failed = sum(outcome.failed for outcome in outcomes)
+    kept = sum(outcome.what == "kept" for outcome in outcomes)
+    title = f"{len(outcomes)} runs, {failed} failed" + f", {kept} made before" * bool(kept)
+    listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("made", "kept")]
+    if len(listed) < len(outcomes):
+        title += f"; the {len(listed)} that did not end well; tl-report compares all"
+    several = any(outcome.variant for outcome in outcomes)
     names = ("dataset", "method", "backbone")
-    columns = [*names, *(["variant"] if any(variants) else []), "seed", "status", "target", "folder"]
-    table = _table(f"{len(records)} runs, {failed} failed", *columns)
-    for record, variant in zip(records, variants, strict=True):
+    table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", "folder")
+    for record, variant, what, *_ in listed:
         accuracy = percent(record.scores["selected"]["accuracy"]) if record.scores else ""
-        chosen = [record.choices[name] for name in names]
-        cells = [*chosen, *([variant] if any(variants) else []), str(record.seed)]
-        status = Text(record.status, STATUS_STYLE[record.status])
-        table.add_row(*map(Text, cells), status, accuracy, Text(record.folder.name))
+        cells = [*(record.choices[name] for name in names), *([variant] if several else []), str(record.seed)]
+        said = record.status if what in ("made", "kept") else what
+        table.add_row(
+            *map(Text, cells), Text(said, STATUS_STYLE.get(said, "yellow")), accuracy, Text(record.folder.name)
+        )
     return table
+
+
+def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
+    """What would be done of a command, and how long it may take; of many runs only how many there are of each kind."""
+    states = Counter(each.state for each in planned)
+    counts = Text(f"{len(planned)} runs: " + ", ".join(f"{n} {state}" for state, n in states.most_common()), "bold")
+    seconds, unknown = left(planned, places)
+    words = [f"about {duration(seconds)} to go at {places} at a time"] if seconds else []
+    words += [f"{unknown} runs are like none that was made before: no estimate"] if unknown else []
+    if len(planned) > LISTED:
+        return counts, Text("; ".join(words), "dim")
+    table = _table("", "state", "run", "folder")
+    for order, state, _ in planned:
+        table.add_row(Text(state), Text(order.name), Text(order.record.folder.name))
+    return counts, table, Text("; ".join(words), "dim")
 
 
 def leaderboard(frame: "pd.DataFrame", width: int) -> tuple[RenderableType, ...]:
@@ -80,6 +105,12 @@ def leaderboard(frame: "pd.DataFrame", width: int) -> tuple[RenderableType, ...]
     return Text(f"{len(frame)} settings, {runs} runs, {failed} failed", "bold"), *tables, Text(legend, "dim")
 
 
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -89,7 +120,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     table.add_column(first, overflow="fold")
     for column in columns:
-        named = column in ("dataset", "method", "backbone", "variant", "status", "folder")
+        named = column in ("dataset", "method", "backbone", "variant", "status", "folder", "run")
         table.add_column(column, justify="left" if named else "right", overflow="fold")
     return table
 

@@ -1,0 +1,163 @@
+"""A run's folder while it is being made. Everything is written whole; nothing here needs torch before it is used."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_runner.atomic import write
+from tl_runner.errors import Diverged, Late, Refused
+from tl_runner.identity import identify, leaves, stamp
+from tl_runner.store import RunRecord, finished
+from tl_runner.whereabouts import made_by, whereabouts
+
+if TYPE_CHECKING:
+    from tl_runner.checkpoint import Checkpoint
+    from tl_runner.progress import Progress
+    from tl_runner.train import Point
+
+
+class Recording:
+    """The open folder of a run that is being made."""
+
+    def __init__(self, record: RunRecord):
+        self.record = record
+        self.spare = finished(record) is not None
+        self.folder = record.folder.with_name(f"{record.folder.name}.new") if self.spare else record.folder
+        self.earlier = 0.0  # seconds that other processes gave to this run
+
+    @property
+    def cache(self) -> Path:
+        """Where runs of the same outputs keep what they share."""
+        return self.record.outputs / "cache"
+
+    @property
+    def features(self) -> Path:
+        """Where runs with the same backbone keep the features of what they froze."""
+        parts = {"backbone": self.record.config["backbone"], "by": self.record.where["versions"]["tl_runner"]}
+        return self.cache / "features" / identify(parts)
+
+    def open(self) -> None:
+        """Say that the run is under way, in an empty folder or, if there is a checkpoint, in what a process left there.
+
+        A finished run stays until this one is.
+        """
+        resumable = any(self.folder.glob("checkpoint*.pt")) and not self.spare
+        if self.record.config.get("force") or not resumable:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for half in self.folder.glob(".*"):  # written, and the process was killed
+            half.unlink()
+        write(self.folder / "config.yaml", _yaml(self.record.config))
+        self.save()
+
+    def close(self, over: bool) -> None:
+        """The last word; in place of a finished run only if this one ended well too.
+
+        `over`: the run has come to its end, good or bad, and needs its checkpoint no more.
+        """
+        self.save()
+        if over:
+            for file in self.folder.glob("checkpoint*.pt"):
+                file.unlink()
+        if self.spare and self.record.status == "ok":
+            shutil.rmtree(self.record.folder)
+            self.folder.rename(self.record.folder)
+        elif self.spare:
+            shutil.rmtree(self.folder)
+
+    def save(self) -> None:
+        entries = {name: value for name, value in asdict(self.record).items() if name != "found"}
+        content = leaves(entries, _strict)
+        write(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
+
+    def checkpoint(self, every: float) -> "Checkpoint":
+        """Of this run, written `every` so many seconds."""
+        from tl_runner.checkpoint import Checkpoint
+
+        return Checkpoint(self.folder / "checkpoint.pt", every)
+
+    def made(self) -> dict[str, Any]:
+        """By what code, on what machine, of what data the run is made: a checkpoint of another goes to waste."""
+        code = {"tl_runner": self.record.where["versions"]["tl_runner"]}
+        return {**code, **made_by(self.record.where), "data": self.record.data["fingerprint"]}
+
+    def go_on(self, progress: "Progress") -> None:
+        """Cut the curve to what came before the progress: lines of later steps, or half a line, are made again."""
+        cursor, file = progress.cursor, self.folder / "curve.jsonl"
+        if cursor.points:
+            self.earlier = progress.seconds
+            self.record.where["resumed"] = cursor.step
+        if file.exists():
+            lines = file.read_bytes().splitlines(keepends=True)[: cursor.points]
+            write(file, b"".join(lines))
+
+    def curve(self, point: "Point") -> None:
+        """One more line of the curve: a flat object but for the terms, whose names are the method's."""
+        line = {"step": point.step, "seconds": round(point.seconds, 3), "terms": dict(point.terms)}
+        if point.evidence:
+            line |= point.evidence._asdict()
+        with (self.folder / "curve.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
+        """A safetensors file without metadata, so that equal tensors make equal bytes."""
+        from safetensors.torch import save
+
+        write(self.folder / f"{name}.safetensors", save(dict(tensors)))
+
+
+@contextmanager
+def recording(record: RunRecord) -> Iterator[Recording]:
+    """Keep the record of what happens inside, whatever that is: `ok`, `diverged` or `failed`, with its seconds."""
+    files, started, over = Recording(record), time.monotonic(), True
+    record.status, record.scores, record.evidence, record.error, record.data = "running", None, None, None, {}
+    record.where = {**whereabouts(), "files": stamp(record.config.get("dataset"))}
+    files.open()
+    handler = logging.FileHandler(files.folder / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("tl_runner")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield files
+        record.status = "ok"
+    except BaseException as error:
+        record.status = "diverged" if isinstance(error, Diverged) else "failed"
+        over = isinstance(error, Refused | Diverged)
+        record.error = (
+            str(error) if isinstance(error, Refused | Diverged | Late) else f"{type(error).__name__}: {error}"
+        )
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):
+            record.error = "interrupted"
+        log.exception("the run ended early")
+        raise
+    finally:
+        record.seconds = round(files.earlier + time.monotonic() - started, 3)
+        log.removeHandler(handler)
+        handler.close()
+        files.close(over)
+
+
+def fallen(record: RunRecord, error: str) -> None:
+    """Put on record that the process which made this run is gone; its checkpoint stays."""
+    if record.status == "running" and record.folder.is_dir():
+        record.status, record.error = "failed", error
+        Recording(record).save()
+
+
+def _yaml(config: Mapping[str, Any]) -> bytes:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()
+
+
+def _strict(leaf: Any) -> Any:
+    """As JSON can say it: a configuration may hold nan or inf, which are then words."""
+    return str(leaf) if isinstance(leaf, float) and not isfinite(leaf) else leaf

@@ -1,0 +1,103 @@
+"""A sweep under way: what is done, what runs and how far, how long it will take; each failure as it happens."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import track
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tl_runner.job import Order, Outcome
+from tl_runner.lock import owner
+from tl_runner.report.consoles import complain, consoles
+from tl_runner.report.tables import STATUS_STYLE, duration, percent
+
+T = TypeVar("T")
+
+LOOK = 0.5  # seconds between looks at how far the running jobs are
+
+
+class Board:
+    """What is known of a sweep of `total` jobs; drawn anew whenever it is looked at."""
+
+    def __init__(self, total: int | None, console: Console, errors: Console):
+        self.total, self.console, self.errors = total, console, errors
+        self.started = time.monotonic()
+        self.made = self.counted = self.failed = 0
+        self.running: list[tuple[Order, int, int, str]] = []  # step, steps, phase
+        self._looked = 0.0
+        self._said: set[str] = set()
+
+    def under_way(self, running: Sequence[Order]) -> None:
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        told = [(order, owner(order.record.lock) or {}) for order in running]
+        self.running = [(o, t.get("step", 0), t.get("steps", 0), t.get("phase", "starting")) for o, t in told]
+
+    def over(self, outcome: Outcome) -> None:
+        """A job is over: failures are told at once; where nothing is drawn live, every job gets a line."""
+        self.counted += 1
+        self.made += outcome.what == "made"
+        self.failed += outcome.failed
+        name = Order(outcome.record, outcome.variant).name
+        for note in outcome.notes:
+            if note not in self._said:  # a hundred runs may have the same to say
+                self._said.add(note)
+                complain(self.errors, f"{name}: {note}", "note: ", "yellow")
+        if outcome.failed:
+            told = outcome.told if outcome.what == "made" else f"{outcome.told} (made before; force=true runs it again)"
+            log = outcome.record.folder / "run.log"
+            where = f"\n{log}" if log.exists() and str(log) not in told else ""
+            complain(self.errors, f"{name}: {told}{where}", f"{outcome.record.status}: ")
+        elif outcome.what in ("elsewhere", "stopped"):
+            complain(self.errors, f"{name}: {outcome.told or 'stopped, its checkpoint is kept'}", "note: ", "yellow")
+        elif not self.console.is_terminal and outcome.what != "waiting":
+            scores = outcome.record.scores
+            accuracy = f"  target {percent(scores['selected']['accuracy'])}" if scores else ""
+            how = "ok" if outcome.what == "made" else "made before"
+            of = f"{self.counted}/{self.total}" if self.total else str(self.counted)
+            self.console.print(f"[{of}] {how}  {name}{accuracy}", highlight=False, markup=False, soft_wrap=True)
+
+    def __rich__(self) -> Group:
+        jobs = Table.grid(padding=(0, 1))
+        for order, step, steps, phase in self.running:
+            bar = ProgressBar(total=max(steps, 1), completed=step, width=20)
+            jobs.add_row(bar, f"{step}/{steps}" if steps else "", Text(f"{order.name}  {phase}", overflow="ellipsis"))
+        return Group(jobs, self._summary())
+
+    def _summary(self) -> Text:
+        words = [f"{self.counted} done"] if self.total is None else [f"{self.counted} of {self.total} done"]
+        words += [f"{len(self.running)} running"]
+        if self.total is not None:
+            words += [f"{self.total - self.counted - len(self.running)} queued"]
+        text = Text(" · ".join(words)).append(" · ")
+        text.append(f"{self.failed} failed", STATUS_STYLE["failed"] if self.failed else "")
+        if self.total is not None and self.made and self.counted < self.total:
+            begun = sum(step / steps for _, step, steps, _ in self.running if steps)
+            left = (time.monotonic() - self.started) / (self.made + begun) * (self.total - self.counted - begun)
+            text.append(f" · {duration(left)} left")
+        return text
+
+
+@contextmanager
+def board(total: int | None) -> Iterator[Board]:
+    """A board that is drawn on a terminal, and told in lines elsewhere."""
+    console, errors = consoles()
+    shown = Board(total, console, errors if not console.is_terminal else console)
+    if not console.is_terminal:
+        yield shown
+        return
+    with Live(shown, console=console, refresh_per_second=2, transient=True, redirect_stderr=False):
+        yield shown
+
+
+def composing(jobs: Sequence[T]) -> Iterable[T]:
+    """The same jobs, with a progress line while they are composed, which takes some 50 ms each."""
+    console, _ = consoles()
+    return track(jobs, f"composing {len(jobs)} jobs", console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,67 @@
+"""A sweep on this machine: orders in, outcomes out, as many at a time as there are slots."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tl_runner.job import Order, Outcome, made_before
+from tl_runner.sweep.slots import Slot
+from tl_runner.sweep.workers import Worker
+
+TICK = 0.2  # seconds between looks at whether the sweep shall stop
+
+
+def sweep(
+    orders: Iterator[Order],
+    places: Sequence[Slot],
+    asked: Callable[[], bool],
+    full_error: bool,
+    under_way: Callable[[Sequence[Order]], None] = lambda running: None,
+    unpromising: Callable[[Order], bool] = lambda order: False,
+) -> Iterator[Outcome]:
+    """Make the orders, and yield what became of each as soon as it is known.
+
+    An order is drawn when a slot is free and the outcomes before have been taken, so that who draws them may learn from
+    those. `under_way` is told what runs now, every TICK; a run that is `unpromising` then is stopped. When the sweep is
+    `asked` to stop, running jobs leave a checkpoint and end, and the orders that are left are waiting. A worker that
+    is still at work when this generator is closed is killed.
+    """
+    free = list(places)
+    workers: list[Worker] = []
+    idle: list[Worker] = []
+    busy: dict[object, Worker] = {}
+    stopping: set[str] = set()
+    scratch = TemporaryDirectory(prefix="tl-run-", ignore_cleanup_errors=True)
+    try:
+        more = True
+        while more or busy:
+            while more and (idle or free):
+                order = next(orders, None)
+                if order is None:
+                    more = False
+                elif asked():
+                    yield Outcome(order.record, order.variant, "waiting")
+                elif earlier := made_before(order.record):
+                    yield Outcome(earlier, order.variant, "kept", earlier.error or "")
+                else:
+                    if not idle:
+                        workers.append(Worker(free.pop(0), Path(scratch.name), full_error))
+                        idle.append(workers[-1])
+                    worker = idle.pop()
+                    busy[worker.give(order)] = worker
+            under_way([worker.order for worker in busy.values() if worker.order])
+            done, _ = wait(busy, timeout=TICK, return_when=FIRST_COMPLETED)  # pyright: ignore[reportArgumentType]
+            for future in done:
+                worker = busy.pop(future)
+                idle.append(worker)
+                yield worker.take()
+            for worker in busy.values():
+                order = worker.order
+                if order and order.record.id not in stopping and (asked() or unpromising(order)):
+                    stopping.add(order.record.id)
+                    worker.stop()
+    finally:
+        for worker in workers:
+            worker.close()
+        scratch.cleanup()

@@ -1,0 +1,55 @@
+"""The sweeper of `tl-run -m`: all combinations, each composed once, before any starts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from tl_runner.job import Order
+from tl_runner.sweep.frozen import Frozen
+from tl_runner.sweep.task import Task, ordered
+
+
+class Grid(BasicSweeper):
+    """Hydra's own sweeper, but that the configurations which it composes to check them are those that are run."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        assert isinstance(task_function, Task)
+        self.task, self.frozen = task_function, Frozen(hydra_context.config_loader)
+        context = HydraContext(config_loader=self.frozen, callbacks=hydra_context.callbacks)  # pyright: ignore
+        super().setup(hydra_context=context, task_function=task_function, config=config)
+        self.orders: list[Order] = []
+
+    def sweep(self, arguments: list[str]) -> Any:
+        if self.config and self.config.dry:
+            launcher, self.launcher = self.launcher, Nowhere()  # pyright: ignore[reportAttributeAccessIssue]
+            super().sweep(arguments)
+            self.task.show_plan(self.orders, getattr(launcher, "places", 1))
+            return []
+        returned = super().sweep(arguments)
+        self.task.outcomes[:] = [job.return_value for batch in returned for job in batch]
+        return returned
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose each job; raises where one can't be."""
+        from tl_runner.report.board import composing
+
+        ahead = getattr(self.launcher, "ahead", None)  # a launcher of ours takes orders, others configurations
+        for overrides in composing(batch):
+            composed = self.frozen.compose(self.config, overrides, keep=ahead is None)
+            order = ordered(composed, composed.hydra, self.task.words)
+            self.orders.append(order)
+            if ahead is not None:
+                ahead[tuple(overrides)] = order
+
+
+class Nowhere:
+    """Where jobs are launched that shall only be listed."""
+
+    def __init__(self) -> None:
+        self.ahead: dict[tuple[str, ...], Order] = {}
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+        return []

@@ -1,0 +1,93 @@
+"""What Hydra calls with a composed configuration: the run is made in this process. Launchers may send it elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tl_runner import menu
+from tl_runner.errors import Refused
+from tl_runner.job import Order, Outcome, attend
+from tl_runner.store import RunRecord, describe
+
+
+@dataclass
+class Task:
+    """The command line and what it asks for, and what became of its jobs."""
+
+    words: list[str]
+    full_error: bool = False  # errors are told with their tracebacks
+    outcomes: list[Outcome] = field(default_factory=list)
+    working: bool = False  # there is a job that can stop by itself
+    stopping: bool = False  # it was asked to
+    refusal: Exception | None = None  # why a single run could not be described
+
+    def __call__(self, composed: Any) -> Outcome | None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        hydra = HydraConfig.get()
+        try:
+            order = ordered(composed, hydra, self.words)
+        except Exception as error:  # Hydra would add a line of its own
+            self.refusal = error
+            return None
+        if composed.dry:
+            self.show_plan([order], 1)
+            return None
+        if self.stopping:
+            outcome = Outcome(*order, "waiting")
+        else:
+            self.working = True
+            outcome = _made_here(order, self, hydra.mode == RunMode.MULTIRUN)
+            self.working = False
+        self.outcomes.append(outcome)
+        return outcome
+
+    def show_plan(self, orders: list[Order], places: int) -> None:
+        """What dry=true prints in place of runs."""
+        from tl_runner.plan import plan
+        from tl_runner.report import tables
+        from tl_runner.report.consoles import consoles
+
+        consoles()[0].print(*tables.plan(plan(orders), places), sep="\n")
+
+
+def ordered(composed: Any, hydra: Any, words: list[str]) -> Order:
+    """The order that a composed configuration is, once all of its values stand; `hydra` is its node of Hydra's."""
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    config = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    record = _record({str(key): value for key, value in config.items()}, hydra.runtime.choices)
+    return Order(record, menu.variant(hydra.overrides.task, words))
+
+
+def _record(config: dict[str, Any], chosen: Mapping[str, Any]) -> RunRecord:
+    choices: dict[str, str] = {}
+    for group in ("dataset", "backbone", "method"):
+        if not isinstance(chosen.get(group), str):
+            raise Refused(f"{group} takes one option, as in {group}={menu.defaults()[group]}")
+        choices[group] = chosen[group]
+    return describe(config, choices)
+
+
+def _made_here(order: Order, task: Task, one_of_many: bool) -> Outcome:
+    from tl_runner.report.consoles import complain, consoles
+    from tl_runner.report.live import watch
+
+    console, errors = consoles()
+    if one_of_many:
+        console.print(order.name, style="bold", highlight=False, markup=False)
+    outcome = attend(
+        order, lambda: task.stopping, lambda points, record: watch(points, record, console), task.full_error
+    )
+    if outcome.what == "kept":
+        console.print(
+            f"{order.name}: made before, nothing was trained (force=true runs it again)", highlight=False, markup=False
+        )
+    if outcome.failed:
+        complain(errors, outcome.told)
+    elif outcome.what == "elsewhere":
+        complain(errors, f"{outcome.told}; left to it", "note: ", "yellow")
+    return outcome

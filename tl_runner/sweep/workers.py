@@ -1,0 +1,173 @@
+"""Worker processes: each makes one run after another, apart from all others, and dies with its launcher.
+
+They are forked from a server that has imported torch and never touched it, so that a new one starts in milliseconds.
+What a run prints goes to its log, what kills a worker is put on the record of its run.
+"""
+
+import faulthandler
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Generator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as OutOfTime
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from tl_runner.errors import Busy
+from tl_runner.job import Order, Outcome, attend
+from tl_runner.lock import claimed
+from tl_runner.recording import fallen
+from tl_runner.store import RunRecord, stored
+from tl_runner.sweep.slots import Slot
+
+if TYPE_CHECKING:
+    from tl_runner.train import Point
+
+IMPORTED = ["tl_runner.run", "sklearn.metrics", "safetensors.torch", "torchvision"]  # once, by the server
+GRACE = 10.0  # seconds after its timeout in which a run may stop by itself
+
+_context = multiprocessing.get_context("forkserver")
+_inbox: Connection | None = None  # of this process, if it is a worker: ids of runs that shall stop
+_output: Path | None = None  # what it has printed
+
+
+class Worker:
+    """A slot with its process; it is started with its first order and again after it died."""
+
+    def __init__(self, slot: Slot, folder: Path, full_error: bool):
+        _context.set_forkserver_preload(IMPORTED)
+        self.slot, self.full_error = slot, full_error
+        self.output = folder / f"{slot.number}.out"
+        self._outbox, inbox = _context.Pipe()
+        self._pool = ProcessPool(1, initializer=_begin, initargs=(inbox, self.output), context=_context)
+        self.order: Order | None = None
+        self._future: Future[Outcome] | None = None
+
+    def give(self, order: Order) -> "Future[Outcome]":
+        self.order = order
+        limit = order.record.config.get("timeout")
+        hard = limit + GRACE if isinstance(limit, int | float) else None
+        self._future = self._pool.schedule(_work, args=(order, self.slot, self.full_error), timeout=hard)
+        return self._future
+
+    def take(self) -> Outcome:
+        """The outcome of its order, which is over: by itself, or because the process is gone."""
+        assert self.order and self._future
+        order, self.order = self.order, None
+        try:
+            return self._future.result()
+        except OutOfTime:
+            error = f"it did not stop within {GRACE:g} s after its timeout, and was killed"
+        except ProcessExpired as death:
+            error = _cause(death.exitcode)
+        gather(self.output, order.record)
+        record = stored(order.record) or order.record
+        try:
+            with claimed(order.record.lock):
+                fallen(record, error)
+        except Busy:  # somebody goes on with it already
+            pass
+        log = record.folder / "run.log"
+        told = f"{error}\nWhat it printed is in {log}" if log.exists() else error
+        return Outcome(record, order.variant, "made", told)
+
+    def stop(self) -> None:
+        """Ask its run to leave a checkpoint at its next point, and end."""
+        if self.order:
+            self._outbox.send(self.order.record.id)
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._pool.stop()
+        self._pool.join()
+
+
+def gather(output: Path, record: RunRecord) -> None:
+    """Move what a worker printed to the end of the log of the run that it was at."""
+    if output.exists() and output.stat().st_size and record.folder.is_dir():
+        with (record.folder / "run.log").open("ab") as log:
+            log.write(b"printed while the run was made:\n" + output.read_bytes())
+        os.truncate(output, 0)
+
+
+def _cause(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"its process ended by itself, with exit code {code}"
+    name = signal.Signals(-code).name
+    killed = " – by the system, which ran out of memory, or by hand" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{killed}"
+
+
+def _begin(inbox: Connection, output: Path) -> None:
+    """What a worker does first."""
+    global _inbox, _output
+    _inbox, _output = inbox, output
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, which passes it on in order
+    printed = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    faulthandler.enable()
+    Thread(target=_die_with_launcher, daemon=True).start()
+
+
+def _die_with_launcher() -> None:
+    launcher = multiprocessing.parent_process()
+    assert launcher
+    wait([launcher.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _work(order: Order, slot: Slot, full_error: bool) -> Outcome:
+    """In a worker: make the run with what its slot has."""
+    record = order.record
+    if record.config.get("threads") is None:
+        record.config = {**record.config, "threads": slot.threads}
+    if slot.device and record.config.get("device") == "auto":
+        record.config = {**record.config, "device": slot.device}
+    notes = Notes()
+    logging.getLogger("tl_runner").addHandler(notes)
+    try:
+        outcome = attend(order, lambda: _asked(record.id), _silently, full_error)
+    finally:
+        logging.getLogger("tl_runner").removeHandler(notes)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        assert _output
+        gather(_output, record)
+    return outcome._replace(notes=tuple(notes.said))
+
+
+def _asked(run: str) -> bool:
+    """Whether the launcher wants this run to stop; what it wanted of earlier ones is past."""
+    assert _inbox
+    while _inbox.poll():
+        if _inbox.recv() == run:
+            return True
+    return False
+
+
+def _silently(points: "Generator[Point, None, RunRecord]", _: RunRecord) -> RunRecord:
+    while True:
+        try:
+            next(points)
+        except StopIteration as end:
+            return end.value
+
+
+class Notes(logging.Handler):
+    """Warnings of a run, for who waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: Any) -> None:
+        if record.levelno < logging.ERROR:  # an error is told as the run's
+            self.said.append(record.getMessage())

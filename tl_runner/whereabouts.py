@@ -1,0 +1,47 @@
+"""Where a run is made: versions, machine, git state."""
+
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("tl_runner", "torch", "torchvision", "numpy", "scikit-learn")
+
+
+def whereabouts() -> dict[str, Any]:
+    """Versions, machine and git state of the working folder; the run adds device, threads and engine."""
+    return _whereabouts(Path.cwd())
+
+
+@lru_cache(maxsize=8)  # code that a process has imported does not change, whatever happens in the folder
+def _whereabouts(folder: Path) -> dict[str, Any]:
+    place: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
+    place["versions"] = {name: _version(name) for name in LIBRARIES}
+    place["commit"] = _git(folder, "rev-parse", "HEAD")
+    place["dirty"] = bool(_git(folder, "status", "--porcelain")) if place["commit"] else None
+    return place
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        result = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # no git here: the record then says null
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def made_by(where: Mapping[str, Any]) -> dict[str, Any]:
+    """What the last bits of a run's numbers depend on, beside its configuration and its data."""
+    device = re.sub(r":\d+", "", where["device"])  # which GPU of several alike does not matter
+    return {"torch": where["versions"]["torch"], "device": device, "threads": where["threads"]}
