@@ -1,14 +1,19 @@
 """What was cut off goes on where it was, and ends as if nothing had happened, to the last bit."""
 
 import json
+import random
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import METHODS, QUICK, composed
 
+from tl_runner import chance
+from tl_runner.checkpoint import Checkpoint
+from tl_runner.errors import Diverged
 from tl_runner.run import run
 from tl_runner.store import RunRecord, describe
 
@@ -58,3 +63,146 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(method, tmp_path):
         torch.rand(3)  # what else happens in the process does not matter
         to_the_end(run(again))
         equal(whole, again)
+
+
+@pytest.mark.parametrize("how", [GeneratorExit, OSError, SystemExit])
+def test_whatever_left_it_at_a_point_it_goes_on(how, tmp_path):
+    whole = described(tmp_path / "whole")
+    to_the_end(run(whole))
+    cut_off(tmp_path / "cut", 2, how)
+    again = described(tmp_path / "cut")
+    to_the_end(run(again))
+    equal(whole, again)
+    assert again.where["resumed"] == 10 and "resumed" not in whole.where
+    assert (again.seconds or 0) > 0 and not [*again.folder.glob("checkpoint*")]
+
+
+def test_a_source_model_that_was_cut_off_goes_on_too(tmp_path):
+    words = ["method=finetune", "checkpoint_every=0"]
+    whole = described(tmp_path / "whole", *words)
+    to_the_end(run(whole))
+    record = cut_off(tmp_path / "cut", 1, KeyboardInterrupt, *words)
+    (kept,) = (tmp_path / "cut/cache/source_models").glob("*.pt")
+    assert torch.load(kept, weights_only=True)["cursor"]["step"] == 10
+    assert not [*record.folder.glob("checkpoint*")]  # its own training had not begun
+    again = described(tmp_path / "cut", *words)
+    to_the_end(run(again))
+    equal(whole, again)
+    assert not [*kept.parent.glob("*.pt")] and again.data["source_model"]["steps"] == 20
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_without_any_it_starts_again(tmp_path, caplog):
+    whole = described(tmp_path / "whole")
+    to_the_end(run(whole))
+    for spoiled in (["checkpoint.pt"], ["checkpoint.pt", "checkpoint.before.pt"]):
+        folder = tmp_path / str(len(spoiled))
+        record = cut_off(folder, 3, KeyboardInterrupt)
+        for name in spoiled:
+            file = record.folder / name
+            file.write_bytes(file.read_bytes()[:-100])
+        caplog.clear()
+        again = described(folder)
+        to_the_end(run(again))
+        equal(whole, again)
+        assert caplog.text.count("can't be read") == len(spoiled)
+        assert again.where.get("resumed") == (10 if len(spoiled) == 1 else None)
+
+
+def test_what_was_made_of_other_data_or_by_other_code_is_not_gone_on_with(tmp_path, caplog):
+    record = cut_off(tmp_path, 2, KeyboardInterrupt)
+    file = record.folder / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    state["made"] |= {"data": "other", "torch": "1.0"}
+    torch.save(state, file)
+    again = described(tmp_path)
+    to_the_end(run(again))
+    assert "torch, data changed since the run was cut off: it starts again" in caplog.text
+    assert "resumed" not in again.where and curve(again)[0]["step"] == 5
+
+
+def test_threads_are_those_of_the_first_start(tmp_path):
+    cut_off(tmp_path, 1, KeyboardInterrupt, "threads=1")
+    again = described(tmp_path, "threads=2")
+    try:
+        to_the_end(run(again))
+    finally:
+        torch.set_num_threads(1)
+    assert again.where["threads"] == 1 and "resumed" in again.where
+
+
+def test_force_starts_again(tmp_path):
+    cut_off(tmp_path, 2, KeyboardInterrupt)
+    again = described(tmp_path, "force=true")
+    to_the_end(run(again))
+    assert "resumed" not in again.where
+
+
+def test_half_a_line_and_lines_after_the_checkpoint_are_made_again(tmp_path):
+    whole = described(tmp_path / "whole")
+    to_the_end(run(whole))
+    record = cut_off(tmp_path / "cut", 2, KeyboardInterrupt)
+    with (record.folder / "curve.jsonl").open("a") as file:
+        file.write('{"step": 15, "seconds": 1, "terms": {}}\n{"step": 20, "sec')
+    (record.folder / ".run.json.half").write_text("{")
+    again = described(tmp_path / "cut")
+    to_the_end(run(again))
+    equal(whole, again)
+
+
+def test_no_checkpoint_is_kept_of_a_run_that_diverged_or_was_refused(tmp_path):
+    record = described(tmp_path, "optimizer.lr=1e30", "optimizer=sgd", "train.clip=null")
+    with pytest.raises(Diverged):
+        to_the_end(run(record))
+    assert record.status == "diverged" and not [*record.folder.glob("checkpoint*")]
+
+
+def test_checkpoints_are_written_when_it_is_time(tmp_path):
+    rare, often = Checkpoint(tmp_path / "rare.pt", 1000.0), Checkpoint(tmp_path / "often.pt", 0.0)
+    for number in range(3):
+        for checkpoint in (rare, often):
+            with checkpoint.around(lambda: {"number": number}):  # noqa: B023 – it is called at once
+                pass
+    assert rare.load() is None and often.load() == {"number": 2}
+    assert torch.load(often.before, weights_only=True) == {"number": 1}
+    often.remove()
+    assert often.load() is None and not [*tmp_path.iterdir()]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_no_training(tmp_path, caplog):
+    checkpoint = Checkpoint(tmp_path / "missing" / "file.pt", 0.0)
+    with checkpoint.around(dict):
+        pass
+    assert "no checkpoint could be kept" in caplog.text
+
+
+def test_all_generators_go_on_where_they_were():
+    def draw() -> list[float]:
+        return [torch.rand(1).item(), np.random.rand(), np.random.randn(), random.random(), random.gauss(0, 1)]
+
+    chance.settle(7)
+    draw()
+    kept = chance.state()
+    first = draw()
+    chance.settle(8)
+    chance.restore(kept)
+    assert draw() == first
+    chance.settle(2**40 + 7)
+    assert draw() != first
+
+
+def test_features_of_a_frozen_backbone_are_computed_once_a_machine(tmp_path, monkeypatch):
+    words = ["method=feature_extract", "backbone=small"]
+    first = described(tmp_path, *words, "method.head=knn")
+    to_the_end(run(first))
+    kept = {file: file.read_bytes() for file in (tmp_path / "cache/features").rglob("*.safetensors")}
+    assert kept
+    monkeypatch.setattr(torch.nn.functional, "conv2d", None)  # no convolution can be computed any more
+    other = described(tmp_path, *words, "method.head=ncm")
+    to_the_end(run(other))
+    assert other.status == "ok" and {f: f.read_bytes() for f in kept} == kept
+    monkeypatch.undo()
+    half, whole = min(kept.items(), key=lambda each: each[0])
+    half.write_bytes(whole[: len(whole) // 2])
+    again = described(tmp_path, *words, "method.head=ncm", "force=true")
+    to_the_end(run(again))
+    assert half.read_bytes() == whole and again.scores == other.scores

@@ -110,7 +110,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
         return 1
     _show(task, {"-m", "--multirun"} & set(words) != set(), console)
     if any(outcome.what in ("stopped", "waiting") for outcome in task.outcomes):
-        complain(errors, "stopped; typed again, the same command goes on")
+        complain(errors, "stopped; typed again, the same command goes on", "note: ", "yellow")
         return INTERRUPTED
     return int(any(outcome.failed for outcome in task.outcomes))
 

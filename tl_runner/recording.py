@@ -134,9 +134,11 @@ def recording(record: RunRecord) -> Iterator[Recording]:
         record.error = (
             str(error) if isinstance(error, Refused | Diverged | Late) else f"{type(error).__name__}: {error}"
         )
-        if isinstance(error, KeyboardInterrupt | GeneratorExit):
-            record.error = "interrupted"
-        log.exception("the run ended early")
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):  # nothing is wrong with it: it is unfinished
+            record.status, record.error = "running", "interrupted"
+            log.info("interrupted")
+        else:
+            log.exception("the run ended early")
         raise
     finally:
         record.seconds = round(files.earlier + time.monotonic() - started, 3)

@@ -42,6 +42,9 @@ class Board:
 
     def over(self, outcome: Outcome) -> None:
         """A job is over: failures are told at once; where nothing is drawn live, every job gets a line."""
+        self.running = [each for each in self.running if each[0].record.id != outcome.record.id]
+        if outcome.what == "waiting":
+            return
         self.counted += 1
         self.made += outcome.what == "made"
         self.failed += outcome.failed
@@ -57,7 +60,7 @@ class Board:
             complain(self.errors, f"{name}: {told}{where}", f"{outcome.record.status}: ")
         elif outcome.what in ("elsewhere", "stopped"):
             complain(self.errors, f"{name}: {outcome.told or 'stopped, its checkpoint is kept'}", "note: ", "yellow")
-        elif not self.console.is_terminal and outcome.what != "waiting":
+        elif not self.console.is_terminal:
             scores = outcome.record.scores
             accuracy = f"  target {percent(scores['selected']['accuracy'])}" if scores else ""
             how = "ok" if outcome.what == "made" else "made before"

@@ -50,8 +50,8 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
 def outcomes(outcomes: Sequence[Outcome]) -> Table:
     """The jobs of a sweep, in order; of a large one those that did not end well."""
     failed = sum(outcome.failed for outcome in outcomes)
-    kept = sum(outcome.what == "kept" for outcome in outcomes)
-    title = f"{len(outcomes)} runs, {failed} failed" + f", {kept} made before" * bool(kept)
+    others = Counter({"kept": "made before"}.get(o.what, o.what) for o in outcomes if o.what != "made")
+    title = ", ".join([f"{len(outcomes)} runs, {failed} failed", *(f"{n} {what}" for what, n in others.items())])
     listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("made", "kept")]
     if len(listed) < len(outcomes):
         title += f"; the {len(listed)} that did not end well; tl-report compares all"

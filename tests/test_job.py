@@ -1,0 +1,264 @@
+"""Who makes a run, and when: locks and heartbeats, skipping, stopping, time limits, plans and places."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, composed
+from rich.console import Console
+
+from tl_runner import lock
+from tl_runner.errors import Busy, Refused
+from tl_runner.job import Order, Outcome, attend, job, made_before
+from tl_runner.lock import alone, claimed, owner
+from tl_runner.plan import left, plan
+from tl_runner.report import tables
+from tl_runner.report.board import Board
+from tl_runner.run import run
+from tl_runner.store import RunRecord, describe, read, stored
+from tl_runner.sweep import slots as module
+from tl_runner.sweep.slots import slots
+
+
+def described(outputs: Path, *overrides: str) -> RunRecord:
+    return describe(*composed(*QUICK, *overrides, f"outputs={outputs}", "device=cpu"))
+
+
+def exhausted(points, record: RunRecord) -> RunRecord:
+    while True:
+        try:
+            next(points)
+        except StopIteration as end:
+            return end.value
+
+
+def attended(record: RunRecord) -> Outcome:
+    return attend(Order(record), lambda: False, exhausted)
+
+
+def test_a_second_owner_is_told_who_the_first_is_and_how_far(tmp_path):
+    with claimed(tmp_path / "a" / "run") as claim:
+        claim.tell(step=3, steps=10)
+        claim.write()
+        with (
+            pytest.raises(Busy, match=rf"^process {os.getpid()} on .* is making this run, at step 3 of 10$"),
+            claimed(tmp_path / "a" / "run"),
+        ):
+            pass
+    assert owner(tmp_path / "a" / "run") is None
+    with claimed(tmp_path / "a" / "run"):
+        pass
+
+
+def test_a_lock_dies_with_its_owner(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready, started = context.Pipe()
+
+    def hold() -> None:
+        with claimed(tmp_path / "run"):
+            started.send(os.getpid())
+            started.recv()
+
+    process = context.Process(target=hold)
+    process.start()
+    assert ready.recv() == process.pid
+    with pytest.raises(Busy, match=f"process {process.pid} "), claimed(tmp_path / "run"):
+        pass
+    process.kill()
+    process.join()
+    assert owner(tmp_path / "run")  # it could not tell
+    with claimed(tmp_path / "run") as claim:
+        assert claim.content["pid"] == os.getpid()
+
+
+def test_on_a_file_system_whose_locks_others_do_not_see_the_heartbeat_counts(tmp_path):
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    with pytest.raises(Busy, match="process 1 on elsewhere"), claimed(tmp_path / "run"):
+        pass
+    os.utime(file, (file.stat().st_mtime - lock.DEAD - 1,) * 2)
+    with claimed(tmp_path / "run"):
+        assert owner(tmp_path / "run") != {"host": "elsewhere", "pid": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.lock"]
+
+
+def test_the_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    with claimed(tmp_path / "run"):
+        first = (tmp_path / "run.json").stat().st_ino
+        for _ in range(10_000):
+            if not (tmp_path / "run.json").exists() or (tmp_path / "run.json").stat().st_ino != first:
+                break
+        else:
+            pytest.fail("nothing was written anew")
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", "\x00"])
+def test_what_is_no_heartbeat_is_none(content, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    assert owner(tmp_path / "run") is None
+    with claimed(tmp_path / "run"):
+        pass
+
+
+def test_one_at_a_time(tmp_path):
+    context = multiprocessing.get_context("fork")
+
+    def add() -> None:
+        for _ in range(20):
+            with alone(tmp_path / "file"):
+                file = tmp_path / "number"
+                file.write_text(str(int(file.read_text()) + 1))
+
+    (tmp_path / "number").write_text("0")
+    processes = [context.Process(target=add) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "number").read_text() == "80"
+
+
+def test_a_run_is_made_kept_left_to_others_or_stopped(tmp_path):
+    made = attended(described(tmp_path))
+    assert (made.what, made.record.status, made.failed) == ("made", "ok", False)
+    kept = attended(described(tmp_path))
+    assert (kept.what, kept.record.scores, kept.failed) == ("kept", made.record.scores, False)
+    other = described(tmp_path, "seed=1")
+    with claimed(other.lock):
+        elsewhere = attended(other)
+    assert elsewhere.what == "elsewhere" and not elsewhere.failed and "is making this run" in elsewhere.told
+    stopped = attend(Order(other), lambda: True, exhausted)
+    assert stopped.what == "stopped" and not stopped.failed
+    assert read(other.folder / "run.json").error == "interrupted"
+    assert [planned.state for planned in plan([Order(described(tmp_path, f"seed={n}")) for n in (0, 1, 2)])] == [
+        "done", "to resume", "new",
+    ]  # fmt: skip
+
+
+def test_whoever_waited_at_the_lock_finds_the_run_made(tmp_path, monkeypatch):
+    record = described(tmp_path)
+    asked = []
+
+    def then_not_yet(record: RunRecord) -> RunRecord | None:
+        asked.append(made_before(record))
+        return asked[-1] if len(asked) > 1 else None
+
+    exhausted(run(described(tmp_path)), record)
+    monkeypatch.setattr("tl_runner.job.made_before", then_not_yet)
+    assert attended(record).what == "kept" and len(asked) == 2
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyError("k"), MemoryError()])
+def test_an_error_ends_its_run_only(error, tmp_path):
+    def failing(points, record: RunRecord) -> RunRecord:
+        next(points)
+        return points.throw(error)
+
+    outcome = attend(Order(described(tmp_path)), lambda: False, failing)
+    assert outcome.failed and outcome.record.status == "failed" and type(error).__name__ in outcome.told
+    assert f"The traceback is in {outcome.record.folder / 'run.log'}" in outcome.told
+    full = attend(Order(described(tmp_path)), lambda: False, failing, full_error=True)
+    assert "Traceback (most recent call last)" in full.told
+
+
+def test_a_run_ends_at_its_time_limit_and_goes_on_when_it_is_typed_again(tmp_path):
+    late = attended(described(tmp_path, "timeout=0.001", "train.log_every=5"))
+    assert late.failed and late.told == "it ran past timeout=0.001 s, to step 5 of 20"
+    assert read(late.record.folder / "run.json").error == late.told
+    again = attended(described(tmp_path, "train.log_every=5", "timeout=null"))
+    assert again.record.status == "ok" and again.record.where["resumed"] == 5
+
+
+def test_a_run_that_diverged_is_not_made_again_unless_by_force(tmp_path):
+    words = ["optimizer.lr=1e30", "optimizer=sgd", "train.clip=null"]
+    assert attended(described(tmp_path, *words)).record.status == "diverged"
+    again = attended(described(tmp_path, *words))
+    assert (again.what, again.failed) == ("kept", True) and "not a finite number" in again.told
+    assert attended(described(tmp_path, *words, "force=true")).what == "made"
+
+
+def test_a_plan_estimates_from_runs_that_are_alike(tmp_path):
+    exhausted(run(first := described(tmp_path)), first)
+    planned = plan(
+        [Order(described(tmp_path, *words)) for words in ([], ["seed=1"], ["train.steps=30"], ["method=dann"])]
+    )
+    assert [each.state for each in planned] == ["done", "new", "new", "new"]
+    assert [each.seconds for each in planned] == [0.0, first.seconds, first.seconds, None]
+    assert left(planned, 2) == (first.seconds, 1)
+    assert not stored(described(tmp_path, "seed=1"))
+    assert plan([Order(described(tmp_path / "nowhere"))])[0].state == "new"
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "asked", "expected"),
+    [
+        (2, 0, ("auto", 1), [(1, None)] * 2),
+        (64, 0, ("auto", 1), [(8, None)] * 8),
+        (8, 0, (3, 1), [(2, None)] * 3),
+        (2, 0, (5, 1), [(1, None)] * 5),
+        (16, 2, ("auto", 1), [(8, "cuda:0"), (8, "cuda:1")]),
+        (16, 2, ("auto", 2), [(4, "cuda:0"), (4, "cuda:1")] * 2),
+        (16, 2, (3, 1), [(5, "cuda:0"), (5, "cuda:1"), (5, "cuda:0")]),
+    ],
+)
+def test_places_share_the_cores_and_the_gpus(cores, gpus, asked, expected, monkeypatch):
+    monkeypatch.setattr(module, "_cores", lambda: cores)
+    monkeypatch.setattr(module, "_gpus", lambda: gpus)
+    found = slots(*asked)
+    assert [(slot.threads, slot.device) for slot in found] == expected
+    assert [slot.number for slot in found] == list(range(len(found)))
+
+
+@pytest.mark.parametrize("asked", [(0, 1), ("many", 1), (2.5, 1), ("auto", 0), ("auto", 0.5)])
+def test_impossible_places_are_refused(asked):
+    with pytest.raises(Refused, match=r"^hydra\.launcher\.(n_jobs|jobs_per_gpu) takes"):
+        slots(*asked)
+
+
+def test_a_board_tells_failures_at_once_and_notes_once(tmp_path):
+    console = Console(width=200, record=True, force_terminal=False)
+    shown = Board(4, console, console)
+    orders = [Order(described(tmp_path, f"seed={n}"), "optimizer.lr=1") for n in range(4)]
+    with claimed(orders[0].record.lock) as claim:
+        claim.tell(step=5, steps=20, phase="train")
+        claim.write()
+        shown.under_way(orders[:2])
+    console.print(shown)
+    shown.over(Outcome(*orders[0], "stopped"))
+    for order in orders[1:3]:
+        order.record.status = "failed"
+        shown.over(Outcome(*order, "made", "[bold]why[/bold]", ("a note",)))
+    shown.over(Outcome(*orders[3], "waiting"))
+    console.print(shown)
+    text = console.export_text()
+    assert "5/20 digits small mmd optimizer.lr=1 seed=0  train" in text and "seed=1  starting" in text
+    assert "0 of 4 done · 2 running · 2 queued · 0 failed" in text
+    assert text.count("failed: digits small mmd optimizer.lr=1 seed=") == 2 and text.count("[bold]why[/bold]") == 2
+    assert text.count("a note") == 1 and "seed=0: stopped, its checkpoint is kept" in text
+    assert "3 of 4 done · 0 running · 1 queued · 2 failed" in text
+
+
+def test_a_large_sweep_lists_what_did_not_end_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "LISTED", 3)
+    records = [described(tmp_path, f"seed={n}") for n in range(4)]
+    for number, record in enumerate(records):
+        record.status = "failed" if number == 2 else "ok"
+    console = Console(width=200, record=True)
+    console.print(tables.outcomes([Outcome(r, "", "made") for r in records[:3]] + [Outcome(records[3], "", "kept")]))
+    text = console.export_text()
+    assert "4 runs, 1 failed, 1 made before; the 1 that did not end well" in text
+    assert "mmd-small-s2" in text and "mmd-small-s0" not in text
+    planned = plan([Order(record) for record in records])
+    console.print(*tables.plan(planned, 1))
+    assert "4 runs: 4 new" in console.export_text()
+
+
+def test_a_job_is_a_generator_that_returns_its_record(tmp_path):
+    record = described(tmp_path)
+    points = job(record, lambda: False)
+    assert next(points).step and record.status == "running"
+    points.close()
+    assert read(record.folder / "run.json").error == "interrupted" and owner(record.lock) is None
