@@ -22,7 +22,7 @@ from tl_runner.chance import chance_of
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
-from tl_runner.train import Point, train
+from tl_runner.train import Cursor, Point, train
 
 ROUNDS, STEPS = 5, 20  # windows of so many steps, after one that warms up
 DEFAULT = [
@@ -53,7 +53,7 @@ def points(words: str) -> Iterator[Point]:
         model = Model(backbone, width, pair.classes, parts.train.batchnorm)
     model, pair = parts.method.prepare(model, pair, 0)
     model, method = machine.fast(model.to(device), parts.train), parts.method.to(device)
-    return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, parts.augment, 0)
+    return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tl_runner.job import Order, Outcome, made_before
+from tl_runner.store import RunRecord
 from tl_runner.sweep.slots import Slot
 from tl_runner.sweep.workers import Worker
 
@@ -42,7 +43,7 @@ def sweep(
                     more = False
                 elif asked():
                     yield Outcome(order.record, order.variant, "waiting")
-                elif earlier := made_before(order.record):
+                elif earlier := _kept(order):
                     yield Outcome(earlier, order.variant, "kept", earlier.error or "")
                 else:
                     if not idle:
@@ -65,3 +66,10 @@ def sweep(
         for worker in workers:
             worker.close()
         scratch.cleanup()
+
+
+def _kept(order: Order) -> RunRecord | None:
+    try:
+        return made_before(order.record)
+    except Exception:  # the worker meets it too, as an error of this run alone
+        return None
