@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import OrderedDict
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import METHODS, QUICK, composed
+from torch import nn
 
 from tl_runner import chance
 from tl_runner.checkpoint import Checkpoint
+from tl_runner.core import Model
+from tl_runner.domains import InMemory
 from tl_runner.errors import Diverged
+from tl_runner.features import Embedded
 from tl_runner.run import run
 from tl_runner.store import RunRecord, describe
 
@@ -206,3 +211,18 @@ def test_features_of_a_frozen_backbone_are_computed_once_a_machine(tmp_path, mon
     again = described(tmp_path, *words, "method.head=ncm", "force=true")
     to_the_end(run(again))
     assert half.read_bytes() == whole and again.scores == other.scores
+
+
+def test_features_of_other_weights_or_rows_are_others(tmp_path):
+    torch.manual_seed(0)
+    x = torch.rand(6, 3)
+
+    def features(model: Model, x: torch.Tensor) -> torch.Tensor:
+        model.features_kept = tmp_path
+        return Embedded(InMemory(x), model).take(torch.arange(len(x)))
+
+    one, other = (Model(nn.Sequential(OrderedDict(map=nn.Linear(3, 2))), 2, ["a", "b"]) for _ in range(2))
+    for model, rows in ((one, x), (other, x), (one, x + 1), (one, x)):
+        with torch.no_grad():
+            assert torch.equal(features(model, rows), model.backbone(rows))
+    assert len([*tmp_path.iterdir()]) == 3

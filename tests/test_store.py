@@ -28,6 +28,13 @@ def test_equal_settings_are_one_run_and_others_are_not():
     assert len({identity(), *map(identity, others)}) == 1 + len(others)
 
 
+@pytest.mark.parametrize("seed", ["3", "3.0", "'03'", "'3'"])
+def test_a_seed_is_a_number_however_it_is_typed(seed):
+    record = describe(*composed(f"seed={seed}"))
+    assert record.id == identity("seed=3") and record.folder == describe(*composed("seed=3")).folder
+    assert record.seed == record.config["seed"] == 3
+
+
 def test_the_setting_is_the_identity_without_the_seed():
     a, b, c = (describe(*composed(*words)) for words in (["seed=1"], ["seed=2"], ["seed=1", "train=tiny"]))
     assert a.setting == b.setting != c.setting

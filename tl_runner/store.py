@@ -64,6 +64,7 @@ class RunRecord:
 
 def describe(config: dict[str, Any], choices: Mapping[str, str]) -> RunRecord:
     """The record of a composed configuration, before its run. Any configuration has one, a wrong one too."""
+    config = {**config, "seed": _whole(config["seed"])} if "seed" in config else config
     numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
     if isinstance(dataset := config.get("dataset"), dict):
         numbers["dataset"] = {key: value for key, value in dataset.items() if key != "download"}
@@ -123,6 +124,14 @@ def read(file: Path) -> RunRecord:
         raise ValueError("it is no record of a run")
     known = {"seed": None, "granted": None, **{name: value for name, value in content.items() if name in names}}
     return RunRecord(**known, found=file.parent)
+
+
+def _whole(seed: Any) -> Any:
+    """A seed as a number, however it was typed: 0, 0.0 and "00" are one run. What is none is left for the check."""
+    try:
+        return int(seed) if not isinstance(seed, bool) and float(seed) == int(seed) else seed
+    except (TypeError, ValueError, OverflowError):
+        return seed
 
 
 def _plain(name: str) -> str:

@@ -42,7 +42,7 @@ class Board:
 
     def over(self, outcome: Outcome) -> None:
         """A job is over: failures are told at once; where nothing is drawn live, every job gets a line."""
-        self.running = [each for each in self.running if each[0].record.id != outcome.record.id]
+        self.running = [each for each in self.running if each[0].record.folder != outcome.record.folder]
         if outcome.what == "waiting":
             return
         self.counted += 1

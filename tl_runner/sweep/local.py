@@ -32,7 +32,7 @@ def sweep(
     workers: list[Worker] = []
     idle: list[Worker] = []
     busy: dict[object, Worker] = {}
-    stopping: set[str] = set()
+    stopping: set[Path] = set()
     scratch = TemporaryDirectory(prefix="tl-run-", ignore_cleanup_errors=True)
     try:
         more = True
@@ -59,8 +59,8 @@ def sweep(
                 yield worker.take()
             for worker in busy.values():
                 order = worker.order
-                if order and order.record.id not in stopping and (asked() or unpromising(order)):
-                    stopping.add(order.record.id)
+                if order and order.record.folder not in stopping and (asked() or unpromising(order)):
+                    stopping.add(order.record.folder)
                     worker.stop()
     finally:
         for worker in workers:

@@ -31,15 +31,15 @@ class Local(Launcher):
         orders = [self._order(list(overrides)) for overrides in job_overrides]
         places = slots(self.n_jobs, self.jobs_per_gpu)  # before anything is started: it may refuse
         self.task.working = True
-        runs = {order.record.id: order for order in orders}  # 1 and 1.0 are the same
+        runs = {order.record.folder: order for order in orders}  # jobs may be the same run: 1 and 1.0
         with board(len(runs)) as shown:
             outcomes, task = {}, self.task
             for outcome in sweep(iter(runs.values()), places, lambda: task.stopping, task.full_error, shown.under_way):
                 shown.over(outcome)
-                outcomes[outcome.record.id] = outcome
+                outcomes[outcome.record.folder] = outcome
         self.task.working = False
         return [
-            JobReturn(overrides, status=JobStatus.COMPLETED, _return_value=outcomes[order.record.id])
+            JobReturn(overrides, status=JobStatus.COMPLETED, _return_value=outcomes[order.record.folder])
             for overrides, order in zip(job_overrides, orders, strict=True)
         ]
 

@@ -1,6 +1,8 @@
 """The sweeper of `tl-run -m`: all combinations, each composed once, before any starts."""
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -11,6 +13,8 @@ from tl_runner.job import Order
 from tl_runner.sweep.frozen import Frozen
 from tl_runner.sweep.task import Task, ordered
 
+log = logging.getLogger("tl_runner.sweep")  # whose warnings are shown
+
 
 class Grid(BasicSweeper):
     """Hydra's own sweeper, but that the configurations which it composes to check them are those that are run."""
@@ -20,16 +24,17 @@ class Grid(BasicSweeper):
         self.task, self.frozen = task_function, Frozen(hydra_context.config_loader)
         context = HydraContext(config_loader=self.frozen, callbacks=hydra_context.callbacks)  # pyright: ignore
         super().setup(hydra_context=context, task_function=task_function, config=config)
-        self.orders: list[Order] = []
+        self.orders: dict[Path, Order] = {}
 
     def sweep(self, arguments: list[str]) -> Any:
         if self.config and self.config.dry:
             launcher, self.launcher = self.launcher, Nowhere()  # pyright: ignore[reportAttributeAccessIssue]
             super().sweep(arguments)
-            self.task.show_plan(self.orders, getattr(launcher, "places", 1))
+            self.task.show_plan([*self.orders.values()], getattr(launcher, "places", 1))
             return []
         returned = super().sweep(arguments)
-        self.task.outcomes[:] = [job.return_value for batch in returned for job in batch]
+        outcomes = [job.return_value for batch in returned for job in batch]
+        self.task.outcomes[:] = {outcome.record.folder: outcome for outcome in outcomes}.values()
         return returned
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -40,7 +45,9 @@ class Grid(BasicSweeper):
         for overrides in composing(batch):
             composed = self.frozen.compose(self.config, overrides, keep=ahead is None)
             order = ordered(composed, composed.hydra, self.task.words)
-            self.orders.append(order)
+            if order.record.folder in self.orders:
+                log.warning("%s is in the sweep more than once: it is one run", order.name)
+            self.orders[order.record.folder] = order
             if ahead is not None:
                 ahead[tuple(overrides)] = order
 
