@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "recording": {
         *("atomic", "checkpoint", "errors", "identity", "progress", "store", "train", "trackers", "whereabouts"),
     },
+    "trackers": {"errors", "lock", "select", "store", "train"},
     "restore": {"config", "core", "errors", "heads", "store"},
     "run": {
         *("chance", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
@@ -64,6 +65,8 @@ MAY_IMPORT = {
 ONLY_IN = {
     "hydra": {"cli", "rewording", "sweep"},
     "rich": {"cli", "report"},
+    "mlflow": {"trackers"},
+    "tensorboard": {"trackers"},
     "pandas": {"report"},
     "omegaconf": {"config", "recording", "sweep"},
 }

@@ -23,7 +23,7 @@ from tl_runner.select import Evidence
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("dataset", "backbone", "method", "pretrain", "optimizer", "schedule", "augment", "train", "select")
+GROUPS = ("dataset", "backbone", "method", "pretrain", "optimizer", "schedule", "augment", "train", "select", "tracker")
 OFFERED = {"seed", "cache"}  # what a run passes to a dataset that names it
 NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
@@ -68,6 +68,7 @@ class Parts(NamedTuple):
     augment: Any
     train: Any
     select: Any
+    tracker: Any
 
 
 def load(config: Mapping[str, Any]) -> Parts:

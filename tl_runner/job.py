@@ -70,7 +70,8 @@ def attend(
     except KeyboardInterrupt:
         return Outcome(record, variant, "stopped")
     except (Exception, SystemExit) as error:
-        record.status = "failed" if record.status == "running" else record.status  # it may have no folder to say so
+        if record.status != "diverged":  # what it says on disk may be another word, for want of room
+            record.status = "failed"
         return Outcome(record, variant, "made", _told(error, record, full_error))
 
 

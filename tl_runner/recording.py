@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from math import isfinite
@@ -20,6 +20,7 @@ from tl_runner.whereabouts import made_by, whereabouts
 if TYPE_CHECKING:
     from tl_runner.checkpoint import Checkpoint
     from tl_runner.progress import Progress
+    from tl_runner.trackers.guarded import Guarded, Tracker
     from tl_runner.train import Point
 
 
@@ -30,6 +31,7 @@ class Recording:
         self.record = record
         self.spare = finished(record) is not None
         self.folder = record.folder.with_name(f"{record.folder.name}.new") if self.spare else record.folder
+        self.tracker: Guarded | None = None
         self.earlier = 0.0  # seconds that other processes gave to this run
 
     @property
@@ -63,6 +65,8 @@ class Recording:
         `over`: the run has come to its end, good or bad, and needs its checkpoint no more.
         """
         self.save()
+        if self.tracker:
+            self.tracker.end(self.record)
         if over:
             for file in self.folder.glob("checkpoint*.pt"):
                 file.unlink()
@@ -88,6 +92,12 @@ class Recording:
         code = {"tl_runner": self.record.where["versions"]["tl_runner"]}
         return {**code, **made_by(self.record.where), "data": self.record.data["fingerprint"]}
 
+    def track(self, part: "Callable[[RunRecord], Tracker]") -> None:
+        """Show the run's points elsewhere too; raises `Refused` where the tracker's library is missing."""
+        from tl_runner.trackers.guarded import Guarded
+
+        self.tracker = Guarded(part, self.record)
+
     def go_on(self, progress: "Progress") -> None:
         """Cut the curve to what came before the progress: lines of later steps, or half a line, are made again."""
         cursor, file = progress.cursor, self.folder / "curve.jsonl"
@@ -105,6 +115,8 @@ class Recording:
             line |= point.evidence._asdict()
         with (self.folder / "curve.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self.tracker:
+            self.tracker.point(point)
 
     def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
         """A safetensors file without metadata, so that equal tensors make equal bytes."""

@@ -26,6 +26,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
     with recording(record) as files:
         parts = config.load(record.config)
         seed, method, plan = parts.settings.seed, parts.method, parts.train
+        files.track(parts.tracker)
         checkpoint = files.checkpoint(parts.settings.checkpoint_every)
         left = checkpoint.load()
         device = machine.claim(parts.settings.device, left["made"]["threads"] if left else parts.settings.threads)
