@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from tl_runner.errors import Busy, Refused
 from tl_runner.job import Order, Outcome, attend, job, made_before
 from tl_runner.lock import alone, claimed, owner
 from tl_runner.plan import left, plan
+from tl_runner.recording import Recording
 from tl_runner.report import tables
 from tl_runner.report.board import Board
+from tl_runner.report.consoles import complain
 from tl_runner.run import run
 from tl_runner.store import RunRecord, describe, read, stored
 from tl_runner.sweep import slots as module
@@ -151,7 +155,7 @@ def test_whoever_waited_at_the_lock_finds_the_run_made(tmp_path, monkeypatch):
     assert attended(record).what == "kept" and len(asked) == 2
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyError("k"), MemoryError()])
+@pytest.mark.parametrize("error", [SystemExit(3), KeyError("k"), MemoryError(), GeneratorExit()])
 def test_an_error_ends_its_run_only(error, tmp_path):
     def failing(points, record: RunRecord) -> RunRecord:
         next(points)
@@ -262,3 +266,48 @@ def test_a_job_is_a_generator_that_returns_its_record(tmp_path):
     assert next(points).step and record.status == "running"
     points.close()
     assert read(record.folder / "run.json").error == "interrupted" and owner(record.lock) is None
+
+
+def test_a_run_that_leaves_the_working_folder_is_where_it_belongs(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+
+    def leaving(points, record: RunRecord) -> RunRecord:
+        next(points)
+        os.chdir(tmp_path)
+        return exhausted(points, record)
+
+    outcome = attend(Order(described(Path("outputs"), "train.log_every=5")), lambda: False, leaving)
+    assert outcome.record.status == "ok" and Path.cwd() == tmp_path / "home"
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert read(outcome.record.folder / "run.json").status == "ok"
+
+
+def test_a_run_whose_last_word_could_not_be_written_is_not_ok(tmp_path, monkeypatch):
+    def full(self) -> None:
+        if self.record.status == "ok":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Recording, "save", full)
+    outcome = attended(described(tmp_path))
+    assert outcome.failed and outcome.record.status == "failed" and "No space left" in outcome.told
+
+
+def test_no_control_sequence_reaches_the_terminal():
+    console = Console(width=100, record=True)
+    complain(console, "[bold]a\x1b[2J\ud800\u202e b\nc")
+    assert console.export_text() == "error: [bold]a\ufffd[2J\ufffd\ufffd b\nc\n"
+
+
+def test_a_stream_that_cannot_be_written_falls_silent():
+    code = """if True:
+        import sys
+        from tl_runner.report.consoles import consoles
+        results, errors = consoles()
+        for _ in range(300):
+            results.print("x" * 70)  # more than a buffer holds
+        errors.print("still here")
+    """
+    with Path("/dev/full").open("w") as full:
+        made = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (made.returncode, made.stderr) == (0, "still here\n")

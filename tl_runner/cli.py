@@ -30,6 +30,7 @@ SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that 
 
 def main() -> None:
     """The command `tl-run`."""
+    _stand()
     words = sys.argv[1:]
     folders = _config_dirs(words)
     if {"-h", "--help"} & set(words):
@@ -43,11 +44,15 @@ def main() -> None:
 
         print("tl_runner", version("tl_runner"))
     else:
-        sys.exit(_compose_and_run(words, folders))
+        try:
+            sys.exit(_compose_and_run(words, folders))
+        except KeyboardInterrupt:  # before anything was begun
+            sys.exit(INTERRUPTED)
 
 
 def report() -> None:
     """The command `tl-report`."""
+    _stand()
     parser = argparse.ArgumentParser(prog="tl-report", description="Compare all runs found in these folders.")
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, default=[Path("outputs")])
     paths = parser.parse_args().paths
@@ -66,6 +71,20 @@ def report() -> None:
         sys.exit(1)
     console.print(*tables.leaderboard(leaderboard(found), console.width), sep="\n")
     sys.exit(1 if missing else 0)
+
+
+def _stand() -> None:
+    """A folder to work in, and three streams: else files that are opened take the places of those that were closed."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        sys.exit("error: the working folder is not there any more: change to one that is")
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
 
 
 def _config_dirs(words: Sequence[str]) -> list[Path]:
@@ -106,7 +125,10 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     except Exception as error:
         if full_error:
             raise
-        _refuse(words, reworded(error, words, folders), errors)
+        if task.working:  # the launcher failed, no run: what each of them left is on record
+            complain(errors, f"{type(error).__name__}: {error}")
+        else:
+            _refuse(words, reworded(error, words, folders), errors)
         return 1
     _show(task, {"-m", "--multirun"} & set(words) != set(), console)
     if any(outcome.what in ("stopped", "waiting") for outcome in task.outcomes):

@@ -1,9 +1,11 @@
 """A run as a job: left alone where it was made before, gone on with where it was cut off, left to whoever is at it."""
 
 import logging
+import os
 import time
 import traceback
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tl_runner.config import settings
@@ -62,6 +64,7 @@ def attend(
     with their tracebacks.
     """
     record, variant = order
+    home = Path.cwd()
     try:
         made = show(job(record, asked), record)
         return Outcome(made, variant, "made" if made is record else "kept", made.error or "")
@@ -69,17 +72,19 @@ def attend(
         return Outcome(stored(record) or record, variant, "elsewhere", str(error))
     except KeyboardInterrupt:
         return Outcome(record, variant, "stopped")
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # whatever a method of a user's raises
         if record.status != "diverged":  # what it says on disk may be another word, for want of room
             record.status = "failed"
         return Outcome(record, variant, "made", _told(error, record, full_error))
+    finally:
+        os.chdir(home)  # which a method may have left
 
 
 def job(record: RunRecord, asked: Callable[[], bool]) -> "Generator[Point, None, RunRecord]":
     """The stored run, where it was made before; else the run, made under its lock."""
     if earlier := made_before(record):
         return earlier
-    with claimed(record.lock) as claim:
+    with claimed(record.lock.absolute()) as claim:
         if earlier := made_before(record):  # by whoever held the lock until now
             return earlier
         from tl_runner.run import run

@@ -30,14 +30,11 @@ class Recording:
     def __init__(self, record: RunRecord):
         self.record = record
         self.spare = finished(record) is not None
-        self.folder = record.folder.with_name(f"{record.folder.name}.new") if self.spare else record.folder
+        self.place = record.folder.absolute()  # whatever working folder the run's own code changes to
+        self.folder = self.place.with_name(f"{self.place.name}.new") if self.spare else self.place
+        self.cache = record.outputs.absolute() / "cache"  # where runs of the same outputs keep what they share
         self.tracker: Guarded | None = None
         self.earlier = 0.0  # seconds that other processes gave to this run
-
-    @property
-    def cache(self) -> Path:
-        """Where runs of the same outputs keep what they share."""
-        return self.record.outputs / "cache"
 
     @property
     def features(self) -> Path:
@@ -71,8 +68,8 @@ class Recording:
             for file in self.folder.glob("checkpoint*.pt"):
                 file.unlink()
         if self.spare and self.record.status == "ok":
-            shutil.rmtree(self.record.folder)
-            self.folder.rename(self.record.folder)
+            shutil.rmtree(self.place)
+            self.folder.rename(self.place)
         elif self.spare:
             shutil.rmtree(self.folder)
 
@@ -132,7 +129,7 @@ def recording(record: RunRecord) -> Iterator[Recording]:
     record.status, record.scores, record.evidence, record.error, record.data = "running", None, None, None, {}
     record.where = {**whereabouts(), "files": stamp(record.config.get("dataset"))}
     files.open()
-    handler = logging.FileHandler(files.folder / "run.log")
+    handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("tl_runner")
     log.setLevel(logging.INFO)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import IO, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -9,17 +10,40 @@ from rich.text import Text
 PAGE = 150  # columns of a table that is not printed on a terminal
 
 
+class Outlet:
+    """A stream that falls silent when it can't be written any more – a closed pipe, a full disk – and ends no run."""
+
+    def __init__(self, stream: IO[str], number: int):
+        self.stream, self.number = stream, number
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            return self._silence(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self._silence("")
+
+    def _silence(self, text: str) -> int:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.number)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def consoles() -> tuple[Console, Console]:
-    """For results and for errors. A file or a pipe takes wide tables as they are; a closed one ends no run."""
-    console = Console(width=None if sys.stdout.isatty() else PAGE)
-
-    def closed() -> None:
-        console.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    console.on_broken_pipe = closed
-    return console, Console(stderr=True)
+    """For results and for errors. A file or a pipe takes wide tables as they are."""
+    results: Any = Outlet(sys.stdout, 1)
+    errors: Any = Outlet(sys.stderr, 2)
+    return Console(file=results, width=None if results.isatty() else PAGE), Console(file=errors)
 
 
 def complain(console: Console, message: str, kind: str = "error: ", style: str = "bold red") -> None:
-    console.print(Text.assemble((kind, style), message), soft_wrap=True, highlight=False)
+    """Say what is wrong; whatever it holds, no control sequence of it reaches the terminal."""
+    plain = "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in message)
+    console.print(Text.assemble((kind, style), plain), soft_wrap=True, highlight=False)

@@ -1,7 +1,7 @@
 """A sweep on this machine: orders in, outcomes out, as many at a time as there are slots."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,7 +31,7 @@ def sweep(
     free = list(places)
     workers: list[Worker] = []
     idle: list[Worker] = []
-    busy: dict[object, Worker] = {}
+    busy: dict[Future[Outcome], Worker] = {}
     stopping: set[Path] = set()
     scratch = TemporaryDirectory(prefix="tl-run-", ignore_cleanup_errors=True)
     try:
@@ -52,8 +52,7 @@ def sweep(
                     worker = idle.pop()
                     busy[worker.give(order)] = worker
             under_way([worker.order for worker in busy.values() if worker.order])
-            done, _ = wait(busy, timeout=TICK, return_when=FIRST_COMPLETED)  # pyright: ignore[reportArgumentType]
-            for future in done:
+            for future in _over(busy):
                 worker = busy.pop(future)
                 idle.append(worker)
                 yield worker.take()
@@ -66,6 +65,12 @@ def sweep(
         for worker in workers:
             worker.close()
         scratch.cleanup()
+
+
+def _over(busy: Mapping[Future[Outcome], Worker]) -> set[Future[Outcome]]:
+    """What workers are through with, or have left; waits a TICK for it."""
+    done, _ = wait(busy, timeout=TICK, return_when=FIRST_COMPLETED)
+    return done | {future for future, worker in busy.items() if worker.gone}
 
 
 def _kept(order: Order) -> RunRecord | None:

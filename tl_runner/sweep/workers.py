@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Generator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as OutOfTime
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tl_runner.train import Point
 
 IMPORTED = ["tl_runner.run", "sklearn.metrics", "safetensors.torch", "torchvision"]  # once, by the server
+PATIENCE = 5  # looks at a process that is gone, before its outcome is no longer waited for
 GRACE = 10.0  # seconds after its timeout in which a run may stop by itself
 
 _context = multiprocessing.get_context("forkserver")
@@ -42,28 +43,49 @@ class Worker:
     """A slot with its process; it is started with its first order and again after it died."""
 
     def __init__(self, slot: Slot, folder: Path, full_error: bool):
-        _context.set_forkserver_preload(IMPORTED)
+        _serve()
         self.slot, self.full_error = slot, full_error
         self.output = folder / f"{slot.number}.out"
         self._outbox, inbox = _context.Pipe()
-        self._pool = ProcessPool(1, initializer=_begin, initargs=(inbox, self.output), context=_context)
+        self._process: dict[str, Any] = {"initializer": _begin, "initargs": (inbox, self.output), "context": _context}
+        self._pool = ProcessPool(1, **self._process)
+        self._pid: int | None = None
+        self._missed = 0  # times in a row that its process was looked for and was not there
         self.order: Order | None = None
         self._future: Future[Outcome] | None = None
 
     def give(self, order: Order) -> "Future[Outcome]":
-        self.order = order
+        self.order, self._pid, self._missed = order, None, 0
         limit = order.record.config.get("timeout")
         hard = limit + GRACE if isinstance(limit, int | float) else None
-        self._future = self._pool.schedule(_work, args=(order, self.slot, self.full_error), timeout=hard)
+        arguments = (order, self.slot, self.full_error)
+        try:
+            self._future = self._pool.schedule(_work, args=arguments, timeout=hard)
+        except (EOFError, OSError):  # somebody has killed the server, which is then started anew
+            self._renew()
+            self._future = self._pool.schedule(_work, args=arguments, timeout=hard)
         return self._future
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process has left without a word; pebble takes an exit code of 0 for the end of its work."""
+        while self._outbox.poll():
+            run, pid = self._outbox.recv()
+            if self.order and run == self.order.record.id:  # and not an earlier one, of a process before
+                self._pid = pid
+        self._missed = self._missed + 1 if self._pid and not _lives(self._pid) else 0
+        return self._missed > PATIENCE
 
     def take(self) -> Outcome:
         """The outcome of its order, which is over: by itself, or because the process is gone."""
         assert self.order and self._future
         order, self.order = self.order, None
         try:
-            return self._future.result()
-        except OutOfTime:
+            if self._future.done():
+                return self._future.result()
+            self._renew()
+            error = _cause(0)
+        except TimeoutError:
             error = f"it did not stop within {GRACE:g} s after its timeout, and was killed"
         except ProcessExpired as death:
             error = _cause(death.exitcode)
@@ -74,6 +96,7 @@ class Worker:
                 fallen(record, error)
         except Busy:  # somebody goes on with it already
             pass
+        record.status = "failed" if record.status == "running" else record.status  # it may have no folder to say so
         log = record.folder / "run.log"
         told = f"{error}\nWhat it printed is in {log}" if log.exists() else error
         return Outcome(record, order.variant, "made", told)
@@ -88,6 +111,11 @@ class Worker:
         self._pool.stop()
         self._pool.join()
 
+    def _renew(self) -> None:
+        self.close()
+        _serve()
+        self._pool = ProcessPool(1, **self._process)
+
 
 def gather(output: Path, record: RunRecord) -> None:
     """Move what a worker printed to the end of the log of the run that it was at."""
@@ -95,6 +123,25 @@ def gather(output: Path, record: RunRecord) -> None:
         with (record.folder / "run.log").open("ab") as log:
             log.write(b"printed while the run was made:\n" + output.read_bytes())
         os.truncate(output, 0)
+
+
+def _serve() -> None:
+    """Start the fork server, unless it runs, out of reach of Ctrl-C, which would end it amid its imports."""
+    resource_tracker.ensure_running()  # else the next but one starts it, and it unblocks signals
+    _context.set_forkserver_preload(IMPORTED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _cause(code: int | None) -> str:
@@ -126,6 +173,8 @@ def _die_with_launcher() -> None:
 
 def _work(order: Order, slot: Slot, full_error: bool) -> Outcome:
     """In a worker: make the run with what its slot has."""
+    assert _inbox
+    _inbox.send((order.record.id, os.getpid()))
     record = order.record
     if record.config.get("threads") is None:
         record.config = {**record.config, "threads": slot.threads}
