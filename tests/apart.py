@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -130,3 +132,18 @@ def hold(config: Mapping[str, Any], choices: Mapping[str, str], point: int, told
         raise AssertionError("nobody came")
 
     attend(Order(describe({**config}, choices)), lambda: False, show)
+
+
+def end_while_emptying(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Make a run by force, and be killed in the middle of removing the folder of the one that it replaces."""
+    remove = shutil.rmtree
+
+    def half(path: Path, **named: Any) -> None:
+        if not (path / "predictions.safetensors").exists():
+            remove(path, **named)
+            return
+        (path / "predictions.safetensors").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    shutil.rmtree = half  # pyright: ignore[reportAttributeAccessIssue]
+    attend(Order(describe({**config}, choices)), lambda: False, exhausted)

@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},
     "plan": {"job", "lock", "store"},
     "report": {"job", "lock", "plan", "store", "train"},
-    "sweep": {"errors", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
+    "sweep": {"atomic", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
     "cli": {"errors", "job", "menu", "recording", "report", "rewording", "store", "sweep"},
     "rewording": {"errors", "menu"},
 }
@@ -66,6 +66,9 @@ ONLY_IN = {
     "hydra": {"cli", "rewording", "sweep"},
     "rich": {"cli", "report"},
     "mlflow": {"trackers"},
+    "optuna": {"sweep"},
+    "ray": {"sweep"},
+    "submitit": {"sweep"},
     "tensorboard": {"trackers"},
     "pandas": {"report"},
     "omegaconf": {"config", "recording", "sweep"},

@@ -245,3 +245,19 @@ def test_a_cached_feature_file_that_was_truncated_is_computed_again(tmp_path):
     assert attended(again).record.status == "ok"
     assert {file: file.read_bytes() for file in cached} == before
     assert (whole.scores, whole.evidence) == (again.scores, again.evidence)
+
+
+def test_a_run_by_force_that_is_killed_while_it_takes_its_place_leaves_a_whole_one(tmp_path):
+    record = described(tmp_path / "outputs")
+    attended(record)
+    before = contents(record.folder)
+    forced = described(tmp_path / "outputs", "force=true")
+    process = apart.start(apart.end_while_emptying, forced.config, forced.choices)
+    process.join()
+    assert process.exitcode == -9
+    last = described(tmp_path / "outputs")
+    attended(last)
+    assert contents(last.folder).keys() == before.keys()
+    assert contents(last.folder)["predictions.safetensors"] == before["predictions.safetensors"]
+    assert attended(described(tmp_path / "outputs", "force=true")).record.status == "ok"
+    assert [path.name for path in record.folder.parent.iterdir()] == [record.folder.name]

@@ -216,7 +216,7 @@ def test_places_share_the_cores_and_the_gpus(cores, gpus, asked, expected, monke
     assert [slot.number for slot in found] == list(range(len(found)))
 
 
-@pytest.mark.parametrize("asked", [(0, 1), ("many", 1), (2.5, 1), ("auto", 0), ("auto", 0.5)])
+@pytest.mark.parametrize("asked", [(0, 1), ("many", 1), (2.5, 1), ("auto", 0), ("auto", 0.5), (True, 1)])
 def test_impossible_places_are_refused(asked):
     with pytest.raises(Refused, match=r"^hydra\.launcher\.(n_jobs|jobs_per_gpu) takes"):
         slots(*asked)
@@ -311,3 +311,12 @@ def test_a_stream_that_cannot_be_written_falls_silent():
     with Path("/dev/full").open("w") as full:
         made = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (made.returncode, made.stderr) == (0, "still here\n")
+
+
+def test_a_record_that_cannot_be_read_is_said_before_it_is_made_again(tmp_path, caplog):
+    record = described(tmp_path)
+    record.folder.mkdir(parents=True)
+    (record.folder / "run.json").write_text("{")
+    assert plan([Order(record)])[0].state == "new"
+    assert f"{record.folder / 'run.json'} can't be read: the run is made again" in caplog.text
+    assert attended(record).record.status == "ok"

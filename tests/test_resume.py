@@ -19,6 +19,7 @@ from tl_runner.core import Model
 from tl_runner.domains import InMemory
 from tl_runner.errors import Diverged
 from tl_runner.features import Embedded
+from tl_runner.methods.source_only import SourceOnly
 from tl_runner.run import run
 from tl_runner.store import RunRecord, describe
 
@@ -104,7 +105,9 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_without_any_it_
         record = cut_off(folder, 3, KeyboardInterrupt)
         for name in spoiled:
             file = record.folder / name
-            file.write_bytes(file.read_bytes()[:-100])
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content[:-100] if name == "checkpoint.pt" else content)
         caplog.clear()
         again = described(folder)
         to_the_end(run(again))
@@ -115,10 +118,12 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_without_any_it_
 
 def test_what_was_made_of_other_data_or_by_other_code_is_not_gone_on_with(tmp_path, caplog):
     record = cut_off(tmp_path, 2, KeyboardInterrupt)
-    file = record.folder / "checkpoint.pt"
-    state = torch.load(file, weights_only=True)
+    checkpoint = Checkpoint(record.folder / "checkpoint.pt", 0)
+    state = checkpoint.load()
+    assert state
     state["made"] |= {"data": "other", "torch": "1.0"}
-    torch.save(state, file)
+    with checkpoint.around(lambda: state):
+        pass
     again = described(tmp_path)
     to_the_end(run(again))
     assert "torch, data changed since the run was cut off: it starts again" in caplog.text
@@ -226,3 +231,42 @@ def test_features_of_other_weights_or_rows_are_others(tmp_path):
         with torch.no_grad():
             assert torch.equal(features(model, rows), model.backbone(rows))
     assert len([*tmp_path.iterdir()]) == 3
+
+
+def test_a_curve_that_ends_before_the_checkpoint_is_made_again(tmp_path, caplog):
+    whole = described(tmp_path / "whole")
+    to_the_end(run(whole))
+    record = cut_off(tmp_path / "cut", 3, KeyboardInterrupt)
+    file = record.folder / "curve.jsonl"
+    file.write_bytes(file.read_bytes()[:-30])
+    again = described(tmp_path / "cut")
+    to_the_end(run(again))
+    equal(whole, again)
+    assert "curve.jsonl ends before the checkpoint: the run starts again" in caplog.text
+
+
+class Counting(SourceOnly):
+    """Its loss depends on what it has counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.seen, self.words = 0, [1.0], {"a": ("b", None)}
+
+    def terms(self, model, batch, progress):
+        self.count += 1
+        self.seen.append(1.0 / self.count)
+        return {name: value * sum(self.seen) for name, value in super().terms(model, batch, progress).items()}
+
+
+def test_plain_attributes_of_a_method_go_on_too(tmp_path):
+    def counted(outputs: Path) -> RunRecord:
+        config, choices = composed(*SMALL, f"outputs={outputs}", "device=cpu")
+        return describe({**config, "method": {"_target_": f"{__name__}.Counting"}}, choices)
+
+    to_the_end(run(whole := counted(tmp_path / "whole")))
+    steps = run(counted(tmp_path / "cut"))
+    next(steps)
+    steps.close()
+    to_the_end(run(again := counted(tmp_path / "cut")))
+    equal(whole, again)
+    assert again.where["resumed"] == 5

@@ -4,12 +4,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tl_runner.atomic import appearing
+
+DIGEST = 16  # bytes of a hash at the end of the file, by which one that is not as it was written is known
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ class Checkpoint:
         """The newest state that can be read, its tensors on the CPU; None where there is none."""
         for file in (self.path, self.before):
             try:
-                return torch.load(file, map_location="cpu", weights_only=True)
+                return _read(file)
             except FileNotFoundError:
                 continue
             except Exception as error:  # a truncated archive shows in many ways
@@ -58,6 +62,17 @@ class Checkpoint:
         self._saved = time.monotonic()
         try:
             with appearing(self.path, keeping=self.before) as file:
-                torch.save(dict(state), file)
+                buffer = BytesIO()
+                torch.save(dict(state), buffer)
+                file.write(buffer.getbuffer())
+                file.write(blake2b(buffer.getbuffer(), digest_size=DIGEST).digest())
         except (OSError, RuntimeError) as error:  # torch tells a full disk by the latter
             log.warning("no checkpoint could be kept: %s", str(error).partition("\n")[0])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = memoryview(file.read_bytes())
+    state, digest = content[:-DIGEST], content[-DIGEST:]
+    if blake2b(state, digest_size=DIGEST).digest() != digest:
+        raise ValueError("it is not as it was written")
+    return torch.load(BytesIO(state), map_location="cpu", weights_only=True)

@@ -107,6 +107,8 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     console, errors = consoles()
     handler = RichHandler(logging.WARNING, console=errors, show_time=False, show_path=False)
     handler.addFilter(lambda entry: entry.levelno < logging.ERROR)  # an error is told in words; run.log has it whole
+    said: set[str] = set()
+    handler.addFilter(lambda entry: entry.getMessage() not in said and not said.add(entry.getMessage()))
     logging.getLogger("tl_runner").addHandler(handler)
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
@@ -156,18 +158,22 @@ def _register_plugins() -> None:
     from hydra.plugins.plugin import Plugin
 
     known = Plugins.instance()
-    for name in ("launcher", "sweeper"):
+    for name in ("launcher", "sweeper", "search"):
         module = import_module(f"hydra_plugins.tl_runner.{name}")
         for plugin in vars(module).values():
             if isinstance(plugin, type) and issubclass(plugin, Plugin) and plugin.__module__ == module.__name__:
                 known.register(plugin)
+    for name in ("ray", "submitit"):
+        import_module(f"hydra_plugins.tl_runner.{name}").offer()
 
 
 def _show(task: "Task", multirun: bool, console: "Console") -> None:
     from tl_runner.report import tables
 
     if multirun and task.outcomes:
-        console.print(tables.outcomes(task.outcomes))
+        console.print(tables.outcomes(task.outcomes, console.width))
+    for text in task.said:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     for outcome in task.outcomes if not multirun else ():
         if outcome.what in ("made", "kept") and not outcome.failed:
             console.print(*tables.result(outcome.record, _baseline(outcome.record)), sep="\n")

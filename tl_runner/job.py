@@ -38,12 +38,13 @@ class Outcome(NamedTuple):
     """What became of an order, and what to tell of it.
 
     made: it was run, well or not, see its record; kept: it was made before; elsewhere: another process is at it;
-    stopped: it was asked to stop, and goes on when it is typed again; waiting: it was not begun.
+    stopped: it was asked to stop, and goes on when it is typed again; waiting: it was not begun; pruned: a search has
+    stopped it for good.
     """
 
     record: RunRecord
     variant: str
-    what: Literal["made", "kept", "elsewhere", "stopped", "waiting"]
+    what: Literal["made", "kept", "elsewhere", "stopped", "waiting", "pruned"]
     told: str = ""
     notes: tuple[str, ...] = ()
 
@@ -99,6 +100,8 @@ def made_before(record: RunRecord) -> RunRecord | None:
     What has changed since is said.
     """
     earlier = stored(record)
+    if earlier is None and (record.folder / "run.json").exists():
+        log.warning("%s can't be read: the run is made again", record.folder / "run.json")
     if earlier is None or earlier.status not in ("ok", "diverged"):
         return None
     wanted = settings(record.config)

@@ -12,6 +12,8 @@ from tl_runner import chance
 from tl_runner.select import Evidence
 from tl_runner.train import Cursor
 
+INTERNAL = {*vars(nn.Module()), "notes"}  # attributes of every method, which are not its own
+
 log = logging.getLogger(__name__)
 
 
@@ -61,9 +63,23 @@ class Progress:
             "seconds": self.elapsed,
             "model": model.state_dict(),
             "method": method.state_dict(),
+            "attributes": _attributes(method),
             "chance": chance.state(),
             "made": dict(made),
         }
+
+
+def _attributes(method: nn.Module) -> dict[str, Any]:
+    """What a method keeps as plain values: a counter, a schedule's state. Tensors are to be buffers."""
+    return {name: value for name, value in vars(method).items() if name not in INTERNAL and _plain(value)}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return type(value) in (list, tuple) and all(map(_plain, value))
+    if isinstance(value, dict):
+        return type(value) is dict and all(_plain(key) and _plain(item) for key, item in value.items())
+    return type(value) in (bool, int, float, str, type(None))
 
 
 def resumed(state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module, made: Mapping[str, Any]) -> Progress:
@@ -78,6 +94,8 @@ def resumed(state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module
         return Progress()
     model.load_state_dict(state["model"])
     method.load_state_dict(state["method"])
+    for name, value in state["attributes"].items():
+        setattr(method, name, value)
     chance.restore(state["chance"])
     history = [Evidence(*values) for values in state["history"]]
     kept = {name: state[name] for name in ("predictions", "chosen", "weights", "seconds")}

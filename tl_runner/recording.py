@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tl_runner.train import Point
 
 
+log = logging.getLogger(__name__)
+
+
 class Recording:
     """The open folder of a run that is being made."""
 
@@ -50,6 +53,8 @@ class Recording:
         resumable = any(self.folder.glob("checkpoint*.pt")) and not self.spare
         if self.record.config.get("force") or not resumable:
             shutil.rmtree(self.folder, ignore_errors=True)
+        for rest in ("new", "old"):  # of a run by force that was cut off
+            shutil.rmtree(self.place.with_name(f"{self.place.name}.{rest}"), ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         for half in self.folder.glob(".*"):  # written, and the process was killed
             half.unlink()
@@ -68,8 +73,10 @@ class Recording:
             for file in self.folder.glob("checkpoint*.pt"):
                 file.unlink()
         if self.spare and self.record.status == "ok":
-            shutil.rmtree(self.place)
+            old = self.place.with_name(f"{self.place.name}.old")
+            self.place.rename(old)  # emptied in its place, it would for a moment be half a run that says it is whole
             self.folder.rename(self.place)
+            shutil.rmtree(old)
         elif self.spare:
             shutil.rmtree(self.folder)
 
@@ -84,6 +91,25 @@ class Recording:
 
         return Checkpoint(self.folder / "checkpoint.pt", every)
 
+    def left(self, checkpoint: "Checkpoint") -> dict[str, Any] | None:
+        """What a process left to go on from, if the curve is whole up to there."""
+        state = checkpoint.load()
+        if state and len(self._lines()) < state["cursor"]["points"]:
+            log.warning("curve.jsonl ends before the checkpoint: the run starts again")
+            return None
+        return state
+
+    def _lines(self) -> list[bytes]:
+        """The lines of the curve, up to one that is none."""
+        file, whole = self.folder / "curve.jsonl", []
+        for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
+            try:
+                json.loads(line)
+            except ValueError:
+                break
+            whole.append(line)
+        return whole
+
     def made(self) -> dict[str, Any]:
         """By what code, on what machine, of what data the run is made: a checkpoint of another goes to waste."""
         code = {"tl_runner": self.record.where["versions"]["tl_runner"]}
@@ -97,13 +123,12 @@ class Recording:
 
     def go_on(self, progress: "Progress") -> None:
         """Cut the curve to what came before the progress: lines of later steps, or half a line, are made again."""
-        cursor, file = progress.cursor, self.folder / "curve.jsonl"
+        cursor = progress.cursor
         if cursor.points:
             self.earlier = progress.seconds
             self.record.where["resumed"] = cursor.step
-        if file.exists():
-            lines = file.read_bytes().splitlines(keepends=True)[: cursor.points]
-            write(file, b"".join(lines))
+        if lines := self._lines():
+            write(self.folder / "curve.jsonl", b"".join(lines[: cursor.points]))
 
     def curve(self, point: "Point") -> None:
         """One more line of the curve: a flat object but for the terms, whose names are the method's."""
@@ -131,9 +156,9 @@ def recording(record: RunRecord) -> Iterator[Recording]:
     files.open()
     handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.getLogger("tl_runner")
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
+    ours = logging.getLogger("tl_runner")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(handler)
     try:
         yield files
         record.status = "ok"
@@ -151,7 +176,7 @@ def recording(record: RunRecord) -> Iterator[Recording]:
         raise
     finally:
         record.seconds = round(files.earlier + time.monotonic() - started, 3)
-        log.removeHandler(handler)
+        ours.removeHandler(handler)
         handler.close()
         files.close(over)
 

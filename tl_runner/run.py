@@ -28,7 +28,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         seed, method, plan = parts.settings.seed, parts.method, parts.train
         files.track(parts.tracker)
         checkpoint = files.checkpoint(parts.settings.checkpoint_every)
-        left = checkpoint.load()
+        left = files.left(checkpoint)
         device = machine.claim(parts.settings.device, left["made"]["threads"] if left else parts.settings.threads)
         record.where |= machine.facts(device, plan)
         budget = Budget.parse(parts.settings.granted).settle(needed="granted" in method.needs)

@@ -14,7 +14,9 @@ from typing import Any, Literal, get_args
 from tl_runner.identity import identify
 
 # Keys that do not change a run's numbers (or, as device and threads, only their last bits: `where` has them).
-NEUTRAL = {"device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker"}
+NEUTRAL = {
+    *("device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective"),
+}
 
 Status = Literal["running", "ok", "failed", "diverged"]
 

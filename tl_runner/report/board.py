@@ -63,12 +63,14 @@ class Board:
         elif not self.console.is_terminal:
             scores = outcome.record.scores
             accuracy = f"  target {percent(scores['selected']['accuracy'])}" if scores else ""
-            how = "ok" if outcome.what == "made" else "made before"
+            how = {"made": "ok", "kept": "made before"}.get(outcome.what, outcome.what)
             of = f"{self.counted}/{self.total}" if self.total else str(self.counted)
             self.console.print(f"[{of}] {how}  {name}{accuracy}", highlight=False, markup=False, soft_wrap=True)
 
     def __rich__(self) -> Group:
         jobs = Table.grid(padding=(0, 1))
+        for _ in range(3):
+            jobs.add_column(no_wrap=True, overflow="ellipsis")
         for order, step, steps, phase in self.running:
             bar = ProgressBar(total=max(steps, 1), completed=step, width=20)
             jobs.add_row(bar, f"{step}/{steps}" if steps else "", Text(f"{order.name}  {phase}", overflow="ellipsis"))

@@ -47,7 +47,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     return table, Text(" · ".join(words) + f"\n{record.folder}{advice}")
 
 
-def outcomes(outcomes: Sequence[Outcome]) -> Table:
+def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     """The jobs of a sweep, in order; of a large one those that did not end well."""
     failed = sum(outcome.failed for outcome in outcomes)
     others = Counter({"kept": "made before"}.get(o.what, o.what) for o in outcomes if o.what != "made")
@@ -55,16 +55,16 @@ def outcomes(outcomes: Sequence[Outcome]) -> Table:
     listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("made", "kept")]
     if len(listed) < len(outcomes):
         title += f"; the {len(listed)} that did not end well; tl-report compares all"
+    folder = ["folder"] * (width >= 90)  # else it would be folded into many lines
     several = any(outcome.variant for outcome in outcomes)
     names = ("dataset", "method", "backbone")
-    table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", "folder")
+    table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", *folder)
     for record, variant, what, *_ in listed:
         accuracy = percent(record.scores["selected"]["accuracy"]) if record.scores else ""
         cells = [*(record.choices[name] for name in names), *([variant] if several else []), str(record.seed)]
         said = record.status if what in ("made", "kept") else what
-        table.add_row(
-            *map(Text, cells), Text(said, STATUS_STYLE.get(said, "yellow")), accuracy, Text(record.folder.name)
-        )
+        named = [Text(record.folder.name)] if folder else []
+        table.add_row(*map(Text, cells), Text(said, STATUS_STYLE.get(said, "yellow")), accuracy, *named)
     return table
 
 

@@ -17,6 +17,7 @@ class Task:
     words: list[str]
     full_error: bool = False  # errors are told with their tracebacks
     outcomes: list[Outcome] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # what is to be told at the end, below the table of outcomes
     working: bool = False  # there is a job that can stop by itself
     stopping: bool = False  # it was asked to
     refusal: Exception | None = None  # why a single run could not be described

@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Generator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -59,11 +61,16 @@ class Worker:
         limit = order.record.config.get("timeout")
         hard = limit + GRACE if isinstance(limit, int | float) else None
         arguments = (order, self.slot, self.full_error)
-        try:
-            self._future = self._pool.schedule(_work, args=arguments, timeout=hard)
-        except (EOFError, OSError):  # somebody has killed the server, which is then started anew
-            self._renew()
-            self._future = self._pool.schedule(_work, args=arguments, timeout=hard)
+        for left in reversed(range(PATIENCE)):
+            try:
+                self._future = self._pool.schedule(_work, args=arguments, timeout=hard)
+                break
+            except (BrokenProcessPool, EOFError, OSError):  # somebody has killed the server
+                if not left:
+                    raise
+                time.sleep(0.1)  # it is started anew once the system says that it is gone, a moment later
+                self._renew()
+        assert self._future
         return self._future
 
     @property

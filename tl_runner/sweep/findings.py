@@ -1,0 +1,70 @@
+"""What a search has found so far, for its `study.json` and in words."""
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from tl_runner.atomic import write
+from tl_runner.sweep.sought import MEANING
+from tl_runner.sweep.study import STATES, Study, state
+
+
+def findings(study: Study, words: Sequence[str]) -> dict[str, Any]:
+    """All trials of a study, and the best of them with the command that makes its runs; `words`: the command line."""
+    trials, best, sought = study.trials(), study.best(), study.sought
+    counts = Counter(map(state, trials))
+    return {
+        "name": sought.folder.name,
+        "folder": str(sought.folder),
+        "objective": sought.objective,
+        "meaning": MEANING[sought.objective],
+        "space": [dimension.words for dimension in sought.dimensions],
+        "fixed": list(sought.fixed),
+        "seeds": list(sought.seeds),
+        "way": sought.way.words,
+        "trials_in_all": sought.way.trials,
+        "counts": {name: counts[name] for name in (*STATES, "unfinished")},
+        "best": best
+        and {
+            "trial": best.number,
+            "value": best.value,
+            "parameters": study.typed(best),
+            "runs": best.user_attrs["runs"],
+            "command": _command(words, [*sought.fixed, *study.typed(best)], sought.seeds),
+        },
+        "trials": [
+            {"trial": trial.number, "state": state(trial), "value": trial.value}
+            | {"parameters": trial.params, **trial.user_attrs}
+            for trial in trials
+        ],
+    }
+
+
+def keep(study: Study, found: dict[str, Any]) -> None:
+    write(study.sought.folder / "study.json", json.dumps(found, indent=2).encode())
+
+
+def told(found: dict[str, Any]) -> str:
+    """The findings in a few lines."""
+    counts = [f"{count} {name}" for name, count in found["counts"].items() if count or name in ("ok", "failed")]
+    lines = [f"{found['name']}: {len(found['trials'])} of {found['trials_in_all']} trials, {', '.join(counts)}"]
+    seeds = f"; mean of {len(found['seeds'])} seeds" * bool(found["seeds"])
+    if best := found["best"]:
+        lines += [
+            f"  best    {' '.join(best['parameters'])} (trial {best['trial']})",
+            f"  {found['objective']:<7} {100 * best['value']:.1f} %: {found['meaning']}{seeds}",
+            *(f"  run     {run}" for run in best["runs"]),
+            f"  again   {best['command']}",
+        ]
+    return "\n".join([*lines, f"  study   {found['folder']}/study.json"])
+
+
+def _command(words: Sequence[str], overrides: Sequence[str], seeds: Sequence[str]) -> str:
+    folders = [word for word in words if word.startswith("--config-dir=")]
+    folders += [part for pair in pairwise(words) if pair[0] in ("--config-dir", "-cd") for part in pair]
+    several = [f"seed={','.join(seed.removeprefix('seed=') for seed in seeds)}"] if seeds else []
+    kept = [word for word in overrides if word.partition("=")[0] not in ("objective", "force", "dry")]
+    return shlex.join(["tl-run", *["-m"] * (len(seeds) > 1), *folders, *kept, *several])

@@ -1,0 +1,91 @@
+"""hydra/launcher=ray: the runs of a sweep as tasks of a Ray cluster."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
+
+from tl_runner.errors import Refused
+from tl_runner.job import Outcome
+from tl_runner.sweep.away import Parcel
+from tl_runner.sweep.remote import Remote, needed
+
+
+@dataclass
+class Arguments:
+    """Of `ray.init`, and of `ray.remote` for each run."""
+
+    # address: of a running cluster, HOST:PORT, or auto on one of its machines; null starts a Ray on this one.
+    init: dict[str, Any] = field(default_factory=lambda: {"address": None, "log_to_driver": False})
+    # num_gpus may be a share: at 0.25, four runs are on one GPU.
+    # max_retries: Ray would make a dead run again behind our back; typed again, it goes on.
+    remote: dict[str, Any] = field(default_factory=lambda: {"num_cpus": 1, "num_gpus": 0, "max_retries": 0})
+
+
+@dataclass
+class Options:
+    """As Hydra's own plugin for Ray has them."""
+
+    ray: Arguments = field(default_factory=Arguments)
+    _target_: str = "hydra_plugins.tl_runner.ray.Ray"
+
+
+class Ray(Remote):
+    """Every run is a task."""
+
+    def __init__(self, ray: DictConfig):
+        self.options: Any = OmegaConf.to_container(ray, resolve=True)
+        self.threads = max(1, int(self.options["remote"].get("num_cpus") or 1))
+
+    def engine(self) -> "Cluster":
+        return Cluster(**self.options)
+
+
+class Cluster:
+    """The engine: what Ray does with parcels."""
+
+    pause = 0.2
+
+    def __init__(self, init: dict[str, Any], remote: dict[str, Any]):
+        self.init, self.remote = init, remote
+
+    def send(self, parcels: Sequence[Parcel]) -> list[Any]:
+        ray = needed("ray", "ray")
+        if not ray.is_initialized():
+            try:
+                ray.init(**self.init)
+            except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
+                raise Refused(f"no Ray by hydra.launcher.ray.init={self.init}: {error}") from error
+        make = ray.remote(**self.remote)(_make)
+        return [make.options(name=parcel.order.name).remote(parcel) for parcel in parcels]
+
+    def over(self, handles: Collection[Any]) -> Iterator[tuple[Any, Outcome | str]]:
+        import ray
+        from ray.exceptions import RayError
+
+        ended, _ = ray.wait(list(handles), num_returns=len(handles), timeout=0)
+        for handle in ended:
+            try:
+                yield handle, ray.get(handle)
+            except RayError as error:
+                yield handle, str(error)
+
+    def stop(self, handles: Collection[Any]) -> None:
+        import ray
+
+        for handle in handles:
+            ray.cancel(handle)
+
+
+def _make(parcel: Parcel) -> Outcome:
+    outcome, _ = parcel.make()
+    return outcome
+
+
+def offer() -> None:
+    """Make `hydra/launcher=ray` mean ours, after Hydra has imported its plugins: one of them may be named so too."""
+    Plugins.instance().register(Ray)
+    ConfigStore.instance().store("ray", Options, group="hydra/launcher", provider="tl_runner")

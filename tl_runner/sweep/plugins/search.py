@@ -1,0 +1,182 @@
+"""The sweeper that searches: hydra/sweeper=tl_optuna."""
+
+import logging
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from tl_runner import menu
+from tl_runner.errors import Refused, nearest
+from tl_runner.job import Order, Outcome
+from tl_runner.sweep.frozen import Frozen
+from tl_runner.sweep.remembered import Remembered
+from tl_runner.sweep.sought import MEANING, Sought, Way, sought
+from tl_runner.sweep.space import Choice, Dimension, Space, space
+from tl_runner.sweep.task import Task, ordered
+
+from .launcher import Local  # by Hydra's name for this package: as tl_runner.sweep.plugins it is another class
+
+if TYPE_CHECKING:
+    from tl_runner.sweep.search import Search
+
+log = logging.getLogger(__name__)
+
+KEY = "hydra.sweeper"
+
+
+class TlOptuna(Sweeper):
+    """What each key means stands in its YAML; `params` is what Hydra's own sweepers have: overrides in a file."""
+
+    def __init__(
+        self,
+        n_trials: int,
+        sampler: str,
+        startup_trials: int,
+        pruner: str,
+        seed: int,
+        batch: int,
+        study: Mapping[str, str | None],
+        params: Mapping[str, Any] | None,
+    ):
+        self.n_trials, self.sampler, self.startup, self.pruner = n_trials, sampler, startup_trials, pruner
+        self.seed, self.batch, self.study, self.params = seed, batch, study, params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        assert isinstance(task_function, Task)
+        loader: Any = hydra_context.config_loader
+        loader.repository = Remembered(loader.repository)
+        self.task, self.frozen = task_function, Frozen(loader)
+        self.master: Any = config
+        context = HydraContext(config_loader=self.frozen, callbacks=hydra_context.callbacks)  # pyright: ignore
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        try:
+            import optuna
+        except ImportError as error:
+            raise Refused(f"a search needs Optuna: pip install 'tl_runner[optuna]' ({error})") from error
+        del optuna
+        from tl_runner.report.consoles import consoles
+        from tl_runner.sweep.findings import findings, keep, told
+        from tl_runner.sweep.search import Search
+        from tl_runner.sweep.study import Study
+
+        self._check()
+        wanted = [self._sought(name, part) for name, part in self._parts(arguments).items()]
+        steady, dry = isinstance(self.launcher, Local), self.master.dry
+        opened = [Study(each, prunes=steady) if each.journal.exists() or not dry else each for each in wanted]
+        console, _ = consoles()
+        for each in opened:
+            console.print(each.words, highlight=False, markup=False, soft_wrap=True)
+        if dry:
+            return
+        studies = [each for each in opened if isinstance(each, Study)]
+        search = Search(studies, self._order, lambda: self.task.stopping)
+        try:
+            outcomes = list(self._steadily(search) if steady else self._in_batches(search))
+            self.task.outcomes[:] = outcomes  # in place of what jobs in this process have told
+        finally:
+            for study in studies:
+                keep(study, findings(study, self.task.words))
+        self.task.said += [told(findings(study, self.task.words)) for study in studies]
+
+    def _steadily(self, search: "Search") -> Iterator[Outcome]:
+        """A job starts as soon as there is a place for it, and knows of all that ended before."""
+        from tl_runner.report.board import board
+        from tl_runner.sweep.local import sweep
+        from tl_runner.sweep.slots import slots
+
+        assert isinstance(self.launcher, Local)
+        places, task = slots(self.launcher.n_jobs, self.launcher.jobs_per_gpu), self.task
+        orders, prune = (job.order for job in search.jobs()), search.unpromising
+        task.working = True
+        with board(search.ahead) as shown:
+            ended = sweep(orders, places, lambda: task.stopping, task.full_error, shown.under_way, prune)
+            with closing(ended):  # pyright: ignore[reportArgumentType] – a generator, whose workers end with it
+                for outcome in map(search.take, ended):
+                    shown.over(outcome)
+                    yield outcome
+        task.working = False
+
+    def _in_batches(self, search: "Search") -> Iterator[Outcome]:
+        """Other launchers take several jobs at a time, and tell of them when all have ended."""
+        if self.pruner != "none":
+            log.warning("only hydra/launcher=local stops runs midway: nothing is pruned here")
+        assert self.launcher
+        jobs, launched = search.jobs(), 0
+        while batch := list(islice(jobs, self.batch)):
+            returned = self.launcher.launch([list(job.words) for job in batch], initial_job_idx=launched)
+            launched += len(batch)
+            for job, back in zip(batch, returned, strict=True):
+                if not isinstance(back.return_value, Outcome):
+                    raise self.task.refusal or Refused(f"{job.order.name}: its launcher told nothing of it")
+                yield search.take(back.return_value)
+
+    def _order(self, words: Sequence[str]) -> Order:
+        composed = self.frozen.compose(self.master, words, keep=not isinstance(self.launcher, Local))
+        return ordered(composed, composed.hydra, self.task.words)
+
+    def _check(self) -> None:
+        from tl_runner.sweep.study import PRUNERS, SAMPLERS
+
+        for name, value, least in (
+            ("n_trials", self.n_trials, 1),
+            ("startup_trials", self.startup, 1),
+            ("seed", self.seed, 0),
+            ("batch", self.batch, 1),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise Refused(f"{KEY}.{name} takes a whole number from {least} on, got {value!r}")
+        _one_of(f"{KEY}.sampler", self.sampler, SAMPLERS)
+        _one_of(f"{KEY}.pruner", self.pruner, PRUNERS)
+        _one_of(f"{KEY}.study.per", str(self.study["per"] or "null"), ("null", "method"))
+        _one_of("objective", self.master.objective, MEANING)
+        if self.study["name"] is not None and not re.fullmatch(r"\w[\w.+-]*", str(self.study["name"])):
+            raise Refused(f"{KEY}.study.name is to name a folder, got {self.study['name']!r}")
+
+    def _parts(self, arguments: Sequence[str]) -> dict[str, Space]:
+        """The space of each study, by what is added to a study's given name."""
+        typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        whole = space(OverridesParser.create(config_loader=self.frozen._loader).parse_overrides(typed))
+        parts = whole.by("method") if self.study["per"] == "method" else {"": whole}
+        if not all(part.dimensions for part in parts.values()):
+            raise Refused(
+                "there is nothing to search: give a key several values, as in "
+                "'optimizer.lr=tag(log, interval(1e-4, 1e-1))' or 'method.weight=choice(0.1, 1, 10)'"
+            )
+        return parts
+
+    def _sought(self, name: str, part: Space) -> Sought:
+        """Each option of a group is composed once, so that what can't be is refused before anything starts."""
+        first = [_typed(dimension) for dimension in part.dimensions]
+        probe = self._probe(part, first)
+        for index, dimension in enumerate(part.dimensions):
+            if isinstance(dimension, Choice) and dimension.key in menu.defaults():
+                for value in dimension.values[1:]:
+                    self._probe(part, [*first[:index], dimension.typed(value), *first[index + 1 :]])
+        way = Way(self.n_trials, self.sampler, self.startup, self.pruner, self.seed)
+        given = "-".join(filter(None, [str(self.study["name"]), name])) if self.study["name"] else None
+        return sought(part, probe.record, self.master.objective, way, given)
+
+    def _probe(self, part: Space, drawn: Sequence[str]) -> Order:
+        composed = self.frozen.compose(self.master, [*part.fixed, *drawn, *part.seeds[:1]], keep=False)
+        return ordered(composed, composed.hydra, self.task.words)
+
+
+def _typed(dimension: Dimension) -> str:
+    return dimension.typed(dimension.values[0]) if isinstance(dimension, Choice) else dimension.typed(dimension.low)
+
+
+def _one_of(key: str, value: Any, possible: Collection[str]) -> None:
+    if value not in possible:
+        raise Refused(f"{key} takes {', '.join(possible)}, got {value!r}{nearest(str(value), possible)}")

@@ -1,0 +1,166 @@
+"""A search: trials become runs, and what the runs came to is told to the studies, whoever launches them.
+
+Target labels take no part in it unless they are asked for: `objective=oracle` chooses among trials by the accuracy on
+the target's test split, of the checkpoint that each run has chosen without labels. The runs themselves are the same.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from tl_runner.errors import Refused
+from tl_runner.job import Order, Outcome
+from tl_runner.store import RunRecord
+from tl_runner.sweep.study import Study, Trial
+
+
+class Job(NamedTuple):
+    order: Order
+    words: tuple[str, ...]  # its overrides
+
+
+@dataclass
+class Attempt:
+    """A trial under way: its runs, one for each seed, and what is known of those that have ended."""
+
+    study: Study
+    trial: Trial
+    jobs: list[Job]
+    values: dict[Path, tuple[float, float]] = field(default_factory=dict)  # objective and information, by run's folder
+    state: str = "unfinished"  # or what it came to
+    left: bool = False  # it is taken up when the command is typed again
+
+    @property
+    def first(self) -> Path:
+        """The run whose curve stands for those of all seeds."""
+        return self.jobs[0].order.record.folder
+
+    @property
+    def over(self) -> bool:
+        return self.left or self.state != "unfinished"
+
+    def pruned(self) -> bool:
+        """Whether it is, or is now, by the curve so far.
+
+        The curve of a run that has ended is judged too: a trial is pruned by what its curve is, not by who was faster.
+        """
+        if not self.over and self.study.report(self.trial, floors(self.jobs[0].order.record)):
+            self._end("pruned")
+        return self.state == "pruned"
+
+    def take(self, outcome: Outcome) -> None:
+        """Take in what became of one of its runs."""
+        if self.over:
+            return
+        if outcome.what not in ("made", "kept"):
+            self.left = True
+        elif outcome.failed:
+            self._end("failed", why=outcome.told or outcome.record.error)
+        elif outcome.record.folder != self.first or not self.pruned():
+            self.values[outcome.record.folder] = measured(outcome.record, self.study.sought.objective)
+            if len(self.values) == len(self.jobs):
+                value, information = map(fmean, zip(*self.values.values(), strict=True))
+                self._end("ok", value, information=information)
+
+    def _end(self, state: str, value: float | None = None, **facts: object) -> None:
+        runs = [str(job.order.record.folder) for job in self.jobs]
+        self.study.end(self.trial, state, value, runs=runs, **facts)
+        self.state = state
+
+
+class Search:
+    """The studies of a command and their trials under way.
+
+    `compose` makes an order of overrides. A search that is asked to stop, by `stopping`, gives out no more jobs.
+    """
+
+    def __init__(
+        self, studies: Sequence[Study], compose: Callable[[Sequence[str]], Order], stopping: Callable[[], bool]
+    ):
+        self.studies, self.compose, self.stopping = studies, compose, stopping
+        self.waiting: dict[Path, list[Attempt]] = {}  # for a run, by its folder: two trials may draw the same
+        self.variants: dict[Path, str] = {}
+
+    @property
+    def ahead(self) -> int:
+        """How many runs are to come, if no trial fails."""
+        return sum(study.ahead * max(1, len(study.sought.seeds)) for study in self.studies)
+
+    def jobs(self) -> Iterator[Job]:
+        """Jobs, each drawn with what is known by then. The study with the fewest trials comes first."""
+        studies = list(self.studies)
+        while studies and not self.stopping():
+            study = min(studies, key=lambda study: study.given)
+            if attempt := self._attempt(study):
+                for job in takewhile(lambda _, attempt=attempt: not (attempt.over or self.stopping()), attempt.jobs):
+                    attempts = self.waiting.setdefault(job.order.record.folder, [])
+                    attempts.append(attempt)
+                    if len(attempts) == 1:
+                        yield job
+            else:
+                studies.remove(study)
+
+    def take(self, outcome: Outcome) -> Outcome:
+        """Tell the studies what became of a job; the same outcome, marked by what it means to the search."""
+        attempts = self.waiting.pop(outcome.record.folder)
+        for attempt in attempts:
+            attempt.take(outcome)
+        pruned = outcome.what == "stopped" and all(attempt.state == "pruned" for attempt in attempts)
+        variant = self.variants[outcome.record.folder]
+        return outcome._replace(variant=variant, what="pruned" if pruned else outcome.what)
+
+    def unpromising(self, order: Order) -> bool:
+        """Whether no trial needs this run any more, by its curve so far."""
+        run = order.record.folder
+        return all(each.pruned() if each.first == run else each.state == "pruned" for each in self.waiting[run])
+
+    def _attempt(self, study: Study) -> Attempt | None:
+        if not (asked := study.ask()):
+            return None
+        (trial, drawn), sought = asked, study.sought
+        jobs: dict[Path, Job] = {}  # of seeds that are one, as 0 and 00, there is one
+        for seed in [[seed] for seed in sought.seeds] or [[]]:
+            words = (*sought.fixed, *drawn, *seed)
+            order = self.compose(words)
+            variant = " ".join(filter(None, [order.variant, "oracle" if sought.objective == "oracle" else ""]))
+            self.variants[order.record.folder] = variant
+            jobs[order.record.folder] = Job(order._replace(variant=variant), words)
+        return Attempt(study, trial, [*jobs.values()])
+
+
+def measured(record: RunRecord, objective: str) -> tuple[float, float]:
+    """A run's objective, and how informative its predictions on the unlabelled target are, which settles ties.
+
+    floor: the accuracy on held-out granted labels, else on the source's validation split. oracle: that on the target's
+    test split. Both of the checkpoint that the run has chosen without target labels. Raises `Refused` without a floor.
+    """
+    evidence, scores = record.evidence or {}, record.scores or {}
+    if objective == "oracle":
+        return float(scores["selected"]["accuracy"]), float(evidence.get("information", 0.0))
+    if not evidence:
+        raise Refused(f"{record.folder} was made by an earlier version, which kept no objective: say force=true once")
+    if evidence["floor"] is None:
+        raise Refused(
+            f"{record.folder.name} has no score without target labels to be searched by: it does not keep the source's "
+            "task. Grant it labels, as in granted=5, of which one in five are held out; or say objective=oracle"
+        )
+    return float(evidence["floor"]), float(evidence["information"])
+
+
+def floors(record: RunRecord) -> list[tuple[int, float]]:
+    """Step and floor at each evaluation so far by which a run may be pruned.
+
+    Those of its first third say little yet, and at the last there is nothing left to prune.
+    """
+    try:
+        content = (record.folder / "curve.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    whole = [line for line in content.splitlines(keepends=True) if line.endswith("\n") and '"floor"' in line]
+    points = [(line["step"], line.get("floor")) for line in map(json.loads, whole)]
+    steps = record.config["train"]["steps"]
+    return [(step, floor) for step, floor in points if floor is not None and steps / 3 <= step < steps]

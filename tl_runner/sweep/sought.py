@@ -1,0 +1,74 @@
+"""What a study is to find, where it is kept, and how it goes about it. Nothing here needs Optuna."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tl_runner.identity import identify
+from tl_runner.store import RunRecord
+from tl_runner.sweep.space import Dimension, Space
+
+MEANING = {
+    "floor": "accuracy on held-out granted labels, else on the source's val split: no target label but those granted",
+    "oracle": "accuracy on the target's test split: chosen by target labels (oracle), which nobody has in practice",
+}
+
+
+class Way(NamedTuple):
+    """How to search: for how many trials in all, by which sampler, of which the first `startup` are drawn blindly."""
+
+    trials: int
+    sampler: str
+    startup: int
+    pruner: str
+    seed: int
+
+    @property
+    def words(self) -> str:
+        """All but the number of trials, which may grow."""
+        return f"{self.sampler}, {self.startup} trials at random, pruner {self.pruner}, seed {self.seed}"
+
+
+class Sought(NamedTuple):
+    """A study, before anything is tried; `id` is equal where the same is searched in the same way."""
+
+    folder: Path
+    id: str
+    dimensions: Sequence[Dimension]
+    fixed: Sequence[str]
+    seeds: Sequence[str]
+    objective: str
+    way: Way
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.log"
+
+    @property
+    def space(self) -> str:
+        return "; ".join(dimension.words for dimension in self.dimensions)
+
+    @property
+    def words(self) -> str:
+        """What is about to happen, for a person."""
+        return f"{self.folder}: {self.space}; {self.way.trials} trials"
+
+    @property
+    def whole(self) -> str:
+        """All of it but the folder and the number of trials, for a person."""
+        fixed = " ".join([*self.fixed, *self.seeds]) or "the defaults"
+        return f"{self.space} with {fixed} by {self.objective} ({self.way.words})"
+
+
+def sought(part: Space, probe: RunRecord, objective: str, way: Way, name: str | None) -> Sought:
+    """The study of a space, of which `probe` is a run: that of the first value of each dimension.
+
+    Without a `name` of its own the folder is called by what is searched, so that the same command finds it again.
+    """
+    known = [dimension.words for dimension in part.dimensions]
+    seeds = part.seeds or (probe.seed,)
+    own = identify({"run": probe.setting, "space": known, "seeds": seeds, "objective": objective, "way": way.words})
+    searched = {dimension.key for dimension in part.dimensions}
+    called = [probe.choices[group] for group in ("dataset", "method") if group not in searched]
+    folder = "-".join([*([name] if name else [*called, own]), *["oracle"] * (objective == "oracle")])
+    return Sought(probe.outputs / "studies" / folder, own, part.dimensions, part.fixed, part.seeds, objective, way)
