@@ -124,7 +124,7 @@ USAGE = """tl-run – which way of transferring works on your data?
   tl-run --config-dir DIR method=mine               with options of your own: DIR/method/mine.yaml
   tl-report [PATH …]                                compare the runs found there"""
 
-FOOTER = """hydra/launcher also takes basic (one after another, in this process), ray, submitit_slurm and submitit_local.
+FOOTER = """hydra/launcher also takes basic (one after another, in one process), ray, submitit_slurm, submitit_local.
 HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are kept in outputs/runs; README.md says more."""
 
 
