@@ -1,5 +1,7 @@
 """The leaderboard against means and deviations computed by hand."""
 
+import json
+from dataclasses import replace
 from io import StringIO
 from math import isnan
 
@@ -8,7 +10,7 @@ from rich.console import Console
 
 from tl_runner.report import tables
 from tl_runner.report.leaderboard import leaderboard
-from tl_runner.store import RunRecord, Status
+from tl_runner.store import RunRecord, Status, searched_by_labels
 
 
 def run(method: str, seed: int, target: float | None, *, granted="0", status: Status = "ok", **config) -> RunRecord:
@@ -81,3 +83,16 @@ def test_the_table_says_how_many_runs_and_how_many_failed():
 
 def test_no_runs_make_an_empty_table():
     assert leaderboard([]).empty
+
+
+def test_settings_that_a_search_tried_by_target_labels_are_marked(tmp_path):
+    trials = [{"runs": ["outputs/runs/digits/mmd-small-s0-abc"]}, {"runs": []}]
+    for name, objective in (("a", "oracle"), ("b", "floor")):
+        (tmp_path / name).mkdir()
+        shown = trials if objective == "oracle" else [{"runs": ["x/mmd-small-s0-def"]}]
+        (tmp_path / name / "study.json").write_text(json.dumps({"objective": objective, "trials": shown}))
+    (tmp_path / "study.json").write_text("[]")
+    assert searched_by_labels([tmp_path]) == {"abc"}
+    runs = [replace(run("mmd", 0, 0.5), id=name, setting=name) for name in ("abc", "def")]
+    marked = {row["setting"]: row["variant"] for row in leaderboard(runs, {"abc"}).to_dict("records")}
+    assert marked == {"abc": "oracle search", "def": ""}

@@ -59,7 +59,7 @@ def report() -> None:
     from tl_runner.report import tables
     from tl_runner.report.consoles import complain, consoles
     from tl_runner.report.leaderboard import leaderboard
-    from tl_runner.store import records
+    from tl_runner.store import records, searched_by_labels
 
     missing = [str(path) for path in paths if not path.exists()]
     found, faults = records(path for path in paths if path.exists())
@@ -69,7 +69,8 @@ def report() -> None:
     if not found:
         complain(errors, f"no runs in {', '.join(map(str, paths))}; tl-run makes some")
         sys.exit(1)
-    console.print(*tables.leaderboard(leaderboard(found), console.width), sep="\n")
+    board = leaderboard(found, searched_by_labels(paths))
+    console.print(*tables.leaderboard(board, console.width), sep="\n")
     sys.exit(1 if missing else 0)
 
 

@@ -115,6 +115,19 @@ def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
     return list(found.values()), faults
 
 
+def searched_by_labels(paths: Iterable[Path]) -> set[str]:
+    """The ids of the runs in these folders that were trials of a search by target labels, `objective=oracle`."""
+    found = set()
+    for file in (file for path in paths for file in path.rglob("study.json")):
+        try:
+            study = json.loads(file.read_text())
+            if study["objective"] == "oracle":
+                found |= {Path(run).name.rpartition("-")[2] for trial in study["trials"] for run in trial["runs"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # another program's file of that name
+    return found
+
+
 def read(file: Path) -> RunRecord:
     """A record from its file; raises `ValueError` if that is not what it holds."""
     content = json.loads(file.read_text())

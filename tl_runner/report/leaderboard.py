@@ -1,6 +1,6 @@
 """All runs as one table: a row per setting, over its seeds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from math import nan
 from typing import Any
 
@@ -13,9 +13,11 @@ TOLD = 3  # keys that a table names where settings differ; the records have them
 SCORES = ["source", "target", "last", "oracle", "seconds"]
 
 
-def leaderboard(records: Sequence[RunRecord]) -> pd.DataFrame:
+def leaderboard(records: Sequence[RunRecord], by_labels: Set[str] = frozenset()) -> pd.DataFrame:
     """One row per setting: n runs that ended well, failed (with diverged) and unfinished ones, `variant` for what
     tells it from others of its name, and mean and sd (over seeds, n − 1) of each score; accuracies in [0, 1].
+
+    Settings of runs whose ids are among `by_labels` were tried by a search that saw the target's labels: it is said.
 
     Sorted by dataset, then by the target accuracy of the checkpoint selected without target labels.
     """
@@ -37,7 +39,9 @@ def leaderboard(records: Sequence[RunRecord]) -> pd.DataFrame:
     table = table.reset_index()
     several = table["setting"].duplicated(keep=False)
     told = [f"files {files[:6] or '?'}" if again else "" for files, again in zip(table["files"], several, strict=True)]
-    named = [variants.get(setting, "") for setting in table["setting"]]
+    seen = {record.setting for record in records if record.id in by_labels}
+    marks = ["oracle search" if setting in seen else "" for setting in table["setting"]]
+    named = [" ".join(filter(None, [m, variants.get(s, "")])) for m, s in zip(marks, table["setting"], strict=True)]
     table.insert(len(NAMES) + 1, "variant", [" ".join(filter(None, both)) for both in zip(named, told, strict=True)])
     table = table.drop(columns="files")
     return table.sort_values(["dataset", "target"], ascending=[True, False], na_position="last", ignore_index=True)

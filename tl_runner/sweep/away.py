@@ -37,8 +37,6 @@ class Parcel:
 
     def make(self) -> tuple[Outcome, set[int]]:
         """The run's outcome, and the signals that came meanwhile. The first of them stops it, with a checkpoint."""
-        from tl_runner.sweep.workers import Notes
-
         record, came = self.order.record, set[int]()
         try:
             os.chdir(self.folder)
@@ -53,7 +51,7 @@ class Parcel:
         notes, log = Notes(), logging.getLogger("tl_runner")
         log.addHandler(notes)
         try:
-            outcome = attend(self.order, lambda: bool(came), _silently, self.full_error)
+            outcome = attend(self.order, lambda: bool(came), silently, self.full_error)
         finally:
             log.removeHandler(notes)
             for number, handler in before.items():
@@ -130,9 +128,22 @@ def lost(order: Order, why: str, stopping: bool) -> Outcome:
     return Outcome(record, order.variant, "made", why)
 
 
-def _silently(points: Any, _: Any) -> Any:
+def silently(points: Any, _: Any) -> Any:
+    """Make a run of which nothing is shown; its record."""
     while True:
         try:
             next(points)
         except StopIteration as end:
             return end.value
+
+
+class Notes(logging.Handler):
+    """Warnings of a run, for who waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: Any) -> None:
+        if record.levelno < logging.ERROR:  # an error is told as the run's
+            self.said.append(record.getMessage())

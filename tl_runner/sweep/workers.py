@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
@@ -22,15 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from tl_runner.errors import Busy
 from tl_runner.job import Order, Outcome, attend
-from tl_runner.lock import claimed
-from tl_runner.recording import fallen
-from tl_runner.store import RunRecord, stored
+from tl_runner.store import RunRecord
+from tl_runner.sweep.away import Notes, lost, silently
 from tl_runner.sweep.slots import Slot
 
 if TYPE_CHECKING:
-    from tl_runner.train import Point
+    pass
 
 IMPORTED = ["tl_runner.run", "sklearn.metrics", "safetensors.torch", "torchvision"]  # once, by the server
 PATIENCE = 5  # looks at a process that is gone, before its outcome is no longer waited for
@@ -97,16 +94,9 @@ class Worker:
         except ProcessExpired as death:
             error = _cause(death.exitcode)
         gather(self.output, order.record)
-        record = stored(order.record) or order.record
-        try:
-            with claimed(order.record.lock):
-                fallen(record, error)
-        except Busy:  # somebody goes on with it already
-            pass
-        record.status = "failed" if record.status == "running" else record.status  # it may have no folder to say so
-        log = record.folder / "run.log"
-        told = f"{error}\nWhat it printed is in {log}" if log.exists() else error
-        return Outcome(record, order.variant, "made", told)
+        outcome = lost(order, error, stopping=False)
+        log = outcome.record.folder / "run.log"
+        return outcome._replace(told=f"{outcome.told}\nWhat it printed is in {log}") if log.exists() else outcome
 
     def stop(self) -> None:
         """Ask its run to leave a checkpoint at its next point, and end."""
@@ -190,7 +180,7 @@ def _work(order: Order, slot: Slot, full_error: bool) -> Outcome:
     notes = Notes()
     logging.getLogger("tl_runner").addHandler(notes)
     try:
-        outcome = attend(order, lambda: _asked(record.id), _silently, full_error)
+        outcome = attend(order, lambda: _asked(record.id), silently, full_error)
     finally:
         logging.getLogger("tl_runner").removeHandler(notes)
         sys.stdout.flush()
@@ -207,23 +197,3 @@ def _asked(run: str) -> bool:
         if _inbox.recv() == run:
             return True
     return False
-
-
-def _silently(points: "Generator[Point, None, RunRecord]", _: RunRecord) -> RunRecord:
-    while True:
-        try:
-            next(points)
-        except StopIteration as end:
-            return end.value
-
-
-class Notes(logging.Handler):
-    """Warnings of a run, for who waits for it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.said: list[str] = []
-
-    def emit(self, record: Any) -> None:
-        if record.levelno < logging.ERROR:  # an error is told as the run's
-            self.said.append(record.getMessage())

@@ -1,5 +1,6 @@
 """hydra/launcher=ray: the runs of a sweep as tasks of a Ray cluster."""
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +14,15 @@ from tl_runner.job import Outcome
 from tl_runner.sweep.away import Parcel
 from tl_runner.sweep.remote import Remote, needed
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Arguments:
     """Of `ray.init`, and of `ray.remote` for each run."""
 
-    # address: of a running cluster, HOST:PORT, or auto on one of its machines; null starts a Ray on this one.
-    init: dict[str, Any] = field(default_factory=lambda: {"address": None, "log_to_driver": False})
+    # address: of a running cluster, HOST:PORT, or auto on one of its machines; local starts a Ray on this one.
+    init: dict[str, Any] = field(default_factory=lambda: {"address": "local", "log_to_driver": False})
     # num_gpus may be a share: at 0.25, four runs are on one GPU.
     # max_retries: Ray would make a dead run again behind our back; typed again, it goes on.
     remote: dict[str, Any] = field(default_factory=lambda: {"num_cpus": 1, "num_gpus": 0, "max_retries": 0})
@@ -59,6 +62,10 @@ class Cluster:
                 ray.init(**self.init)
             except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
                 raise Refused(f"no Ray by hydra.launcher.ray.init={self.init}: {error}") from error
+        for name, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+            most = max(machine["Resources"].get(resource, 0) for machine in ray.nodes())
+            if (self.remote.get(name) or 0) > most:
+                log.warning("no machine of the cluster has %s=%s: runs wait for one", name, self.remote[name])
         make = ray.remote(**self.remote)(_make)
         return [make.options(name=parcel.order.name).remote(parcel) for parcel in parcels]
 
