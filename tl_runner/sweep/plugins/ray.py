@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from tl_runner.errors import Refused
-from tl_runner.job import Outcome
-from tl_runner.sweep.away import Parcel
-from tl_runner.sweep.remote import Remote, needed
+from tl_runner.job import Order, Outcome
+from tl_runner.sweep.away import Parcel, sweep
+from tl_runner.sweep.launching import Launching, needed
+
+if TYPE_CHECKING:
+    from tl_runner.report.board import Board
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +39,16 @@ class Options:
     _target_: str = "hydra_plugins.tl_runner.ray.Ray"
 
 
-class Ray(Remote):
+class Ray(Launching):
     """Every run is a task."""
 
     def __init__(self, ray: DictConfig):
         self.options: Any = OmegaConf.to_container(ray, resolve=True)
         self.threads = max(1, int(self.options["remote"].get("num_cpus") or 1))
 
-    def engine(self) -> "Cluster":
-        return Cluster(**self.options)
+    def sweep(self, runs: Sequence[Order], shown: "Board") -> Iterator[Outcome]:
+        engine = Cluster(**self.options)
+        return sweep(runs, engine, self.threads, self.task.full_error, self.stopping, shown.under_way)
 
 
 class Cluster:

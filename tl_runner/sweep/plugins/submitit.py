@@ -7,16 +7,19 @@ import subprocess
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from tl_runner.errors import Refused
-from tl_runner.job import Outcome
-from tl_runner.sweep.away import Parcel
-from tl_runner.sweep.remote import Remote, needed
+from tl_runner.job import Order, Outcome
+from tl_runner.sweep.away import Parcel, sweep
+from tl_runner.sweep.launching import Launching, needed
+
+if TYPE_CHECKING:
+    from tl_runner.report.board import Board
 
 # What squeue calls a job that will not run again; a preempted one may.
 OVER = {
@@ -66,7 +69,7 @@ class Slurm(Local):
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # others of sbatch
 
 
-class Submitit(Remote):
+class Submitit(Launching):
     """Every run is a job."""
 
     def __init__(self, cluster: str, submitit_folder: str, max_num_timeout: int = 0, **options: Any):
@@ -75,8 +78,9 @@ class Submitit(Remote):
         self.options = {name if name in COMMON else f"{cluster}_{name}": value for name, value in plain.items()}
         self.threads = options.get("cpus_per_task") or 1
 
-    def engine(self) -> "Jobs":
-        return Jobs(self.cluster, self.folder, self.max_num_timeout, self.options)
+    def sweep(self, runs: Sequence[Order], shown: "Board") -> Iterator[Outcome]:
+        engine = Jobs(self.cluster, self.folder, self.max_num_timeout, self.options)
+        return sweep(runs, engine, self.threads, self.task.full_error, self.stopping, shown.under_way)
 
 
 class Requeueable:

@@ -1,10 +1,10 @@
-"""What launchers of ours have in common that let an engine make the runs of a sweep."""
+"""What launchers of ours have in common: jobs become orders, and the outcomes of these what Hydra wants back."""
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -12,19 +12,19 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from tl_runner.errors import Refused
-from tl_runner.job import Order
-from tl_runner.sweep.away import Engine, sweep
+from tl_runner.job import Order, Outcome
 from tl_runner.sweep.task import Task, ordered
 
+if TYPE_CHECKING:
+    from tl_runner.report.board import Board
 
-class Remote(Launcher, ABC):
-    """A launcher whose engine's processes find the working folder as it is here."""
 
-    threads: int  # of each run, unless it says
+class Launching(Launcher, ABC):
+    """A launcher of orders; what it launches is drawn, or told in lines, as it ends."""
 
     @abstractmethod
-    def engine(self) -> Engine:
-        """The engine; nothing is started before it is sent something."""
+    def sweep(self, runs: Sequence[Order], shown: "Board") -> Iterator[Outcome]:
+        """Make them, and yield what became of each as soon as it is known; raises `Refused` before any is begun."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         assert isinstance(task_function, Task)
@@ -35,23 +35,25 @@ class Remote(Launcher, ABC):
         from tl_runner.report.board import board
 
         orders = [self._order(list(words)) for words in job_overrides]
-        runs = list({order.record.folder: order for order in orders}.values())  # jobs may be the same run
-        task, engine, outcomes = self.task, self.engine(), {}
-        task.working = True
+        runs = list({order.record.folder: order for order in orders}.values())  # jobs may be one run: 1 and 1.0
+        outcomes = {}
+        self.task.working = True
         with board(len(runs)) as shown:
-            made = sweep(runs, engine, self.threads, task.full_error, lambda: task.stopping, shown.under_way)
             try:
-                for outcome in made:
+                for outcome in self.sweep(runs, shown):
                     shown.over(outcome)
                     outcomes[outcome.record.folder] = outcome
-            except Refused:  # the engine can't be had, and nothing was begun
-                task.working = False
+            except Refused:
+                self.task.working = False
                 raise
-        task.working = False
+        self.task.working = False
         return [
             JobReturn(words, status=JobStatus.COMPLETED, _return_value=outcomes[order.record.folder])
             for words, order in zip(job_overrides, orders, strict=True)
         ]
+
+    def stopping(self) -> bool:
+        return self.task.stopping
 
     def _order(self, overrides: list[str]) -> Order:
         if order := self.ahead.pop(tuple(overrides), None):
