@@ -11,6 +11,7 @@ from typing import Any
 import apart
 import pytest
 from conftest import QUICK, composed
+from test_resume import equal
 
 from tl_runner.job import Order, Outcome, attend
 from tl_runner.store import RunRecord, describe, records, stored
@@ -33,15 +34,6 @@ def curve(record: RunRecord) -> list[dict[str, Any]]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-def equal(one: RunRecord, other: RunRecord) -> None:
-    """To the last bit, but for seconds; and nothing is left behind."""
-    for name in ("model", "predictions"):
-        assert (one.folder / f"{name}.safetensors").read_bytes() == (other.folder / f"{name}.safetensors").read_bytes()
-    assert curve(one) == curve(other)
-    assert one.scores == other.scores and one.evidence == other.evidence
-    assert sorted(path.name for path in one.folder.iterdir()) == sorted(path.name for path in other.folder.iterdir())
 
 
 def killed(record: RunRecord, source: bool, point: int) -> None:

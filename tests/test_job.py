@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from apart import exhausted
 from conftest import QUICK, composed
 from rich.console import Console
 
@@ -28,14 +29,6 @@ from tl_runner.sweep.slots import slots
 
 def described(outputs: Path, *overrides: str) -> RunRecord:
     return describe(*composed(*QUICK, *overrides, f"outputs={outputs}", "device=cpu"))
-
-
-def exhausted(points, record: RunRecord) -> RunRecord:
-    while True:
-        try:
-            next(points)
-        except StopIteration as end:
-            return end.value
 
 
 def attended(record: RunRecord) -> Outcome:

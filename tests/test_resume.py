@@ -52,6 +52,7 @@ def cut_off(outputs: Path, points: int, how: type[BaseException], *overrides: st
 
 
 def equal(one: RunRecord, other: RunRecord) -> None:
+    """To the last bit, but for seconds; and nothing is left behind."""
     for name in ("model", "predictions"):
         assert (one.folder / f"{name}.safetensors").read_bytes() == (other.folder / f"{name}.safetensors").read_bytes()
     assert curve(one) == curve(other)
@@ -270,3 +271,10 @@ def test_plain_attributes_of_a_method_go_on_too(tmp_path):
     to_the_end(run(again := counted(tmp_path / "cut")))
     equal(whole, again)
     assert again.where["resumed"] == 5
+
+
+def test_a_curve_that_is_only_half_a_line_is_begun_again(tmp_path):
+    record = cut_off(tmp_path, 2, KeyboardInterrupt)
+    (record.folder / "curve.jsonl").write_text('{"step": 5, "sec')
+    to_the_end(run(again := described(tmp_path)))
+    assert [line["step"] for line in curve(again)] == [5, 10, 15, 20]

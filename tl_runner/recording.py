@@ -127,8 +127,8 @@ class Recording:
         if cursor.points:
             self.earlier = progress.seconds
             self.record.where["resumed"] = cursor.step
-        if lines := self._lines():
-            write(self.folder / "curve.jsonl", b"".join(lines[: cursor.points]))
+        if (file := self.folder / "curve.jsonl").exists():
+            write(file, b"".join(self._lines()[: cursor.points]))
 
     def curve(self, point: "Point") -> None:
         """One more line of the curve: a flat object but for the terms, whose names are the method's."""
