@@ -8,7 +8,8 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from tl_runner import menu
+from tl_runner import config, menu
+from tl_runner.core import Method
 from tl_runner.run import run
 from tl_runner.store import RunRecord, describe
 
@@ -31,6 +32,11 @@ def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
     content = OmegaConf.to_container(plain)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}, choices
+
+
+def built(method: str) -> Method:
+    """The method of this name, as its YAML has it."""
+    return config.load(composed(f"method={method}")[0]).method
 
 
 def made(outputs: Path, *overrides: str) -> RunRecord:

@@ -75,3 +75,31 @@ def rows(seed: int, stream: str, length: int, n: int, step: int, device: torch.d
     order = torch.cat([_order(seed, stream, length, epoch, torch.device(device)) for epoch in epochs])
     start = first - epochs[0] * length
     return order[start : start + n]
+
+
+def episodes(seed: int, stream: str, labels: Tensor, shape: tuple[int, int, int, int], step: int) -> Tensor:
+    """The rows of a step's small tasks, (tasks · ways · (shots + queries),), in the order task, class, row.
+
+    `shape` is (tasks, ways, shots, queries), `labels` (n,) are the classes of the stream's rows. The classes of a task
+    differ, and so do the rows of a class, but where it has too few: then rows come again. Pure, as `rows`. Raises
+    `ValueError` where fewer than `ways` classes have rows.
+    """
+    tasks, ways, shots, queries = shape
+    generator = torch.Generator().manual_seed(derive(seed, stream, "episodes", step))
+    members = _members(labels)
+    if len(members) < ways:
+        raise ValueError(f"tasks of {ways} classes can't be drawn from {len(members)}")
+    drawn = []
+    for _ in range(tasks):
+        for index in torch.randperm(len(members), generator=generator)[:ways].tolist():
+            found = members[index]
+            again = -(-(shots + queries) // len(found))
+            order = torch.cat([torch.randperm(len(found), generator=generator) for _ in range(again)])
+            drawn.append(found[order[: shots + queries]])
+    return torch.cat(drawn).to(labels.device)
+
+
+def _members(labels: Tensor) -> list[Tensor]:
+    """The row numbers of each class that has rows, on the CPU."""
+    listed = labels.cpu()
+    return [(listed == index).nonzero().squeeze(1) for index in listed.unique()]

@@ -1,6 +1,8 @@
 """The nouns of training: a `Batch`, a `Model`, and the contract of a `Method`."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from copy import deepcopy
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, get_args
@@ -16,11 +18,19 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a batch 
 
 
 class Batch:
-    """What a method sees of the data in one step; reading a stream that was not drawn raises and names `needs`."""
+    """What a method sees of the data in one step; reading a stream that was not drawn raises and names `needs`.
+
+    `rows` are the numbers of the rows that were drawn of each stream, for what a method keeps per row.
+    """
 
     def __init__(
-        self, source: Labelled | None = None, target: Tensor | None = None, granted: Labelled | None = None
+        self,
+        source: Labelled | None = None,
+        target: Tensor | None = None,
+        granted: Labelled | None = None,
+        rows: Mapping[Stream, Tensor] | None = None,
     ) -> None:
+        self.rows = rows or {}
         labelled: dict[Stream, Labelled | None] = {"source": source, "granted": granted}
         self._labelled: dict[Stream, Labelled] = {name: rows for name, rows in labelled.items() if rows is not None}
         self._target = target
@@ -61,6 +71,13 @@ class Batch:
         """The streams that were drawn for nothing."""
         return self._unread
 
+    def only(self, streams: Set[Stream]) -> "Batch":
+        """The same rows of these streams alone; they count as read here."""
+        labelled = {name: rows for name, rows in self._labelled.items() if name in streams}
+        target = self._target if "target" in streams else None
+        self._unread -= streams
+        return Batch(labelled.get("source"), target, labelled.get("granted"), self.rows)
+
     def __len__(self) -> int:
         """Rows over all streams."""
         return sum(len(rows.y) for rows in self._labelled.values()) + (0 if self._target is None else len(self._target))
@@ -96,6 +113,8 @@ class Model(nn.Module):
         self.classes = tuple(classes)
         self.batchnorm = batchnorm
         self._frozen: tuple[str, ...] = ()
+        self._memory: dict[Tensor, dict[str, Tensor]] | None = None
+        self.taught: tuple[nn.Module, ...] = ()  # the source model's head; in a tuple it is no part of this module
 
     @property
     def device(self) -> torch.device:
@@ -130,9 +149,54 @@ class Model(nn.Module):
         """The features of each tensor of inputs, in one pass over all of them."""
         if self.cached:
             return xs
+        if self._memory is not None:
+            return self.maps(*xs)[self.stages[-1]]
         if self.batchnorm == "per_domain":
             return tuple(self.backbone(x) for x in xs)
         return self.backbone(torch.cat(xs)).split([len(x) for x in xs])
+
+    def maps(self, *xs: Tensor, at: Sequence[str] = ()) -> dict[str, tuple[Tensor, ...]]:
+        """What each of these stages, and the last, makes of each tensor of inputs, by the stage's name; in one pass.
+
+        That of the last are the features. Raises `Refused` for a stage that there is not.
+        """
+        for name in at:
+            self.upto(name)
+        last = self.stages[-1]
+        if self.cached:
+            if {*at} - {last}:
+                raise Refused(f"features are computed once here, there are no maps of {', '.join(at)}")
+            return {last: xs}
+        if self._memory is None:
+            return {name: found for name, found in self._by_stage(xs).items() if name in at or name == last}
+        if unknown := tuple(x for x in xs if x not in self._memory):
+            found = self._by_stage(unknown)
+            self._memory |= {x: {name: of[i] for name, of in found.items()} for i, x in enumerate(unknown)}
+        return {name: tuple(self._memory[x][name] for x in xs) for name in {*at, last}}
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within, what the stages make of a tensor of inputs is computed once, however many ask for it."""
+        self._memory = {}
+        try:
+            yield
+        finally:
+            self._memory = None
+
+    @property
+    def source_head(self) -> nn.Module:
+        """A copy of the source model's head, for the source's classes; `LookupError` where there is no source model."""
+        if not self.taught:
+            raise LookupError("there is no source model here")
+        return deepcopy(self.taught[0])
+
+    def _by_stage(self, xs: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
+        flows = list(xs) if self.batchnorm == "per_domain" else [torch.cat(xs)]
+        found: dict[str, tuple[Tensor, ...]] = {}
+        for name, stage in self.backbone.named_children():
+            flows = [stage(x) for x in flows]
+            found[name] = tuple(flows) if len(flows) == len(xs) else flows[0].split([len(x) for x in xs])
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x if self.cached else self.backbone(x))
@@ -149,11 +213,24 @@ class Group(NamedTuple):
     decay: bool = True
 
 
+class Episodes(NamedTuple):
+    """Source rows drawn as small tasks, for meta-learning: `ways` classes, of each `shots` + `queries` rows.
+
+    A batch holds `tasks` of them, its rows in the order task, class, row; see `chance.episodes`.
+    """
+
+    tasks: int
+    ways: int
+    shots: int
+    queries: int
+
+
 class Phase(NamedTuple):
     """A part of training with an optimiser of its own: its share of the steps, and what it trains.
 
-    `frozen` are stages of the backbone that stay as they are (their parameters belong in no group), `streams`
-    what a batch holds in this phase; None is what the method needs, and granted labels where there are some.
+    What is in no group gets no gradient. `frozen` are stages of the backbone that stay as they are, their BatchNorm
+    statistics too (their parameters belong in no group), `streams` what a batch holds in this phase; None is what the
+    method needs, and granted labels where there are some. `episodes` says how source rows are drawn, if not at random.
     """
 
     name: str
@@ -161,6 +238,7 @@ class Phase(NamedTuple):
     groups: Sequence[Group]
     frozen: Sequence[str] = ()
     streams: Set[Stream] | None = None
+    episodes: Episodes | None = None
 
 
 class Method(nn.Module):
@@ -196,6 +274,12 @@ class Method(nn.Module):
     def phases(self, model: Model) -> Sequence[Phase]:
         """What is trained, and when; by default everything, all the time. None where `prepare` has done it all."""
         return [Phase("train", 1.0, [Group(model.parameters()), Group(self.parameters())])]
+
+    def refresh(self, model: Model, pair: Pair) -> None:
+        """Before the first step, and after each evaluation: what is computed anew from all rows now and then.
+
+        The model comes as it is, in either mode; without a gradient.
+        """
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         """The named scalars whose sum is the loss; `progress` is the fraction of training done, in [0, 1).

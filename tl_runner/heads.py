@@ -1,7 +1,8 @@
-"""Heads that are fitted, not trained: modules from features (n, d) to logits (n, C).
+"""Heads other than a fresh linear one: modules from features (n, d) to logits (n, C), most of them fitted.
 
-What a linear classifier of scikit-learn has learnt is an `nn.Linear` here; neighbours and votes have modules of their
-own. `blueprint` and `rebuilt` are how a stored model finds its shape again.
+What a linear classifier of scikit-learn has learnt is an `nn.Linear` here; neighbours, votes and cosines have modules
+of their own, and an `nn.Sequential` of them is a head too. `blueprint` and `rebuilt` are how a stored model finds its
+shape again.
 """
 
 from collections.abc import Mapping
@@ -35,6 +36,18 @@ class Neighbours(nn.Module):
         nearest = squared_distances(x, self.rows).topk(self.k, largest=False).indices
         votes = nn.functional.one_hot(self.labels[nearest], self.classes).sum(-2)
         return votes.float().clamp_min(0.5).log()
+
+
+class Cosine(nn.Module):
+    """logit_c = cos(f, w_c) / temperature: the direction of the features decides, not their length."""
+
+    def __init__(self, width: int, classes: int, temperature: float = 0.05):
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(classes, width)))
+        self.temperature = temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(x, dim=-1) @ nn.functional.normalize(self.weight, dim=-1).T / self.temperature
 
 
 class Votes(nn.Module):
@@ -110,18 +123,33 @@ def linear_classifier(
 
 def blueprint(model: Model) -> dict[str, Any]:
     """What must be known, beside the configuration, to build this model again."""
-    shapes = {name: list(tensor.shape) for name, tensor in model.head.state_dict().items()}
-    told: dict[str, Any] = {"stage": model.stage, "head": type(model.head).__name__, "shapes": shapes}
-    return {**told, "k": model.head.k} if isinstance(model.head, Neighbours) else told
+    return {"stage": model.stage, **_told(model.head)}
+
+
+def _told(head: nn.Module) -> dict[str, Any]:
+    if isinstance(head, nn.Sequential):
+        return {"head": "Sequential", "parts": [_told(part) for part in head]}
+    shapes = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
+    options = {name: getattr(head, name) for name in ("k", "temperature") if hasattr(head, name)}
+    return {"head": type(head).__name__, "shapes": shapes, **options}
 
 
 def rebuilt(model: Model, shape: tuple[int, ...], plan: Mapping[str, Any]) -> Model:
     """The model in the shape that its blueprint says, ready for its weights."""
     if plan["stage"]:
         model = at(model, plan["stage"], shape)
+    model.head = _empty(plan, len(model.classes))
+    return model
+
+
+def _empty(plan: Mapping[str, Any], classes: int) -> nn.Module:
+    if plan["head"] == "Sequential":
+        return nn.Sequential(*(_empty(part, classes) for part in plan["parts"]))
     empty = {name: torch.zeros(size) for name, size in plan["shapes"].items()}
     if plan["head"] == "Neighbours":
-        model.head = Neighbours(empty["rows"], empty["labels"].long(), len(model.classes), plan["k"])
-    elif plan["head"] == "Votes":
-        model.head = Votes(**empty)
-    return model
+        return Neighbours(empty["rows"], empty["labels"].long(), classes, plan["k"])
+    if plan["head"] == "Votes":
+        return Votes(**empty)
+    if plan["head"] == "Cosine":
+        return Cosine(*reversed(plan["shapes"]["weight"]), temperature=plan["temperature"])
+    return nn.Linear(*reversed(plan["shapes"]["weight"]))

@@ -44,6 +44,14 @@ def ramp(progress: float) -> float:
     return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
 
 
+Schedule = Literal["ramp", "linear", "constant"]
+
+
+def scheduled(schedule: Schedule, progress: float) -> float:
+    """How much of its weight a term has at this fraction of training: `ramp`, `linear` (p itself), `constant` (1)."""
+    return {"ramp": ramp(progress), "linear": progress, "constant": 1.0}[schedule]
+
+
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """‖a_i − b_j‖², (…, n, d) and (…, m, d) -> (…, n, m), in float32.
 
@@ -115,6 +123,15 @@ def domainbed_coral(source: Tensor, target: Tensor) -> Tensor:
 def entropy(probabilities: Tensor) -> Tensor:
     """−Σ p log p of each row in nats, with 0 log 0 = 0; (…, C) -> (…)."""
     return torch.special.entr(probabilities).sum(-1)
+
+
+def information(logits: Tensor) -> Tensor:
+    """H(mean p) − mean H(p), p the softmax of each row: how much a row tells of its class, in nats; (…, n, C) -> (…).
+
+    Large where predictions are sure and all classes are predicted (Bridle et al. 1991; Krause et al. 2010).
+    """
+    probabilities = logits.float().softmax(-1)
+    return entropy(probabilities.mean(-2)) - entropy(probabilities).mean(-1)
 
 
 class _Reverse(torch.autograd.Function):

@@ -92,6 +92,7 @@ def source_model(
         learner = Model(model.backbone, model.width, source.classes).to(labels.train.device)
     if pair.shared_labels:
         learner.head = model.head
+    model.taught = (learner.head,)
     key = identify({**names, "pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels})
     weights = cache / "source_models" / f"{key}.safetensors"
     if kept := _kept(learner, weights):

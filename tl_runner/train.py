@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import chain
 from math import isfinite
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tl_runner.chance import derive, rows
-from tl_runner.core import STREAMS, Batch, Group, Method, Model, Phase, Stream
+from tl_runner.chance import derive, episodes, rows
+from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase, Stream
 from tl_runner.domains import Labelled, Pair, Split
 from tl_runner.errors import Diverged, Refused, within
 from tl_runner.select import Evidence
@@ -103,19 +104,21 @@ def train(
         cursor.points = 1
         yield Point(0, 0, {}, 0, "prepared")
     for phase, first, steps in _shares(phases, plan.steps):
-        model.freeze(phase.frozen)
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
-        engine = cursor.engine = optimizer(phase.groups)
+        engine = cursor.engine = optimizer(begin(phase, model, method))
         peaks = [group["lr"] for group in engine.param_groups]
         if first < cursor.step < first + steps:
             engine.load_state_dict({**cursor.kept})
         for step in range(max(first, cursor.step), first + steps):
             local = step - first
+            if plan.examines(step):
+                with torch.no_grad():
+                    method.refresh(model, pair)
             model.train()
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(local / steps)
-            batch = draw(pair, streams, plan.batch, seed, step, augment, device)
+            batch = draw(pair, streams, plan.batch, seed, step, augment, device, phase.episodes)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
             watched = _checked(terms, method)
@@ -134,27 +137,48 @@ def train(
                 window.clear()
 
 
-def draw(
-    pair: Pair, streams: Set[Stream], n: int, seed: int, step: int, augment: Augment, device: torch.device
-) -> Batch:
-    """The batch of a step: up to n augmented rows of each of these streams."""
+def begin(phase: Phase, model: Model, method: Method) -> list[Group]:
+    """Let what is in the phase's groups have a gradient, and nothing else; returns them, their parameters listed."""
+    model.freeze(phase.frozen)
+    groups = [group._replace(parameters=[*group.parameters]) for group in phase.groups]
+    trained = {parameter for group in groups for parameter in group.parameters}
+    for parameter in chain(model.parameters(), method.parameters()):
+        parameter.requires_grad_(parameter in trained)
+    return groups
 
-    def chosen(stream: Stream, split: Split) -> tuple[Tensor, Tensor]:
-        drawn = rows(seed, stream, len(split), n, step, device)
-        return augment(split.take(drawn), derive(seed, stream, "augment", step)), drawn
+
+def draw(
+    pair: Pair,
+    streams: Set[Stream],
+    n: int,
+    seed: int,
+    step: int,
+    augment: Augment,
+    device: torch.device,
+    tasks: Episodes | None = None,
+) -> Batch:
+    """The batch of a step: up to n augmented rows of each of these streams; the source's as small tasks, if so said."""
+    drawn: dict[Stream, Tensor] = {}
+
+    def chosen(stream: Stream, split: Split, y: Tensor | None = None) -> Tensor:
+        if tasks and stream == "source" and y is not None:
+            drawn[stream] = episodes(seed, stream, y, tasks, step)
+        else:
+            drawn[stream] = rows(seed, stream, len(split), n, step, device)
+        return augment(split.take(drawn[stream]), derive(seed, stream, "augment", step))
 
     source = target = granted = None
     if "source" in streams:
         domain, labels = pair.labelled_source
-        x, drawn = chosen("source", domain.train)
-        source = Labelled(x, labels.train[drawn], None if pair.weights is None else pair.weights[drawn])
+        x, at = chosen("source", domain.train, labels.train), drawn["source"]
+        source = Labelled(x, labels.train[at], None if pair.weights is None else pair.weights[at])
     if "target" in streams:
-        target, _ = chosen("target", pair.target.train)
+        target = chosen("target", pair.target.train)
     if "granted" in streams:
-        split, labels = pair.labels_granted
-        x, drawn = chosen("granted", split)
-        granted = Labelled(x, labels[drawn])
-    return Batch(source, target, granted)
+        split, y = pair.labels_granted
+        x = chosen("granted", split)
+        granted = Labelled(x, y[drawn["granted"]])
+    return Batch(source, target, granted, drawn)
 
 
 def _checked(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:

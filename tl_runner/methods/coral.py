@@ -1,11 +1,13 @@
 """Deep adaptation by the covariances of the features (Deep CORAL)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from tl_runner import losses
+from tl_runner.alignment import compared
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
 
@@ -13,7 +15,7 @@ VARIANTS = {"paper": losses.coral, "domainbed": losses.domainbed_coral}
 
 
 class CORAL(Method):
-    """CE(source) + weight · d(f_s, f_t), d by `variant`.
+    """CE(source) + weight · schedule(p) · Σ_layers d(f_s, f_t), d by `variant`.
 
     `paper`: ‖C_s − C_t‖²_F / (4d²) (Sun & Saenko 2016, arXiv:1607.01719), which is small: its weight must be
     large. `domainbed`: mean((μ_s−μ_t)²) + mean((C_s−C_t)²) (Gulrajani & Lopez-Paz 2021, arXiv:2007.01434).
@@ -21,13 +23,21 @@ class CORAL(Method):
 
     needs = frozenset({"source", "target"})
 
-    def __init__(self, weight: float = 30.0, variant: Literal["paper", "domainbed"] = "paper"):
+    def __init__(
+        self,
+        weight: float = 30.0,
+        variant: Literal["paper", "domainbed"] = "paper",
+        layers: Sequence[str] = (),
+        normalise: bool = False,
+        schedule: losses.Schedule = "constant",
+    ):
         super().__init__()
         within(0, weight=weight)
-        self.weight = weight
+        self.weight, self.layers, self.normalise = weight, layers, normalise
         self.distance = VARIANTS[variant]
+        self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, "coral": self.weight * self.distance(source, target)}
+        labelled, pairs = compared(model, batch, self.layers, self.normalise)
+        gap = torch.stack([self.distance(*pair) for pair in pairs]).sum()
+        return {**labelled, "coral": self.weight * losses.scheduled(self.schedule, progress) * gap}
