@@ -1,5 +1,7 @@
 """The nouns keep their promises."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,8 @@ from tl_runner.backbones import small
 from tl_runner.chance import chance_of, derive, rows
 from tl_runner.core import Batch, Model
 from tl_runner.domains import Answers, Domain, InMemory, Labelled, Labels, Pair
+from tl_runner.errors import Refused
+from tl_runner.fixed import Fixed
 
 
 def test_rows_are_whole_epochs_in_a_new_order_each():
@@ -106,3 +110,63 @@ def test_batchnorm_sees_the_joint_batch_or_each_domain():
     assert not torch.allclose(joint.features(a, b)[0], model("joint").train().features(a)[0], atol=1e-3)
     assert joint.stages == ("pixels", "conv1", "conv2", "hidden")
     assert isinstance(joint.head, nn.Linear)
+
+
+@pytest.mark.parametrize("batchnorm", ["joint", "per_domain"])
+@pytest.mark.parametrize("remembering", [False, True])
+def test_maps_are_what_the_stages_make_of_each_domain(batchnorm, remembering):
+    backbone, width = small((1, 8, 8), width=6, channels=2)
+    model = Model(backbone, width, ("a", "b"), batchnorm).eval()
+    xs = torch.rand(3, 1, 8, 8), torch.rand(5, 1, 8, 8)
+    with model.remembering() if remembering else nullcontext():
+        found = model.maps(*xs, at=["conv1"])
+        again = model.maps(*xs, at=["conv2"])
+        features = model.features(*xs)
+    assert found.keys() == {"conv1", "hidden"} and again.keys() == {"conv2", "hidden"}
+    for x, conv1, conv2, last, plain in zip(xs, found["conv1"], again["conv2"], again["hidden"], features, strict=True):
+        torch.testing.assert_close(conv1, backbone[:2](x))
+        torch.testing.assert_close(conv2, backbone[:3](x))
+        torch.testing.assert_close(last, backbone(x))
+        torch.testing.assert_close(plain, backbone(x))
+    assert (again["hidden"][0] is features[0]) == remembering
+    with pytest.raises(Refused, match="no stage 'conv3' – did you mean"):
+        model.maps(*xs, at=["conv3"])
+
+
+def test_maps_of_features_that_are_computed_once_are_refused():
+    backbone, width = small((1, 8, 8), width=6, channels=2)
+    model = Model(backbone, width, ("a", "b"))
+    model.cached = True
+    x = torch.rand(3, 6)
+    assert model.maps(x)["hidden"] == (x,)
+    with pytest.raises(Refused, match="no maps of conv1"):
+        model.maps(x, at=["conv1"])
+
+
+def test_the_source_head_is_a_copy_and_no_part_of_the_model():
+    model = Model(nn.Sequential(nn.Flatten()), 4, ("a", "b"))
+    with pytest.raises(LookupError, match="no source model"):
+        _ = model.source_head
+    model.taught = (nn.Linear(4, 3),)
+    copy = model.source_head
+    assert isinstance(copy, nn.Linear) and copy.out_features == 3 and copy is not model.taught[0]
+    assert model.state_dict().keys() == {"head.weight", "head.bias"}
+
+
+def test_a_part_of_a_batch_shares_what_was_read():
+    labelled = Labelled(torch.ones(2, 1), torch.zeros(2, dtype=torch.long))
+    batch = Batch(source=labelled, target=torch.ones(3, 1), rows={"target": torch.arange(3)})
+    part = batch.only({"target", "granted"})
+    assert len(part) == 3 and part.labelled == {} and batch.unread == {"source", "target"}
+    _ = part.target
+    assert batch.unread == {"source"} and part.rows["target"].tolist() == [0, 1, 2]
+
+
+def test_what_is_fixed_stays_as_it_was():
+    norm = nn.BatchNorm1d(2)
+    fixed = Fixed(norm)
+    nn.Sequential(fixed).train()
+    fixed.net(5 + torch.randn(8, 2))
+    norm.weight.data.fill_(7)
+    assert not fixed.net.training and fixed.net.weight.tolist() == [1, 1]
+    assert fixed.net.running_mean is not None and fixed.net.running_mean.tolist() == [0, 0]

@@ -1,5 +1,7 @@
 """Frozen features and fitted heads: as scikit-learn on the same features, stored and loaded again."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ from tl_runner.datasets.split import cut
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.features import at, whole
-from tl_runner.heads import linear_classifier
+from tl_runner.heads import Cosine, Neighbours, blueprint, linear_classifier, rebuilt
 from tl_runner.methods.feature_extract import FeatureExtract
 
 CPU = torch.device("cpu")
@@ -139,3 +141,22 @@ def test_weights_are_copies_of_rows():
         torch.cat([x, x[:20]]).numpy(), torch.cat([y, y[:20]])
     )
     np.testing.assert_allclose(weighted.weight.detach().numpy(), copied.coef_, atol=2e-3)
+
+
+def test_a_chain_of_heads_and_a_cosine_are_built_again_from_their_blueprint():
+    torch.manual_seed(0)
+    rows = Neighbours(torch.rand(9, 3), torch.arange(9) % 2, 2, k=3)
+    for head in (torch.nn.Sequential(torch.nn.Linear(6, 3), rows), Cosine(6, 2, temperature=0.1)):
+        model = Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b"))
+        model.head = head
+        plan = json.loads(json.dumps(blueprint(model)))
+        again = rebuilt(Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b")), (6,), plan)
+        again.load_state_dict(model.state_dict())
+        x = torch.rand(5, 6)
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+
+
+def test_a_cosine_head_knows_directions_alone():
+    head = Cosine(3, 2, temperature=0.5)
+    head.weight.data = torch.tensor([[2.0, 0, 0], [0, 3.0, 0]])
+    torch.testing.assert_close(head(torch.tensor([[10.0, 10.0, 0.0]])), torch.full((1, 2), 2 / 2**0.5))

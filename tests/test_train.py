@@ -8,13 +8,13 @@ from torch import nn
 
 from tl_runner import augment, optimizers
 from tl_runner.backbones import mlp
-from tl_runner.core import Group, Method, Model, Phase
+from tl_runner.core import Episodes, Group, Method, Model, Phase
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.errors import Refused
 from tl_runner.losses import supervised
-from tl_runner.train import Cursor, Train, train
+from tl_runner.train import Cursor, Train, begin, train
 
 
 class Probe(Method):
@@ -138,3 +138,46 @@ def test_a_phase_without_parameters_is_refused(task):
     )
     with pytest.raises(Refused, match="no parameters to train"):
         list(points)
+
+
+def test_what_is_in_no_group_has_no_gradient(task):
+    _, model = task
+    head, everything = Probe().phases(model)
+    begin(head, model, Probe())
+    assert all(p.requires_grad for p in model.head.parameters())
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    begin(everything, model, Probe())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+class Refreshed(Probe):
+    def refresh(self, model, pair):
+        assert not torch.is_grad_enabled()
+        self.seen.append(-1.0)
+
+
+def test_a_method_is_refreshed_at_the_start_and_after_each_evaluation(task):
+    pair, model = task
+    method, plan = Refreshed(), Train(steps=6, evaluations=3, batch=10)
+    list(train(model, method, pair, plan, optimizers.sgd, optimizers.constant, augment.none, 0, Cursor()))
+    steps = [-1.0 if value < 0 else round(6 * value) for value in method.seen]
+    assert steps == [-1, 0, 1, -1, 2, 3, -1, 4, 5]  # and not after the last, for nobody
+
+
+class Episodic(Method):
+    def phases(self, model):
+        tasks = Episodes(tasks=2, ways=3, shots=1, queries=2)
+        return [Phase("meta", 1.0, [Group(model.parameters())], episodes=tasks)]
+
+    def terms(self, model, batch, progress):
+        ways = batch.source.y.view(2, 3, 3)
+        assert (ways == ways[:, :, :1]).all() and all(len({*task[:, 0].tolist()}) == 3 for task in ways)
+        return supervised(model.head, batch.labelled, model.features(*batch.inputs))
+
+
+def test_small_tasks_are_drawn_where_a_phase_says_so(task):
+    pair, model = task
+    points = [
+        *train(model, Episodic(), pair, Train(steps=4), optimizers.sgd, optimizers.constant, augment.none, 0, Cursor())
+    ]
+    assert points[-1].rows == 4 * 18

@@ -15,9 +15,10 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
+from omegaconf import BooleanNode, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import ValidationError
 
+from tl_runner import menu
 from tl_runner.errors import Refused, nearest, within
 from tl_runner.select import Evidence
 
@@ -110,6 +111,28 @@ def build(node: Any, group: str) -> Any:
         return target(**options)
     except Refused as error:  # about one of its options, by name
         raise Refused(f"{group}.{error}" if str(error).partition(" ")[0] in options else str(error)) from error
+
+
+def named(group: str, said: Any, key: str) -> Any:
+    """A part of a group as another part's option says it: a name, {name: {key: value}}, or a node with a `_target_`.
+
+    `key` is that option's, for what can't be used. Names are those of this package.
+    """
+    if isinstance(said, Mapping) and "_target_" in said:
+        return build(said, key)
+    if isinstance(said, Mapping) and len(said) == 1:
+        ((name, options),) = said.items()
+    else:
+        name, options = said, {}
+    known = {option.name: option for option in menu.options([menu.conf()]) if option.group == group}
+    if name not in known or not isinstance(options, Mapping):
+        raise Refused(
+            f"{key} takes the name of a {group}, as in mcc or {{mcc: {{temperature: 2}}}}, or a node with a _target_,"
+            f" got {said!r}{nearest(str(name), known)}"
+        )
+    node = OmegaConf.to_container(OmegaConf.create(known[name].text))
+    assert isinstance(node, dict)
+    return build({**node, **options}, key)
 
 
 def bare(target: Any) -> set[str]:

@@ -72,11 +72,12 @@ class Batch:
         return self._unread
 
     def only(self, streams: Set[Stream]) -> "Batch":
-        """The same rows of these streams alone; they count as read here."""
+        """The same rows of these streams alone; what is read there is read here."""
         labelled = {name: rows for name, rows in self._labelled.items() if name in streams}
         target = self._target if "target" in streams else None
-        self._unread -= streams
-        return Batch(labelled.get("source"), target, labelled.get("granted"), self.rows)
+        part = Batch(labelled.get("source"), target, labelled.get("granted"), self.rows)
+        part._unread = self._unread
+        return part
 
     def __len__(self) -> int:
         """Rows over all streams."""

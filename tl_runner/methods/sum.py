@@ -1,0 +1,95 @@
+"""Several methods at once, where what they do is to add terms to a loss."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tl_runner import config
+from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import Refused
+
+log = logging.getLogger(__name__)
+
+
+class Sum(Method):
+    """Σ over the parts' terms, those of equal name counted once, on features that are computed once per batch.
+
+    A part is a method's name, with other options as {name: {key: value}}, or a node with a `_target_`. Each is prepared
+    on what the one before left. Refused are parts that are no plain sums: without a phase or with several, with frozen
+    stages or streams of their own, of another start, or which train the model at other rates.
+    """
+
+    def __init__(self, parts: Sequence[Any] = ("mcc", "bsp")):
+        super().__init__()
+        built: list[Method] = [config.named("method", part, f"parts[{index}]") for index, part in enumerate(parts)]
+        kinds = [type(part).__name__ for part in built]
+        if len(built) < 2 or len({*kinds}) < len(kinds):
+            raise Refused(f"parts must be two different methods or more, as in method.parts=[mcc,bsp], got {kinds}")
+        if alone := [type(part).__name__ for part in built if part.once or part.start == "scratch"]:
+            raise Refused(
+                f"parts: {alone[0]} can't be part of a sum: it computes features once, or starts from scratch"
+            )
+        self.parts = nn.ModuleList(built)
+        self.needs = frozenset().union(*(part.needs for part in built))
+        self.start = "source" if any(part.start == "source" for part in built) else "backbone"
+        self.uncounted: list[str] = []  # terms that another part had brought, as said in the log
+
+    def each(self) -> Sequence[Method]:
+        return [part for part in self.parts if isinstance(part, Method)]
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        for part in self.each():
+            before = pair.weights
+            model, pair = part.prepare(model, pair, seed)
+            if before is not None and pair.weights is not before:
+                raise Refused("method.parts: two of them weigh the source's rows")
+            self.notes |= part.notes
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        own = {*model.parameters()}
+        rates: dict[nn.Parameter, tuple[float, bool]] = {}
+        trained: list[tuple[str, set[nn.Parameter]]] = []
+        for part in self.each():
+            name, phases = type(part).__name__, part.phases(model)
+            if len(phases) != 1 or phases[0].frozen or phases[0].streams or phases[0].episodes:
+                raise Refused(f"method.parts: {name} is no sum of terms: it trains in a way of its own")
+            mine: set[nn.Parameter] = set()
+            for group in phases[0].groups:
+                for parameter in group.parameters:
+                    rate, decay = rates.get(parameter, (group.lr, group.decay))
+                    if rate != group.lr:
+                        raise Refused(f"method.parts: {name} trains the model at another rate than {trained[0][0]}")
+                    rates[parameter] = rate, decay and group.decay
+                    mine.add(parameter)
+            trained.append((name, mine & own))
+            if trained[0][1] != mine & own:
+                raise Refused(f"method.parts: {name} does not train the same parts of the model as {trained[0][0]}")
+        groups = [
+            Group([parameter for parameter in rates if rates[parameter] == kind], *kind)
+            for kind in dict.fromkeys(rates.values())
+        ]
+        return [Phase("train", 1.0, groups)]
+
+    def refresh(self, model: Model, pair: Pair) -> None:
+        for part in self.each():
+            part.refresh(model, pair)
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        with model.remembering():
+            for part in self.each():
+                found = part.terms(model, batch.only({*part.needs, "granted"}), progress)
+                for name in found.keys() & terms.keys() - {*batch.labelled, *self.uncounted}:
+                    log.warning(
+                        "method=sum: the term %r of %s is another part's too, and counts once",
+                        name,
+                        type(part).__name__,
+                    )
+                    self.uncounted.append(name)
+                terms = {**found, **terms}
+                self.notes |= part.notes
+        return terms
