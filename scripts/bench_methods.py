@@ -1,60 +1,131 @@
-r"""The table of docs/methods.md from the runs in a folder: target accuracy, and the paired difference to source-only.
+"""Every method on the embedded data sets, and the table of it in docs/methods.md.
 
-    tl-run -m method=source_only,mmd,coral,dann 'seed=range(10)'
-    tl-run -m dataset=blobs backbone=mlp method=source_only,mmd,coral,dann 'seed=range(10)'
-    tl-run -m dataset=synthetic dataset.shift=covariate,affine,none backbone=mlp \
-        method=source_only,mmd,coral,dann 'seed=range(10)'
-    python scripts/bench_methods.py outputs
+    python scripts/bench_methods.py --outputs FOLDER [--seeds 10] [--pairs digits blobs …] [--write docs/methods.md]
 
-Differences are taken seed by seed between runs that differ in nothing but the method; the interval is Student's t.
+Runs that are there are not made again, so that it goes on where it was cut off. All methods take the same number of
+steps: those that start from the source model have half of them for it. Methods that learn from granted labels get ten a
+class, and are compared with a source_only that has them too. Differences are taken seed by seed; the interval is
+Student's t.
 """
 
-import json
+import argparse
+import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
+from tl_runner import config, menu
+from tl_runner.core import Method
 from tl_runner.store import RunRecord, records
 
+STEPS = 300
+GRANTED = 10  # a class, for methods that need granted labels
+PAIRS = {
+    "digits": ["dataset=digits", "backbone=small"],
+    "blobs": ["dataset=blobs", "backbone=mlp"],
+    "synthetic covariate": ["dataset=synthetic", "dataset.shift=covariate", "backbone=mlp"],
+    "synthetic affine": ["dataset=synthetic", "dataset.shift=affine", "backbone=mlp"],
+    "synthetic none": ["dataset=synthetic", "dataset.shift=none", "backbone=mlp"],
+}
+BEGIN, END = "<!-- made by scripts/bench_methods.py: begin -->", "<!-- end -->"
 
-def task(record: RunRecord) -> tuple[str, str]:
-    """What two runs must share to be compared: a name for the table, and all of the configuration but the method."""
-    shift = record.config["dataset"].get("shift", "none")
-    rest = {key: value for key, value in record.config.items() if key not in ("method", "seed", "threads")}
-    budget = "" if record.granted == "0" else f"granted={record.granted}"
-    words = [record.choices["dataset"], "" if shift in (None, "none") else shift, record.choices["backbone"], budget]
-    return " ".join(filter(None, words)), json.dumps(rest, sort_keys=True, default=str)
+
+def methods() -> dict[str, Method]:
+    """Every method of this package with its defaults, by name."""
+    names = [option.name for option in menu.options([menu.conf()]) if option.group == "method"]
+    return {name: config.named("method", name, "method") for name in names}
+
+
+def commands(pair: Sequence[str], known: dict[str, Method]) -> Iterator[list[str]]:
+    """The sweeps of a pair: with and without granted labels, of methods with and without a source model."""
+    for granted in (0, GRANTED):
+        for start in (False, True):
+            chosen = [
+                name
+                for name, method in known.items()
+                if ("granted" in method.needs) == bool(granted) and (method.start == "source") == start
+            ]
+            if granted and not start:
+                chosen.append("source_only")
+            steps = STEPS // 2 if start else STEPS
+            if chosen:
+                budget = [f"granted={granted}", f"train.steps={steps}", f"pretrain.steps={steps}"]
+                yield [*pair, f"method={','.join(chosen)}", *budget]
+
+
+def table(found: Sequence[RunRecord]) -> Iterator[str]:
+    """The lines of the table: a pair and a label budget at a time, the best method first."""
+    rows: dict[tuple[str, str], dict[str, dict[int, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
+    for record in found:
+        shift = record.config["dataset"].get("shift")
+        name = record.choices["dataset"] + (f" {shift}" if record.choices["dataset"] == "synthetic" else "")
+        rows[name, record.granted][record.choices["method"]][record.seed] = record
+    yield "| pair, labels a class | method | n | target, % | − source-only, points (95 % interval) | last, % | s |"
+    yield "|---|---|--:|--:|--:|--:|--:|"
+    for (name, granted), by_method in sorted(rows.items()):
+        means = {method: _accuracies(runs, "selected") for method, runs in by_method.items()}
+        baseline = means.get("source_only", {})
+        mean = {method: float(np.mean([*of.values()])) if of else -1.0 for method, of in means.items()}
+        for method in sorted(means, key=lambda method, mean=mean: -mean[method]):
+            runs, values = by_method[method], means[method]
+            if not values:
+                said = {str(run.error).partition(":")[2].strip() or str(run.error) for run in runs.values()}
+                yield f"| {name}, {granted} | {method} | 0 of {len(runs)} | refused: {min(said)} | | | |"
+                continue
+            last, seconds = _accuracies(runs, "last"), [run.seconds for run in runs.values() if run.seconds]
+            gain = [values[seed] - baseline[seed] for seed in values.keys() & baseline.keys()]
+            cells = [_spread([*values.values()]), "" if method == "source_only" else _interval(gain)]
+            cells += [f"{np.mean([*last.values()]):.1f}", f"{np.median(seconds):.1f}"]
+            n = str(len(values)) if len(values) == len(runs) else f"{len(values)} of {len(runs)}"
+            yield f"| {name}, {granted} | {method} | {n} | {' | '.join(cells)} |"
+
+
+def _accuracies(runs: dict[int, RunRecord], which: str) -> dict[int, float]:
+    return {seed: 100 * run.scores[which]["accuracy"] for seed, run in runs.items() if run.scores}
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def _interval(gain: Sequence[float]) -> str:
+    if len(gain) < 2:
+        return ""
+    mean, error = np.mean(gain), stats.sem(gain) + 1e-12  # equal runs have no spread
+    low, high = stats.t.interval(0.95, len(gain) - 1, mean, error)
+    sure = "**" if low > 0 or high < 0 else ""
+    return f"{sure}{mean:+.1f} ({low:+.1f} to {high:+.1f}){sure}"
 
 
 def main() -> None:
-    found, faults = records([Path(path) for path in sys.argv[1:] or ["outputs"]])
-    accuracy: dict[tuple[str, str], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    seconds: dict[tuple[tuple[str, str], str], list[float]] = defaultdict(list)
-    for record in found:
-        if record.status == "ok" and record.scores and record.seconds:
-            accuracy[task(record)][record.choices["method"]][record.seed] = record.scores["selected"]["accuracy"]
-            seconds[task(record), record.choices["method"]].append(record.seconds)
-    print("| pair, backbone | method | n | target, % | − source-only, points (95 % interval) | s |")
-    print("|---|---|--:|--:|--:|--:|")
-    for key in sorted(accuracy):
-        baseline = accuracy[key].get("source_only", {})
-        for method, by_seed in sorted(accuracy[key].items(), key=lambda item: -np.mean(list(item[1].values()))):
-            values = 100 * np.array(list(by_seed.values()))
-            shared = sorted(by_seed.keys() & baseline.keys())
-            gain = 100 * np.array([by_seed[seed] - baseline[seed] for seed in shared])
-            told = ""
-            if method != "source_only" and len(gain) > 1:
-                low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain) + 1e-12)
-                told = f"{gain.mean():+.1f} ({low:+.1f} to {high:+.1f})"
-            spread = f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" if len(values) > 1 else f"{values.mean():.1f}"
-            print(
-                f"| {key[0]} | {method} | {len(values)} | {spread} | {told} | {np.median(seconds[key, method]):.0f} |"
-            )
-    unfinished = sum(record.status != "ok" for record in found) + len(faults)
-    print(f"\n{len(found)} runs, {unfinished} of them failed, unfinished or unreadable.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--pairs", nargs="*", default=list(PAIRS), choices=list(PAIRS))
+    parser.add_argument("--methods", nargs="*", default=[], help="only these, and source_only")
+    parser.add_argument("--write", type=Path, help="a file with the two markers between which the table goes")
+    said = parser.parse_args()
+    known = methods()
+    if said.methods:
+        known = {name: known[name] for name in dict.fromkeys(["source_only", *said.methods])}
+    for pair in said.pairs:
+        for words in commands(PAIRS[pair], known):
+            fixed = [f"seed=range({said.seeds})", f"outputs={said.outputs}", "threads=1", "save=false"]
+            command = [str(Path(sys.executable).with_name("tl-run")), "-m", *words, *fixed]
+            print(*command, flush=True)
+            subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # a refusal is a row of the table
+    found, faults = records([said.outputs])
+    ended = sum(record.status == "ok" for record in found)
+    text = "\n".join([*table(found), "", f"{len(found)} runs, {len(found) - ended + len(faults)} of them not ok."])
+    print(text)
+    if said.write:
+        before, _, rest = said.write.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        said.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

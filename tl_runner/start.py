@@ -59,7 +59,9 @@ def admit(method: Method, pair: Pair) -> None:
     if pair.source is not None and not pair.shared_labels and not method.across_labels:
         raise Refused(
             f"the source has the classes {', '.join(pair.source.classes)}, the target {', '.join(pair.classes)}:"
-            f" {name} needs the same on both sides. Use method=finetune, l2sp, feature_extract or target_only"
+            f" {name} needs the same on both sides. Parameter and feature transfer and meta-learning do not (finetune,"
+            " l2sp, feature_extract, target_only, …); where a dataset has it, dataset.labels=shared keeps the rows of"
+            " shared classes"
         )
 
 
