@@ -67,7 +67,7 @@ def test_every_option_composes_and_builds(path):
         ("train.steps=0", "steps must be at least 1"),
         ("train.compile=maybe", "train.compile takes true or false, got 'maybe'"),
         ("train.clip=some", "train.clip takes a number or null, got 'some'"),
-        ("method.estimator=biasd", r"takes biased or unbiased, got 'biasd' – did you mean 'biased'\?"),
+        ("method.estimator=biasd", r"takes biased, unbiased, linear or rff, got 'biasd' – did you mean 'biased'\?"),
         ("seed=-1", "seed must be between 0"),
         ("seed=abc", "seed takes a whole number"),
         ("device=gpu", "device takes auto, cpu, cuda or cuda:N, got 'gpu'"),

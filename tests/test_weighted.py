@@ -16,11 +16,14 @@ from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs, synthetic
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
+from tl_runner.methods.kernel_ratios import KLIEP, KMM, MOST, RULSIF, ULSIF
+from tl_runner.methods.sample_selection import SampleSelection
 from tl_runner.methods.source_only import SourceOnly
-from tl_runner.methods.weighted import DensityRatio, Weighted, effective_rows
+from tl_runner.methods.weighted import DensityRatio, Weighted, Weighting, effective_rows
 from tl_runner.train import Cursor, Train, draw, train
 
 CPU = torch.device("cpu")
+KINDS = [Weighted, DensityRatio, KMM, KLIEP, ULSIF, RULSIF, SampleSelection]
 
 
 def task(granted: int = 0, **options) -> tuple[Pair, Model]:
@@ -68,7 +71,7 @@ def test_rows_of_weight_0_are_as_good_as_absent():
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
-def terms_by_step(method: Weighted | DensityRatio, granted: int) -> list[set[str]]:
+def terms_by_step(method: Weighting, granted: int) -> list[set[str]]:
     pair, model = task(granted)
     model, pair = method.prepare(model, pair, 0)
     plan, optimizer = Train(steps=6, log_every=1, batch=8), partial(optimizers.sgd, lr=0.01)
@@ -76,12 +79,34 @@ def terms_by_step(method: Weighted | DensityRatio, granted: int) -> list[set[str
     return [set(point.terms) - {"effective_rows"} for point in points]
 
 
-@pytest.mark.parametrize("kind", [Weighted, DensityRatio])
+@pytest.mark.parametrize("kind", KINDS)
 def test_joint_is_one_loss_and_then_finetune_one_after_the_other(kind):
     assert terms_by_step(kind(), 0) == [{"source"}] * 6
     assert terms_by_step(kind(), 5) == [{"source", "granted"}] * 6
     assert terms_by_step(kind(order="then_finetune"), 5) == [{"source"}] * 3 + [{"granted"}] * 3
     assert "granted" in kind(order="then_finetune").needs and "granted" not in kind().needs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_compared_are_the_features_of_the_model_if_so_said(kind):
+    pair, model = task()
+    assert (kind(view="features").start, kind().start) == ("source", "backbone")
+    compared = []
+
+    class Told(kind):
+        def weights(self, source, target, seed):
+            compared.append((source, target))
+            return super().weights(source, target, seed)
+
+    _, weighted = Told(view="features").prepare(model, pair, 3)
+    with torch.no_grad():
+        expected = [
+            model.backbone(side.train.take(torch.arange(60))) for side in (pair.labelled_source[0], pair.target)
+        ]
+    torch.testing.assert_close(compared[0], tuple(expected))
+    assert weighted.weights is not None and weighted.weights.mean().item() == pytest.approx(1, abs=1e-5)
+    _, again = kind(view="features").prepare(model, pair, 3)
+    assert torch.equal(again.weights, weighted.weights)
 
 
 def test_features_are_those_of_the_source_model(tmp_path):
@@ -98,8 +123,14 @@ def test_weights_that_rest_on_a_few_rows_are_said(caplog):
 
 def test_more_folds_than_rows_are_refused():
     pair, model = task()
-    with pytest.raises(Refused, match=r"method\.folds=61 parts of 60 rows"):
-        DensityRatio(folds=61).prepare(model, pair, 0)
+    for kind in (DensityRatio, KLIEP, ULSIF, RULSIF):
+        with pytest.raises(Refused, match=r"method\.folds=61 parts of 60 rows"):
+            kind(folds=61).prepare(model, pair, 0)
+
+
+def test_kmm_refuses_more_rows_than_it_could_compare():
+    with pytest.raises(Refused, match=r"20,001 are too many .* method=kliep or method=ulsif take any number"):
+        KMM().weights(torch.zeros(MOST + 1, 1), torch.zeros(5, 1), 0)
 
 
 def test_under_covariate_shift_weights_bring_the_source_to_the_target():
@@ -109,7 +140,10 @@ def test_under_covariate_shift_weights_bring_the_source_to_the_target():
     source, _ = pair.labelled_source
     x, target = (split.take(torch.arange(len(split))) for split in (source.train, pair.target.train))
     plain = (x.mean(0) - target.mean(0)).norm()
-    for method, gain in ((DensityRatio(), 0.5), (Weighted("count"), 0.9), (Weighted("rbf"), 1.0)):
+    for method, gain in (
+        (DensityRatio(), 0.5), (Weighted("count"), 0.9), (Weighted("rbf"), 1.0), (KMM(), 0.5), (KLIEP(), 0.7),
+        (ULSIF(), 0.7), (RULSIF(), 0.9), (SampleSelection(), 1.0), (SampleSelection("density_ratio"), 1.0),
+    ):  # fmt: skip
         _, weighted = method.prepare(Model(backbone, width, pair.classes), pair, 0)
         assert weighted.weights is not None
         assert ((weighted.weights[:, None] * x).mean(0) - target.mean(0)).norm() < gain * plain

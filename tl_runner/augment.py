@@ -65,6 +65,25 @@ def strong(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True, magnit
     return torch.where(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0.5, x)
 
 
+def corrupted(x: Tensor, seed: int, share: float = 0.6) -> Tensor:
+    """Each column of a row, with probability `share`, replaced by that of another row of the batch; (n, …).
+
+    The other row is drawn anew for each: a draw from the column's own distribution (SCARF; Bahri et al. 2022).
+    """
+    within(0, 1, share=share)
+    flat = x.flatten(1)
+    n, columns = flat.shape
+    chance, other = _uniform(x, seed, 2 * columns).split(columns)
+    row = (torch.arange(n, device=x.device) + 1 + (other * (n - 1)).long()) % n  # of one row, it is the row itself
+    replaced = chance.t() < share
+    return torch.where(replaced, flat.gather(0, row.t()), flat).reshape(x.shape)
+
+
+def strong_view(x: Tensor, seed: int, magnitude: float = 0.5, flip: bool = False) -> Tensor:
+    """What a method makes of its rows itself: `strong` of images, `corrupted` of a table, `magnitude` its share."""
+    return strong(x, seed, flip=flip, magnitude=magnitude) if x.ndim == 4 else corrupted(x, seed, magnitude)
+
+
 def _uniform(x: Tensor, seed: int, k: int) -> Tensor:
     """(k, n) numbers in [0, 1), the same on every device."""
     return torch.rand(k, len(x), generator=torch.Generator().manual_seed(seed)).to(x.device, non_blocking=True)

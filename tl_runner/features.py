@@ -5,8 +5,9 @@ Once means once a machine: they are kept under a hash of the network, the rows a
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -58,6 +59,26 @@ class Embedded:
             if file:
                 _keep(file, found)
         return found.to(self.model.device)
+
+
+class Moved:
+    """A split of features whose rows a function has moved: (n, d) -> (n, d), row by row."""
+
+    def __init__(self, split: Split, move: Callable[[Tensor], Tensor]):
+        self.split, self.move = split, move
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self.move(self.split.take(rows))
+
+
+def source_moved(pair: Pair, move: Callable[[Tensor], Tensor]) -> Pair:
+    """The pair with all splits of its source moved by the function; the target stays."""
+    source, _ = pair.labelled_source
+    train, val, test = (Moved(split, move) for split in (source.train, source.val, source.test))
+    return replace(pair, source=replace(source, train=train, val=val, test=test))
 
 
 def portions(split: Split, device: torch.device) -> Iterator[Tensor]:

@@ -19,6 +19,8 @@ from tl_runner.losses import squared_distances
 
 ABSENT = -1e4  # the logit of a class that no fitted row had
 
+Fitted = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted at once
+
 
 class Neighbours(nn.Module):
     """The vote of the k nearest rows: logit_c = log(votes for c), floored at half a vote so that it is finite."""
@@ -48,6 +50,22 @@ class Cosine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.normalize(x, dim=-1) @ nn.functional.normalize(self.weight, dim=-1).T / self.temperature
+
+
+class Kernel(nn.Module):
+    """Kernel components: x (n, d) ↦ k(x, rows) · weight (n, c), k(a, b) = exp(−‖a − b‖² / width)."""
+
+    rows: Tensor
+    weight: Tensor
+    width: Tensor
+
+    def __init__(self, rows: Tensor, weight: Tensor, width: Tensor):
+        super().__init__()
+        for name, tensor in (("rows", rows), ("weight", weight), ("width", width)):
+            self.register_buffer(name, tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.exp(-squared_distances(x, self.rows) / self.width) @ self.weight
 
 
 class Votes(nn.Module):
@@ -121,6 +139,22 @@ def linear_classifier(
     return affine(weight, bias - weight @ np.asarray(scaler.mean_))
 
 
+def fitted(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, seed: int) -> nn.Module:  # noqa: N803
+    """A head fitted to rows x (n, d) with labels y (n,), on the CPU, at once.
+
+    `logistic` and `svm` by scikit-learn, with inverse regularisation `C` on columns of mean 0 and deviation 1, the
+    scale folded into the head; `knn` by the vote of `k` neighbours; `ncm` by the nearest class mean μ_c (logit
+    −‖f − μ_c‖², but for what all classes share).
+    """
+    if kind in ("logistic", "svm"):
+        return linear_classifier(kind, x, y, classes, C, seed)
+    if kind == "knn":
+        return Neighbours(x, y, classes, k)
+    present = y.unique()
+    means = torch.stack([x[y == c].double().mean(0) for c in present]).numpy()
+    return affine(*expanded(2 * means, -np.square(means).sum(1), present.numpy(), classes))
+
+
 def blueprint(model: Model) -> dict[str, Any]:
     """What must be known, beside the configuration, to build this model again."""
     return {"stage": model.stage, **_told(model.head)}
@@ -150,6 +184,8 @@ def _empty(plan: Mapping[str, Any], classes: int) -> nn.Module:
         return Neighbours(empty["rows"], empty["labels"].long(), classes, plan["k"])
     if plan["head"] == "Votes":
         return Votes(**empty)
+    if plan["head"] == "Kernel":
+        return Kernel(**empty)
     if plan["head"] == "Cosine":
         return Cosine(*reversed(plan["shapes"]["weight"]), temperature=plan["temperature"])
     return nn.Linear(*reversed(plan["shapes"]["weight"]))

@@ -6,6 +6,7 @@ return one scalar per leading index, so that stacked runs can share them.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 MMD_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 WIDTH_FLOOR = 1e-6  # collapsed features are at distance zero: the kernel must stay finite
+FREQUENCIES = 512  # of the random Fourier features: the standard error of a kernel value is below 1/√1024
+Estimator = Literal["biased", "unbiased", "linear", "rff"]
 
 
 class _Labelled(Protocol):
@@ -44,12 +47,16 @@ def ramp(progress: float) -> float:
     return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
 
 
-Schedule = Literal["ramp", "linear", "constant"]
+Schedule = Literal["ramp", "linear", "constant", "cosine"]
 
 
 def scheduled(schedule: Schedule, progress: float) -> float:
-    """How much of its weight a term has at this fraction of training: `ramp`, `linear` (p itself), `constant` (1)."""
-    return {"ramp": ramp(progress), "linear": progress, "constant": 1.0}[schedule]
+    """How much of its weight a term has at this fraction of training: `ramp`, `linear` (p itself), `constant` (1).
+
+    `cosine` is ½ − ½cos(min(π, 2πp)), which grows to 1 over the first half of training (Berthelot et al. 2022).
+    """
+    cosine = 0.5 - 0.5 * math.cos(min(math.pi, 2 * math.pi * progress))
+    return {"ramp": ramp(progress), "linear": progress, "constant": 1.0, "cosine": cosine}[schedule]
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -66,39 +73,107 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
         return (a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :] - 2.0 * gram).clamp_min(0.0)
 
 
+def rbf(joint: Tensor, scales: Sequence[float] = MMD_SCALES) -> Tensor:
+    """k(a, b) = Σ_s exp(−‖a−b‖² / (s·width)) of all pairs of rows, (…, n, d) -> (…, n, n); n ≥ 2.
+
+    width is the mean of ‖a−b‖² over the pairs of different rows, without gradient.
+    """
+    distances = squared_distances(joint, joint)
+    rows = joint.shape[-2]
+    distances = distances * _off_diagonal(distances)  # a row is at distance exactly 0 from itself; the Gram form is not
+    width = (distances.sum((-2, -1)) / (rows * (rows - 1))).clamp_min(WIDTH_FLOOR).detach()
+    kernel = sum(torch.exp(distances / (-scale * width[..., None, None])) for scale in scales)
+    assert isinstance(kernel, Tensor)
+    return kernel
+
+
+def _off_diagonal(square: Tensor) -> Tensor:
+    return ~torch.eye(square.shape[-1], dtype=torch.bool, device=square.device)
+
+
+def mmd2_of(kernel: Tensor, n: int, unbiased: bool = False) -> Tensor:
+    """Squared MMD by the kernel of the joint rows, of which the first n are the source's; (…, n+m, n+m) -> (…)."""
+    m = kernel.shape[-1] - n
+    between = kernel[..., :n, n:].mean((-2, -1))
+    if not unbiased:
+        return kernel[..., :n, :n].mean((-2, -1)) + kernel[..., n:, n:].mean((-2, -1)) - 2.0 * between
+    kernel = kernel * _off_diagonal(kernel)
+    within_source = kernel[..., :n, :n].sum((-2, -1)) / (n * (n - 1))
+    within_target = kernel[..., n:, n:].sum((-2, -1)) / (m * (m - 1))
+    return within_source + within_target - 2.0 * between
+
+
 def mmd2(
-    source: Tensor,
-    target: Tensor,
-    scales: Sequence[float] = MMD_SCALES,
-    estimator: Literal["biased", "unbiased"] = "biased",
+    source: Tensor, target: Tensor, scales: Sequence[float] = MMD_SCALES, estimator: Estimator = "biased"
 ) -> Tensor:
-    """Squared maximum mean discrepancy under a sum of RBF kernels k(a, b) = Σ_s exp(−‖a−b‖² / (s·width)).
+    """Squared maximum mean discrepancy under a sum of RBF kernels k(a, b) = Σ_s exp(−‖a−b‖² / (s·width)): see `rbf`.
 
     width is the mean of ‖a−b‖² over the pairs of different rows of the joint batch, without gradient.
     `biased` is the V-statistic mean k_ss + mean k_tt − 2 mean k_st ≥ 0; `unbiased`, the U-statistic, leaves
     each row's kernel with itself out of the first two means: its expectation is 0 when both sides have one
-    distribution, so single values may be negative. Gretton et al., JMLR 2012; Long et al., ICML 2015.
+    distribution, so single values may be negative. `linear` takes each pair of rows once, see `_linear_mmd2`: unbiased
+    too, and of a larger variance. `rff` is `biased` by random Fourier features, see `_fourier_mmd2`. Both take time
+    linear in n. Gretton et al., JMLR 2012; Long et al., ICML 2015; Rahimi & Recht, NeurIPS 2007.
 
-    (…, n, d), (…, m, d) -> (…). `unbiased` needs n, m ≥ 2.
+    (…, n, d), (…, m, d) -> (…). `unbiased` and `linear` need n, m ≥ 2.
     """
     n, m = source.shape[-2], target.shape[-2]
-    if estimator == "unbiased" and min(n, m) < 2:
-        raise ValueError(f"the unbiased MMD needs at least 2 rows a side, got {n} and {m}")
-    joint = torch.cat([source, target], dim=-2)
-    distances = squared_distances(joint, joint)
-    rows = n + m
-    off_diagonal = ~torch.eye(rows, dtype=torch.bool, device=joint.device)
-    distances = distances * off_diagonal  # a row is at distance exactly 0 from itself; the Gram form is not exact
-    width = (distances.sum((-2, -1)) / (rows * (rows - 1))).clamp_min(WIDTH_FLOOR).detach()
-    kernel = sum(torch.exp(distances / (-scale * width[..., None, None])) for scale in scales)
-    assert isinstance(kernel, Tensor)
-    between = kernel[..., :n, n:].mean((-2, -1))
-    if estimator == "biased":
-        return kernel[..., :n, :n].mean((-2, -1)) + kernel[..., n:, n:].mean((-2, -1)) - 2.0 * between
-    kernel = kernel * off_diagonal
-    within_source = kernel[..., :n, :n].sum((-2, -1)) / (n * (n - 1))
-    within_target = kernel[..., n:, n:].sum((-2, -1)) / (m * (m - 1))
-    return within_source + within_target - 2.0 * between
+    if estimator in ("unbiased", "linear") and min(n, m) < 2:
+        raise ValueError(f"the {estimator} MMD needs at least 2 rows a side, got {n} and {m}")
+    if estimator == "linear":
+        return _linear_mmd2(source, target, scales)
+    if estimator == "rff":
+        return _fourier_mmd2(source, target, scales)
+    return mmd2_of(rbf(torch.cat([source, target], dim=-2), scales), n, estimator == "unbiased")
+
+
+def _width(joint: Tensor) -> Tensor:
+    """The mean of ‖a−b‖² over the pairs of different rows in linear time: 2/(n−1) · Σ_i ‖a_i − mean‖²; no gradient."""
+    centred = (joint - joint.mean(-2, keepdim=True)).detach()
+    return (2.0 * centred.square().sum((-2, -1)) / (joint.shape[-2] - 1)).clamp_min(WIDTH_FLOOR)
+
+
+def _linear_mmd2(source: Tensor, target: Tensor, scales: Sequence[float]) -> Tensor:
+    """mean_i h(x_2i, y_2i, x_2i+1, y_2i+1), h = k(x,x') + k(y,y') − k(x,y') − k(x',y) (Gretton et al. 2012, lemma 14).
+
+    Rows are paired in the order of the batch; of the longer side, those beyond the shorter one are left out.
+    """
+    source, target = source.float(), target.float()
+    width = _width(torch.cat([source, target], dim=-2))[..., None]
+    rows = min(source.shape[-2], target.shape[-2]) // 2 * 2
+    (x, y), (x_, y_) = ([side[..., first:rows:2, :] for side in (source, target)] for first in (0, 1))
+
+    def k(a: Tensor, b: Tensor) -> Tensor:
+        distances = (a - b).square().sum(-1)
+        return torch.stack([torch.exp(distances / (-scale * width)) for scale in scales]).sum(0)
+
+    return (k(x, x_) + k(y, y_) - k(x, y_) - k(x_, y)).mean(-1)
+
+
+def _fourier_mmd2(source: Tensor, target: Tensor, scales: Sequence[float]) -> Tensor:
+    """Σ_s ‖mean φ_s(x) − mean φ_s(y)‖² with φ_s(a) = [cos aΩ_s, sin aΩ_s]/√D, so that E φ_s(a)·φ_s(b) = k_s(a, b).
+
+    Ω_s = √(2/(s·width)) · Ω, Ω (d, D) standard normal: the same at every call with d columns, so a run is one again.
+    """
+    with torch.autocast(source.device.type, enabled=False):
+        source, target = source.float(), target.float()
+        joint = torch.cat([source, target], dim=-2)
+        # near 0, where cosines and sines keep their digits; k knows no origin
+        projected = (joint - joint.mean(-2, keepdim=True).detach()) @ normal(joint.shape[-1], FREQUENCIES, joint.device)
+        n, width = source.shape[-2], _width(joint)[..., None, None]
+        found = []
+        for scale in scales:
+            angles = projected * (2.0 / (scale * width)).sqrt()
+            waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+            gap = waves[..., :n, :].mean(-2) - waves[..., n:, :].mean(-2)
+            found.append(gap.square().sum(-1) / FREQUENCIES)
+        return torch.stack(found).sum(0)
+
+
+@lru_cache(maxsize=8)
+def normal(rows: int, columns: int, device: torch.device, seed: int = 0) -> Tensor:
+    """(rows, columns) of standard normal numbers, the same wherever they are asked for."""
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
 def covariance(features: Tensor) -> Tensor:
@@ -121,8 +196,18 @@ def domainbed_coral(source: Tensor, target: Tensor) -> Tensor:
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """−Σ p log p of each row in nats, with 0 log 0 = 0; (…, C) -> (…)."""
-    return torch.special.entr(probabilities).sum(-1)
+    """−Σ p log p of each row in nats, with 0 log 0 = 0, and no gradient there, where it is infinite; (…, C) -> (…)."""
+    tiny = torch.finfo(probabilities.dtype).tiny
+    return (torch.special.entr(probabilities.clamp_min(tiny)) * (probabilities > 0)).sum(-1)
+
+
+def uncertainty(logits: Tensor) -> Tensor:
+    """The `entropy` of each row's softmax, by its logarithms: it has a gradient where a probability is 0 in float32.
+
+    (…, C) -> (…).
+    """
+    log_p = logits.float().log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
 
 
 def information(logits: Tensor) -> Tensor:
@@ -130,8 +215,14 @@ def information(logits: Tensor) -> Tensor:
 
     Large where predictions are sure and all classes are predicted (Bridle et al. 1991; Krause et al. 2010).
     """
-    probabilities = logits.float().softmax(-1)
-    return entropy(probabilities.mean(-2)) - entropy(probabilities).mean(-1)
+    log_p = logits.float().log_softmax(-1)
+    log_mean = log_p.logsumexp(-2) - math.log(log_p.shape[-2])
+    return -(log_mean.exp() * log_mean).sum(-1) - uncertainty(logits).mean(-1)
+
+
+def predicted_classes(logits: Tensor) -> Tensor:
+    """exp H(mean softmax): how many classes are predicted in effect, from 1 (collapse) to C; (…, n, C) -> (…)."""
+    return entropy(logits.float().softmax(-1).mean(-2)).exp()
 
 
 class _Reverse(torch.autograd.Function):

@@ -3,26 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_runner import losses
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.features import at, frozen, whole
-from tl_runner.heads import Neighbours, affine, expanded, linear_classifier
+from tl_runner.heads import Fitted, fitted
 
-Head = Literal["linear", "logistic", "svm", "knn", "ncm"]
+Head = Literal["linear", Fitted]
 
 
 class FeatureExtract(Method):
     """A head on frozen features of the granted target rows, read at `layer` (a stage; null is the last).
 
-    `linear` is trained by the loop; the others are fitted at once: `logistic` and `svm` by scikit-learn, with inverse
-    regularisation `C` on columns of mean 0 and deviation 1, the scale folded into the head; `knn` by the vote of `k`
-    neighbours; `ncm` by the nearest class mean μ_c (logit −‖f − μ_c‖², but for what all classes share).
+    `linear` is trained by the loop; the others are fitted at once, see `heads.fitted`: `logistic` and `svm` with
+    inverse regularisation `C`, `knn` with `k` neighbours, `ncm` by the nearest class mean.
     """
 
     needs = frozenset({"granted"})
@@ -42,7 +39,7 @@ class FeatureExtract(Method):
         model, pair = frozen(model, pair)
         if self.head != "linear":
             split, labels = pair.labels_granted
-            model.head = self._fitted(whole(split), labels.cpu(), len(model.classes), seed)
+            model.head = fitted(self.head, whole(split), labels.cpu(), len(model.classes), self.C, self.k, seed)
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
@@ -50,12 +47,3 @@ class FeatureExtract(Method):
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
-
-    def _fitted(self, x: Tensor, y: Tensor, classes: int, seed: int) -> nn.Module:
-        if self.head in ("logistic", "svm"):
-            return linear_classifier(self.head, x, y, classes, self.C, seed)
-        if self.head == "knn":
-            return Neighbours(x, y, classes, self.k)
-        present = y.unique()
-        means = torch.stack([x[y == c].double().mean(0) for c in present]).numpy()
-        return affine(*expanded(2 * means, -np.square(means).sum(1), present.numpy(), classes))

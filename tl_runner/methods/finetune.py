@@ -27,40 +27,80 @@ def frozen_stages(model: Model, freeze: str) -> tuple[str, ...]:
     return model.upto(stage)
 
 
-def discriminative(model: Model, frozen: Sequence[str], lr_backbone: float, decay: bool = True) -> list[Group]:
-    """The head at the full rate; what is not frozen of the backbone at `lr_backbone` times that."""
-    stages = [stage for name, stage in model.backbone.named_children() if name not in frozen]
-    body = [parameter for stage in stages for parameter in stage.parameters()]
-    return [Group(model.head.parameters(), decay=decay), Group(body, lr=lr_backbone, decay=decay)]
+def trainable(model: Model) -> tuple[str, ...]:
+    """The stages of the backbone that have parameters, first to last."""
+    return tuple(name for name, stage in model.backbone.named_children() if any(True for _ in stage.parameters()))
+
+
+def discriminative(
+    model: Model, frozen: Sequence[str], lr_backbone: float, decay: bool = True, lr_decay: float = 1.0
+) -> list[Group]:
+    """The head at the full rate; what is not frozen of the backbone at `lr_backbone` times that, each stage in a group.
+
+    Its last stage is at that rate, and each stage before it at `lr_decay` times the next one's.
+    """
+    stages = trainable(model)
+    body = [
+        Group(model.backbone.get_submodule(name).parameters(), lr_backbone * lr_decay**above, decay)
+        for name, above in zip(stages, reversed(range(len(stages))), strict=True)
+        if name not in frozen
+    ]
+    return [Group(model.head.parameters(), decay=decay), *body]
 
 
 class Finetune(Method):
     """CE on the granted target labels, from the source model: CE(head(f(x_g)), y_g).
 
     `freeze` keeps stages of the backbone as they are, their BatchNorm statistics too. `lp_ft` trains the head alone
-    over the first half of the steps, on the unchanged features, then all (Kumar et al., ICLR 2022).
+    over the first half of the steps, on the unchanged features, then all (Kumar et al., ICLR 2022). `gradual` begins
+    with the head alone too, and each of its phases, of equal length, unfreezes one more stage, from the last down;
+    `lr_decay` gives each stage a rate of its own, that factor of the next one's: the two of ULMFiT (Howard & Ruder,
+    ACL 2018), whose factor is 1/2.6.
     """
 
     needs = frozenset({"granted"})
     start = "source"
     across_labels = True
 
-    def __init__(self, freeze: str = "none", lr_backbone: float = 0.1, lp_ft: bool = False):
+    def __init__(
+        self,
+        freeze: str = "none",
+        lr_backbone: float = 0.1,
+        lr_decay: float = 1.0,
+        lp_ft: bool = False,
+        gradual: bool = False,
+    ):
         super().__init__()
         within(0, lr_backbone=lr_backbone)
-        if lp_ft and freeze == "head_only":
-            raise Refused("method.lp_ft trains the whole network after the head: it says nothing with freeze=head_only")
-        self.freeze, self.lr_backbone, self.lp_ft = freeze, lr_backbone, lp_ft
+        within(0, 1, lr_decay=lr_decay)
+        if freeze == "head_only" and (lp_ft or gradual):
+            name, after = ("lp_ft", "the whole network") if lp_ft else ("gradual", "one stage after the other")
+            raise Refused(f"method.{name} trains {after} after the head: it says nothing with freeze=head_only")
+        if lp_ft and gradual:
+            raise Refused("method.gradual begins with the head alone, as method.lp_ft does: choose one of them")
+        self.freeze, self.lr_backbone, self.lr_decay = freeze, lr_backbone, lr_decay
+        self.lp_ft, self.gradual = lp_ft, gradual
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        frozen_stages(model, self.freeze)  # a stage that does not exist is refused before anything is trained
+        frozen = frozen_stages(model, self.freeze)  # a stage that does not exist is refused before anything is trained
+        if self.gradual and not {*trainable(model)} - {*frozen}:
+            raise Refused(
+                "method.gradual unfreezes the backbone's stages, and there are none with parameters to unfreeze"
+            )
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
         frozen = frozen_stages(model, self.freeze)
-        tune = Phase("tune", 1 - PROBE, discriminative(model, frozen, self.lr_backbone), frozen)
         probe = Phase("probe", PROBE, [Group(model.head.parameters())], model.stages)
-        return [probe, tune] if self.lp_ft else [tune]
+        if not self.gradual:
+            tune = self._tune(model, frozen)
+            return [probe, tune._replace(share=1 - PROBE)] if self.lp_ft else [tune]
+        firsts = [name for name in reversed(trainable(model)) if name not in frozen]
+        below = [model.upto(name)[:-1] for name in firsts[:-1]]
+        return [probe._replace(share=1.0), *(self._tune(model, stages) for stages in [*below, frozen])]
+
+    def _tune(self, model: Model, frozen: Sequence[str]) -> Phase:
+        return Phase("tune", 1.0, discriminative(model, frozen, self.lr_backbone, lr_decay=self.lr_decay), frozen)
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))

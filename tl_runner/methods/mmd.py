@@ -1,7 +1,6 @@
 """Deep adaptation by the maximum mean discrepancy of the features (DDC, DAN, "DDAN")."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ class MMD(Method):
     def __init__(
         self,
         weight: float = 2.0,
-        estimator: Literal["biased", "unbiased"] = "biased",
+        estimator: losses.Estimator = "biased",
         layers: Sequence[str] = (),
         normalise: bool = False,
         schedule: losses.Schedule = "ramp",
@@ -31,7 +30,7 @@ class MMD(Method):
         super().__init__()
         within(0, weight=weight)
         self.weight, self.layers, self.normalise = weight, layers, normalise
-        self.estimator: Literal["biased", "unbiased"] = estimator
+        self.estimator: losses.Estimator = estimator
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:

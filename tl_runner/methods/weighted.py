@@ -5,9 +5,12 @@ The weights have mean 1 and are computed once, from unlabelled rows of both doma
 trains on the weighted source and on granted labels, where there are some, in one loss; `then_finetune` on the weighted
 source over the first half of the steps and on the granted labels over the second. The curve notes the weights'
 effective number of rows, (Σw)²/Σw².
+
+`Weighting` is what they share; its subclasses, here and in `kernel_ratios.py` and `sample_selection.py`, say what w is.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
 from typing import Literal
 
@@ -32,15 +35,6 @@ NEEDS: Mapping[Order, Set[Stream]] = {
 }
 
 
-def phases_in(order: Order, model: Model) -> Sequence[Phase]:
-    """One phase with all labelled rows, or one with the source's and then one with the granted target's."""
-    everything = [Group([*model.parameters()])]
-    if order == "joint":
-        return [Phase("train", 1.0, everything)]
-    one_by_one: tuple[Stream, Stream] = ("source", "granted")
-    return [Phase(stream, 0.5, everything, streams=frozenset({stream})) for stream in one_by_one]
-
-
 def effective_rows(weights: Tensor) -> Tensor:
     """As `importance.effective_rows`, and a word of warning where next to nothing is left."""
     left = importance.effective_rows(weights)
@@ -52,8 +46,44 @@ def effective_rows(weights: Tensor) -> Tensor:
     return left
 
 
-class Weighted(Method):
-    """CE(source, w) [+ CE(granted)], w a function of the distance to the nearest target row: nearer weighs more.
+def enough_for(folds: int, *sides: Tensor) -> None:
+    """Refuse a cross-validation in more parts than there are rows."""
+    if (fewest := min(map(len, sides))) < folds:
+        raise Refused(f"method.folds={folds} parts of {fewest} rows can't be made")
+
+
+class Weighting(Method, ABC):
+    """CE(source, w) [+ CE(granted)]; a subclass says what w is."""
+
+    def __init__(self, view: View, order: Order):
+        super().__init__()
+        self.view: View = view
+        self.order: Order = order
+        self.start, self.needs = START[view], NEEDS[order]
+
+    @abstractmethod
+    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+        """Of rows (n, d) and (m, d) on the CPU the weights (n,) of the first: finite, none below 0, in any scale."""
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        weights = self.weights(*rows_to_compare(model, pair, self.view), seed)
+        self.notes["effective_rows"] = effective_rows(weights)
+        return model, pair.weighted(weights)
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        """One phase with all labelled rows, or one with the source's and then one with the granted target's."""
+        everything = [Group([*model.parameters()])]
+        if self.order == "joint":
+            return [Phase("train", 1.0, everything)]
+        one_by_one: tuple[Stream, Stream] = ("source", "granted")
+        return [Phase(stream, 0.5, everything, streams=frozenset({stream})) for stream in one_by_one]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+
+
+class Weighted(Weighting):
+    """w a function of the distance to the nearest target row: nearer weighs more.
 
     `mode` is that of `importance.by_distance`: rbf (with `bandwidth` in units of the median distance), inverse, count,
     or distance, the founding articles' literal form, which favours far rows.
@@ -62,53 +92,28 @@ class Weighted(Method):
     def __init__(
         self, mode: importance.Mode = "rbf", bandwidth: float = 1.0, view: View = "inputs", order: Order = "joint"
     ):
-        super().__init__()
+        super().__init__(view, order)
         within(1e-6, bandwidth=bandwidth)
         self.mode: importance.Mode = mode
         self.bandwidth = bandwidth
-        self.view: View = view
-        self.order: Order = order
-        self.start, self.needs = START[view], NEEDS[order]
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        rows = rows_to_compare(model, pair, self.view)
-        weights = importance.by_distance(*rows, self.mode, self.bandwidth)
-        self.notes["effective_rows"] = effective_rows(weights)
-        return model, pair.weighted(weights)
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        return phases_in(self.order, model)
-
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+        return importance.by_distance(source, target, self.mode, self.bandwidth)
 
 
-class DensityRatio(Method):
-    """CE(source, w) [+ CE(granted)], w(x) = P(t|x)/P(s|x) by a cross-fitted logistic regression of the domain.
+class DensityRatio(Weighting):
+    """w(x) = P(t|x)/P(s|x) by a cross-fitted logistic regression of the domain.
 
     `importance.density_ratio` has the formula; `C` is the prior variance of its log-odds, `folds` the parts of the
     cross-fitting. Bickel, Brückner & Scheffer, JMLR 2009.
     """
 
     def __init__(self, C: float = 1.0, folds: int = 5, view: View = "inputs", order: Order = "joint"):  # noqa: N803
-        super().__init__()
+        super().__init__(view, order)
         within(1e-9, C=C)
         within(2, 100, folds=folds)
         self.C, self.folds = C, folds
-        self.view: View = view
-        self.order: Order = order
-        self.start, self.needs = START[view], NEEDS[order]
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        source, target = rows_to_compare(model, pair, self.view)
-        if min(len(source), len(target)) < self.folds:
-            raise Refused(f"method.folds={self.folds} parts of {min(len(source), len(target))} rows can't be made")
-        weights = importance.density_ratio(source, target, seed, self.C, self.folds)
-        self.notes["effective_rows"] = effective_rows(weights)
-        return model, pair.weighted(weights)
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        return phases_in(self.order, model)
-
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+        enough_for(self.folds, source, target)
+        return importance.density_ratio(source, target, seed, self.C, self.folds)

@@ -1,0 +1,29 @@
+"""Source and granted target rows in one loss, each side with a share of it that does not depend on its size."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.core import Batch, Method, Model
+from tl_runner.errors import within
+
+
+class Balanced(Method):
+    """(1−γ) · CE(source) + γ · CE(granted): the few granted rows weigh γ in total, all source rows 1−γ.
+
+    γ = 0 hears the source alone, γ = 1 the target alone (Ben-David et al., Machine Learning 2010, section 5: the
+    best α lies in between, and nearer to the target the more labels it has and the farther the domains are apart).
+    """
+
+    needs = frozenset({"source", "granted"})
+
+    def __init__(self, gamma: float = 0.5):
+        super().__init__()
+        within(0, 1, gamma=gamma)
+        self.gamma = gamma
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        share = {"source": 1 - self.gamma, "granted": self.gamma}
+        terms = losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+        return {stream: share[stream] * value for stream, value in terms.items()}

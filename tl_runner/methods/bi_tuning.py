@@ -1,0 +1,130 @@
+"""Fine-tuning by contrast: rows with classes, and rows with rows, over a queue of earlier ones (bi-tuning)."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tl_runner import augment, losses
+from tl_runner.chance import chance_of
+from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import Refused, within
+from tl_runner.methods.finetune import discriminative
+
+
+def contrast(similarity: Tensor, positive: Tensor, there: Tensor, temperature: float) -> Tensor:
+    """mean_i −1/|P_i| Σ_{j ∈ P_i} log (exp(s_ij/τ) / Σ_{k there} exp(s_ik/τ)); P_i are the positive j that are there.
+
+    Similarities (n, m) and `positive` (n, m), one of which a row has at least, `there` (m,); float32.
+    """
+    logits = (similarity.float() / temperature).masked_fill(~there, -torch.inf)
+    positive = positive & there
+    chosen = logits.log_softmax(-1).masked_fill(~positive, 0.0)  # −inf · 0 would be NaN
+    return -(chosen.sum(-1) / positive.sum(-1)).mean()
+
+
+def prototypes(head: nn.Linear) -> Tensor:
+    """The head's weight beside its bias, each class brought to length 1: (C, d + 1)."""
+    return F.normalize(torch.cat([head.weight, head.bias[:, None]], -1), dim=-1)
+
+
+def extended(features: Tensor) -> Tensor:
+    """Features (n, d) beside a 1, for the bias, brought to length 1: (n, d + 1)."""
+    return F.normalize(torch.cat([features, features.new_ones(len(features), 1)], -1), dim=-1)
+
+
+class BiTuning(Method):
+    """CE(granted) + weight · (L_class + L_row), contrasts over a queue of keys with their labels; see `contrast`.
+
+    Two random views (`augment.strong`) of each granted row: a query, and a key by the momentum encoder θ_k ←
+    m·θ_k + (1 − m)·θ. L_row compares a query's projection z (length 1) with those of all keys, those of its class
+    being positive. L_class compares the prototype of a row's class, (w, b) of the head at length 1, with (h, 1) of its
+    query and of all keys at length 1. The queue holds the last `queue` keys a class, whichever classes they are of.
+    CE is that of the queries. Zhong et al. 2020 (arXiv:2011.06182).
+    """
+
+    needs = frozenset({"granted"})
+    start = "source"
+    across_labels = True
+    keys_h: Tensor
+    keys_z: Tensor
+    labels: Tensor
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        temperature: float = 0.07,
+        momentum: float = 0.999,
+        queue: int = 40,
+        projection: int = 128,
+        flip: bool = False,
+        magnitude: float = 0.5,
+        lr_backbone: float = 0.1,
+    ):
+        super().__init__()
+        within(0, weight=weight, lr_backbone=lr_backbone)
+        within(1e-3, temperature=temperature)
+        within(0, 1, momentum=momentum, magnitude=magnitude)
+        within(1, queue=queue, projection=projection)
+        self.weight, self.temperature, self.momentum, self.queue = weight, temperature, momentum, queue
+        self.projection, self.flip, self.magnitude, self.lr_backbone = projection, flip, magnitude, lr_backbone
+        self.next = 0  # place in the queue
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        if len(pair.shape) != 3:
+            raise Refused(
+                "bi_tuning compares two random views of a granted row, and only images have views here: these rows are"
+                f" {' × '.join(map(str, pair.shape))} numbers. Use method=finetune, l2sp, delta or bss"
+            )
+        with chance_of(seed, "projector"):
+            self.projector = nn.Linear(model.width, self.projection).to(model.device)
+        self.encoder = deepcopy(model.backbone)
+        self.key_projector = deepcopy(self.projector)
+        places = self.queue * len(pair.classes)
+        self.register_buffer("keys_h", torch.zeros(places, model.width + 1))
+        self.register_buffer("keys_z", torch.zeros(places, self.projection))
+        self.register_buffer("labels", torch.full((places,), -1))  # an empty place
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return [Phase("tune", 1.0, [*discriminative(model, (), self.lr_backbone), Group(self.projector.parameters())])]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        (x,), y = batch.inputs, batch.granted.y
+        (features,) = model.features(self._view(x))
+        with torch.no_grad():
+            self._follow(model)
+            key = self.encoder(self._view(x)).float()
+            self._queue(extended(key), F.normalize(self.key_projector(key).float(), dim=-1), y)
+        h, z = extended(features.float()), F.normalize(self.projector(features).float(), dim=-1)
+        assert isinstance(model.head, nn.Linear)
+        with torch.autocast(x.device.type, enabled=False):
+            same, there = y[:, None] == self.labels, self.labels >= 0
+            w = prototypes(model.head)[y]
+            own, all_there = torch.ones_like(same[:, :1]), torch.cat([there.new_ones(1), there])
+            with_rows = torch.cat([(w * h).sum(-1, keepdim=True), w @ self.keys_h.T], -1)
+            by_class = contrast(with_rows, torch.cat([own, same], -1), all_there, self.temperature)
+            by_row = contrast(z @ self.keys_z.T, same, there, self.temperature)
+        labelled = losses.supervised(model.head, batch.labelled, [features])
+        return {**labelled, "class_contrast": self.weight * by_class, "row_contrast": self.weight * by_row}
+
+    def _view(self, x: Tensor) -> Tensor:
+        return augment.strong(x, int(torch.randint(2**31, ())), flip=self.flip, magnitude=self.magnitude)
+
+    def _follow(self, model: Model) -> None:
+        """The key's network a step towards the query's."""
+        for keys, queries in ((self.encoder, model.backbone), (self.key_projector, self.projector)):
+            for key, query in zip(keys.parameters(), queries.parameters(), strict=True):
+                key.lerp_(query, 1 - self.momentum)
+
+    def _queue(self, h: Tensor, z: Tensor, y: Tensor) -> None:
+        """These keys in the place of the oldest."""
+        places, n = len(self.labels), len(y)
+        if n > places:
+            raise Refused(f"method.queue={self.queue} keys a class are {places}, fewer than the {n} rows of a batch")
+        at = (torch.arange(n, device=y.device) + self.next) % places
+        self.keys_h[at], self.keys_z[at], self.labels[at] = h, z, y
+        self.next = (self.next + n) % places

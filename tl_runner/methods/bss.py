@@ -1,0 +1,50 @@
+"""Fine-tuning that holds down the directions in which features hardly vary (batch spectral shrinkage)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.core import Batch, Method, Model, Phase
+from tl_runner.errors import Refused, within
+from tl_runner.methods.finetune import discriminative
+
+
+def shrinkage(features: Tensor, k: int) -> Tensor:
+    """Σ_{i ≤ k} σ_{−i}², the squares of the k smallest of the min(n, d) singular values; (…, n, d) -> (…), float32.
+
+    Raises `Refused` where there are fewer than k.
+    """
+    n, d = features.shape[-2:]
+    if k > min(n, d):
+        raise Refused(
+            f"method.k={k} singular values are asked for, and a batch of {n} rows × {d} features has {min(n, d)}"
+        )
+    with torch.autocast(features.device.type, enabled=False):
+        return torch.linalg.svdvals(features.float())[..., -k:].square().sum(-1)  # they come in descending order
+
+
+class BSS(Method):
+    """CE(granted) + weight · Σ_{i ≤ k} σ_{−i}², σ_{−i} the i-th smallest singular value of the batch of features.
+
+    What small singular values carry does not transfer. Chen et al., NeurIPS 2019.
+    """
+
+    needs = frozenset({"granted"})
+    start = "source"
+    across_labels = True
+
+    def __init__(self, weight: float = 1e-3, k: int = 1, lr_backbone: float = 0.1):
+        super().__init__()
+        within(0, weight=weight, lr_backbone=lr_backbone)
+        within(1, k=k)
+        self.weight, self.k, self.lr_backbone = weight, k, lr_backbone
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return [Phase("tune", 1.0, discriminative(model, (), self.lr_backbone))]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        (features,) = model.features(*batch.inputs)
+        labelled = losses.supervised(model.head, batch.labelled, [features])
+        return {**labelled, "bss": self.weight * shrinkage(features, self.k)}

@@ -1,0 +1,67 @@
+"""Fine-tuning of the source's head too, by what the target's classes look like to it (co-tuning)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import Refused, within
+from tl_runner.features import portions
+from tl_runner.fixed import Fixed
+from tl_runner.methods.finetune import discriminative
+
+
+def relation(predicted: Tensor, y: Tensor, classes: int) -> Tensor:
+    """p(y_s | y_t) = the mean prediction over the rows of y_t; (n, C_s) probabilities, (n,) -> (classes, C_s).
+
+    The row of a class that has no row is 0: no label asks for it.
+    """
+    members = F.one_hot(y, classes).to(predicted.dtype)
+    return members.T @ predicted / members.sum(0).clamp_min(1.0)[:, None]
+
+
+class CoTuning(Method):
+    """CE(granted) + weight · mean_i −Σ_s p(s | y_i) log q(s | x_i), s the source's classes.
+
+    q are the predictions of the backbone in training under a copy of the source model's head, which trains along at the
+    backbone's rate; p(y_s | y_t), see `relation`, is of the source model as it was, on the granted rows: the direct
+    approach of You et al., NeurIPS 2020.
+    """
+
+    needs = frozenset({"granted"})
+    start = "source"
+    across_labels = True
+    relation: Tensor
+
+    def __init__(self, weight: float = 2.3, lr_backbone: float = 0.1):
+        super().__init__()
+        within(0, weight=weight, lr_backbone=lr_backbone)
+        self.weight, self.lr_backbone = weight, lr_backbone
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        try:
+            self.source_head = model.source_head
+        except LookupError as none:
+            raise Refused(
+                f"co_tuning relates the target's classes to the source model's, and {none}: use method=finetune"
+            ) from none
+        x, y = pair.labels_granted
+        was = Fixed(torch.nn.Sequential(model.backbone, self.source_head)).net
+        with torch.no_grad():
+            predicted = torch.cat([was(rows).float().softmax(-1) for rows in portions(x, model.device)])
+        self.register_buffer("relation", relation(predicted, y, len(model.classes)))
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        head = Group(self.source_head.parameters(), self.lr_backbone)
+        return [Phase("tune", 1.0, [*discriminative(model, (), self.lr_backbone), head])]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        (features,) = model.features(*batch.inputs)
+        labelled = losses.supervised(model.head, batch.labelled, [features])
+        soft = F.cross_entropy(self.source_head(features), self.relation[batch.granted.y])
+        return {**labelled, "co_tuning": self.weight * soft}

@@ -1,0 +1,118 @@
+"""Fine-tuning that holds the maps of the backbone's stages near the source model's (DELTA)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tl_runner import losses
+from tl_runner.chance import chance_of
+from tl_runner.core import Batch, Method, Model, Phase
+from tl_runner.domains import LabelledSplit, Pair
+from tl_runner.errors import Refused, within
+from tl_runner.fixed import Fixed
+from tl_runner.heads import linear_classifier
+from tl_runner.methods.finetune import discriminative, trainable
+
+ROWS = 256  # granted rows by which channels are judged: each channel costs a pass over them
+
+
+def channels_first(maps: Tensor) -> Tensor:
+    """Any stage's maps as (n, channels, positions): images (n, c, h, w), tokens (n, t, c) or vectors (n, d)."""
+    return maps.mT if maps.ndim == 3 else maps.flatten(2) if maps.ndim > 3 else maps[..., None]
+
+
+def drift(now: Tensor, then: Tensor, attention: Tensor) -> Tensor:
+    """½ · mean over rows and positions of Σ_j C·a_j · (now − then)²_j; (n, C, positions) twice and (C,) -> scalar.
+
+    `attention` sums to 1: the uniform one weighs every channel 1.
+    """
+    gap = (now.float() - then.float()).square().mean((0, 2))
+    return 0.5 * len(attention) * (attention * gap).sum()
+
+
+def supervised_attention(model: Model, granted: LabelledSplit, at: Sequence[str], seed: int) -> Iterator[Tensor]:
+    """The attention (C,) of each of these stages: softmax_j(CE with channel j of its map set to 0 − CE), see `Delta`.
+
+    By a logistic classifier of the model's features; on all granted rows, or `ROWS` of them drawn at random.
+    """
+    with chance_of(seed, "attention"):
+        rows = torch.randperm(len(granted.x))[:ROWS].to(granted.y.device)
+    y = granted.y[rows]
+    maps = model.maps(granted.x.take(rows), at=at)
+    (features,) = maps[model.stages[-1]]
+    head = linear_classifier("logistic", features.cpu(), y.cpu(), len(model.classes), C=1.0).to(features.device)
+    for name in at:
+        above = [model.backbone.get_submodule(stage) for stage in model.stages[len(model.upto(name)) :]]
+        (found,) = maps[name]
+
+        def harm(channel: int, found: Tensor = found, above: Sequence[nn.Module] = above) -> Tensor:
+            without = found.clone()
+            channels_first(without)[:, channel] = 0.0
+            for stage in above:
+                without = stage(without)
+            return F.cross_entropy(head(without), y)
+
+        each = torch.stack([harm(channel) for channel in range(channels_first(found).shape[1])])
+        yield (each - F.cross_entropy(head(features), y)).softmax(0)
+
+
+class Delta(Method):
+    """CE(granted) + weight · Σ_layers ½ · mean_x Σ_j C·a_j · ‖map_j(x) − map⁰_j(x)‖² / positions.
+
+    map⁰ is the map of the source model with its running BatchNorm statistics, j its C channels, `layers` the stages
+    of the backbone, all that have parameters where none are named. `attention` a is `uniform`, 1/C, or `supervised`:
+    a = softmax_j(CE without channel j − CE) of the source model's frozen features under a classifier fitted to
+    granted rows, a channel being left out by setting its map to 0. Li et al., ICLR 2019.
+    """
+
+    needs = frozenset({"granted"})
+    start = "source"
+    across_labels = True
+
+    def __init__(
+        self,
+        weight: float = 0.01,
+        layers: Sequence[str] = (),
+        attention: Literal["uniform", "supervised"] = "uniform",
+        lr_backbone: float = 0.1,
+    ):
+        super().__init__()
+        within(0, weight=weight, lr_backbone=lr_backbone)
+        self.weight, self.layers, self.lr_backbone = weight, layers, lr_backbone
+        self.kind: Literal["uniform", "supervised"] = attention
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        self.at = list(dict.fromkeys(self.layers or trainable(model)))
+        if not self.at:
+            raise Refused("delta holds the maps of trained stages near the source's, and this backbone has none")
+        self.source = Fixed(model)
+        with torch.no_grad():
+            weights = [*self._attention(pair, seed)]
+        for index, found in enumerate(weights):
+            self.register_buffer(f"attention{index}", found)
+        return model, pair
+
+    def _attention(self, pair: Pair, seed: int) -> Iterator[Tensor]:
+        if self.kind == "supervised":
+            return supervised_attention(self.source.net, pair.labels_granted, self.at, seed)
+        x = pair.target.train.take(torch.zeros(1, dtype=torch.long))
+        maps = self.source.net.maps(x, at=self.at)
+        channels = [channels_first(maps[name][0]).shape[1] for name in self.at]
+        return (x.new_full((number,), 1 / number) for number in channels)
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return [Phase("tune", 1.0, discriminative(model, (), self.lr_backbone))]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        now = model.maps(*batch.inputs, at=self.at)
+        with torch.no_grad():
+            then = self.source.net.maps(*batch.inputs, at=self.at)
+        drifts = [
+            drift(channels_first(now[name][0]), channels_first(then[name][0]), self.get_buffer(f"attention{index}"))
+            for index, name in enumerate(self.at)
+        ]
+        labelled = losses.supervised(model.head, batch.labelled, now[model.stages[-1]])
+        return {**labelled, "delta": self.weight * torch.stack(drifts).sum()}

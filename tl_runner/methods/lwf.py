@@ -1,0 +1,78 @@
+"""Fine-tuning that goes on answering for the source's classes as the source model did (learning without forgetting)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import Refused, within
+from tl_runner.fixed import Fixed
+from tl_runner.methods.finetune import discriminative
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """mean_i KL(p_i ‖ q_i), p and q the softmax of logits / temperature; (…, n, C) twice -> (…), float32.
+
+    Without the factor temperature² that Hinton et al. 2015 multiply it with: a weight says that.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        p, q = ((logits.float() / temperature).log_softmax(-1) for logits in (teacher, student))
+        return F.kl_div(q, p, reduction="none", log_target=True).sum(-1).mean(-1)
+
+
+class LwF(Method):
+    """CE(granted) + weight · D(teacher(x_g), student(x_g)), both of them the logits of the source's classes.
+
+    The teacher is the source model as it was, with its running BatchNorm statistics; the student is the backbone in
+    training under a copy of the source model's head, which trains along at the backbone's rate. `form` of D: `kl`,
+    KL(softmax(teacher/T) ‖ softmax(student/T)), T the `temperature` – Li & Hoiem, ECCV 2016, whose cross-entropy
+    differs from it by the teacher's entropy –; `outputs`, ‖teacher − student‖², a distance of functions.
+    """
+
+    needs = frozenset({"granted"})
+    start = "source"
+    across_labels = True
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        form: Literal["kl", "outputs"] = "kl",
+        temperature: float = 2.0,
+        lr_backbone: float = 0.1,
+    ):
+        super().__init__()
+        within(0, weight=weight, lr_backbone=lr_backbone)
+        within(1e-3, temperature=temperature)
+        self.weight, self.temperature, self.lr_backbone = weight, temperature, lr_backbone
+        self.form: Literal["kl", "outputs"] = form
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        try:
+            self.source_head = model.source_head
+        except LookupError as none:
+            raise Refused(
+                f"lwf goes on answering as the source model's head did, and {none}: use method=finetune"
+            ) from none
+        self.teacher = Fixed(torch.nn.Sequential(model.backbone, self.source_head))
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        head = Group(self.source_head.parameters(), self.lr_backbone)
+        return [Phase("tune", 1.0, [*discriminative(model, (), self.lr_backbone), head])]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        (x,) = batch.inputs
+        (features,) = model.features(x)
+        with torch.no_grad():
+            teacher = self.teacher.net(x)
+        student = self.source_head(features)
+        if self.form == "kl":
+            gap = distillation(student, teacher, self.temperature)
+        else:
+            gap = (student.float() - teacher.float()).square().sum(-1).mean()
+        return {**losses.supervised(model.head, batch.labelled, [features]), "lwf": self.weight * gap}

@@ -1,0 +1,52 @@
+"""Deep adaptation by the confusion of the classes on the target (minimum class confusion, MCC)."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.core import Batch, Method, Model
+from tl_runner.errors import within
+
+MASS_FLOOR = 1e-6  # a class that no row is given would divide 0 by 0
+
+
+def class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
+    """(Σ Ĉ − tr Ĉ)/C, Ĉ = YᵀWY with rows that sum to 1, Y = softmax(logits/T); (…, n, C) -> (…).
+
+    W = n·(1+exp(−H_i)) / Σ_j (1+exp(−H_j)) weighs rows by their certainty, without gradient. 0 where each row is
+    given to one class. Jin et al., ECCV 2020 (arXiv:1912.03699).
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        predicted = (logits.float() / temperature).softmax(-1)
+        certainty = 1.0 + torch.exp(-losses.entropy(predicted.detach()))
+        weights = certainty / certainty.mean(-1, keepdim=True)
+        confusion = (predicted * weights[..., None]).mT @ predicted
+        confusion = confusion / confusion.sum(-1, keepdim=True).clamp_min(MASS_FLOOR)
+        trace = confusion.diagonal(dim1=-2, dim2=-1).sum(-1)
+        return (confusion.sum((-2, -1)) - trace) / logits.shape[-1]
+
+
+class MCC(Method):
+    """CE(source) + weight · schedule(p) · confusion of the target's predictions: see `class_confusion`.
+
+    The note `predicted_classes` is the number of classes that are predicted in effect: near 1 is collapse.
+    """
+
+    needs = frozenset({"source", "target"})
+
+    def __init__(self, weight: float = 1.0, temperature: float = 2.5, schedule: losses.Schedule = "constant"):
+        super().__init__()
+        within(0, weight=weight)
+        within(0.01, temperature=temperature)
+        self.weight, self.temperature = weight, temperature
+        self.schedule: losses.Schedule = schedule
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        source, target, *granted = model.features(*batch.inputs)
+        logits = model.head(target)
+        self.notes["predicted_classes"] = losses.predicted_classes(logits.detach())
+        confusion = class_confusion(logits, self.temperature)
+        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
+        return {**labelled, "mcc": self.weight * losses.scheduled(self.schedule, progress) * confusion}

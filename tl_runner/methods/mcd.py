@@ -1,0 +1,48 @@
+"""Maximum classifier discrepancy: two heads differ on target rows as they can, the features avoid it (MCD)."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from tl_runner import losses
+from tl_runner.chance import chance_of
+from tl_runner.core import Batch, Method, Model
+from tl_runner.domains import Pair
+from tl_runner.errors import within
+
+
+def discrepancy(logits: Tensor, others: Tensor) -> Tensor:
+    """The mean over rows and classes of |softmax(a) − softmax(b)|; (n, C), (n, C) -> ()."""
+    return (logits.float().softmax(-1) - others.float().softmax(-1)).abs().mean()
+
+
+class MCD(Method):
+    """CE(F₁(f_s)) + CE(F₂(f_s)) − weight · mean |softmax F₁(r) − softmax F₂(r)|, r = reverse(f_t, schedule(p)).
+
+    The heads ascend on their discrepancy on the target, the features descend on it, weighted by schedule(p). The paper
+    alternates the two (three kinds of steps, the last repeated); here both are one step, by gradient reversal. F₁ is
+    the model's head; F₂ starts elsewhere, learns from the same labels, and is dropped at the end. Saito et al., CVPR
+    2018.
+    """
+
+    needs = frozenset({"source", "target"})
+
+    def __init__(self, weight: float = 1.0, schedule: losses.Schedule = "ramp"):
+        super().__init__()
+        within(0, weight=weight)
+        self.weight = weight
+        self.schedule: losses.Schedule = schedule
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        with chance_of(seed, "second head"):
+            self.second = nn.Linear(model.width, len(model.classes))
+        return model, pair
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        source, target, *granted = model.features(*batch.inputs)
+        first, second = (
+            losses.supervised(head, batch.labelled, [source, *granted]) for head in (model.head, self.second)
+        )
+        target = losses.reverse(target, losses.scheduled(self.schedule, progress))
+        gap = discrepancy(model.head(target), self.second(target))
+        return {**first, **{f"second_{name}": term for name, term in second.items()}, "mcd": -self.weight * gap}

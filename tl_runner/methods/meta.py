@@ -1,0 +1,249 @@
+"""Meta-learning: small tasks of source classes first, then the granted target rows (MAML, ANIL, Reptile).
+
+A step's tasks are drawn anew: each is `ways` classes of the source (or as many as it has). They are told apart by a
+head for tasks, whose initial weights are learnt along with the backbone's, over the share `meta` of the steps. The rest
+is fine-tuning: CE(x_g) of the backbone and the model's own head, which is fresh. The inner descent has rate `lr_inner`;
+the outer one is the run's optimiser. BatchNorm normalises each set of rows by its own statistics while training.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tl_runner import losses
+from tl_runner.chance import chance_of
+from tl_runner.core import Batch, Episodes, Group, Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import Refused, within
+from tl_runner.methods.finetune import discriminative
+
+Weights = Mapping[str, Tensor]
+
+
+class MAML(Method):
+    """Mean over tasks of CE(queries; θ'), θ' the weights after `steps` of descent on CE(shots) from θ; then CE(x_g).
+
+    θ are the weights of backbone and task head. The gradient goes through the descent, and so is of second order;
+    `first_order` takes the gradient at θ' for it (FOMAML). Finn, Abbeel & Levine, ICML 2017.
+    """
+
+    needs = frozenset({"source", "granted"})
+    across_labels = True
+
+    def __init__(
+        self,
+        tasks: int = 2,
+        ways: int = 5,
+        shots: int = 5,
+        queries: int = 5,
+        steps: int = 3,
+        lr_inner: float = 0.1,
+        first_order: bool = False,
+        meta: float = 0.5,
+        lr_backbone: float = 0.1,
+    ):
+        super().__init__()
+        check(tasks, ways, shots, steps, lr_inner, meta, lr_backbone)
+        within(1, queries=queries)
+        self.episodes = Episodes(tasks, ways, shots, queries)
+        self.steps, self.lr_inner, self.first_order = steps, lr_inner, first_order
+        self.meta, self.lr_backbone = meta, lr_backbone
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        self.episodes, self.task_head = for_tasks(self.episodes, model, pair, seed)
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return meta_then_adapt(model, self.task_head, self.episodes, self.meta, self.lr_backbone)
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        if "source" not in batch.labelled:
+            return adapting(self, model, batch)
+        learner = nn.Sequential(model.backbone, self.task_head)
+        return mean_task(self, batch, nn.Identity(), learner)
+
+
+class ANIL(Method):
+    """MAML whose inner descent moves the task head alone ("almost no inner loop"); then CE(x_g).
+
+    The head's weights descend on the features of the shots; the gradient of CE(queries) trains the backbone, which is
+    the same for shots and queries, and the head's initial weights. Raghu, Raghu, Bengio & Vinyals, ICLR 2020.
+    """
+
+    needs = frozenset({"source", "granted"})
+    across_labels = True
+
+    def __init__(
+        self,
+        tasks: int = 2,
+        ways: int = 5,
+        shots: int = 5,
+        queries: int = 5,
+        steps: int = 3,
+        lr_inner: float = 0.5,
+        first_order: bool = False,
+        meta: float = 0.5,
+        lr_backbone: float = 0.1,
+    ):
+        super().__init__()
+        check(tasks, ways, shots, steps, lr_inner, meta, lr_backbone)
+        within(1, queries=queries)
+        self.episodes = Episodes(tasks, ways, shots, queries)
+        self.steps, self.lr_inner, self.first_order = steps, lr_inner, first_order
+        self.meta, self.lr_backbone = meta, lr_backbone
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        self.episodes, self.task_head = for_tasks(self.episodes, model, pair, seed)
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return meta_then_adapt(model, self.task_head, self.episodes, self.meta, self.lr_backbone)
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        if "source" not in batch.labelled:
+            return adapting(self, model, batch)
+        return mean_task(self, batch, model.backbone, self.task_head)
+
+
+class Reptile(Method):
+    """The gradient θ − θ', mean over tasks, θ' the weights after `steps` of descent from θ on a task; then CE(x_g).
+
+    θ are the weights of backbone and task head. Each inner step has rows of its own, `shots` of each class. With plain
+    SGD of rate ε as the run's optimiser that is the paper's θ ← θ + ε(θ' − θ). The term's value is the mean loss of the
+    inner steps. Nichol, Achiam & Schulman 2018.
+    """
+
+    needs = frozenset({"source", "granted"})
+    across_labels = True
+
+    def __init__(
+        self,
+        tasks: int = 2,
+        ways: int = 5,
+        shots: int = 5,
+        steps: int = 5,
+        lr_inner: float = 0.1,
+        meta: float = 0.5,
+        lr_backbone: float = 0.1,
+    ):
+        super().__init__()
+        check(tasks, ways, shots, steps, lr_inner, meta, lr_backbone)
+        self.episodes = Episodes(tasks, ways, shots * steps, 0)
+        self.shots, self.lr_inner, self.meta, self.lr_backbone = shots, lr_inner, meta, lr_backbone
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        self.episodes, self.task_head = for_tasks(self.episodes, model, pair, seed)
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return meta_then_adapt(model, self.task_head, self.episodes, self.meta, self.lr_backbone)
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        if "source" not in batch.labelled:
+            return adapting(self, model, batch)
+        learner = nn.Sequential(model.backbone, self.task_head)
+        found = [reptile(learner, task.split(self.shots, dim=1), self.lr_inner) for task in tasks(self.episodes, batch)]
+        return {"tasks": torch.stack(found).mean()}
+
+
+def check(tasks: int, ways: int, shots: int, steps: int, lr_inner: float, meta: float, lr_backbone: float) -> None:
+    within(1, tasks=tasks, shots=shots, steps=steps)
+    within(2, ways=ways)
+    within(0, lr_inner=lr_inner, lr_backbone=lr_backbone)
+    within(0.01, 0.99, meta=meta)
+
+
+def for_tasks(episodes: Episodes, model: Model, pair: Pair, seed: int) -> tuple[Episodes, nn.Linear]:
+    """The tasks with no more classes than the source has rows of, and a head for them."""
+    if not any(True for _ in model.backbone.parameters()):
+        raise Refused("meta-learning trains a backbone's parameters, and this backbone has none")
+    _, labels = pair.labelled_source
+    ways = min(episodes.ways, len(labels.train.unique()))
+    with chance_of(seed, "task head"):
+        return episodes._replace(ways=ways), nn.Linear(model.width, ways)
+
+
+def meta_then_adapt(
+    model: Model, task_head: nn.Module, episodes: Episodes, meta: float, lr_backbone: float
+) -> Sequence[Phase]:
+    learner = [Group([*model.backbone.parameters(), *task_head.parameters()])]
+    return [
+        Phase("meta", meta, learner, streams=frozenset({"source"}), episodes=episodes),
+        Phase("adapt", 1 - meta, discriminative(model, (), lr_backbone), streams=frozenset({"granted"})),
+    ]
+
+
+def adapting(method: Method, model: Model, batch: Batch) -> Mapping[str, Tensor]:
+    method.notes = {}  # those of the tasks are past
+    return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+
+
+def tasks(episodes: Episodes, batch: Batch) -> Iterator[Tensor]:
+    """The rows of each task, (ways, shots + queries, …); see `chance.episodes` for their order."""
+    yield from batch.source.x.unflatten(0, (episodes.tasks, episodes.ways, -1))
+
+
+def mean_task(method: MAML | ANIL, batch: Batch, body: nn.Module, net: nn.Module) -> Mapping[str, Tensor]:
+    """The mean loss of the queries, with the share of them that is got right as a note."""
+    found = [
+        judged(
+            *(body, net, task[:, : method.episodes.shots], task[:, method.episodes.shots :]),
+            *(method.steps, method.lr_inner, method.first_order),
+        )
+        for task in tasks(method.episodes, batch)
+    ]
+    method.notes["task_accuracy"] = torch.stack([right for _, right in found]).mean()
+    return {"tasks": torch.stack([loss for loss, _ in found]).mean()}
+
+
+def judged(
+    body: nn.Module, net: nn.Module, shots: Tensor, queries: Tensor, steps: int, lr: float, first_order: bool
+) -> tuple[Tensor, Tensor]:
+    """CE of net(body(queries)) with weights that descended from the net's on the shots, and the queries' accuracy.
+
+    shots (ways, s, …), queries (ways, q, …). The gradient reaches the parameters of both.
+    """
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention with a second derivative
+        seen, asked = body(shots.flatten(0, 1)), body(queries.flatten(0, 1))
+        y = classes_of(shots)
+        weights: Weights = dict(net.named_parameters())
+        for _ in range(steps):
+            weights, _ = descended(net, weights, seen, y, lr, first_order)
+        logits, y = functional_call(net, {**weights}, (asked,)), classes_of(queries)
+    return F.cross_entropy(logits, y), (logits.argmax(-1) == y).float().mean()
+
+
+def reptile(net: nn.Module, parts: Sequence[Tensor], lr: float) -> Tensor:
+    """A scalar whose gradient is θ − θ', θ' after a step of descent from θ on each of the parts (ways, s, …) in turn.
+
+    Its value is the mean loss of these steps.
+    """
+    start = dict(net.named_parameters())
+    weights: Weights = {name: tensor.detach().clone().requires_grad_() for name, tensor in start.items()}
+    seen: list[Tensor] = []
+    for part in parts:
+        weights, loss = descended(net, weights, part.flatten(0, 1), classes_of(part), lr, first_order=True)
+        seen.append(loss.detach())
+    pull = [((now - now.detach()) * (now - weights[name]).detach()).sum() for name, now in start.items()]
+    return torch.stack(seen).mean() + torch.stack(pull).sum()
+
+
+def descended(
+    net: nn.Module, weights: Weights, x: Tensor, y: Tensor, lr: float, first_order: bool
+) -> tuple[Weights, Tensor]:
+    """The weights after a step of gradient descent on CE(net(x), y) at these, and that loss.
+
+    With `first_order` the gradient that was descended is a constant.
+    """
+    loss = F.cross_entropy(functional_call(net, {**weights}, (x,)), y)
+    gradients = torch.autograd.grad(loss, [*weights.values()], create_graph=not first_order, retain_graph=True)
+    return {name: w - lr * g for (name, w), g in zip(weights.items(), gradients, strict=True)}, loss
+
+
+def classes_of(rows: Tensor) -> Tensor:
+    """The labels of a task's rows (ways, n, …) within it: 0, …, 0, 1, …."""
+    return torch.arange(rows.shape[0], device=rows.device).repeat_interleave(rows.shape[1])

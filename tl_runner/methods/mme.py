@@ -1,0 +1,44 @@
+"""Minimax entropy: a cosine head moves towards the target rows, the features gather around it (MME)."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+from torch import Tensor
+
+from tl_runner import losses
+from tl_runner.chance import chance_of
+from tl_runner.core import Batch, Method, Model
+from tl_runner.domains import Pair
+from tl_runner.errors import within
+from tl_runner.heads import Cosine
+
+
+class MME(Method):
+    """CE(source) + CE(granted) − weight · mean H(softmax(head(reverse(f_t, schedule(p))))), head = cos(f, w_c) / T.
+
+    The head ascends on the entropy of the unlabelled target rows, so that its directions move towards them; the
+    features descend on it, weighted by schedule(p), and gather around these directions. Semi-supervised. Saito et al.,
+    ICCV 2019.
+    """
+
+    needs = frozenset({"source", "target", "granted"})
+
+    def __init__(self, weight: float = 0.1, temperature: float = 0.05, schedule: losses.Schedule = "constant"):
+        super().__init__()
+        within(0, weight=weight)
+        within(1e-3, temperature=temperature)
+        self.weight, self.temperature = weight, temperature
+        self.schedule: losses.Schedule = schedule
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        model = deepcopy(model)
+        with chance_of(seed, "cosine head"):
+            model.head = Cosine(model.width, len(model.classes), self.temperature)
+        return model, pair
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        source, target, *granted = model.features(*batch.inputs)
+        logits = model.head(losses.reverse(target, losses.scheduled(self.schedule, progress)))
+        entropy = losses.entropy(logits.float().softmax(-1)).mean()
+        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
+        return {**labelled, "mme": -self.weight * entropy}

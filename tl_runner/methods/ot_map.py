@@ -1,0 +1,96 @@
+"""Feature alignment by optimal transport: frozen source features are taken to the target's, then a head is fitted."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tl_runner.core import Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import within
+from tl_runner.features import frozen, source_moved
+from tl_runner.heads import Fitted
+from tl_runner.importance import nearest
+from tl_runner.losses import WIDTH_FLOOR
+from tl_runner.methods.closed_form import Move, some, training_rows, with_head
+
+log = logging.getLogger(__name__)
+
+
+class OTMap(Method):
+    """Source features where an optimal transport plan takes them, z_i = Σ_j γ_ij x_j / Σ_j γ_ij, then a head on them.
+
+    γ is the plan of least Σ γ_ij ‖x_i − x_j‖² between training rows of source and target, each of the same mass; with
+    `entropy` > 0 of that − entropy · (mean cost) · H(γ). It is computed from at most `rows` rows of each domain; any
+    other source row moves as the nearest of those does (Ferradans et al. 2014). Courty, Flamary, Tuia & Rakotomamonjy,
+    IEEE TPAMI 2017, without their class regulariser; the plan by POT (Flamary et al., JMLR 2021).
+    """
+
+    needs = frozenset({"source", "target"})
+    start = "source"
+    once = True
+
+    def __init__(
+        self,
+        entropy: float = 0.0,
+        rows: int = 1000,
+        head: Fitted = "logistic",
+        C: float = 1.0,  # noqa: N803
+        k: int = 5,
+    ):
+        super().__init__()
+        within(0, entropy=entropy)
+        within(2, rows=rows)
+        within(1e-9, C=C)
+        within(1, k=k)
+        self.entropy, self.rows, self.C, self.k = entropy, rows, C, k
+        self.head: Fitted = head
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        model, pair = frozen(model, pair)
+        source, target = training_rows(pair)
+        source, target = some(source, self.rows, seed, "source"), some(target, self.rows, seed, "target")
+        move = along(source, transported(source, target, self.entropy))
+        return with_head(model, source_moved(pair, move), None, self.head, self.C, self.k, seed)
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return ()
+
+
+def transported(source: Tensor, target: Tensor, entropy: float) -> Tensor:
+    """Where the barycentric map of the plan takes each source row, (n, d); float64 rows (n, d), (m, d)."""
+    plan = transport_plan(source, target, entropy)
+    return plan @ target / plan.sum(1, keepdim=True)
+
+
+def transport_plan(source: Tensor, target: Tensor, entropy: float) -> Tensor:
+    """γ (n, m), rows of sum 1/n and columns of sum 1/m; a plan that its solver did not finish is told of."""
+    import ot
+
+    cost = torch.cdist(source, target).square()
+    cost = (cost / cost.mean().clamp_min(WIDTH_FLOOR)).numpy()
+    n, m = cost.shape
+    masses = np.full(n, 1 / n), np.full(m, 1 / m)
+    if entropy == 0:
+        plan, told = ot.emd(*masses, cost, numItermax=10_000_000, log=True)
+        left = told["warning"]
+    else:
+        plan, told = ot.sinkhorn(
+            *masses, cost, entropy, method="sinkhorn_log", numItermax=2000, stopThr=1e-7, warn=False, log=True
+        )
+        left = f"the masses are off by {told['err'][-1]:.1e}" if told["err"][-1] > 1e-7 else None
+    if left:
+        log.warning("ot_map: the transport plan is not quite the optimal one: %s", left)
+    return torch.as_tensor(plan)
+
+
+def along(rows: Tensor, moved: Tensor) -> Move:
+    """x ↦ x + the shift of the nearest of the rows (n, d), which moved (n, d)."""
+
+    def move(x: Tensor) -> Tensor:
+        _, of = nearest(x, rows.to(x))
+        return x + (moved - rows).to(x)[of]
+
+    return move

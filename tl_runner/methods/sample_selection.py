@@ -1,0 +1,41 @@
+"""Instance transfer that keeps some source rows and leaves the others: weights of 1 and 0."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tl_runner import importance
+from tl_runner.errors import within
+from tl_runner.methods.weighted import Order, View, Weighting, enough_for
+
+FOLDS = 5  # of the density ratio's cross-fitting
+
+
+class SampleSelection(Weighting):
+    """w = 1 for the share `fraction` of the source rows that are most like the target, 0 for the others.
+
+    `by=distance`: the nearest to any target row. `by=density_ratio`: those with the largest P(t|x)/P(s|x), as
+    `importance.density_ratio` has it. Of rows that are alike the first is kept. The rows kept are chosen without their
+    labels, so that a class may lose more rows than another (Jiang & Zhai, ACL 2007, prune by labels instead).
+    """
+
+    def __init__(
+        self,
+        by: Literal["distance", "density_ratio"] = "distance",
+        fraction: float = 0.5,
+        view: View = "inputs",
+        order: Order = "joint",
+    ):
+        super().__init__(view, order)
+        within(1e-6, 1, fraction=fraction)
+        self.by, self.fraction = by, fraction
+
+    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+        if self.by == "distance":
+            unlike, _ = importance.nearest(source, target)
+        else:
+            enough_for(FOLDS, source, target)
+            unlike = -importance.density_ratio(source, target, seed, folds=FOLDS)
+        kept = unlike.argsort(stable=True)[: max(1, round(self.fraction * len(source)))]
+        return torch.zeros(len(source)).index_fill(0, kept, 1.0)

@@ -1,0 +1,155 @@
+"""Adaptation without source rows: a source model meets the target's rows alone (SHOT, Tent, AdaBN)."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tl_runner import losses
+from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import Refused, within
+from tl_runner.features import portions
+from tl_runner.methods.batchnorm import ROWS, batchnorms, renormalise
+
+FLOOR = 1e-8  # a class of no mass has a centroid of 0
+
+
+class SHOT(Method):
+    """weight · schedule(p) · (mean H(q) − H(mean q) + beta · CE(q, ŷ)) of target rows, the source's head left as it is.
+
+    q is the softmax of a row: each is to be sure, all together of every class. ŷ is the row's class by `by_centroid`,
+    made anew from all target rows at every evaluation. Only the backbone is trained, at `lr_backbone` times the rate;
+    granted labels join by CE. Liang, Hu & Feng, ICML 2020 (arXiv:2002.08546).
+    """
+
+    needs = frozenset({"target"})
+    start = "source"
+    labels: Tensor
+
+    def __init__(
+        self, weight: float = 1.0, beta: float = 0.3, lr_backbone: float = 0.1, schedule: losses.Schedule = "constant"
+    ):
+        super().__init__()
+        within(0, weight=weight, beta=beta, lr_backbone=lr_backbone)
+        self.weight, self.beta, self.lr_backbone = weight, beta, lr_backbone
+        self.schedule: losses.Schedule = schedule
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        taught(model, "shot")
+        self.register_buffer("labels", torch.zeros(len(pair.target.train), dtype=torch.long))
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return [Phase("adapt", 1.0, [Group(model.backbone.parameters(), lr=self.lr_backbone)])]
+
+    def refresh(self, model: Model, pair: Pair) -> None:
+        model.eval()
+        found = torch.cat([model.backbone(x).float() for x in portions(pair.target.train, model.device)])
+        self.labels.copy_(by_centroid(found, model.head(found).softmax(-1)))
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        target, *granted = model.features(*batch.inputs)
+        logits = model.head(target)
+        scale = self.weight * losses.scheduled(self.schedule, progress)
+        return {
+            **losses.supervised(model.head, batch.labelled, granted),
+            "information": -scale * losses.information(logits),
+            "pseudo": scale * self.beta * F.cross_entropy(logits, self.labels[batch.rows["target"]]),
+        }
+
+
+class Tent(Method):
+    """weight · schedule(p) · mean H(q) of target rows, q their softmax, by BatchNorm's scales and shifts alone.
+
+    BatchNorm normalises by the target: by each batch while training, and in evaluation, where the paper goes on with
+    batches, by running statistics that begin as those of all target rows. `lr_norm` is the factor of the learning
+    rate: a third of the optimiser's 0.003 is the paper's 0.001. Granted labels join by CE. Wang et al., ICLR 2021
+    (arXiv:2006.10726).
+    """
+
+    needs = frozenset({"target"})
+    start = "source"
+
+    def __init__(self, weight: float = 1.0, lr_norm: float = 0.333, schedule: losses.Schedule = "constant"):
+        super().__init__()
+        within(0, weight=weight, lr_norm=lr_norm)
+        self.weight, self.lr_norm = weight, lr_norm
+        self.schedule: losses.Schedule = schedule
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        taught(model, "tent")
+        model = deepcopy(model)
+        renormalise(model, pair.target.train)
+        if not scales_and_shifts(model):
+            raise Refused("tent trains BatchNorm's scales and shifts, and those of this backbone have none")
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return [Phase("adapt", 1.0, [Group(scales_and_shifts(model), lr=self.lr_norm, decay=False)])]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        target, *granted = model.features(*batch.inputs)
+        doubt = losses.uncertainty(model.head(target)).mean()
+        scale = self.weight * losses.scheduled(self.schedule, progress)
+        return {**losses.supervised(model.head, batch.labelled, granted), "entropy": scale * doubt}
+
+
+class AdaBN(Method):
+    """The source model with BatchNorm's statistics taken anew from the target's training rows; nothing is trained.
+
+    The mean over batches of `rows` rows of each batch's mean and variance, all layers in one pass, in which each
+    normalises by the batch at hand. Li et al. 2016 (arXiv:1603.04779).
+    """
+
+    needs = frozenset({"target"})
+    start = "source"
+
+    def __init__(self, rows: int = ROWS):
+        super().__init__()
+        within(2, rows=rows)
+        self.rows = rows
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        taught(model, "adabn")
+        if pair.granted is not None:
+            raise Refused("adabn takes statistics of inputs, granted labels would do nothing: use granted=0, or tent")
+        model = deepcopy(model)
+        renormalise(model, pair.target.train, self.rows)
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        return ()
+
+
+def taught(model: Model, name: str) -> None:
+    """Refuse where there is no source model, whose head is kept."""
+    if not model.taught:
+        raise Refused(
+            f"{name} adapts a source model, head and all, and there is none: it needs a dataset with a source and"
+            " pretrain=default"
+        )
+
+
+def scales_and_shifts(model: nn.Module) -> list[nn.Parameter]:
+    """BatchNorm's affine parameters γ and β."""
+    return [parameter for norm in batchnorms(model) for parameter in norm.parameters()]
+
+
+def by_centroid(features: Tensor, probabilities: Tensor) -> Tensor:
+    """The class of each row whose centroid is nearest by its cosine; (n, d), (n, C) -> (n,).
+
+    Centroids are the means of the features weighted by the probabilities, and then once again, by the classes so
+    found (Liang et al. 2020, equations 4 to 6). A class without mass is given to no row.
+    """
+    weights, unit = probabilities, F.normalize(features, dim=-1)
+    labels = weights.argmax(-1)
+    for _ in range(2):
+        mass = weights.sum(0)
+        centroids = weights.T @ features / mass.clamp_min(FLOOR)[:, None]
+        cosines = unit @ F.normalize(centroids, dim=-1).T
+        labels = cosines.masked_fill(mass == 0, -torch.inf).argmax(-1)
+        weights = F.one_hot(labels, weights.shape[1]).to(features.dtype)
+    return labels
