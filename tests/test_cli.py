@@ -59,7 +59,7 @@ def test_help_lists_every_option_with_its_line_and_every_key():
     for key in ("seed=0", "granted=auto", "device=auto", "force=false"):
         assert key in text
     assert "weight: 2.0" in command("tl-run", "--help", "method=mmd").stdout
-    assert "did you mean 'method=mmd'" in told(command("tl-run", "--help", "method=mdm"))
+    assert "did you mean 'method=coral'" in told(command("tl-run", "--help", "method=corla"))
 
 
 def test_a_run_then_the_same_then_by_force_then_the_report():
@@ -128,7 +128,7 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
             ["method=fine-tune"],
             "there is no method=fine-tune – did you mean 'finetune'? (possible: ",
         ),
-        (["method=ddan"], "did you mean 'mmd'? (possible: coral, dann, density_ratio, "),
+        (["method=ddan"], "did you mean 'mmd'? (possible: adabn, adamatch, adda, afn, "),
         (["method=dan"], "did you mean 'mmd'?"),
         (["method=erm"], "did you mean 'source_only'?"),
         (["method=linear_probe"], "did you mean 'feature_extract'?"),
@@ -151,7 +151,7 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
         (["method"], "'method' can't be read: say key=value"),
         (["method=null"], "method=null: a group needs one of its options"),
         (["method=[mmd]"], "method takes one option, as in method=mmd"),
-        (["method=MDM"], "did you mean 'mmd'?"),
+        (["method=CORLA"], "did you mean 'coral'?"),
         (["-m", "method=source_only,mmd", "method.weight=1"], "method=source_only has no 'weight'"),
         (["dataset.severity=5"], "has no shift to belong to"),
         (["threads=100000"], "threads must be between 1 and 1024"),
