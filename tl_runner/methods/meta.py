@@ -6,7 +6,8 @@ is fine-tuning: CE(x_g) of the backbone and the model's own head, which is fresh
 the outer one is the run's optimiser. BatchNorm normalises each set of rows by its own statistics while training.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +25,57 @@ from tl_runner.methods.finetune import discriminative
 Weights = Mapping[str, Tensor]
 
 
-class MAML(Method):
-    """Mean over tasks of CE(queries; θ'), θ' the weights after `steps` of descent on CE(shots) from θ; then CE(x_g).
-
-    θ are the weights of backbone and task head. The gradient goes through the descent, and so is of second order;
-    `first_order` takes the gradient at θ' for it (FOMAML). Finn, Abbeel & Levine, ICML 2017.
-    """
+class MetaLearning(Method, ABC):
+    """Tasks of source classes, then CE(granted); a subclass says what a task's loss is."""
 
     needs = frozenset({"source", "granted"})
     across_labels = True
+
+    def __init__(self, episodes: Episodes, steps: int, lr_inner: float, meta: float, lr_backbone: float):
+        super().__init__()
+        within(1, tasks=episodes.tasks, shots=episodes.shots, steps=steps)
+        within(2, ways=episodes.ways)
+        within(0, lr_inner=lr_inner, lr_backbone=lr_backbone)
+        within(0.01, 0.99, meta=meta)
+        self.episodes, self.steps, self.lr_inner = episodes, steps, lr_inner
+        self.meta, self.lr_backbone = meta, lr_backbone
+
+    @abstractmethod
+    def over_tasks(self, model: Model, tasks: Sequence[Tensor]) -> Tensor:
+        """The scalar to descend on, of the rows (ways, shots + queries, …) of each task; see `classes_of`."""
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        if not any(True for _ in model.backbone.parameters()):
+            raise Refused("meta-learning trains a backbone's parameters, and this backbone has none")
+        _, labels = pair.labelled_source
+        self.episodes = self.episodes._replace(ways=min(self.episodes.ways, len(labels.train.unique())))
+        with chance_of(seed, "task head"):
+            self.task_head = nn.Linear(model.width, self.episodes.ways)
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        learner = [Group([*model.backbone.parameters(), *self.task_head.parameters()])]
+        tuned = discriminative(model, (), self.lr_backbone)
+        return [
+            Phase("meta", self.meta, learner, streams=frozenset({"source"}), episodes=self.episodes),
+            Phase("adapt", 1 - self.meta, tuned, streams=frozenset({"granted"})),
+        ]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        if "source" in batch.labelled:
+            shape = (self.episodes.tasks, self.episodes.ways, -1)
+            return {"tasks": self.over_tasks(model, [*batch.source.x.unflatten(0, shape)])}
+        self.notes = {}  # those of the tasks are past
+        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+
+
+class MAML(MetaLearning):
+    """Mean over tasks of CE(queries; θ'), θ' the weights after `steps` of descent on CE(shots) from θ; then CE(x_g).
+
+    θ are the weights of backbone and task head. The gradient goes through the descent, and so is of second order;
+    `first_order` takes the gradient at θ' for it (FOMAML). The curve notes the share of queries that is got right.
+    Finn, Abbeel & Levine, ICML 2017.
+    """
 
     def __init__(
         self,
@@ -46,36 +89,31 @@ class MAML(Method):
         meta: float = 0.5,
         lr_backbone: float = 0.1,
     ):
-        super().__init__()
-        check(tasks, ways, shots, steps, lr_inner, meta, lr_backbone)
         within(1, queries=queries)
-        self.episodes = Episodes(tasks, ways, shots, queries)
-        self.steps, self.lr_inner, self.first_order = steps, lr_inner, first_order
-        self.meta, self.lr_backbone = meta, lr_backbone
+        super().__init__(Episodes(tasks, ways, shots, queries), steps, lr_inner, meta, lr_backbone)
+        self.first_order = first_order
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.episodes, self.task_head = for_tasks(self.episodes, model, pair, seed)
-        return model, pair
+    def over_tasks(self, model: Model, tasks: Sequence[Tensor]) -> Tensor:
+        body, net = self.parted(model)
+        shots = self.episodes.shots
+        found = [
+            judged(body, net, task[:, :shots], task[:, shots:], self.steps, self.lr_inner, self.first_order)
+            for task in tasks
+        ]
+        self.notes["task_accuracy"] = torch.stack([right for _, right in found]).mean()
+        return torch.stack([loss for loss, _ in found]).mean()
 
-    def phases(self, model: Model) -> Sequence[Phase]:
-        return meta_then_adapt(model, self.task_head, self.episodes, self.meta, self.lr_backbone)
-
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        if "source" not in batch.labelled:
-            return adapting(self, model, batch)
-        learner = nn.Sequential(model.backbone, self.task_head)
-        return mean_task(self, batch, nn.Identity(), learner)
+    def parted(self, model: Model) -> tuple[nn.Module, nn.Module]:
+        """What is the same for shots and queries, and what descends on the shots."""
+        return nn.Identity(), nn.Sequential(model.backbone, self.task_head)
 
 
-class ANIL(Method):
+class ANIL(MAML):
     """MAML whose inner descent moves the task head alone ("almost no inner loop"); then CE(x_g).
 
     The head's weights descend on the features of the shots; the gradient of CE(queries) trains the backbone, which is
     the same for shots and queries, and the head's initial weights. Raghu, Raghu, Bengio & Vinyals, ICLR 2020.
     """
-
-    needs = frozenset({"source", "granted"})
-    across_labels = True
 
     def __init__(
         self,
@@ -89,36 +127,19 @@ class ANIL(Method):
         meta: float = 0.5,
         lr_backbone: float = 0.1,
     ):
-        super().__init__()
-        check(tasks, ways, shots, steps, lr_inner, meta, lr_backbone)
-        within(1, queries=queries)
-        self.episodes = Episodes(tasks, ways, shots, queries)
-        self.steps, self.lr_inner, self.first_order = steps, lr_inner, first_order
-        self.meta, self.lr_backbone = meta, lr_backbone
+        super().__init__(tasks, ways, shots, queries, steps, lr_inner, first_order, meta, lr_backbone)
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.episodes, self.task_head = for_tasks(self.episodes, model, pair, seed)
-        return model, pair
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        return meta_then_adapt(model, self.task_head, self.episodes, self.meta, self.lr_backbone)
-
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        if "source" not in batch.labelled:
-            return adapting(self, model, batch)
-        return mean_task(self, batch, model.backbone, self.task_head)
+    def parted(self, model: Model) -> tuple[nn.Module, nn.Module]:
+        return model.backbone, self.task_head
 
 
-class Reptile(Method):
+class Reptile(MetaLearning):
     """The gradient θ − θ', mean over tasks, θ' the weights after `steps` of descent from θ on a task; then CE(x_g).
 
     θ are the weights of backbone and task head. Each inner step has rows of its own, `shots` of each class. With plain
     SGD of rate ε as the run's optimiser that is the paper's θ ← θ + ε(θ' − θ). The term's value is the mean loss of the
     inner steps. Nichol, Achiam & Schulman 2018.
     """
-
-    needs = frozenset({"source", "granted"})
-    across_labels = True
 
     def __init__(
         self,
@@ -130,74 +151,12 @@ class Reptile(Method):
         meta: float = 0.5,
         lr_backbone: float = 0.1,
     ):
-        super().__init__()
-        check(tasks, ways, shots, steps, lr_inner, meta, lr_backbone)
-        self.episodes = Episodes(tasks, ways, shots * steps, 0)
-        self.shots, self.lr_inner, self.meta, self.lr_backbone = shots, lr_inner, meta, lr_backbone
+        within(1, shots=shots, steps=steps)  # before they are multiplied
+        super().__init__(Episodes(tasks, ways, shots * steps, 0), steps, lr_inner, meta, lr_backbone)
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.episodes, self.task_head = for_tasks(self.episodes, model, pair, seed)
-        return model, pair
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        return meta_then_adapt(model, self.task_head, self.episodes, self.meta, self.lr_backbone)
-
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        if "source" not in batch.labelled:
-            return adapting(self, model, batch)
+    def over_tasks(self, model: Model, tasks: Sequence[Tensor]) -> Tensor:
         learner = nn.Sequential(model.backbone, self.task_head)
-        found = [reptile(learner, task.split(self.shots, dim=1), self.lr_inner) for task in tasks(self.episodes, batch)]
-        return {"tasks": torch.stack(found).mean()}
-
-
-def check(tasks: int, ways: int, shots: int, steps: int, lr_inner: float, meta: float, lr_backbone: float) -> None:
-    within(1, tasks=tasks, shots=shots, steps=steps)
-    within(2, ways=ways)
-    within(0, lr_inner=lr_inner, lr_backbone=lr_backbone)
-    within(0.01, 0.99, meta=meta)
-
-
-def for_tasks(episodes: Episodes, model: Model, pair: Pair, seed: int) -> tuple[Episodes, nn.Linear]:
-    """The tasks with no more classes than the source has rows of, and a head for them."""
-    if not any(True for _ in model.backbone.parameters()):
-        raise Refused("meta-learning trains a backbone's parameters, and this backbone has none")
-    _, labels = pair.labelled_source
-    ways = min(episodes.ways, len(labels.train.unique()))
-    with chance_of(seed, "task head"):
-        return episodes._replace(ways=ways), nn.Linear(model.width, ways)
-
-
-def meta_then_adapt(
-    model: Model, task_head: nn.Module, episodes: Episodes, meta: float, lr_backbone: float
-) -> Sequence[Phase]:
-    learner = [Group([*model.backbone.parameters(), *task_head.parameters()])]
-    return [
-        Phase("meta", meta, learner, streams=frozenset({"source"}), episodes=episodes),
-        Phase("adapt", 1 - meta, discriminative(model, (), lr_backbone), streams=frozenset({"granted"})),
-    ]
-
-
-def adapting(method: Method, model: Model, batch: Batch) -> Mapping[str, Tensor]:
-    method.notes = {}  # those of the tasks are past
-    return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
-
-
-def tasks(episodes: Episodes, batch: Batch) -> Iterator[Tensor]:
-    """The rows of each task, (ways, shots + queries, …); see `chance.episodes` for their order."""
-    yield from batch.source.x.unflatten(0, (episodes.tasks, episodes.ways, -1))
-
-
-def mean_task(method: MAML | ANIL, batch: Batch, body: nn.Module, net: nn.Module) -> Mapping[str, Tensor]:
-    """The mean loss of the queries, with the share of them that is got right as a note."""
-    found = [
-        judged(
-            *(body, net, task[:, : method.episodes.shots], task[:, method.episodes.shots :]),
-            *(method.steps, method.lr_inner, method.first_order),
-        )
-        for task in tasks(method.episodes, batch)
-    ]
-    method.notes["task_accuracy"] = torch.stack([right for _, right in found]).mean()
-    return {"tasks": torch.stack([loss for loss, _ in found]).mean()}
+        return torch.stack([reptile(learner, task.chunk(self.steps, dim=1), self.lr_inner) for task in tasks]).mean()
 
 
 def judged(
