@@ -145,7 +145,7 @@ def test_maps_of_features_that_are_computed_once_are_refused():
 
 def test_the_source_head_is_a_copy_and_no_part_of_the_model():
     model = Model(nn.Sequential(nn.Flatten()), 4, ("a", "b"))
-    with pytest.raises(LookupError, match="no source model"):
+    with pytest.raises(Refused, match="no source model"):
         _ = model.source_head
     model.taught = (nn.Linear(4, 3),)
     copy = model.source_head

@@ -186,10 +186,16 @@ class Model(nn.Module):
 
     @property
     def source_head(self) -> nn.Module:
-        """A copy of the source model's head, for the source's classes; `LookupError` where there is no source model."""
-        if not self.taught:
-            raise LookupError("there is no source model here")
+        """A copy of the source model's head, for the source's classes; raises `Refused` where there is none."""
+        self.expect_source_head()
         return deepcopy(self.taught[0])
+
+    def expect_source_head(self) -> None:
+        if not self.taught:
+            raise Refused(
+                "this method goes on with the source model's head, and there is no source model here: it needs a"
+                " dataset with a source, and pretrain=default"
+            )
 
     def _by_stage(self, xs: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
         flows = list(xs) if self.batchnorm == "per_domain" else [torch.cat(xs)]

@@ -210,6 +210,12 @@ def uncertainty(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1)
 
 
+def certainty(probabilities: Tensor) -> Tensor:
+    """1 + exp(−H(p)) of each row, brought to mean 1 and without gradient; (…, n, C) -> (…, n)."""
+    weights = 1.0 + torch.exp(-entropy(probabilities.detach()))
+    return weights / weights.mean(-1, keepdim=True)
+
+
 def information(logits: Tensor) -> Tensor:
     """H(mean p) − mean H(p), p the softmax of each row: how much a row tells of its class, in nats; (…, n, C) -> (…).
 

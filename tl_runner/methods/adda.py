@@ -44,8 +44,7 @@ class ADDA(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        if not model.taught:
-            raise Refused("adda keeps the source model's head, and pretrain trains none: say pretrain=default")
+        model.expect_source_head()
         if not any(True for _ in model.backbone.parameters()):
             raise Refused("adda trains the backbone for the target, and this backbone has no parameters")
         self.source_encoder = Fixed(model.backbone)

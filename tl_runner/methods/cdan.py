@@ -1,16 +1,13 @@
 """Conditional adversarial adaptation: the critic sees features together with predictions (CDAN, CDAN+E)."""
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
 
 from tl_runner import losses
 from tl_runner.chance import chance_of
-from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.core import Model
 from tl_runner.domains import Pair
-from tl_runner.errors import within
-from tl_runner.methods.critic import critic, judged
+from tl_runner.methods.critic import Adversarial, judged
 
 LARGEST, RANDOMISED = 4096, 1024  # columns d·C up to which the critic sees the whole product; of the map in its place
 
@@ -20,13 +17,7 @@ def multilinear(features: Tensor, predictions: Tensor) -> Tensor:
     return (features[:, :, None] * predictions[:, None, :]).flatten(1)
 
 
-def certainty(probabilities: Tensor) -> Tensor:
-    """1 + exp(−H(p)) of each row, brought to mean 1 and without gradient; (n, C) -> (n,)."""
-    weights = 1.0 + torch.exp(-losses.entropy(probabilities.detach()))
-    return weights / weights.mean()
-
-
-class CDAN(Method):
+class CDAN(Adversarial):
     """CE(source) + weight · BCE(critic(reverse(f, schedule(p)) ⊗ g), domain), g = softmax(logits) without gradient.
 
     `entropy` (CDAN+E) weighs the rows of each domain by 1 + exp(−H(g)), with mean 1 and without gradient. Where the
@@ -34,7 +25,6 @@ class CDAN(Method):
     matrices R_f (d, 1024) and R_g (C, 1024): inner products are kept in expectation. Long et al., NeurIPS 2018.
     """
 
-    needs = frozenset({"source", "target"})
     of_features: Tensor
     of_predictions: Tensor
 
@@ -47,42 +37,26 @@ class CDAN(Method):
         lr_critic: float = 1.0,
         schedule: losses.Schedule = "ramp",
     ):
-        super().__init__()
-        within(0, weight=weight, lr_critic=lr_critic)
-        within(1, hidden=hidden)
-        within(0, 1, dropout=dropout)
-        self.weight, self.entropy, self.hidden = weight, entropy, hidden
-        self.dropout, self.lr_critic = dropout, lr_critic
-        self.schedule: losses.Schedule = schedule
+        super().__init__(weight, hidden, dropout, lr_critic, schedule)
+        self.entropy = entropy
+
+    def columns(self, model: Model) -> int:
+        return RANDOMISED if self.randomised else model.width * len(model.classes)
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        classes = len(model.classes)
-        self.randomised = model.width * classes > LARGEST
+        self.randomised = model.width * len(model.classes) > LARGEST
         if self.randomised:
             with chance_of(seed, "multilinear map"):
                 self.register_buffer("of_features", torch.randn(model.width, RANDOMISED))
-                self.register_buffer("of_predictions", torch.randn(classes, RANDOMISED))
-        with chance_of(seed, "critic"):
-            columns = RANDOMISED if self.randomised else model.width * classes
-            self.critic = critic(columns, self.hidden, self.dropout)
-        return model, pair
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        critic = Group(self.critic.parameters(), lr=self.lr_critic)
-        return [Phase("train", 1.0, [Group(model.parameters()), critic])]
-
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, **self.adversary(model, source, target, progress)}
+                self.register_buffer("of_predictions", torch.randn(len(model.classes), RANDOMISED))
+        return super().prepare(model, pair, seed)
 
     def adversary(self, model: Model, source: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
-        """The critic's loss on these features (n, d), (m, d) and the head's predictions of them, times the weight."""
         features, rows = torch.cat([source, target]), [len(source), len(target)]
         predictions = model.head(features).detach().float().softmax(-1)
         features = losses.reverse(features, losses.scheduled(self.schedule, progress))
         logits = self.critic(self.joint(features, predictions)).split(rows)
-        weights = torch.cat([certainty(domain) for domain in predictions.split(rows)]) if self.entropy else None
+        weights = torch.cat([losses.certainty(domain) for domain in predictions.split(rows)]) if self.entropy else None
         loss, self.notes["critic_accuracy"] = judged(*logits, weights=weights)
         return {"conditional_adversary": self.weight * loss}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tl_runner import losses
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import within
 from tl_runner.features import portions
 from tl_runner.fixed import Fixed
 from tl_runner.methods.finetune import discriminative
@@ -43,12 +43,7 @@ class CoTuning(Method):
         self.weight, self.lr_backbone = weight, lr_backbone
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        try:
-            self.source_head = model.source_head
-        except LookupError as none:
-            raise Refused(
-                f"co_tuning relates the target's classes to the source model's, and {none}: use method=finetune"
-            ) from none
+        self.source_head = model.source_head
         x, y = pair.labels_granted
         was = Fixed(torch.nn.Sequential(model.backbone, self.source_head)).net
         with torch.no_grad():

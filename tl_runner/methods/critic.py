@@ -1,8 +1,56 @@
-"""The critic of adversarial adaptation: a network that is to tell source rows from target rows."""
+"""What adversarial adaptation shares: a critic, which is to tell source rows from target rows, trained along."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tl_runner import losses
+from tl_runner.chance import chance_of
+from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.domains import Pair
+from tl_runner.errors import within
+
+
+class Adversarial(Method, ABC):
+    """CE(source) + an adversary's term; a subclass says what the critic sees and what its loss is.
+
+    `weight` is that of the term, `lr_critic` the critic's factor of the learning rate, `schedule` the reversal's.
+    """
+
+    needs = frozenset({"source", "target"})
+
+    def __init__(self, weight: float, hidden: int, dropout: float, lr_critic: float, schedule: losses.Schedule):
+        super().__init__()
+        within(0, weight=weight, lr_critic=lr_critic)
+        within(1, hidden=hidden)
+        within(0, 1, dropout=dropout)
+        self.weight, self.hidden, self.dropout, self.lr_critic = weight, hidden, dropout, lr_critic
+        self.schedule: losses.Schedule = schedule
+
+    @abstractmethod
+    def columns(self, model: Model) -> int:
+        """How many numbers of a row the critic sees."""
+
+    @abstractmethod
+    def adversary(self, model: Model, source: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
+        """The critic's loss on these features (n, d), (m, d), times the weight, under a name of its own."""
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        with chance_of(seed, "critic"):
+            self.critic = critic(self.columns(model), self.hidden, self.dropout)
+        return model, pair
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        critic = Group(self.critic.parameters(), lr=self.lr_critic)
+        return [Phase("train", 1.0, [Group(model.parameters()), critic])]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        source, target, *granted = model.features(*batch.inputs)
+        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
+        return {**labelled, **self.adversary(model, source, target, progress)}
 
 
 def critic(width: int, hidden: int, dropout: float, outputs: int = 1) -> nn.Sequential:

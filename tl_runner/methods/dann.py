@@ -1,26 +1,19 @@
 """Adversarial adaptation: features from which a critic can't tell the domains (DANN)."""
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
 
 from tl_runner import losses
-from tl_runner.chance import chance_of
-from tl_runner.core import Batch, Group, Method, Model, Phase
-from tl_runner.domains import Pair
-from tl_runner.errors import within
-from tl_runner.methods.critic import critic, judged
+from tl_runner.core import Model
+from tl_runner.methods.critic import Adversarial, judged
 
 
-class DANN(Method):
+class DANN(Adversarial):
     """CE(source) + weight · BCE(critic(reverse(f, schedule(p))), domain), the domain of source rows being 1.
 
     The critic descends on its loss at full strength; the features ascend on it, weighted by λ = schedule(p).
     A critic accuracy of one half says that it can't tell the domains. Ganin et al., JMLR 2016.
     """
-
-    needs = frozenset({"source", "target"})
 
     def __init__(
         self,
@@ -30,29 +23,12 @@ class DANN(Method):
         lr_critic: float = 1.0,
         schedule: losses.Schedule = "ramp",
     ):
-        super().__init__()
-        within(0, weight=weight, lr_critic=lr_critic)
-        within(1, hidden=hidden)
-        within(0, 1, dropout=dropout)
-        self.weight, self.hidden, self.dropout, self.lr_critic = weight, hidden, dropout, lr_critic
-        self.schedule: losses.Schedule = schedule
+        super().__init__(weight, hidden, dropout, lr_critic, schedule)
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        with chance_of(seed, "critic"):
-            self.critic = critic(model.width, self.hidden, self.dropout)
-        return model, pair
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        critic = Group(self.critic.parameters(), lr=self.lr_critic)
-        return [Phase("train", 1.0, [Group(model.parameters()), critic])]
-
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, **self.adversary(model, source, target, progress)}
+    def columns(self, model: Model) -> int:
+        return model.width
 
     def adversary(self, model: Model, source: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
-        """The critic's loss on these features (n, d), (m, d), times the weight."""
         features = losses.reverse(torch.cat([source, target]), losses.scheduled(self.schedule, progress))
         logits = self.critic(features).split([len(source), len(target)])
         loss, self.notes["critic_accuracy"] = judged(*logits)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tl_runner import losses
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import within
 from tl_runner.fixed import Fixed
 from tl_runner.methods.finetune import discriminative
 
@@ -52,12 +52,7 @@ class LwF(Method):
         self.form: Literal["kl", "outputs"] = form
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        try:
-            self.source_head = model.source_head
-        except LookupError as none:
-            raise Refused(
-                f"lwf goes on answering as the source model's head did, and {none}: use method=finetune"
-            ) from none
+        self.source_head = model.source_head
         self.teacher = Fixed(torch.nn.Sequential(model.backbone, self.source_head))
         return model, pair
 

@@ -20,9 +20,7 @@ def class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
     """
     with torch.autocast(logits.device.type, enabled=False):
         predicted = (logits.float() / temperature).softmax(-1)
-        certainty = 1.0 + torch.exp(-losses.entropy(predicted.detach()))
-        weights = certainty / certainty.mean(-1, keepdim=True)
-        confusion = (predicted * weights[..., None]).mT @ predicted
+        confusion = (predicted * losses.certainty(predicted)[..., None]).mT @ predicted
         confusion = confusion / confusion.sum(-1, keepdim=True).clamp_min(MASS_FLOOR)
         trace = confusion.diagonal(dim1=-2, dim2=-1).sum(-1)
         return (confusion.sum((-2, -1)) - trace) / logits.shape[-1]

@@ -38,7 +38,7 @@ class SHOT(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        taught(model, "shot")
+        model.expect_source_head()
         self.register_buffer("labels", torch.zeros(len(pair.target.train), dtype=torch.long))
         return model, pair
 
@@ -80,7 +80,7 @@ class Tent(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        taught(model, "tent")
+        model.expect_source_head()
         model = deepcopy(model)
         renormalise(model, pair.target.train)
         if not scales_and_shifts(model):
@@ -113,7 +113,7 @@ class AdaBN(Method):
         self.rows = rows
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        taught(model, "adabn")
+        model.expect_source_head()
         if pair.granted is not None:
             raise Refused("adabn takes statistics of inputs, granted labels would do nothing: use granted=0, or tent")
         model = deepcopy(model)
@@ -122,15 +122,6 @@ class AdaBN(Method):
 
     def phases(self, model: Model) -> Sequence[Phase]:
         return ()
-
-
-def taught(model: Model, name: str) -> None:
-    """Refuse where there is no source model, whose head is kept."""
-    if not model.taught:
-        raise Refused(
-            f"{name} adapts a source model, head and all, and there is none: it needs a dataset with a source and"
-            " pretrain=default"
-        )
 
 
 def scales_and_shifts(model: nn.Module) -> list[nn.Parameter]:
