@@ -18,14 +18,17 @@ def compared(
     """The batch's supervised terms, and the (n, d) rows of source and target at each layer.
 
     `layers` are stages of the backbone, whose maps are averaged over their positions, or `head`, the logits; none are
-    the features. With `normalise` each row is brought to length 1. Raises `Refused` for a layer that there is not.
+    the features. With `normalise` each row is brought to length 1, but for logits, whose length says how sure they are.
+    Raises `Refused` for a layer that there is not.
     """
     maps = model.maps(*batch.inputs, at=[name for name in layers if name != HEAD])
     features = maps[model.stages[-1]]
     labelled = losses.supervised(model.head, batch.labelled, [features[0], *features[2:]])
 
     def rows(layer: str, domain: int) -> Tensor:
-        found = model.head(features[domain]) if layer == HEAD else Readout()(maps[layer][domain])
+        if layer == HEAD:
+            return model.head(features[domain])
+        found = Readout()(maps[layer][domain])
         return F.normalize(found, dim=-1) if normalise else found
 
     return labelled, [(rows(layer, 0), rows(layer, 1)) for layer in layers or [model.stages[-1]]]

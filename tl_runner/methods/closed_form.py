@@ -129,8 +129,8 @@ class SubspaceAlignment(Method):
         model, pair = frozen(model, pair)
         source, target = training_rows(pair)
         of_source, of_target = principal_axes(source, self.dimensions), principal_axes(target, self.dimensions)
-        # Source rows are moved to where the target's rows lie, so that one projection (x − μ_t) P_t serves both.
-        move = affine_map(of_source @ of_source.T @ of_target @ of_target.T, source, target)
+        # Source rows move to (x − μ_s) P_s P_sᵀ + μ_t, so that one projection (x − μ_t) P_t serves both domains.
+        move = affine_map(of_source @ of_source.T, source, target)
         project = affine(of_target.T.numpy(), -(target.mean(0) @ of_target).numpy())
         return with_head(model, source_moved(pair, move), project, self.head, self.C, self.k, seed)
 

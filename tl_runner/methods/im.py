@@ -29,7 +29,6 @@ class IM(Method):
         source, target, *granted = model.features(*batch.inputs)
         logits = model.head(target)
         self.notes["predicted_classes"] = losses.predicted_classes(logits.detach())
-        unsure = losses.entropy(logits.float().softmax(-1)).mean()
-        found = -losses.information(logits) if self.diversity else unsure
+        found = -losses.information(logits) if self.diversity else losses.uncertainty(logits).mean()
         labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
         return {**labelled, "im": self.weight * losses.scheduled(self.schedule, progress) * found}

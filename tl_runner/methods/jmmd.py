@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tl_runner import losses
@@ -45,9 +44,7 @@ class JMMD(Method):
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, (*pairs, logits) = compared(model, batch, [*(self.layers or model.stages[-1:]), HEAD])
-        if self.normalise:
-            pairs = [(F.normalize(source, dim=-1), F.normalize(target, dim=-1)) for source, target in pairs]
+        labelled, (*pairs, logits) = compared(model, batch, [*(self.layers or model.stages[-1:]), HEAD], self.normalise)
         source, target = (side.float().softmax(-1) for side in logits)
         gap = jmmd2(pairs, (source, target), self.sigma)
         return {**labelled, "jmmd": self.weight * losses.scheduled(self.schedule, progress) * gap}

@@ -53,9 +53,7 @@ class LMMD(Method):
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, (*pairs, logits) = compared(model, batch, [*(self.layers or model.stages[-1:]), HEAD])
-        if self.normalise:
-            pairs = [(F.normalize(source, dim=-1), F.normalize(target, dim=-1)) for source, target in pairs]
+        labelled, (*pairs, logits) = compared(model, batch, [*(self.layers or model.stages[-1:]), HEAD], self.normalise)
         predictions = logits[1].detach().float().softmax(-1)
         gap = torch.stack([lmmd2(*pair, batch.source.y, predictions) for pair in pairs]).sum()
         self.notes["predicted_classes"] = losses.predicted_classes(logits[1].detach())

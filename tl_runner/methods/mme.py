@@ -39,6 +39,5 @@ class MME(Method):
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         source, target, *granted = model.features(*batch.inputs)
         logits = model.head(losses.reverse(target, losses.scheduled(self.schedule, progress)))
-        entropy = losses.entropy(logits.float().softmax(-1)).mean()
         labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, "mme": -self.weight * entropy}
+        return {**labelled, "mme": -self.weight * losses.uncertainty(logits).mean()}
