@@ -3,9 +3,9 @@
     python scripts/bench_methods.py --outputs FOLDER [--seeds 10] [--pairs digits blobs …] [--write docs/methods.md]
 
 Runs that are there are not made again, so that it goes on where it was cut off. All methods take the same number of
-steps: those that start from the source model have half of them for it. Methods that learn from granted labels get ten a
-class, and are compared with a source_only that has them too. Differences are taken seed by seed; the interval is
-Student's t.
+steps: those that start from the source model have half of them for it, or all where they train nothing after. Methods
+that learn from granted labels get ten a class, and are compared with a source_only that has them too. Differences are
+taken seed by seed; the interval is Student's t.
 """
 
 import argparse
@@ -24,10 +24,15 @@ from tl_runner.store import RunRecord, records
 
 STEPS = 300
 GRANTED = 10  # a class, for methods that need granted labels
+FITTED = {"feature_extract", "coral_linear", "sa", "tca", "ot_map", "tradaboost", "adabn"}  # they train nothing
 PAIRS = {
     "digits": ["dataset=digits", "backbone=small"],
     "blobs": ["dataset=blobs", "backbone=mlp"],
     "synthetic covariate": ["dataset=synthetic", "dataset.shift=covariate", "backbone=mlp"],
+    "synthetic covariate, misspecified": [
+        *("dataset=synthetic", "dataset.shift=covariate", "dataset.features=2", "dataset.redundant=0"),
+        *("dataset.samples=2000", "backbone=linear"),
+    ],
     "synthetic affine": ["dataset=synthetic", "dataset.shift=affine", "backbone=mlp"],
     "synthetic none": ["dataset=synthetic", "dataset.shift=none", "backbone=mlp"],
 }
@@ -41,17 +46,17 @@ def methods() -> dict[str, Method]:
 
 
 def commands(pair: Sequence[str], known: dict[str, Method]) -> Iterator[list[str]]:
-    """The sweeps of a pair: with and without granted labels, of methods with and without a source model."""
+    """The sweeps of a pair: with and without granted labels, of methods with all or half of the steps for training."""
     for granted in (0, GRANTED):
-        for start in (False, True):
+        for steps in (STEPS, STEPS // 2):
             chosen = [
                 name
                 for name, method in known.items()
-                if ("granted" in method.needs) == bool(granted) and (method.start == "source") == start
+                if ("granted" in method.needs) == bool(granted)
+                and (STEPS // 2 if method.start == "source" and name not in FITTED else STEPS) == steps
             ]
-            if granted and not start:
+            if granted and steps == STEPS:
                 chosen.append("source_only")
-            steps = STEPS // 2 if start else STEPS
             if chosen:
                 budget = [f"granted={granted}", f"train.steps={steps}", f"pretrain.steps={steps}"]
                 yield [*pair, f"method={','.join(chosen)}", *budget]
@@ -61,8 +66,8 @@ def table(found: Sequence[RunRecord]) -> Iterator[str]:
     """The lines of the table: a pair and a label budget at a time, the best method first."""
     rows: dict[tuple[str, str], dict[str, dict[int, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
     for record in found:
-        shift = record.config["dataset"].get("shift")
-        name = record.choices["dataset"] + (f" {shift}" if record.choices["dataset"] == "synthetic" else "")
+        said = [record.choices["dataset"], record.config["dataset"].get("shift", "none"), record.choices["backbone"]]
+        name = " ".join(word for word in said if word != "none")
         rows[name, record.granted][record.choices["method"]][record.seed] = record
     yield "| pair, labels a class | method | n | target, % | − source-only, points (95 % interval) | last, % | s |"
     yield "|---|---|--:|--:|--:|--:|--:|"
