@@ -150,14 +150,15 @@ def test_the_options_of_the_view_change_it(method, options):
     assert not torch.equal(*found)
 
 
-def test_adamatch_is_the_loop_over_rows():
+@pytest.mark.parametrize("labels", ["soft", "hard"])
+def test_adamatch_is_the_loop_over_rows(labels):
     """Berthelot et al. 2022, section 3, where no BatchNorm makes the two passes differ."""
     pair, model = table("5")
     first = pair.labelled_source[1].train
     pair = pair.weighted(torch.arange(1.0, 1 + len(first)))
     batch = batch_of(pair)
     torch.manual_seed(4)
-    method = AdaMatch(weight=0.7, threshold=0.95, magnitude=0.4)
+    method = AdaMatch(weight=0.7, threshold=0.95, labels=labels, magnitude=0.4)
     terms = method.terms(model, batch, 0.25)
     torch.manual_seed(4)
     strong_source, strong_target = (
@@ -170,7 +171,8 @@ def test_adamatch_is_the_loop_over_rows():
         q = [row[k] * source[:, k].mean() / target[:, k].mean() for k in range(len(row))]
         q = [value / sum(q) for value in q]
         if max(q) >= c:
-            total -= sum(label * math.log(p) for label, p in zip(q, view, strict=True))
+            taught = q if labels == "soft" else [value == max(q) for value in q]
+            total -= sum(label * math.log(p) for label, p in zip(taught, view, strict=True))
             passed += 1
     assert 0 < passed < len(target)
     mu = 0.5 - math.cos(min(math.pi, 2 * math.pi * 0.25)) / 2

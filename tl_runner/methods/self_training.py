@@ -1,6 +1,7 @@
 """Self-training: what the model is sure of on one view of a target row, it learns on another (FixMatch, AdaMatch)."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,9 @@ class AdaMatch(Method):
     the source's alone, which leaves BatchNorm's running statistics. These two passes are the method's own way with
     domains: `train.batchnorm` changes nothing. q is `aligned`, without gradient; c is `threshold` times the mean of
     max softmax over the weak source rows; the curve notes it as `sure`, and `passed`, the share of target rows that
-    pass. `magnitude` and `flip` as in FixMatch. Berthelot et al., ICLR 2022 (arXiv:2106.04732).
+    pass. `labels`: `soft`, q_i itself, as the paper writes it, or `hard`, its class, as the authors' code has it. That
+    code also takes class frequencies over many batches, and half of each source term. `magnitude` and `flip` as in
+    FixMatch. Berthelot et al., ICLR 2022 (arXiv:2106.04732).
     """
 
     needs = frozenset({"source", "target"})
@@ -81,6 +84,7 @@ class AdaMatch(Method):
         self,
         weight: float = 1.0,
         threshold: float = 0.9,
+        labels: Literal["soft", "hard"] = "soft",
         magnitude: float = 0.5,
         flip: bool = False,
         schedule: losses.Schedule = "cosine",
@@ -89,6 +93,7 @@ class AdaMatch(Method):
         within(0, weight=weight, threshold=threshold)
         within(0, 1, magnitude=magnitude)
         self.weight, self.threshold, self.magnitude, self.flip = weight, threshold, magnitude, flip
+        self.labels: Literal["soft", "hard"] = labels
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
@@ -100,9 +105,10 @@ class AdaMatch(Method):
         weak, strong = (mixed(one, other) for one, other in zip((weak, strong), alone, strict=True))
         with torch.no_grad():
             sure_source, guess = (logits.float().softmax(-1) for logits in (weak, weak_target))
-            labels = aligned(guess, sure_source)
+            q = aligned(guess, sure_source)
             sure = self.threshold * sure_source.amax(-1).mean()
-            passed = labels.amax(-1) >= sure
+            passed = q.amax(-1) >= sure
+            labels = q if self.labels == "soft" else q.argmax(-1)
         self.notes |= {"sure": sure, "passed": passed.float().mean()}
         scale = self.weight * losses.scheduled(self.schedule, progress)
         labelled: dict[str, Labelled] = {**batch.labelled, "source_strong": batch.source}

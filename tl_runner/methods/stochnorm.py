@@ -22,7 +22,8 @@ class StochasticNorm(_BatchNorm):
     """BatchNorm of (n, C, …) whose channels each take, with probability p in a training step, the running statistics.
 
     y = γ·(x − μ)/√(σ² + ε) + β; μ and σ² of a channel are those of the batch, or the running ones before this batch.
-    The running ones move in every step, as BatchNorm's do. In evaluation it is BatchNorm.
+    The running ones move in every step, as BatchNorm's do. In evaluation it is BatchNorm. The authors' code calls p the
+    probability of the batch's statistics: 1 − p here.
     """
 
     def __init__(self, norm: _BatchNorm, p: float):
