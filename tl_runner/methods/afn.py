@@ -27,7 +27,7 @@ class AFN(Method):
 
     needs = frozenset({"source", "target"})
 
-    def __init__(self, weight: float = 0.05, step: float = 1.0, schedule: losses.Schedule = "constant"):
+    def __init__(self, weight: float = 5e-4, step: float = 1.0, schedule: losses.Schedule = "constant"):
         super().__init__()
         within(0, weight=weight, step=step)
         self.weight, self.step = weight, step

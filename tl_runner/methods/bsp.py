@@ -30,7 +30,7 @@ class BSP(Method):
 
     def __init__(
         self,
-        weight: float = 1e-4,
+        weight: float = 1e-5,
         adversary: Literal["dann", "cdan", "none"] = "dann",
         schedule: losses.Schedule = "constant",
     ):
