@@ -1,6 +1,6 @@
 r"""Weights of source rows against the exact ratio of two Gaussians: ours, and those of the libraries adapt and skada.
 
-    pip install adapt skada     # no dependencies of ours; what is not installed is left out, and said
+    pip install -e ".[compare]"     # adapt and skada; what is not installed is left out, and said
     python scripts/bench_weights.py [draws]
 
 Source N(0, 1), target N(.7, 1), the same draws for all; means over the draws of
