@@ -121,6 +121,13 @@ def test_files_are_small():
     assert loop.end_lineno - loop.lineno < 60
 
 
+def test_the_method_that_contributing_shows_is_the_one_that_there_is():
+    shown = (ROOT.parent / "CONTRIBUTING.md").read_text().partition("```diff\n")[2].partition("```")[0]
+    for part in shown.split("--- /dev/null\n+++ b/")[1:]:
+        name, *lines = part.splitlines()
+        assert (ROOT.parent / name).read_text().splitlines() == [line[1:] for line in lines if line.startswith("+")]
+
+
 def test_only_the_run_opens_the_answers():
     opened = [room(file) for file in FILES if ".open()" in file.read_text().replace("files.open()", "")]
     assert opened == ["run"]

@@ -213,7 +213,9 @@ def fit(value: Any, hint: Any, key: str) -> Any:
                 return value
         elif option in NODES:
             try:
-                if value is not None:
+                if value is not None and not (
+                    option is bool and isinstance(value, float | int) and value not in (0, 1)
+                ):
                     return NODES[option](value=value)._value()
             except ValidationError:
                 continue  # another member of the union may take it
@@ -237,4 +239,4 @@ def _in_words(options: Sequence[Any]) -> str:
 
 def _nearest_literal(value: Any, options: Sequence[Any]) -> str:
     choices = [str(choice) for option in options if get_origin(option) is Literal for choice in get_args(option)]
-    return nearest(str(value), choices) if choices else ""
+    return nearest(value, choices) if choices and isinstance(value, str) else ""

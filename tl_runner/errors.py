@@ -84,8 +84,9 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def within(low: float, high: float = float("inf"), **values: float) -> None:
-    """Refuse, by name, any value outside [low, high]; NaN is outside of everything."""
+    """Refuse, by name, any value outside [low, high]; NaN and infinity are outside of everything."""
+    bounds = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
     for name, value in values.items():
-        if not low <= value <= high:
-            bounds = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
-            raise Refused(f"{name} must be {bounds}, got {value}")
+        infinite = abs(value) == float("inf")
+        if infinite or not low <= value <= high:
+            raise Refused(f"{name} must be {'finite' if infinite else bounds}, got {value}")
