@@ -212,11 +212,10 @@ def fit(value: Any, hint: Any, key: str) -> Any:
             if value in arguments:
                 return value
         elif option in NODES:
+            if value is None or (option is bool and not isinstance(value, str) and value not in (0, 1)):
+                continue  # OmegaConf takes 2 for true
             try:
-                if value is not None and not (
-                    option is bool and isinstance(value, float | int) and value not in (0, 1)
-                ):
-                    return NODES[option](value=value)._value()
+                return NODES[option](value=value)._value()
             except ValidationError:
                 continue  # another member of the union may take it
         elif isinstance(origin, type) and issubclass(origin, Sequence):
