@@ -118,7 +118,7 @@ class SubspaceAlignment(Method):
     start = "source"
     once = True
 
-    def __init__(self, dimensions: int = 20, head: Fitted = "logistic", C: float = 1.0, k: int = 5):  # noqa: N803
+    def __init__(self, dimensions: int = 10, head: Fitted = "logistic", C: float = 1.0, k: int = 5):  # noqa: N803
         super().__init__()
         within(1, dimensions=dimensions, k=k)
         within(1e-9, C=C)
@@ -165,7 +165,7 @@ class TCA(Method):
 
     def __init__(
         self,
-        dimensions: int = 20,
+        dimensions: int = 10,
         mu: float = 1.0,
         kernel: Literal["linear", "rbf"] = "linear",
         rows: int = 1000,
