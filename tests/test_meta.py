@@ -242,6 +242,13 @@ def test_a_backbone_without_parameters_is_refused():
         built("maml").prepare(Model(backbone, width, pair.classes), pair, 0)
 
 
+@pytest.mark.parametrize("method", [MAML(queries=1_000_000), ANIL(shots=1_000_000), Reptile(steps=1_000_000)])
+def test_a_task_of_more_rows_than_there_are_is_refused(method):
+    pair, model = task()
+    with pytest.raises(Refused, match=r"a task takes [15],000,00\d rows of each class, and the source has 120 in all"):
+        method.prepare(model, pair, 0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"ways": 1}, "ways"), ({"meta": 1.0}, "meta"), ({"shots": 0}, "shots"), ({"steps": 0}, "steps")],

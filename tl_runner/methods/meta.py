@@ -48,6 +48,8 @@ class MetaLearning(Method, ABC):
         if not any(True for _ in model.backbone.parameters()):
             raise Refused("meta-learning trains a backbone's parameters, and this backbone has none")
         _, labels = pair.labelled_source
+        if (rows := self.episodes.shots + self.episodes.queries) > len(labels.train):
+            raise Refused(f"a task takes {rows:,} rows of each class, and the source has {len(labels.train):,} in all")
         self.episodes = self.episodes._replace(ways=min(self.episodes.ways, len(labels.train.unique())))
         with chance_of(seed, "task head"):
             self.task_head = nn.Linear(model.width, self.episodes.ways)
