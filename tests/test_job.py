@@ -5,9 +5,11 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from apart import exhausted
 from conftest import QUICK, composed
 from rich.console import Console
@@ -148,17 +150,31 @@ def test_whoever_waited_at_the_lock_finds_the_run_made(tmp_path, monkeypatch):
     assert attended(record).what == "kept" and len(asked) == 2
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyError("k"), MemoryError(), GeneratorExit()])
-def test_an_error_ends_its_run_only(error, tmp_path):
+def failing_with(error: BaseException) -> Callable[..., RunRecord]:
     def failing(points, record: RunRecord) -> RunRecord:
         next(points)
         return points.throw(error)
 
+    return failing
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyError("k"), MemoryError(), GeneratorExit()])
+def test_an_error_ends_its_run_only(error, tmp_path):
+    failing = failing_with(error)
     outcome = attend(Order(described(tmp_path)), lambda: False, failing)
     assert outcome.failed and outcome.record.status == "failed" and type(error).__name__ in outcome.told
     assert f"The traceback is in {outcome.record.folder / 'run.log'}" in outcome.told
     full = attend(Order(described(tmp_path)), lambda: False, failing, full_error=True)
     assert "Traceback (most recent call last)" in full.told
+
+
+def test_a_run_for_which_there_is_not_enough_memory_is_told_so(tmp_path):
+    with pytest.raises(RuntimeError) as torchs:
+        torch.empty(10**14)
+    for error in (torchs.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
+        outcome = attend(Order(described(tmp_path)), lambda: False, failing_with(error))
+        assert "That is more memory than there is: a smaller train.batch" in outcome.told
+    assert "memory" not in attend(Order(described(tmp_path)), lambda: False, failing_with(KeyError("k"))).told
 
 
 def test_a_run_ends_at_its_time_limit_and_goes_on_when_it_is_typed_again(tmp_path):

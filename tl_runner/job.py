@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch has an error of its own for CUDA alone
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks serves for ours too
 
 
@@ -149,5 +150,7 @@ def _told(error: BaseException, record: RunRecord, full: bool) -> str:
         return "".join(traceback.format_exception(error)).rstrip()
     if isinstance(error, Refused | Diverged | Late):
         return str(error)
-    trace = record.folder / "run.log"
-    return f"{type(error).__name__}: {error}" + (f"\nThe traceback is in {trace}" if trace.exists() else "")
+    trace, said = record.folder / "run.log", f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
+        said += "\nThat is more memory than there is: a smaller train.batch, backbone or method takes less"
+    return said + (f"\nThe traceback is in {trace}" if trace.exists() else "")
