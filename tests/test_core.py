@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tl_runner import needed
 from tl_runner.backbones import small
 from tl_runner.chance import chance_of, derive, rows
 from tl_runner.core import Batch, Model
@@ -146,9 +147,9 @@ def test_maps_of_features_that_are_computed_once_are_refused():
 def test_the_source_head_is_a_copy_and_no_part_of_the_model():
     model = Model(nn.Sequential(nn.Flatten()), 4, ("a", "b"))
     with pytest.raises(Refused, match="no source model"):
-        _ = model.source_head
+        needed.source_head(model)
     model.taught = (nn.Linear(4, 3),)
-    copy = model.source_head
+    copy = needed.source_head(model)
     assert isinstance(copy, nn.Linear) and copy.out_features == 3 and copy is not model.taught[0]
     assert model.state_dict().keys() == {"head.weight", "head.bias"}
 

@@ -22,7 +22,7 @@ from tl_runner.datasets.split import cut
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.features import at, whole
-from tl_runner.heads import Cosine, Neighbours, blueprint, linear_classifier, rebuilt
+from tl_runner.heads import Cosine, Neighbours, blueprint, fitted, linear_classifier, rebuilt
 from tl_runner.methods.feature_extract import FeatureExtract
 
 CPU = torch.device("cpu")
@@ -84,6 +84,11 @@ def test_the_backbone_stays_and_the_linear_head_is_trained_by_the_loop(tmp_path)
         assert record.scores is not None and record.scores["last"]["step"] == steps
     first, second = (tl_runner.load(record.folder).backbone.state_dict() for record in (fitted, trained))
     assert all(torch.equal(first[name], second[name]) for name in first)  # the shared source model, to the bit
+
+
+def test_neighbours_that_are_all_rows_are_refused():
+    with pytest.raises(Refused, match=r"head=knn asks k=3 neighbours of 3 labelled rows: set a smaller k"):
+        fitted("knn", torch.eye(3), torch.arange(3), 3, 1.0, 3, 0)
 
 
 @pytest.mark.parametrize("words", ["", "head=knn", "head=ncm", "layer=conv1", "head=linear layer=conv2", "head=svm"])

@@ -238,7 +238,7 @@ def test_tasks_are_learnt_better_with_time(name):
 def test_a_backbone_without_parameters_is_refused():
     pair, _ = task()
     backbone, width = identity(pair.shape)
-    with pytest.raises(Refused, match="this backbone has none"):
+    with pytest.raises(Refused, match="this backbone has no parameters"):
         built("maml").prepare(Model(backbone, width, pair.classes), pair, 0)
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import METHODS, QUICK, built, composed, made
 
 from tl_runner import augment, config, losses
-from tl_runner.backbones import mlp, small
+from tl_runner.backbones import identity, mlp, small
 from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model, Phase, Stream
 from tl_runner.datasets.budget import Budget
@@ -136,7 +136,8 @@ class Forgetful(Method):
 class Exploding(Method):
     def terms(self, model, batch, progress):
         scale = float("inf") if progress >= 0.3 else 1.0
-        return {"source": F.cross_entropy(model(batch.source.x), batch.source.y) * scale, "other": torch.tensor(2.0)}
+        loss = F.cross_entropy(model(batch.source.x), batch.source.y)
+        return {"source": loss * scale, "other": 2.0 + 0.0 * loss}
 
 
 def steps_of(method: Method, pair: Pair, model: Model, **plan):
@@ -169,12 +170,26 @@ class Returning(Method):
         (lambda loss: loss, "must return a dict"),
         (lambda loss: {"a": loss.expand(3)}, r"'a' must be a tensor with one number and no dimension, got .*\(3,\)"),
         (lambda loss: {"a": 1.0}, "'a' must be a tensor .* got 1.0"),
-        (lambda loss: {"a": loss.detach()}, "nothing to learn"),
+        (lambda loss: {"a": loss.detach()}, "the term 'a' depends on nothing that is trained"),
+        (lambda loss: {"a": loss, "b": loss.detach()}, "the term 'b' depends on nothing that is trained"),
     ],
 )
 def test_a_method_that_breaks_the_contract_of_terms_is_told_how(returned, message):
     with pytest.raises(Refused, match=f"Returning.*{message}"):
         steps_of(Returning(returned), *task())
+
+
+@pytest.mark.parametrize("name", ["mmd", "coral", "dann", "cdan", "afn", "mdd", "adda", "shot", "maml", "similarity"])
+def test_what_moves_features_refuses_a_backbone_without_parameters(name):
+    method = built(name)
+    granted = "5" if "granted" in method.needs else "0"
+    pair, _ = task(granted)
+    backbone, width = identity(pair.shape)
+    model = Model(backbone, width, pair.classes)
+    model.taught = (model.head,)
+    with pytest.raises(Refused, match=r"this backbone has no parameters|as identity, has no features"):
+        prepared, seen = method.prepare(model, pair, 0)
+        steps_of(method, seen, prepared)
 
 
 def test_a_method_without_terms_is_told_what_is_missing():

@@ -68,8 +68,9 @@ def test_every_parameter_is_in_one_group_at_its_rate():
         (["mmd", "feature_extract"], "FeatureExtract can't be part of a sum"),
         (["mmd", "target_only"], "TargetOnly can't be part of a sum"),
         (["mmd", "corral"], r"parts\[1\] takes the name of a method.*did you mean 'coral'"),
-        (["mmd", {"coral": {"wieght": 1}}], r"unknown key parts\[1\]\.wieght – did you mean 'weight'"),
+        (["mmd", {"coral": {"wieght": 1}}], r"unknown key method.parts\[1\]\.wieght – did you mean 'weight'"),
         (["mmd", {"coral": 3}], r"parts\[1\] takes the name of a method"),
+        (["mmd", {"coral": {}, "mcc": {}}], r"parts\[1\] takes the name of a method"),
     ],
 )
 def test_parts_that_cannot_be_are_refused_in_words(parts, message):
@@ -80,7 +81,7 @@ def test_parts_that_cannot_be_are_refused_in_words(parts, message):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (["mmd", "l2sp"], "L2SP trains the model at another rate than MMD"),
+        (["mmd", "l2sp"], "L2SP trains the model at another rate than MMD: .* lr_backbone: 1 is"),
         (["mmd", {"finetune": {"lp_ft": True}}], "Finetune is no sum of terms"),
         (["weighted", "density_ratio"], "two of them weigh the source's rows"),
     ],
@@ -88,6 +89,10 @@ def test_parts_that_cannot_be_are_refused_in_words(parts, message):
 def test_parts_that_do_not_add_up_are_refused_in_words(parts, message):
     with pytest.raises(Refused, match=message):
         ready(*parts, granted="5")
+
+
+def test_a_sum_serves_the_tasks_that_all_of_its_parts_serve():
+    assert Sum(["co_tuning", "bss"]).across_labels and not Sum(["mmd", "mcc"]).across_labels
 
 
 def test_what_counts_once_is_said(caplog):

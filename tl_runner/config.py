@@ -125,7 +125,7 @@ def named(group: str, said: Any, key: str) -> Any:
     else:
         name, options = said, {}
     known = {option.name: option for option in menu.options([menu.conf()]) if option.group == group}
-    if name not in known or not isinstance(options, Mapping):
+    if not isinstance(name, str) or name not in known or not isinstance(options, Mapping):
         raise Refused(
             f"{key} takes the name of a {group}, as in mcc or {{mcc: {{temperature: 2}}}}, or a node with a _target_,"
             f" got {said!r}{nearest(str(name), known)}"

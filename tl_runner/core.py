@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from copy import deepcopy
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, get_args
@@ -184,19 +183,6 @@ class Model(nn.Module):
         finally:
             self._memory = None
 
-    @property
-    def source_head(self) -> nn.Module:
-        """A copy of the source model's head, for the source's classes; raises `Refused` where there is none."""
-        self.expect_source_head()
-        return deepcopy(self.taught[0])
-
-    def expect_source_head(self) -> None:
-        if not self.taught:
-            raise Refused(
-                "this method goes on with the source model's head, and there is no source model here: it needs a"
-                " dataset with a source, and pretrain=default"
-            )
-
     def _by_stage(self, xs: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
         flows = list(xs) if self.batchnorm == "per_domain" else [torch.cat(xs)]
         found: dict[str, tuple[Tensor, ...]] = {}
@@ -264,7 +250,7 @@ class Method(nn.Module):
 
     needs: Set[Stream] = frozenset({"source"})
     start: Literal["backbone", "source", "scratch"] = "backbone"
-    across_labels: ClassVar[bool] = False
+    across_labels: bool = False
     once: ClassVar[bool] = False
 
     def __init__(self) -> None:

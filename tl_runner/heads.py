@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_runner.core import Model
+from tl_runner.errors import Refused
 from tl_runner.features import at
 from tl_runner.losses import squared_distances
 
@@ -30,7 +31,7 @@ class Neighbours(nn.Module):
 
     def __init__(self, rows: Tensor, labels: Tensor, classes: int, k: int):
         super().__init__()
-        self.classes, self.k = classes, min(k, len(rows))
+        self.classes, self.k = classes, k
         self.register_buffer("rows", rows)
         self.register_buffer("labels", labels)
 
@@ -149,6 +150,8 @@ def fitted(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, s
     if kind in ("logistic", "svm"):
         return linear_classifier(kind, x, y, classes, C, seed)
     if kind == "knn":
+        if k >= len(y):
+            raise Refused(f"head=knn asks k={k} neighbours of {len(y)} labelled rows: set a smaller k, or another head")
         return Neighbours(x, y, classes, k)
     present = y.unique()
     means = torch.stack([x[y == c].double().mean(0) for c in present]).numpy()

@@ -39,7 +39,10 @@ def adamw(
 def _settings(groups: Sequence[Group], lr: float, weight_decay: float) -> list[dict[str, object]]:
     listed: list[tuple[list[nn.Parameter], Group]] = [(list(group.parameters), group) for group in groups]
     if not any(parameters for parameters, _ in listed):
-        raise Refused("a phase has no parameters to train: its groups are empty, or an iterator that another has used")
+        raise Refused(
+            "there are no parameters to train: a backbone without any (identity) serves methods that train a head, and"
+            " in a method of your own no phase may have empty groups, such as an iterator that another phase has used"
+        )
     return [
         {"params": parameters, "lr": lr * group.lr, "weight_decay": weight_decay * group.decay}
         for parameters, group in listed

@@ -190,8 +190,11 @@ def _checked(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
         if not isinstance(value, Tensor) or value.shape:
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise Refused(f"{name}: {key!r} must be a tensor with one number and no dimension, got {got}")
-    if not any(value.requires_grad for value in terms.values()):
-        raise Refused(f"{name}: no term depends on what is trained, so there is nothing to learn")
+    if idle := [key for key, value in terms.items() if not value.requires_grad]:
+        raise Refused(
+            f"{name}: the term {idle[0]!r} depends on nothing that is trained, so it would do nothing (a backbone"
+            " without parameters, such as identity, has no features to move; what is only to be told is a note)"
+        )
     if both := terms.keys() & method.notes.keys():
         raise Refused(f"{name}: {min(both)!r} is a term and a note")
     return {**terms, **method.notes}

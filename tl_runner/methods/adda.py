@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from tl_runner import losses
+from tl_runner import losses, needed
 from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import within
 from tl_runner.fixed import Fixed
 from tl_runner.methods.critic import critic, judged
 
@@ -44,9 +44,8 @@ class ADDA(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model.expect_source_head()
-        if not any(True for _ in model.backbone.parameters()):
-            raise Refused("adda trains the backbone for the target, and this backbone has no parameters")
+        needed.source_model(model)
+        needed.trainable_backbone(model)
         self.source_encoder = Fixed(model.backbone)
         with chance_of(seed, "critic"):
             self.critic = critic(model.width, self.hidden, self.dropout)

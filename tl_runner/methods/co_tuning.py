@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner import losses
+from tl_runner import losses, needed
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
@@ -43,7 +43,7 @@ class CoTuning(Method):
         self.weight, self.lr_backbone = weight, lr_backbone
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.source_head = model.source_head
+        self.source_head = needed.source_head(model)
         x, y = pair.labels_granted
         was = Fixed(torch.nn.Sequential(model.backbone, self.source_head)).net
         with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner import losses
+from tl_runner import losses, needed
 from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
@@ -39,6 +39,7 @@ class Adversarial(Method, ABC):
         """The critic's loss on these features (n, d), (m, d), times the weight, under a name of its own."""
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        needed.trainable_backbone(model)
         with chance_of(seed, "critic"):
             self.critic = critic(self.columns(model), self.hidden, self.dropout)
         return model, pair

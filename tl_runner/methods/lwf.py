@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner import losses
+from tl_runner import losses, needed
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
@@ -52,7 +52,7 @@ class LwF(Method):
         self.form: Literal["kl", "outputs"] = form
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.source_head = model.source_head
+        self.source_head = needed.source_head(model)
         self.teacher = Fixed(torch.nn.Sequential(model.backbone, self.source_head))
         return model, pair
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner import losses
+from tl_runner import losses, needed
 from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Pair
@@ -47,6 +47,7 @@ class MDD(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        needed.trainable_backbone(model)
         with chance_of(seed, "adversarial head"):
             self.adversary = critic(model.width, self.hidden, self.dropout, outputs=len(model.classes))
         return model, pair

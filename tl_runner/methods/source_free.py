@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner import losses
+from tl_runner import losses, needed
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
@@ -38,7 +38,8 @@ class SHOT(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model.expect_source_head()
+        needed.source_model(model)
+        needed.trainable_backbone(model)
         self.register_buffer("labels", torch.zeros(len(pair.target.train), dtype=torch.long))
         return model, pair
 
@@ -80,7 +81,7 @@ class Tent(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model.expect_source_head()
+        needed.source_model(model)
         model = deepcopy(model)
         renormalise(model, pair.target.train)
         if not scales_and_shifts(model):
@@ -113,7 +114,7 @@ class AdaBN(Method):
         self.rows = rows
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model.expect_source_head()
+        needed.source_model(model)
         if pair.granted is not None:
             raise Refused("adabn takes statistics of inputs, granted labels would do nothing: use granted=0, or tent")
         model = deepcopy(model)

@@ -24,17 +24,18 @@ class Sum(Method):
 
     def __init__(self, parts: Sequence[Any] = ("mcc", "bsp")):
         super().__init__()
-        built: list[Method] = [config.named("method", part, f"parts[{index}]") for index, part in enumerate(parts)]
+        built: list[Method] = [config.named("method", part, f"method.parts[{i}]") for i, part in enumerate(parts)]
         kinds = [type(part).__name__ for part in built]
         if len(built) < 2 or len({*kinds}) < len(kinds):
             raise Refused(f"parts must be two different methods or more, as in method.parts=[mcc,bsp], got {kinds}")
         if alone := [type(part).__name__ for part in built if part.once or part.start == "scratch"]:
             raise Refused(
-                f"parts: {alone[0]} can't be part of a sum: it computes features once, or starts from scratch"
+                f"method.parts: {alone[0]} can't be part of a sum: it computes features once, or starts from scratch"
             )
         self.parts = nn.ModuleList(built)
         self.needs = frozenset().union(*(part.needs for part in built))
         self.start = "source" if any(part.start == "source" for part in built) else "backbone"
+        self.across_labels = all(part.across_labels for part in built)
         self.uncounted: list[str] = []  # terms that another part had brought, as said in the log
 
     def each(self) -> Sequence[Method]:
@@ -62,7 +63,10 @@ class Sum(Method):
                 for parameter in group.parameters:
                     rate, decay = rates.get(parameter, (group.lr, group.decay))
                     if rate != group.lr:
-                        raise Refused(f"method.parts: {name} trains the model at another rate than {trained[0][0]}")
+                        raise Refused(
+                            f"method.parts: {name} trains the model at another rate than {trained[0][0]}: where a part"
+                            " has an lr_backbone, lr_backbone: 1 is the rate of those that have none"
+                        )
                     rates[parameter] = rate, decay and group.decay
                     mine.add(parameter)
             trained.append((name, mine & own))
