@@ -150,3 +150,20 @@ def test_a_target_that_is_no_method_is_refused():
     content, _ = composed()
     with pytest.raises(Refused, match=r"test_config\.NoMethod is no tl_runner\.Method: it has no `terms`"):
         config.load({**content, "method": {"_target_": "test_config.NoMethod", "weight": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("method=feature_extract method.head=ncm method.k=9", "method.k=9 does nothing with method.head=ncm"),
+        ("method=tca method.rows=9", "method.rows=9 does nothing with method.kernel=linear"),
+        ("method=finetune method.freeze=head_only method.lr_decay=0.3", "method.lr_decay=0.3 does nothing with"),
+        ("method=weighted method.mode=count method.bandwidth=2", "method.bandwidth=2.0 does nothing with method.mode"),
+        ("method=lwf method.form=outputs method.temperature=3", "method.temperature=3.0 does nothing with method.form"),
+        ("method=feature_extract method.head=knn method.k=9", ""),
+        ("method=feature_extract method.head=ncm method.k=5", ""),
+    ],
+)
+def test_an_option_that_does_nothing_beside_another_is_told(words, said, caplog):
+    config.load(composed(*words.split())[0])
+    assert (said in caplog.text) if said else not caplog.text

@@ -256,7 +256,7 @@ def test_whole_runs_without_a_source_of_the_same_labels(method, data, tmp_path, 
     record = made(tmp_path, f"method={method}", *words)
     assert record.status == "ok" and record.scores is not None and record.scores["source"] is None
     assert record.data["domains"]["source"] == (None if data == "sourceless" else "rendered")
-    said = "nothing is transferred" in caplog.text
+    said = "there is no source model, and the backbone has random weights" in caplog.text
     assert said == (data == "sourceless" and method != "target_only")
 
 

@@ -20,6 +20,7 @@ from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
+from tl_runner.errors import Refused
 from tl_runner.methods.batchnorm import batchnorms, statistics_kept
 from tl_runner.methods.self_training import AdaMatch, FixMatch, aligned, mixed
 from tl_runner.train import draw
@@ -185,6 +186,14 @@ def test_adamatch_is_the_loop_over_rows(labels):
         expected = (w * F.cross_entropy(model(x), y, reduction="none")).mean()
         torch.testing.assert_close(terms[name], expected)
     torch.testing.assert_close(terms["granted"], F.cross_entropy(model(batch.granted.x), batch.granted.y))
+
+
+@pytest.mark.parametrize("method", [FixMatch, AdaMatch])
+def test_mirror_images_of_a_table_are_refused(method):
+    pair, model = table()
+    with pytest.raises(Refused, match=r"method.flip mirrors images, and these rows are no images"):
+        method(flip=True).prepare(model, pair, 0)
+    assert method(flip=True).prepare(*reversed(pictures()), 0)
 
 
 def test_adamatch_mixes_the_logits_of_two_passes_and_moves_batchnorm_once():

@@ -105,6 +105,9 @@ def build(node: Any, group: str) -> Any:
         raise Refused(f"this {group} has no _target_: its YAML must name a class or function, as _target_: module.name")
     target = locate(node["_target_"], group)
     options = check(target, {key: value for key, value in node.items() if key != "_target_"}, f"{group}.")
+    for name, (other, values) in getattr(target, "idle", {}).items():
+        if options[other] in values and options[name] != schema(target)[name].default:
+            log.warning("%s.%s=%s does nothing with %s.%s=%s", group, name, options[name], group, other, options[other])
     if not inspect.isclass(target):
         return partial(target, **options)
     try:

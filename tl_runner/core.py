@@ -245,13 +245,15 @@ class Method(nn.Module):
     `start` says what the model is when `prepare` gets it: the backbone as configured; `source`, trained on the
     labelled source before (`pretrain` in the configuration); or `scratch`, the same network with random weights.
     `across_labels` says whether the method can serve a target with other classes than the source, `once` whether
-    it computes the features of each row once, so that random views of it can't be trained on.
+    it computes the features of each row once, so that random views of it can't be trained on. `idle` names options that
+    do nothing with some values of another one, as {"k": ("head", {"ncm"})}: who sets them then is warned.
     """
 
     needs: Set[Stream] = frozenset({"source"})
     start: Literal["backbone", "source", "scratch"] = "backbone"
     across_labels: bool = False
     once: ClassVar[bool] = False
+    idle: ClassVar[Mapping[str, tuple[str, Set[str]]]] = {}
 
     def __init__(self) -> None:
         super().__init__()

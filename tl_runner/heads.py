@@ -21,6 +21,7 @@ from tl_runner.losses import squared_distances
 ABSENT = -1e4  # the logit of a class that no fitted row had
 
 Fitted = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted at once
+IDLE = {"C": ("head", {"knn", "ncm", "linear"}), "k": ("head", {"logistic", "svm", "ncm", "linear"})}  # `Method.idle`
 
 
 class Neighbours(nn.Module):

@@ -87,7 +87,7 @@ def source_model(
     if pair.source is None or not plan.steps:
         backbone = names["backbone"]
         if backbone["_target_"].startswith("tl_runner.") and backbone.get("weights") is None:
-            log.warning("nothing is transferred: there is no source model, and the backbone has random weights")
+            log.warning("there is no source model, and the backbone has random weights: they were learnt from nothing")
         return None
     source, labels = pair.labelled_source
     with chance_of(said.seed, "source head"):

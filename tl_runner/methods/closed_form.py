@@ -18,7 +18,7 @@ from tl_runner.core import Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.features import frozen, source_moved, whole
-from tl_runner.heads import Fitted, Kernel, affine, fitted
+from tl_runner.heads import IDLE, Fitted, Kernel, affine, fitted
 from tl_runner.losses import WIDTH_FLOOR
 
 Move = Callable[[Tensor], Tensor]
@@ -34,6 +34,7 @@ class CoralLinear(Method):
     needs = frozenset({"source", "target"})
     start = "source"
     once = True
+    idle = IDLE
 
     def __init__(self, ridge: float = 1.0, head: Fitted = "logistic", C: float = 1.0, k: int = 5):  # noqa: N803
         super().__init__()
@@ -117,6 +118,7 @@ class SubspaceAlignment(Method):
     needs = frozenset({"source", "target"})
     start = "source"
     once = True
+    idle = IDLE
 
     def __init__(self, dimensions: int = 10, head: Fitted = "logistic", C: float = 1.0, k: int = 5):  # noqa: N803
         super().__init__()
@@ -162,6 +164,7 @@ class TCA(Method):
     needs = frozenset({"source", "target"})
     start = "source"
     once = True
+    idle = IDLE | {"rows": ("kernel", {"linear"})}
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.features import at, frozen, whole
-from tl_runner.heads import Fitted, fitted
+from tl_runner.heads import IDLE, Fitted, fitted
 
 Head = Literal["linear", Fitted]
 
@@ -26,6 +26,7 @@ class FeatureExtract(Method):
     start = "source"
     across_labels = True
     once = True
+    idle = IDLE
 
     def __init__(self, head: Head = "logistic", layer: str | None = None, C: float = 1.0, k: int = 5):  # noqa: N803
         super().__init__()

@@ -1,6 +1,7 @@
 """Parameter transfer: go on from the source's parameters with the granted target labels (fine-tuning, L2-SP)."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -61,6 +62,7 @@ class Finetune(Method):
     needs = frozenset({"granted"})
     start = "source"
     across_labels = True
+    idle: ClassVar = {"lr_backbone": ("freeze", {"head_only"}), "lr_decay": ("freeze", {"head_only"})}
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Fine-tuning that goes on answering for the source's classes as the source model did (learning without forgetting)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,7 @@ class LwF(Method):
     needs = frozenset({"granted"})
     start = "source"
     across_labels = True
+    idle: ClassVar = {"temperature": ("form", {"outputs"})}
 
     def __init__(
         self,

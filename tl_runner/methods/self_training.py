@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tl_runner import losses
 from tl_runner.augment import strong_view
 from tl_runner.core import Batch, Method, Model
-from tl_runner.domains import Labelled
-from tl_runner.errors import within
+from tl_runner.domains import Labelled, Pair
+from tl_runner.errors import Refused, within
 from tl_runner.methods.batchnorm import statistics_kept
 
 FLOOR = 1e-12  # a class that no row of a batch may be has a mean probability of 0
@@ -20,6 +20,12 @@ FLOOR = 1e-12  # a class that no row of a batch may be has a mean probability of
 def view(x: Tensor, magnitude: float, flip: bool) -> Tensor:
     """A strong view of the rows; its seed is drawn on the CPU, so that nothing waits for the device."""
     return strong_view(x, int(torch.randint(2**31, ())), magnitude, flip)
+
+
+def mirrored(flip: bool, pair: Pair) -> None:
+    """Refuse mirror images of rows that are none."""
+    if flip and len(pair.shape) != 3:
+        raise Refused("method.flip mirrors images, and these rows are no images")
 
 
 def taught(logits: Tensor, labels: Tensor, passed: Tensor) -> Tensor:
@@ -53,6 +59,10 @@ class FixMatch(Method):
         within(0, 1, magnitude=magnitude)
         self.weight, self.threshold, self.magnitude, self.flip = weight, threshold, magnitude, flip
         self.schedule: losses.Schedule = schedule
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        mirrored(self.flip, pair)
+        return model, pair
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         source, target, *granted = batch.inputs
@@ -95,6 +105,10 @@ class AdaMatch(Method):
         self.weight, self.threshold, self.magnitude, self.flip = weight, threshold, magnitude, flip
         self.labels: Literal["soft", "hard"] = labels
         self.schedule: losses.Schedule = schedule
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        mirrored(self.flip, pair)
+        return model, pair
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         source, target, *granted = batch.inputs

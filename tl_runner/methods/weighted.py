@@ -12,7 +12,7 @@ effective number of rows, (Σw)²/Σw².
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -88,6 +88,8 @@ class Weighted(Weighting):
     `mode` is that of `importance.by_distance`: rbf (with `bandwidth` in units of the median distance), inverse, count,
     or distance, the founding articles' literal form, which favours far rows.
     """
+
+    idle: ClassVar = {"bandwidth": ("mode", {"inverse", "count", "distance"})}
 
     def __init__(
         self, mode: importance.Mode = "rbf", bandwidth: float = 1.0, view: View = "inputs", order: Order = "joint"
