@@ -14,6 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -62,48 +63,88 @@ def commands(pair: Sequence[str], known: dict[str, Method]) -> Iterator[list[str
                 yield [*pair, f"method={','.join(chosen)}", *budget]
 
 
-def table(found: Sequence[RunRecord]) -> Iterator[str]:
-    """The lines of the table: a pair and a label budget at a time, the best method first."""
-    rows: dict[tuple[str, str], dict[str, dict[int, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
-    for record in found:
-        said = [record.choices["dataset"], record.config["dataset"].get("shift", "none"), record.choices["backbone"]]
+class Cell(NamedTuple):
+    """What the runs of a method on a pair gave, by seed; `refused` where none of them ended."""
+
+    selected: dict[int, float]
+    last: dict[int, float]
+    seconds: list[float]
+    asked: int
+    refused: str
+
+
+def cells(found: Sequence[RunRecord]) -> dict[str, dict[str, Cell]]:
+    """By pair with its label budget, and by method, the best first."""
+    runs: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for run in found:
+        said = [run.choices["dataset"], run.config["dataset"].get("shift", "none"), run.choices["backbone"]]
         name = " ".join(word for word in said if word != "none")
-        rows[name, record.granted][record.choices["method"]][record.seed] = record
-    yield "| pair, labels a class | method | n | target, % | − source-only, points (95 % interval) | last, % | s |"
-    yield "|---|---|--:|--:|--:|--:|--:|"
-    for (name, granted), by_method in sorted(rows.items()):
-        means = {method: _accuracies(runs, "selected") for method, runs in by_method.items()}
-        baseline = means.get("source_only", {})
-        mean = {method: float(np.mean([*of.values()])) if of else -1.0 for method, of in means.items()}
-        for method in sorted(means, key=lambda method, mean=mean: -mean[method]):
-            runs, values = by_method[method], means[method]
-            if not values:
-                said = {str(run.error).partition(":")[2].strip() or str(run.error) for run in runs.values()}
-                yield f"| {name}, {granted} | {method} | 0 of {len(runs)} | refused: {min(said)} | | | |"
-                continue
-            last, seconds = _accuracies(runs, "last"), [run.seconds for run in runs.values() if run.seconds]
-            gain = [values[seed] - baseline[seed] for seed in values.keys() & baseline.keys()]
-            cells = [_spread([*values.values()]), "" if method == "source_only" else _interval(gain)]
-            cells += [f"{np.mean([*last.values()]):.1f}", f"{np.median(seconds):.1f}"]
-            n = str(len(values)) if len(values) == len(runs) else f"{len(values)} of {len(runs)}"
-            yield f"| {name}, {granted} | {method} | {n} | {' | '.join(cells)} |"
+        budget = "no target labels" if run.granted == "0" else f"{run.granted} target labels a class"
+        runs[f"{name}, {budget}"][run.choices["method"]].append(run)
+    return {
+        name: dict(sorted(((m, cell(of)) for m, of in by_method.items()), key=lambda item: -_mean(item[1])))
+        for name, by_method in sorted(runs.items())
+    }
 
 
-def _accuracies(runs: dict[int, RunRecord], which: str) -> dict[int, float]:
-    return {seed: 100 * run.scores[which]["accuracy"] for seed, run in runs.items() if run.scores}
+def cell(runs: Sequence[RunRecord]) -> Cell:
+    selected, last = (
+        {run.seed: 100 * run.scores[which]["accuracy"] for run in runs if run.scores} for which in ("selected", "last")
+    )
+    refused = "" if selected else min(str(run.error) for run in runs)
+    return Cell(selected, last, [run.seconds for run in runs if run.seconds], len(runs), refused)
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+def overview(known: dict[str, dict[str, Cell]]) -> Iterator[str]:
+    """A line a method, a column a pair: the difference to source_only, bold where its interval leaves 0."""
+    pairs = {name.partition(",")[0]: None for name in known}
+    yield "| method | " + " | ".join(pairs) + " |"
+    yield "|---|" + "--:|" * len(pairs)
+    for method in sorted({method for of in known.values() for method in of} - {"source_only"}):
+        line = []
+        for pair in pairs:
+            of = next((of for name, of in known.items() if name.startswith(f"{pair},") and method in of), None)
+            gain = [] if of is None else gains(of, method)
+            low, high = interval(gain)
+            line.append(("**" * (low > 0 or high < 0)).join(["", f"{np.mean(gain):+.1f}", ""]) if gain else "–")
+        yield f"| {method} | {' | '.join(line)} |"
 
 
-def _interval(gain: Sequence[float]) -> str:
+def table(of: dict[str, Cell]) -> Iterator[str]:
+    """The lines of a pair's table, a method each."""
+    yield "| method | n | target, % | − source-only, points (95 % interval) | last, % | s |"
+    yield "|---|--:|--:|--:|--:|--:|"
+    for method, runs in of.items():
+        if runs.refused:
+            yield f"| {method} | 0 of {runs.asked} | refused: {runs.refused} | | | |"
+            continue
+        n = str(runs.asked) if len(runs.selected) == runs.asked else f"{len(runs.selected)} of {runs.asked}"
+        gain = [] if method == "source_only" else gains(of, method)
+        low, high = interval(gain)
+        said = f"{np.mean(gain):+.1f} ({low:+.1f} to {high:+.1f})" if len(gain) > 1 else ""
+        sure = "**" * (low > 0 or high < 0)
+        mean = f"{_mean(runs):.1f}" + (
+            f" ± {np.std([*runs.selected.values()], ddof=1):.1f}" if len(runs.selected) > 1 else ""
+        )
+        last, seconds = np.mean([*runs.last.values()]), np.median(runs.seconds)
+        yield f"| {method} | {n} | {mean} | {sure}{said}{sure} | {last:.1f} | {seconds:.1f} |"
+
+
+def gains(of: dict[str, Cell], method: str) -> list[float]:
+    """Over source_only in points, a seed each."""
+    mine, base = of[method].selected, of["source_only"].selected if "source_only" in of else {}
+    return [mine[seed] - base[seed] for seed in sorted(mine.keys() & base.keys())]
+
+
+def interval(gain: Sequence[float]) -> tuple[float, float]:
+    """The mean's 95 % interval by Student's t; all numbers where there are fewer than two."""
     if len(gain) < 2:
-        return ""
-    mean, error = np.mean(gain), stats.sem(gain) + 1e-12  # equal runs have no spread
-    low, high = stats.t.interval(0.95, len(gain) - 1, mean, error)
-    sure = "**" if low > 0 or high < 0 else ""
-    return f"{sure}{mean:+.1f} ({low:+.1f} to {high:+.1f}){sure}"
+        return -np.inf, np.inf
+    return stats.t.interval(0.95, len(gain) - 1, np.mean(gain), stats.sem(gain) + 1e-12)  # equal runs have no spread
+
+
+def _mean(runs: Cell) -> float:
+    return float(np.mean([*runs.selected.values()])) if runs.selected else -1.0
 
 
 def main() -> None:
@@ -125,7 +166,11 @@ def main() -> None:
             subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # a refusal is a row of the table
     found, faults = records([said.outputs])
     ended = sum(record.status == "ok" for record in found)
-    text = "\n".join([*table(found), "", f"{len(found)} runs, {len(found) - ended + len(faults)} of them not ok."])
+    known_cells = cells(found)
+    lines = [*overview(known_cells), ""]
+    for name, of in known_cells.items():
+        lines += [f"### {name}", "", *table(of), ""]
+    text = "\n".join([*lines, f"{len(found)} runs, {len(found) - ended + len(faults)} of them not ok."])
     print(text)
     if said.write:
         before, _, rest = said.write.read_text().partition(BEGIN)

@@ -116,20 +116,6 @@ class ANIL(MAML):
     the same for shots and queries, and the head's initial weights. Raghu, Raghu, Bengio & Vinyals, ICLR 2020.
     """
 
-    def __init__(
-        self,
-        tasks: int = 2,
-        ways: int = 5,
-        shots: int = 5,
-        queries: int = 5,
-        steps: int = 3,
-        lr_inner: float = 0.5,
-        first_order: bool = False,
-        meta: float = 0.5,
-        lr_backbone: float = 0.1,
-    ):
-        super().__init__(tasks, ways, shots, queries, steps, lr_inner, first_order, meta, lr_backbone)
-
     def parted(self, model: Model) -> tuple[nn.Module, nn.Module]:
         return model.backbone, self.task_head
 

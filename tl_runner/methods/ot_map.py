@@ -69,7 +69,7 @@ def transported(source: Tensor, target: Tensor, entropy: float) -> Tensor:
 
 
 def transport_plan(source: Tensor, target: Tensor, entropy: float) -> Tensor:
-    """γ (n, m), rows of sum 1/n and columns of sum 1/m; a plan that its solver did not finish is told of."""
+    """γ (n, m), rows of sum 1/n and columns of sum 1/m; one that its solver did not finish is told of, or `Refused`."""
     import ot
 
     cost = torch.cdist(source, target).square()
