@@ -229,10 +229,10 @@ def test_tasks_are_learnt_better_with_time(name):
     model, method = Model(backbone, width, pair.classes), KINDS[name](meta=0.9)
     model, pair = method.prepare(model, pair, 0)
     parts = config.load(composed()[0])
-    plan = Train(steps=50, log_every=5)
+    plan = Train(steps=100, log_every=10)
     points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())]
     losses = [point.terms["tasks"] for point in points if point.phase == "meta"]
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_a_backbone_without_parameters_is_refused():
