@@ -73,17 +73,20 @@ class Cell(NamedTuple):
     refused: str
 
 
-def cells(found: Sequence[RunRecord]) -> dict[str, dict[str, Cell]]:
-    """By pair with its label budget, and by method, the best first."""
-    runs: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+def cells(found: Sequence[RunRecord]) -> dict[str, dict[str, dict[str, Cell]]]:
+    """By label budget, by pair, and by method, the best first."""
+    runs: dict[str, dict[str, dict[str, list[RunRecord]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run in found:
         said = [run.choices["dataset"], run.config["dataset"].get("shift", "none"), run.choices["backbone"]]
-        name = " ".join(word for word in said if word != "none")
-        budget = "no target labels" if run.granted == "0" else f"{run.granted} target labels a class"
-        runs[f"{name}, {budget}"][run.choices["method"]].append(run)
+        pair = " ".join(word for word in said if word != "none")
+        budget = "no target labels" if str(run.granted) == "0" else f"{run.granted} target labels a class"
+        runs[budget][pair][run.choices["method"]].append(run)
     return {
-        name: dict(sorted(((m, cell(of)) for m, of in by_method.items()), key=lambda item: -_mean(item[1])))
-        for name, by_method in sorted(runs.items())
+        budget: {
+            pair: dict(sorted(((m, cell(of)) for m, of in by_method.items()), key=lambda item: -_mean(item[1])))
+            for pair, by_method in sorted(by_pair.items())
+        }
+        for budget, by_pair in sorted(runs.items(), reverse=True)
     }
 
 
@@ -95,18 +98,13 @@ def cell(runs: Sequence[RunRecord]) -> Cell:
     return Cell(selected, last, [run.seconds for run in runs if run.seconds], len(runs), refused)
 
 
-def overview(known: dict[str, dict[str, Cell]]) -> Iterator[str]:
+def overview(by_pair: dict[str, dict[str, Cell]]) -> Iterator[str]:
     """A line a method, a column a pair: the difference to source_only, bold where its interval leaves 0."""
-    pairs = {name.partition(",")[0]: None for name in known}
-    yield "| method | " + " | ".join(pairs) + " |"
-    yield "|---|" + "--:|" * len(pairs)
-    for method in sorted({method for of in known.values() for method in of} - {"source_only"}):
-        line = []
-        for pair in pairs:
-            of = next((of for name, of in known.items() if name.startswith(f"{pair},") and method in of), None)
-            gain = [] if of is None else gains(of, method)
-            low, high = interval(gain)
-            line.append(("**" * (low > 0 or high < 0)).join(["", f"{np.mean(gain):+.1f}", ""]) if gain else "–")
+    yield "| method | " + " | ".join(by_pair) + " |"
+    yield "|---|" + "--:|" * len(by_pair)
+    for method in sorted({method for of in by_pair.values() for method in of} - {"source_only"}):
+        gained = [gains(of, method) if method in of else [] for of in by_pair.values()]
+        line = [f"{_sure(gain)}{np.mean(gain):+.1f}{_sure(gain)}" if gain else "–" for gain in gained]
         yield f"| {method} | {' | '.join(line)} |"
 
 
@@ -122,7 +120,7 @@ def table(of: dict[str, Cell]) -> Iterator[str]:
         gain = [] if method == "source_only" else gains(of, method)
         low, high = interval(gain)
         said = f"{np.mean(gain):+.1f} ({low:+.1f} to {high:+.1f})" if len(gain) > 1 else ""
-        sure = "**" * (low > 0 or high < 0)
+        sure = _sure(gain)
         mean = f"{_mean(runs):.1f}" + (
             f" ± {np.std([*runs.selected.values()], ddof=1):.1f}" if len(runs.selected) > 1 else ""
         )
@@ -140,7 +138,14 @@ def interval(gain: Sequence[float]) -> tuple[float, float]:
     """The mean's 95 % interval by Student's t; all numbers where there are fewer than two."""
     if len(gain) < 2:
         return -np.inf, np.inf
-    return stats.t.interval(0.95, len(gain) - 1, np.mean(gain), stats.sem(gain) + 1e-12)  # equal runs have no spread
+    error = stats.sem(gain) + 1e-12  # equal runs have no spread
+    low, high = stats.t.interval(0.95, len(gain) - 1, np.mean(gain), error)
+    return float(low), float(high)
+
+
+def _sure(gain: Sequence[float]) -> str:
+    low, high = interval(gain)
+    return "**" if low > 0 or high < 0 else ""
 
 
 def _mean(runs: Cell) -> float:
@@ -166,10 +171,11 @@ def main() -> None:
             subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # a refusal is a row of the table
     found, faults = records([said.outputs])
     ended = sum(record.status == "ok" for record in found)
-    known_cells = cells(found)
-    lines = [*overview(known_cells), ""]
-    for name, of in known_cells.items():
-        lines += [f"### {name}", "", *table(of), ""]
+    lines = []
+    for budget, by_pair in cells(found).items():
+        lines += [f"### Differences to source-only in points, {budget}", "", *overview(by_pair), ""]
+        for pair, of in by_pair.items():
+            lines += [f"<details><summary>{pair}, {budget}</summary>", "", *table(of), "", "</details>", ""]
     text = "\n".join([*lines, f"{len(found)} runs, {len(found) - ended + len(faults)} of them not ok."])
     print(text)
     if said.write:
