@@ -6,6 +6,7 @@ rows is in the pair that `prepare` returns, what all rows then go through is in 
 is that of aligned rows. The features are the source model's; `pretrain=none backbone=identity` makes them the inputs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -25,32 +26,48 @@ Move = Callable[[Tensor], Tensor]
 TINY = 1e-10  # of the largest singular value: a direction below it is none
 
 
-class CoralLinear(Method):
-    """Recoloured source features, z = (x − μ_s)(C_s + ridge·I)^(−½) (C_t + ridge·I)^(½) + μ_t, then a head on them.
-
-    C are the domains' covariances, μ their means. Sun, Feng & Saenko, AAAI 2016 (CORAL), with ridge 1 and means of 0.
-    """
+class ClosedForm(Method, ABC):
+    """A head on aligned features; a subclass says what aligns them."""
 
     needs = frozenset({"source", "target"})
     start = "source"
     once = True
     idle = IDLE
 
-    def __init__(self, ridge: float = 1.0, head: Fitted = "logistic", C: float = 1.0, k: int = 5):  # noqa: N803
+    def __init__(self, head: Fitted, C: float, k: int):  # noqa: N803
         super().__init__()
-        within(1e-9, ridge=ridge, C=C)
+        within(1e-9, C=C)
         within(1, k=k)
-        self.ridge, self.C, self.k = ridge, C, k
         self.head: Fitted = head
+        self.C, self.k = C, k
+
+    @abstractmethod
+    def aligned(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
+        """Of training rows (n, d) and (m, d), float64: what moves source rows, and what all rows then go through."""
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         model, pair = frozen(model, pair)
-        source, target = training_rows(pair)
-        move = affine_map(recolouring(source, target, self.ridge), source, target)
-        return with_head(model, source_moved(pair, move), None, self.head, self.C, self.k, seed)
+        move, project = self.aligned(*training_rows(pair), seed)
+        pair = source_moved(pair, move) if move else pair
+        return with_head(model, pair, project, self.head, self.C, self.k, seed)
 
     def phases(self, model: Model) -> Sequence[Phase]:
         return ()
+
+
+class CoralLinear(ClosedForm):
+    """Recoloured source features, z = (x − μ_s)(C_s + ridge·I)^(−½) (C_t + ridge·I)^(½) + μ_t, then a head on them.
+
+    C are the domains' covariances, μ their means. Sun, Feng & Saenko, AAAI 2016 (CORAL), with ridge 1 and means of 0.
+    """
+
+    def __init__(self, ridge: float = 1.0, head: Fitted = "logistic", C: float = 1.0, k: int = 5):  # noqa: N803
+        super().__init__(head, C, k)
+        within(1e-9, ridge=ridge)
+        self.ridge = ridge
+
+    def aligned(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
+        return affine_map(recolouring(source, target, self.ridge), source, target), None
 
 
 def training_rows(pair: Pair) -> tuple[Tensor, Tensor]:
@@ -108,36 +125,23 @@ def power(matrix: Tensor, exponent: float) -> Tensor:
     return vectors * values.pow(exponent) @ vectors.T
 
 
-class SubspaceAlignment(Method):
+class SubspaceAlignment(ClosedForm):
     """A head on principal coordinates, the source's turned to the target's: (x_s − μ_s) P_s P_sᵀ P_t, (x_t − μ_t) P_t.
 
     P_s, P_t (d, dimensions) are the domains' principal axes; M = P_sᵀ P_t is the map with the least ‖P_s M − P_t‖_F.
     Fernando, Habrard, Sebban & Tuytelaars, ICCV 2013.
     """
 
-    needs = frozenset({"source", "target"})
-    start = "source"
-    once = True
-    idle = IDLE
-
     def __init__(self, dimensions: int = 10, head: Fitted = "logistic", C: float = 1.0, k: int = 5):  # noqa: N803
-        super().__init__()
-        within(1, dimensions=dimensions, k=k)
-        within(1e-9, C=C)
-        self.dimensions, self.C, self.k = dimensions, C, k
-        self.head: Fitted = head
+        super().__init__(head, C, k)
+        within(1, dimensions=dimensions)
+        self.dimensions = dimensions
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model, pair = frozen(model, pair)
-        source, target = training_rows(pair)
+    def aligned(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
         of_source, of_target = principal_axes(source, self.dimensions), principal_axes(target, self.dimensions)
         # Source rows move to (x − μ_s) P_s P_sᵀ + μ_t, so that one projection (x − μ_t) P_t serves both domains.
         move = affine_map(of_source @ of_source.T, source, target)
-        project = affine(of_target.T.numpy(), -(target.mean(0) @ of_target).numpy())
-        return with_head(model, source_moved(pair, move), project, self.head, self.C, self.k, seed)
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        return ()
+        return move, affine(of_target.T.numpy(), -(target.mean(0) @ of_target).numpy())
 
 
 def principal_axes(rows: Tensor, dimensions: int) -> Tensor:
@@ -151,7 +155,7 @@ def rank(values: Tensor) -> int:
     return max(1, int((values > TINY * values[0]).sum()))
 
 
-class TCA(Method):
+class TCA(ClosedForm):
     """A head on transfer components K W; W has the largest tr((Wᵀ A W)⁻¹ Wᵀ K H K W), A = K L K + mu·I.
 
     K (n + m, n + m) is the kernel of both domains' training rows, H centres, tr(Wᵀ K L K W) is the squared distance of
@@ -161,9 +165,6 @@ class TCA(Method):
     at most `rows` rows of each domain. Pan, Tsang, Kwok & Yang, IEEE TNN 2011.
     """
 
-    needs = frozenset({"source", "target"})
-    start = "source"
-    once = True
     idle = IDLE | {"rows": ("kernel", {"linear"})}
 
     def __init__(
@@ -176,27 +177,19 @@ class TCA(Method):
         C: float = 1.0,  # noqa: N803
         k: int = 5,
     ):
-        super().__init__()
-        within(1, dimensions=dimensions, k=k)
+        super().__init__(head, C, k)
+        within(1, dimensions=dimensions)
         within(2, rows=rows)
-        within(1e-9, mu=mu, C=C)
-        self.dimensions, self.mu, self.rows, self.C, self.k = dimensions, mu, rows, C, k
+        within(1e-9, mu=mu)
+        self.dimensions, self.mu, self.rows = dimensions, mu, rows
         self.kernel: Literal["linear", "rbf"] = kernel
-        self.head: Fitted = head
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model, pair = frozen(model, pair)
-        source, target = training_rows(pair)
+    def aligned(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
         if self.kernel == "linear":
             matrix = linear_components(source, target, self.dimensions, self.mu)
-            project: nn.Module = affine(matrix.T.numpy(), np.zeros(matrix.shape[1]))
-        else:
-            source, target = some(source, self.rows, seed, "source"), some(target, self.rows, seed, "target")
-            project = rbf_components(source, target, self.dimensions, self.mu)
-        return with_head(model, pair, project, self.head, self.C, self.k, seed)
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        return ()
+            return None, affine(matrix.T.numpy(), np.zeros(matrix.shape[1]))
+        source, target = some(source, self.rows, seed, "source"), some(target, self.rows, seed, "target")
+        return None, rbf_components(source, target, self.dimensions, self.mu)
 
 
 def linear_components(source: Tensor, target: Tensor, dimensions: int, mu: float) -> Tensor:

@@ -1,27 +1,23 @@
 """Feature alignment by optimal transport: frozen source features are taken to the target's, then a head is fitted."""
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tl_runner.core import Method, Model, Phase
-from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
-from tl_runner.features import frozen, source_moved
-from tl_runner.heads import IDLE, Fitted
+from tl_runner.heads import Fitted
 from tl_runner.importance import nearest
 from tl_runner.losses import WIDTH_FLOOR
-from tl_runner.methods.closed_form import Move, some, training_rows, with_head
+from tl_runner.methods.closed_form import ClosedForm, Move, some
 
 log = logging.getLogger(__name__)
 
 FAR, OFF = 1e-3, 0.05  # of all mass; from the first on it is told, a plan that is farther off than the second is none
 
 
-class OTMap(Method):
+class OTMap(ClosedForm):
     """Source features where an optimal transport plan takes them, z_i = Σ_j γ_ij x_j / Σ_j γ_ij, then a head on them.
 
     γ is the plan of least Σ γ_ij ‖x_i − x_j‖² between training rows of source and target, each of the same mass; with
@@ -29,11 +25,6 @@ class OTMap(Method):
     other source row moves as the nearest of those does (Ferradans et al. 2014). Courty, Flamary, Tuia & Rakotomamonjy,
     IEEE TPAMI 2017, without their class regulariser; the plan by POT (Flamary et al., JMLR 2021).
     """
-
-    needs = frozenset({"source", "target"})
-    start = "source"
-    once = True
-    idle = IDLE
 
     def __init__(
         self,
@@ -43,23 +34,14 @@ class OTMap(Method):
         C: float = 1.0,  # noqa: N803
         k: int = 5,
     ):
-        super().__init__()
+        super().__init__(head, C, k)
         within(0, 100, entropy=entropy)
         within(2, rows=rows)
-        within(1e-9, C=C)
-        within(1, k=k)
-        self.entropy, self.rows, self.C, self.k = entropy, rows, C, k
-        self.head: Fitted = head
+        self.entropy, self.rows = entropy, rows
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model, pair = frozen(model, pair)
-        source, target = training_rows(pair)
+    def aligned(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
         source, target = some(source, self.rows, seed, "source"), some(target, self.rows, seed, "target")
-        move = along(source, transported(source, target, self.entropy))
-        return with_head(model, source_moved(pair, move), None, self.head, self.C, self.k, seed)
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        return ()
+        return along(source, transported(source, target, self.entropy)), None
 
 
 def transported(source: Tensor, target: Tensor, entropy: float) -> Tensor:

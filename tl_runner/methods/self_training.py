@@ -1,5 +1,6 @@
 """Self-training: what the model is sure of on one view of a target row, it learns on another (FixMatch, AdaMatch)."""
 
+from abc import ABC
 from collections.abc import Mapping
 from typing import Literal
 
@@ -17,17 +18,6 @@ from tl_runner.methods.batchnorm import statistics_kept
 FLOOR = 1e-12  # a class that no row of a batch may be has a mean probability of 0
 
 
-def view(x: Tensor, magnitude: float, flip: bool) -> Tensor:
-    """A strong view of the rows; its seed is drawn on the CPU, so that nothing waits for the device."""
-    return strong_view(x, int(torch.randint(2**31, ())), magnitude, flip)
-
-
-def mirrored(flip: bool, pair: Pair) -> None:
-    """Refuse mirror images of rows that are none."""
-    if flip and len(pair.shape) != 3:
-        raise Refused("method.flip mirrors images, and these rows are no images")
-
-
 def taught(logits: Tensor, labels: Tensor, passed: Tensor) -> Tensor:
     """1/n Σ_i passed_i · CE(logits_i, labels_i): over all n rows, those that did not pass count as 0.
 
@@ -36,15 +26,35 @@ def taught(logits: Tensor, labels: Tensor, passed: Tensor) -> Tensor:
     return (passed * F.cross_entropy(logits.float(), labels, reduction="none")).mean()
 
 
-class FixMatch(Method):
+class SelfTraining(Method, ABC):
+    """CE(source) + a term of the target's pseudo-labels; a subclass says which rows have some, and which they are."""
+
+    needs = frozenset({"source", "target"})
+
+    def __init__(self, weight: float, threshold: float, magnitude: float, flip: bool, schedule: losses.Schedule):
+        super().__init__()
+        within(0, weight=weight, threshold=threshold)
+        within(0, 1, magnitude=magnitude)
+        self.weight, self.threshold, self.magnitude, self.flip = weight, threshold, magnitude, flip
+        self.schedule: losses.Schedule = schedule
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        if self.flip and len(pair.shape) != 3:
+            raise Refused("method.flip mirrors images, and these rows are no images")
+        return model, pair
+
+    def strong(self, x: Tensor) -> Tensor:
+        """A strong view of the rows; its seed is drawn on the CPU, so that nothing waits for the device."""
+        return strong_view(x, int(torch.randint(2**31, ())), self.magnitude, self.flip)
+
+
+class FixMatch(SelfTraining):
     """CE(source) + weight · schedule(p) · 1/n Σ_i [max q_i ≥ threshold] · CE(strong view of x_i, argmax q_i).
 
     q_i is the softmax of the target row as it was drawn, the weak view (`augment=weak` moves it), in a pass of its
     own without gradient. The strong view is `augment.strong_view` at `magnitude`, `flip` its mirror images. The curve
     notes `passed`, the share of rows that are sure enough. Sohn et al., NeurIPS 2020 (arXiv:2001.07685).
     """
-
-    needs = frozenset({"source", "target"})
 
     def __init__(
         self,
@@ -54,19 +64,11 @@ class FixMatch(Method):
         flip: bool = False,
         schedule: losses.Schedule = "constant",
     ):
-        super().__init__()
-        within(0, weight=weight, threshold=threshold)
-        within(0, 1, magnitude=magnitude)
-        self.weight, self.threshold, self.magnitude, self.flip = weight, threshold, magnitude, flip
-        self.schedule: losses.Schedule = schedule
-
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        mirrored(self.flip, pair)
-        return model, pair
+        super().__init__(weight, threshold, magnitude, flip, schedule)
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         source, target, *granted = batch.inputs
-        seen = model.features(source, view(target, self.magnitude, self.flip), *granted)
+        seen = model.features(source, self.strong(target), *granted)
         with torch.no_grad():  # after the pass that learns: autocast keeps the weights it casts, here without gradient
             confidence, labels = model(target).float().softmax(-1).max(-1)
         passed = confidence >= self.threshold
@@ -76,7 +78,7 @@ class FixMatch(Method):
         return {**labelled, "pseudo": scale * taught(model.head(seen[1]), labels, passed)}
 
 
-class AdaMatch(Method):
+class AdaMatch(SelfTraining):
     """CE(source) + CE(strong source) + weight · schedule(p) · 1/n Σ_i [max q_i ≥ c] · CE(strong view of x_i, q_i).
 
     Source logits are λz' + (1−λ)z'', λ uniform for each of them: z' of a pass over all rows together, z'' of one over
@@ -88,8 +90,6 @@ class AdaMatch(Method):
     FixMatch. Berthelot et al., ICLR 2022 (arXiv:2106.04732).
     """
 
-    needs = frozenset({"source", "target"})
-
     def __init__(
         self,
         weight: float = 1.0,
@@ -99,20 +99,12 @@ class AdaMatch(Method):
         flip: bool = False,
         schedule: losses.Schedule = "cosine",
     ):
-        super().__init__()
-        within(0, weight=weight, threshold=threshold)
-        within(0, 1, magnitude=magnitude)
-        self.weight, self.threshold, self.magnitude, self.flip = weight, threshold, magnitude, flip
+        super().__init__(weight, threshold, magnitude, flip, schedule)
         self.labels: Literal["soft", "hard"] = labels
-        self.schedule: losses.Schedule = schedule
-
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        mirrored(self.flip, pair)
-        return model, pair
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         source, target, *granted = batch.inputs
-        views = [source, *(view(x, self.magnitude, self.flip) for x in (source, target)), target, *granted]
+        views = [source, self.strong(source), self.strong(target), target, *granted]
         weak, strong, strong_target, weak_target, *of_granted = _together(model, views)
         with statistics_kept(model):
             alone = _together(model, views[:2])
