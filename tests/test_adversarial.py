@@ -354,6 +354,16 @@ def test_adda_leaves_the_head_and_the_source_encoder_as_they_were():
     assert moved and all("running" in key or "batches" in key for key in moved)
 
 
+@pytest.mark.parametrize("method", [DANN(lr_critic=0.3), CDAN(lr_critic=0.3)])
+def test_the_critic_has_a_rate_of_its_own(method):
+    pair, model = task()
+    model, _ = method.prepare(model, pair, 0)
+    (phase,) = method.phases(model)
+    rates = {id(parameter): group.lr for group in phase.groups for parameter in group.parameters}
+    assert {rates[id(p)] for p in method.critic.parameters()} == {0.3}
+    assert {rates[id(p)] for p in model.parameters()} == {1.0}
+
+
 def test_adda_refuses_in_words_what_it_cannot_go_on_from():
     pair, model = task()
     with pytest.raises(Refused, match=r"no source model here: .* and pretrain=default"):

@@ -288,6 +288,16 @@ def test_lwf_compares_the_sources_classes_and_trains_their_head_along(form, task
     assert model.taught[0] is not method.source_head  # which stays as it was
 
 
+@pytest.mark.parametrize("method", [LwF(lr_backbone=0.3), CoTuning(lr_backbone=0.3)])
+def test_the_source_head_trains_at_the_rate_of_the_backbone(method, task):
+    pair, model = task
+    model, _ = method.prepare(model, pair, 0)
+    (phase,) = method.phases(model)
+    rates = {id(parameter): group.lr for group in phase.groups for parameter in group.parameters}
+    assert {rates[id(p)] for p in [*method.source_head.parameters(), *model.backbone.parameters()]} == {0.3}
+    assert {rates[id(p)] for p in model.head.parameters()} == {1.0}
+
+
 @pytest.mark.parametrize("method", [LwF(), CoTuning()])
 def test_without_a_source_model_there_is_no_head_to_keep(method, task):
     pair, model = task
