@@ -47,9 +47,18 @@ class ClosedForm(Method, ABC):
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         model, pair = frozen(model, pair)
-        move, project = self.aligned(*training_rows(pair), seed)
-        pair = source_moved(pair, move) if move else pair
-        return with_head(model, pair, project, self.head, self.C, self.k, seed)
+        source, labels = pair.labelled_source
+        move, project = self.aligned(whole(source.train).double(), whole(pair.target.train).double(), seed)
+        if move:
+            pair = source_moved(pair, move)
+            source, _ = pair.labelled_source
+        x, y = whole(source.train), labels.train.cpu()
+        if pair.granted is not None:
+            x, y = torch.cat([x, whole(pair.granted.x)]), torch.cat([y, pair.granted.y.cpu()])
+        with torch.no_grad():
+            head = fitted(self.head, x if project is None else project(x), y, len(model.classes), self.C, self.k, seed)
+        model.head = head if project is None else nn.Sequential(project, head)  # what all rows go through is part of it
+        return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
         return ()
@@ -68,32 +77,6 @@ class CoralLinear(ClosedForm):
 
     def aligned(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
         return affine_map(recolouring(source, target, self.ridge), source, target), None
-
-
-def training_rows(pair: Pair) -> tuple[Tensor, Tensor]:
-    """The features of the training rows of source and target, (n, d) and (m, d) float64 on the CPU."""
-    source, _ = pair.labelled_source
-    return whole(source.train).double(), whole(pair.target.train).double()
-
-
-def with_head(
-    model: Model,
-    pair: Pair,
-    project: nn.Module | None,
-    head: Fitted,
-    C: float,  # noqa: N803
-    k: int,
-    seed: int,
-) -> tuple[Model, Pair]:
-    """The model with a head fitted to what `project` makes of the pair's labelled rows; it becomes part of the head."""
-    source, labels = pair.labelled_source
-    x, y = whole(source.train), labels.train.cpu()
-    if pair.granted is not None:
-        x, y = torch.cat([x, whole(pair.granted.x)]), torch.cat([y, pair.granted.y.cpu()])
-    with torch.no_grad():
-        fit = fitted(head, x if project is None else project(x), y, len(model.classes), C, k, seed)
-    model.head = fit if project is None else nn.Sequential(project, fit)
-    return model, pair
 
 
 def affine_map(matrix: Tensor, source: Tensor, target: Tensor) -> Move:
