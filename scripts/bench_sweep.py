@@ -95,10 +95,10 @@ def timed(told: Path) -> None:
     """In the command's process: what `tl-run` does, with a clock around the sweeper's and the launcher's work."""
     from hydra.core.plugins import Plugins
 
-    from tl_runner import cli
+    from tl_runner.cli import tl_run
     from tl_runner.report.board import Board
 
-    cli._register_plugins()
+    tl_run._register_plugins()
     plugins = Plugins.instance().class_name_to_class
     spent: dict[str, Any] = {"outcomes": {}}
     began: dict[str, float] = {}
@@ -131,7 +131,7 @@ def timed(told: Path) -> None:
     Board.over = seen
     sys.argv[0] = "tl-run"
     try:
-        cli.main()
+        tl_run.main()
     finally:
         spent["since"] = time.perf_counter() - began["compose"]
         told.write_text(json.dumps(spent))

@@ -34,7 +34,7 @@ SWEEP = [
     "pretrain.steps=120",
 ]
 SWEEP += ["dataset.samples=300", "dataset.size=8", "checkpoint_every=0", "device=cpu"]
-CODE = "import sys; sys.argv[0] = 'tl-run'; from tl_runner.cli import main; main()"
+CODE = "import sys; sys.argv[0] = 'tl-run'; from tl_runner.cli.tl_run import main; main()"
 PATIENCE = 30.0  # seconds in which what must end has ended
 MARK = "TL_RUN_CHAOS"  # in the environment of all processes of a sweep
 

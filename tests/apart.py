@@ -118,7 +118,7 @@ def exhausted(points: Generator[Any, None, RunRecord], _: RunRecord) -> RunRecor
 
 def command(*words: str) -> list[str]:
     """`tl-run` with these words."""
-    code = "import sys; sys.argv[0] = 'tl-run'; from tl_runner.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'tl-run'; from tl_runner.cli.tl_run import main; main()"
     return [sys.executable, "-c", code, *words]
 
 

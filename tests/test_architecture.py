@@ -137,7 +137,7 @@ def test_only_the_run_opens_the_answers():
 def test_help_needs_no_heavy_library():
     code = (
         "import sys; sys.argv = ['tl-run', '--help']\n"
-        "from tl_runner.cli import main\n"
+        "from tl_runner.cli.tl_run import main\n"
         "import tl_runner; main()\n"
         "heavy = {'torch', 'hydra', 'omegaconf', 'pandas', 'sklearn', 'numpy', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

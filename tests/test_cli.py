@@ -32,8 +32,7 @@ class MyMethod(Method):
 
 def command(name: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """tl-run or tl-report in the current folder, through the entry point's own function."""
-    function = {"tl-run": "main", "tl-report": "report"}[name]
-    code = f"import sys; sys.argv[0] = {name!r}; from tl_runner.cli import {function}; {function}()"
+    code = f"import sys; sys.argv[0] = {name!r}; from tl_runner.cli.{name.replace('-', '_')} import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *words],
         capture_output=True,

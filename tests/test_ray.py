@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 from ray.cluster_utils import Cluster
 
-RUN = [sys.executable, "-c", "from tl_runner.cli import main; main()"]
+RUN = [sys.executable, "-c", "from tl_runner.cli.tl_run import main; main()"]
 SWEEP = [
     *("-m", "hydra/launcher=ray", "method=source_only", "seed=0,1,2", "train.steps=600", "train.log_every=5"),
     *("dataset.samples=300", "dataset.size=8", "device=cpu", "checkpoint_every=0.5"),

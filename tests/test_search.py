@@ -368,7 +368,7 @@ def test_the_command_in_places_side_by_side_then_with_more_trials():
 def test_killed_at_once_it_goes_on_with_the_trials_that_were_begun():
     words = [*COMMAND, RATE, "train.steps=400", "hydra.launcher.n_jobs=1"]
     words += ["hydra.sweeper.n_trials=2", "hydra.sweeper.study.name=mine"]
-    code = "import sys; sys.argv[0] = 'tl-run'; from tl_runner.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'tl-run'; from tl_runner.cli.tl_run import main; main()"
     process = subprocess.Popen([sys.executable, "-c", code, *words, "checkpoint_every=0"], stdout=subprocess.DEVNULL)
     while not [*Path().glob("outputs/runs/*/*/checkpoint.pt")] and process.poll() is None:
         time.sleep(0.02)

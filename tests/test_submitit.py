@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
 
-RUN = [sys.executable, "-c", "from tl_runner.cli import main; main()"]
+RUN = [sys.executable, "-c", "from tl_runner.cli.tl_run import main; main()"]
 SWEEP = [
     *("-m", "hydra/launcher=submitit_local", "method=source_only", "seed=0,1", "train.steps=600", "train.log_every=5"),
     *("dataset.samples=300", "dataset.size=8", "device=cpu", "checkpoint_every=0.5"),

@@ -1,6 +1,5 @@
-"""tl-run and tl-report: from the words of a command line to the functions of the package, and back to words."""
+"""tl-run: make runs."""
 
-import argparse
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner import menu
+from tl_runner.cli.standing import stand
 from tl_runner.errors import Refused
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that 
 
 def main() -> None:
     """The command `tl-run`."""
-    _stand()
+    stand()
     words = sys.argv[1:]
     folders = _config_dirs(words)
     if {"-h", "--help"} & set(words):
@@ -48,44 +48,6 @@ def main() -> None:
             sys.exit(_compose_and_run(words, folders))
         except KeyboardInterrupt:  # before anything was begun
             sys.exit(INTERRUPTED)
-
-
-def report() -> None:
-    """The command `tl-report`."""
-    _stand()
-    parser = argparse.ArgumentParser(prog="tl-report", description="Compare all runs found in these folders.")
-    parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, default=[Path("outputs")])
-    paths = parser.parse_args().paths
-    from tl_runner.report import tables
-    from tl_runner.report.consoles import complain, consoles
-    from tl_runner.report.leaderboard import leaderboard
-    from tl_runner.store import records, searched_by_labels
-
-    missing = [str(path) for path in paths if not path.exists()]
-    found, faults = records(path for path in paths if path.exists())
-    console, errors = consoles()
-    for fault in [*(f"{path} does not exist" for path in missing), *faults]:
-        complain(errors, fault, "warning: ", "yellow")
-    if not found:
-        complain(errors, f"no runs in {', '.join(map(str, paths))}; tl-run makes some")
-        sys.exit(1)
-    board = leaderboard(found, searched_by_labels(paths))
-    console.print(*tables.leaderboard(board, console.width), sep="\n")
-    sys.exit(1 if missing else 0)
-
-
-def _stand() -> None:
-    """A folder to work in, and three streams: else files that are opened take the places of those that were closed."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        sys.exit("error: the working folder is not there any more: change to one that is")
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
 
 
 def _config_dirs(words: Sequence[str]) -> list[Path]:
