@@ -1,6 +1,6 @@
 """What choosing a checkpoint without target labels costs, rule by rule, on the embedded pairs.
 
-Each run is trained once, with all label-free evidence on its curve; the rules of `select` then choose on that curve, and
+Each run is trained once, with all label-free evidence on its curve. The rules of `select` then choose there, and
 the predictions of each evaluation point say what the choice was worth. Seeds from 200 on were used for nothing else.
 
     scripts/bench_select.py --outputs FOLDER --write docs/methods.md

@@ -52,6 +52,10 @@ MAY_IMPORT = {
         *("atomic", "chance", "checkpoint", "config", "core", "domains", "errors", "evaluate", "identity", "lock"),
         *("methods", "optimizers", "progress", "store", "train", "whereabouts"),
     },
+    "choice": {
+        *("atomic", "chance", "config", "core", "divergence", "domains", "errors", "evaluate", "identity", "methods"),
+        *("start", "store", "train", "whereabouts"),
+    },
     "machine": {"core", "errors", "train"},
     "config": {"errors", "menu", "select"},
     "identity": set(),
@@ -63,7 +67,7 @@ MAY_IMPORT = {
     "trackers": {"errors", "lock", "select", "store", "train"},
     "restore": {"config", "core", "errors", "heads", "store"},
     "run": {
-        *("chance", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
+        *("chance", "choice", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
         *("recording", "start", "store", "train"),
     },
     "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},
