@@ -34,6 +34,7 @@ class RunRecord:
     status: Status = "running"
     scores: dict[str, Any] | None = None
     evidence: dict[str, Any] | None = None  # what is known of the chosen checkpoint without target labels
+    diagnosis: dict[str, Any] | None = None  # see `diagnose`
     seconds: float | None = None
     error: str | None = None
     where: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,103 @@
+"""The table of one data set: what its cells say, and by what they are sorted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+from typing import Any
+
+from tl_runner.report.page.answer import percent, probability, signed
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is read, and what it is sorted by: a number (NaN last) or a text."""
+
+    text: str
+    value: float | str
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """`wants` are the columns of the frame without which it is left out."""
+
+    title: str
+    meaning: str
+    wants: tuple[str, ...]
+    cell: Callable[[Row], Cell]
+    number: bool = True
+
+
+def score(name: str) -> Callable[[Row], Cell]:
+    return lambda row: Cell(percent(row[name], row.get(f"{name}_sd", nan)), row[name])
+
+
+def count(name: str) -> Callable[[Row], Cell]:
+    return lambda row: Cell(_whole(row[name]), float(row[name]))
+
+
+def word(name: str) -> Callable[[Row], Cell]:
+    return lambda row: Cell(str(row[name]), str(row[name]))
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}" if isfinite(value) else "–"
+
+
+def _method(row: Row) -> Cell:
+    return Cell(str(row["method"]), f"{row['method']} {row['variant']}", str(row["variant"]))
+
+
+def _failed(row: Row) -> Cell:
+    return Cell(
+        _whole(row["failed"]), float(row["failed"]), f"+{row['unfinished']} unfinished" if row["unfinished"] else ""
+    )
+
+
+def _difference(row: Row) -> Cell:
+    interval = f"{signed(row['low'])} to {signed(row['high'])}" if isfinite(row["low"]) else ""
+    return Cell(signed(row["difference"]), row["difference"], interval)
+
+
+def _balance(row: Row) -> Cell:
+    if not row["pairs"] > 0:
+        return Cell("–", nan)
+    return Cell(f"{row['wins']:.0f} / {row['ties']:.0f} / {row['losses']:.0f}", float(row["wins"] - row["losses"]))
+
+
+def _probability(row: Row) -> Cell:
+    return Cell(probability(row["p"]), row["p"])
+
+
+def _seconds(row: Row) -> Cell:
+    return Cell(f"{row['seconds']:.1f}" if isfinite(row["seconds"]) else "–", row["seconds"])
+
+
+COLUMNS = (
+    Column("Method", "the way of transferring, and what tells its settings apart", ("method",), _method, number=False),
+    Column("Backbone", "the network", ("backbone",), word("backbone"), number=False),
+    Column("Granted", "target labels that training may see", ("granted",), word("granted"), number=False),
+    Column("n", "runs that ended well, a seed each", ("n",), count("n")),
+    Column("Failed", "runs that failed or diverged", ("failed",), _failed),
+    Column("Target, %", "accuracy of the checkpoint chosen without target labels", ("target",), score("target")),
+    Column(
+        "Difference", "to source_only, in points, with its 95 % interval", ("difference", "low", "high"), _difference
+    ),
+    Column("p (Holm)", "paired test against source_only, corrected over the methods", ("p",), _probability),
+    Column("W / T / L", "won, tied, lost against source_only", ("wins", "ties", "losses", "pairs"), _balance),
+    Column("Verdict", "what the test shows", ("verdict",), word("verdict"), number=False),
+    Column("Last, %", "target accuracy at the end of training", ("last",), score("last")),
+    Column("Oracle, %", "target accuracy of the best checkpoint by target labels", ("oracle",), score("oracle")),
+    Column("Regret", "oracle minus target, in points", ("regret",), score("regret")),
+    Column("Gap closed, %", "share of the way from source_only to target_only", ("gap",), score("gap")),
+    Column("Source, %", "accuracy on the source's test split", ("source",), score("source")),
+    Column("Seconds", "a run, mean", ("seconds",), _seconds),
+)
+
+
+def board(rows: Sequence[Row]) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
+    """The columns for which the table has data, and each row with its cells."""
+    columns = [column for column in COLUMNS if rows and all(name in rows[0] for name in column.wants)]
+    return columns, [(row, [column.cell(row) for column in columns]) for row in rows]

@@ -1,0 +1,47 @@
+"""The paired differences to source-only at a glance."""
+
+from collections.abc import Sequence
+from math import isfinite
+
+from tl_runner.report.page.drawing import Chart, spanning
+from tl_runner.report.page.figure import Figure, Key, Panel
+from tl_runner.report.page.groups import Group
+
+MOST = 60
+
+
+def figure(groups: Sequence[Group]) -> Figure:
+    """A row per setting that was compared: the difference with its 95 % interval, largest first."""
+    title = "Difference to source-only"
+    compared = [group for group in groups if isfinite(group.row.get("difference", float("nan")))]
+    if not compared:
+        return Figure("effects", title, missing="No setting has runs on the same seeds and data as source_only.")
+    shown = sorted(compared, key=lambda group: -group.row["difference"])
+    if len(shown) > MOST:
+        shown = [*shown[: MOST // 2], *shown[-MOST // 2 :]]
+    ends = [group.row[name] for group in shown for name in ("difference", "low", "high")]
+    said = ", ".join(f"{g.name} {100 * g.row['difference']:+.1f}" for g in shown)
+    chart = Chart.of_rows(
+        [f"{g.name} · n = {int(g.row['pairs'])}" for g in shown],
+        spanning([0.0, *ends], "points", percent=True),
+        f"difference to source-only in points: {said}",
+    )
+    chart.upright(0.0, "reference")
+    for row, group in enumerate(shown):
+        difference, low, high = (group.row[name] for name in ("difference", "low", "high"))
+        kind = {"better": "c0", "negative transfer": "c3"}.get(group.row.get("verdict", ""), "quiet")
+        chart.reach(-row - 0.68, low, high, kind)
+        chart.mark(difference, -row - 0.68, kind)
+    caption = (
+        "Target accuracy minus that of source_only on the same seeds and data, in points, with the paired 95 %"
+        " interval; n is the number of pairs. Colours"
+        " follow the test after Holm's correction, which the intervals do not have."
+    )
+    if len(compared) > MOST:
+        caption += f" The {MOST // 2} largest and the {MOST // 2} smallest of {len(compared)} differences are shown."
+    legend = [
+        Key("dot", "c0", "better"),
+        Key("dot", "quiet", "no difference shown"),
+        Key("dot", "c3", "negative transfer"),
+    ]
+    return Figure("effects", title, caption, [Panel("", chart.svg, wide=True)], legend)
