@@ -16,6 +16,7 @@ from tl_runner.identity import identify
 # Keys that do not change a run's numbers (or, as device and threads, only their last bits: `where` has them).
 NEUTRAL = {
     *("device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective"),
+    "diagnose",
 }
 
 Status = Literal["running", "ok", "failed", "diverged"]
