@@ -35,7 +35,7 @@ def figure(groups: Sequence[Group]) -> Figure:
         chart.line([0, 1], [0, 1], "reference")
         chart.line(list(sure), list(right), "c0")
         chart.dots(zip(sure, right, strict=True), "c0")
-        panels.append(Panel(f"{group.name} · {ece} · n = {len(tables)}", chart.svg))
+        panels.append(Panel(group.name, chart.svg, f"{ece}, n = {len(tables)}"))
     if not panels:
         return Figure(
             "calibration", title, missing="No run of this pair kept predictions with true labels (diagnose=none)."

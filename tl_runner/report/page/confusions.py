@@ -37,16 +37,16 @@ def matrices(groups: Sequence[Group]) -> Figure:
     panels, cells = [], []
     for group in shown:
         table, n = mean_shares(group) or (np.zeros((0, 0)), 0)
-        names, heading = group.classes, f"{group.name} · n = {n}"
+        names = group.classes
         wrong = _mistakes(table, names)
         words = f"{group.name}: most frequent mistakes: " + ", ".join(
             f"{t} taken for {p} {100 * s:.0f} %" for t, p, s in wrong[:3]
         )
         if len(table) <= DRAWN:
-            panels.append(Panel(heading, _matrix(table, names, words)))
+            panels.append(Panel(group.name, _matrix(table, names, words), f"n = {n}"))
         else:
             rows = [[true, predicted, f"{100 * share:.0f} %"] for true, predicted, share in wrong]
-            cells.append(Cells(heading, ["true class", "predicted", "share of the true class"], rows))
+            cells.append(Cells(f"{group.name} · n = {n}", ["true class", "predicted", "share of the true class"], rows))
     if not shown:
         return Figure(
             "confusions", title, missing="No run of this pair kept predictions with true labels (diagnose=none)."
@@ -87,9 +87,9 @@ def gains(groups: Sequence[Group]) -> Figure:
         chart.upright(0.0, "reference")
         for row, (_, (mean, sd, _)) in enumerate(listed):
             kind = "c0" if mean >= 0 else "c3"
-            chart.bar(0.0, mean, -row - 0.5, -row - 0.85, kind)
-            chart.reach(-row - 0.675, mean - sd, mean + sd, "ink")
-        panels.append(Panel(f"{group.name} · n = {len(compared[group.name])} pairs", chart.svg))
+            chart.bar(0.0, mean, -row - 0.54, -row - 0.86, kind)
+            chart.reach(-row - 0.7, mean - sd, mean + sd, "ink")
+        panels.append(Panel(group.name, chart.svg, f"n = {len(compared[group.name])} pairs"))
     caption = (
         "Accuracy of each class on the target's test split minus that of source_only on the same seed and data, in"
         " points: mean over n pairs ± one"
@@ -140,7 +140,7 @@ def _matrix(table: NDArray[np.float64], names: Sequence[str], words: str) -> Mar
     size = len(table)
     axis = Scale(0.0, float(size))
     chart = Chart(axis, axis, words, (300, 300), bare=True)
-    chart.box = (44, 6, 250, 250)
+    chart.box = (58, 6, 238, 238)
     short = [name if len(name) <= 7 else f"{name[:6]}…" for name in names]
     every = -(-size // 15)
     for true in range(size):
@@ -158,7 +158,7 @@ def _matrix(table: NDArray[np.float64], names: Sequence[str], words: str) -> Mar
             )
             if size <= NAMED and share >= 0.01:
                 chart.text(
-                    predicted + 0.5, size - true - 0.5, f"{100 * share:.0f}", "strong" if share > 0.5 else "cell"
+                    predicted + 0.5, size - true - 0.5, f"{100 * share:.0f}", "strong" if share > 0.7 else "cell"
                 )
         if true % every == 0:
             chart.text(-0.15, size - true - 0.5, short[true], anchor="end")

@@ -11,6 +11,7 @@ from math import ceil, floor, isfinite, log10
 from markupsafe import Markup, escape
 
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 20, 34  # margins for ticks and names of axes
+ROW = 34  # pixels of a row with its name above it
 COLOURS = 10  # classes c0 … c9 of the style, after Okabe & Ito (2008) and Tol (2021)
 
 
@@ -69,13 +70,13 @@ class Chart:
     @classmethod
     def of_rows(cls, names: Sequence[str], x: Scale, words: str) -> "Chart":
         """A row per name, which stands above it: row i is at height −i. Reads well at any width."""
-        chart = cls(x, Scale(-len(names), 0), words, (340, 30 * len(names) + 44), bare=True)
-        chart.box = (10, 6, 320, 30 * len(names))
+        chart = cls(x, Scale(-len(names), 0), words, (360, ROW * len(names) + 44), bare=True)
+        chart.box = (10, 6, 340, ROW * len(names))
         for value in x.ticks():
-            chart._add('<path class="grid" d="M{} 6V{}"/>', f"{chart._px(value):.1f}", 6 + 30 * len(names))
+            chart._add('<path class="grid" d="M{} 6V{}"/>', f"{chart._px(value):.1f}", 6 + ROW * len(names))
         chart._level_axis()
         for row, name in enumerate(names):
-            chart._word(10, chart._py(-row) + 11, name, "start", "row")
+            chart._word(10, chart._py(-row) + 13, name, "start", "row")
         return chart
 
     def line(self, xs: Sequence[float], ys: Sequence[float], kind: str) -> None:

@@ -11,6 +11,9 @@ from tl_runner.report.page.figure import Figure, Key, Panel
 from tl_runner.report.page.groups import Group, chosen
 from tl_runner.report.page.kept import Kept
 
+Sides = dict[str, tuple[NDArray[Any], NDArray[Any]]]  # features (m, k) and labels (m,) of the source, of the target
+SIDES = ("source", "target")
+SIZE = (280, 240)
 MOST = 6  # settings with two panels each; a map takes about half a second
 SEED = 0  # of t-SNE
 FEW = 30  # rows below which t-SNE has too few neighbours to place: principal components are shown
@@ -19,42 +22,48 @@ FEW = 30  # rows below which t-SNE has too few neighbours to place: principal co
 def figure(groups: Sequence[Group]) -> Figure:
     """Two panels per setting, of its first run that kept features: coloured by class, and by domain."""
     title = "Features of both domains"
-    kept = [(group, run, clouds) for group in groups for run, clouds in [_first(group)] if run and clouds]
-    shown, left_out = chosen([group for group, *_ in kept], MOST)
-    panels, named = [], dict[str, str]()
-    for group in shown:
-        run, (source, target) = next((run, clouds) for each, run, clouds in kept if each is group)
-        places, how = flat(np.concatenate([source[0], target[0]]))
-        parts = [("source", places[: len(source[0])], source[1]), ("target", places[len(source[0]) :], target[1])]
-        x, y = (spanning(column) for column in places.T)
-        heading = f"{group.name} · seed {run.record.seed} · {how}"
-        rows = f"{len(source[0])} source and {len(target[0])} target rows of run {run.record.id}"
-        by_class = Chart(x, y, f"{group.name}, {how} of the features, coloured by class: {rows}", (280, 240), bare=True)
-        by_domain = Chart(
-            x, y, f"{group.name}, {how} of the features, coloured by domain: {rows}", (280, 240), bare=True
-        )
-        for side, points, labels in parts:
-            for label in np.unique(labels):
-                _draw(by_class, side, points[labels == label], f"c{int(label) % COLOURS}")
-            _draw(by_domain, side, points, "c0" if side == "source" else "c3")
-        panels += [Panel(f"{heading} · by class", by_class.svg), Panel(f"{heading} · by domain", by_domain.svg)]
-        named |= {f"c{index % COLOURS}": name for index, name in reversed(list(enumerate(group.classes)))}
-    if not panels:
+    first = {group.name: _first(group) for group in groups}
+    shown, left_out = chosen([group for group in groups if first[group.name]], MOST)
+    if not shown:
         return Figure("features", title, missing="No run of this pair kept features (diagnose=none leaves them out).")
-    classes = len(shown[0].classes)
+    panels: list[Panel] = []
+    for group in shown:
+        if found := first[group.name]:
+            panels += _maps(group.name, *found)
+    names = shown[0].classes
     legend = [Key("dot", "ink", "source (disc)"), Key("cross", "ink", "target (cross)")]
-    legend += [Key("square", f"c{index}", name) for index, name in enumerate(shown[0].classes[:COLOURS])]
+    legend += [Key("square", f"c{index}", name) for index, name in enumerate(names[:COLOURS])]
     legend += [Key("dot", "c0", "by domain: source"), Key("cross", "c3", "by domain: target")]
     caption = (
         "n = 1 run a setting, the first seed that kept features: rows of both domains' test splits at the selected"
-        " checkpoint, coloured by true class"
-        f" and by domain. Each map is computed from up to 32 principal components; t-SNE (scikit-learn, seed {SEED})"
-        f" keeps neighbours, not distances: sizes of"
-        " and gaps between clusters mean nothing. "
+        " checkpoint, coloured by true class and by domain; grey where the source has other classes. Each map is"
+        " computed"
+        f" from up to 32 principal components; t-SNE (scikit-learn, seed {SEED}) keeps neighbours, not distances:"
+        f" sizes of"
+        " clusters and gaps between them mean nothing. "
     )
-    if classes > COLOURS:
-        caption += f"Colours repeat after {COLOURS} of the {classes} classes. "
+    if len(names) > COLOURS:
+        caption += f"Colours repeat after {COLOURS} of the {len(names)} classes. "
     return Figure("features", title, caption + left_out, panels, legend)
+
+
+def _maps(name: str, run: Kept, sides: Sides) -> list[Panel]:
+    """The same places twice: coloured by class, and by domain."""
+    places, how = flat(np.concatenate([features for features, _ in sides.values()]))
+    x, y = (spanning(column) for column in places.T)
+    rows = " and ".join(f"{len(labels)} {side}" for side, (_, labels) in sides.items())
+    words = f"{name}, {how} of the features, {rows} rows of run {run.record.id}, coloured by"
+    by_class = Chart(x, y, f"{words} class", SIZE, bare=True)
+    by_domain = Chart(x, y, f"{words} domain", SIZE, bare=True)
+    ends = np.cumsum([len(labels) for _, labels in sides.values()])[:-1]
+    shared = bool(run.record.scores and run.record.scores["source"])
+    for (side, (_, labels)), points in zip(sides.items(), np.split(places, ends), strict=True):
+        for label in np.unique(labels):
+            kind = f"c{int(label) % COLOURS}" if side == "target" or shared else "quiet"
+            _draw(by_class, side, points[labels == label], kind)
+        _draw(by_domain, side, points, "c0" if side == "source" else "c3")
+    note = f"seed {run.record.seed}, {how}, by"
+    return [Panel(name, by_class.svg, f"{note} class"), Panel(name, by_domain.svg, f"{note} domain")]
 
 
 def flat(features: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
@@ -82,13 +91,15 @@ def _start(features: NDArray[np.float64]) -> NDArray[np.float64]:
     return first / (first[:, 0].std() or 1.0) * 1e-4
 
 
-def _first(group: Group) -> tuple[Kept | None, tuple[Any, Any] | None]:
-    """The first run with features, and ((features, labels) of the source, of the target)."""
+def _first(group: Group) -> tuple[Kept, Sides] | None:
+    """The first run that kept features, and (features, labels) by side; the source's are missing where it has no"
+    " rows."""
     for run in group.runs:
-        sides = [(run.diagnosis(f"{side}_features"), run.diagnosis(f"{side}_labels")) for side in ("source", "target")]
-        if all(x is not None and y is not None and len(x) == len(y) and np.isfinite(x).all() for x, y in sides):
-            return run, (sides[0], sides[1])
-    return None, None
+        found = {side: (run.diagnosis(f"{side}_features"), run.diagnosis(f"{side}_labels")) for side in SIDES}
+        sides = {s: (x, y) for s, (x, y) in found.items() if x is not None and y is not None and len(x) == len(y)}
+        if "target" in sides and all(np.isfinite(x).all() for x, _ in sides.values()):
+            return run, sides
+    return None
 
 
 def _draw(chart: Chart, side: str, points: NDArray[Any], kind: str) -> None:

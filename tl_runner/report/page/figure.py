@@ -8,10 +8,11 @@ from markupsafe import Markup
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of a figure, with its heading."""
+    """One chart of a figure, with its heading and a note below that."""
 
     heading: str
     chart: Markup
+    note: str = ""
     wide: bool = False
 
 

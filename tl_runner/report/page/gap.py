@@ -47,7 +47,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     )
     for row, group in enumerate(shown):
         before, after = means[group.name, "before"], means[group.name, "after"]
-        for (value, least, most), kind, place in ((before, "c1 hollow", 0.6), (after, "c0", 0.8)):
+        for (value, least, most), kind, place in ((before, "c1 hollow", 0.6), (after, "c0", 0.82)):
             chart.reach(-row - place, least, most, kind)
             if isfinite(value):
                 chart.mark(value, -row - place, kind)

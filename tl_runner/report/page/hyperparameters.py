@@ -54,7 +54,7 @@ def figure(groups: Sequence[Group]) -> Figure:
             chart.mark(value, mean, "c0")
         counts = sorted({n for *_, n in scores})
         seeds = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else str(counts[0])
-        panels.append(Panel(f"{method} · {key} · n = {seeds} a setting", chart.svg))
+        panels.append(Panel(f"{method} · {key}", chart.svg, f"n = {seeds} a setting"))
     caption = (
         "Target test accuracy of the checkpoint selected without target labels: the mean of each setting over its n"
         " seeds ± one standard deviation. Points of one value differ in another key. The axis is logarithmic from two"

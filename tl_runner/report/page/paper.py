@@ -84,6 +84,7 @@ def _pair(number: int, dataset: str, rows: Sequence[dict[str, Any]], groups: Seq
         "name": dataset,
         "counts": counts,
         "answer": answer(list(zip(names(rows), rows, strict=True))),
+        "marked": bool(rows) and "best" in rows[0],
         "columns": columns,
         "lines": lines,
         "figures": [draw(groups) for draw in FIGURES] if groups else [],

@@ -91,27 +91,27 @@ def uri(image: NDArray[np.uint8]) -> str:
 
 
 def _pictures(side: str, runs: Sequence[tuple[str, Kept]]) -> list[Picture]:
-    """Each image with its true class and what each run predicts."""
+    """Each image with its true class and what each run predicts; of a source with other classes the images alone."""
     first = runs[0][1]
     images, labels = first.diagnosis(f"{side}_samples"), first.diagnosis(f"{side}_labels")
+    if images is None:
+        return []
+    scores, classes = first.record.scores or {}, [str(name) for name in first.record.data.get("classes", ())]
+    if labels is None or (side == "source" and not scores.get("source")):
+        return [Picture(uri(image), f"{side} sample {number}", []) for number, image in enumerate(images, 1)]
     predicted = [(name, run.diagnosis(f"{side}_predicted")) for name, run in runs]
-    classes = [str(name) for name in first.record.data.get("classes", ())]
     pictures = []
-    for number, image in enumerate(() if images is None else images):
-        true = None if labels is None else int(labels[number])
-        lines: list[tuple[str, bool | None]] = [(_class(classes, true), None)]
-        for name, guesses in predicted:
-            if guesses is not None and true is not None:
-                guess = int(guesses[number])
-                lines.append((f"{name}: {_class(classes, guess)}", guess == true))
-        words = "; ".join(text for text, _ in lines[1:])
-        pictures.append(Picture(uri(image), f"{side} sample, true class {lines[0][0]}. {words}", lines))
+    for number, (image, true) in enumerate(zip(images, labels, strict=False)):
+        guesses = [(name, guessed[number]) for name, guessed in predicted if guessed is not None]
+        said = [(f"{name}: {_class(classes, guess)}", bool(guess == true)) for name, guess in guesses]
+        words = "; ".join(f"{text}, {'right' if right else 'wrong'}" for text, right in said)
+        true_class = _class(classes, true)
+        lines: list[tuple[str, bool | None]] = [(true_class, None), *said]
+        pictures.append(Picture(uri(image), f"{side} sample, true class {true_class}. {words}", lines))
     return pictures
 
 
-def _class(names: Sequence[str], index: int | None) -> str:
-    if index is None:
-        return "?"
+def _class(names: Sequence[str], index: int) -> str:
     return names[index] if 0 <= index < len(names) else str(index)
 
 
