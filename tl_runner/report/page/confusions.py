@@ -83,7 +83,7 @@ def gains(groups: Sequence[Group]) -> Figure:
         most = sorted(named, key=lambda each: -abs(each[1][0]))[: 2 * LISTED]
         listed = [each for each in named if each in most]
         said = ", ".join(f"{name} {100 * mean:+.1f}" for name, (mean, *_) in listed)
-        chart = Chart.of_rows([name for name, _ in listed], x, f"{group.name}, points gained by class: {said}")
+        chart = Chart.of_rows([name for name, _ in listed], x, f"{group.name}, points gained by class: {said}", 280)
         chart.upright(0.0, "reference")
         for row, (_, (mean, sd, _)) in enumerate(listed):
             kind = "c0" if mean >= 0 else "c3"
@@ -92,9 +92,10 @@ def gains(groups: Sequence[Group]) -> Figure:
         panels.append(Panel(group.name, chart.svg, f"n = {len(compared[group.name])} pairs"))
     caption = (
         "Accuracy of each class on the target's test split minus that of source_only on the same seed and data, in"
-        " points: mean over n pairs ± one"
-        f" standard deviation. Of more than {2 * LISTED} classes those that changed most. "
+        " points: mean over n pairs ± one standard deviation. "
     )
+    if any(len(each) > 2 * LISTED for each in points.values()):
+        caption += f"The {2 * LISTED} classes that changed most are shown. "
     return Figure(
         "gains",
         title,

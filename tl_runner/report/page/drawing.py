@@ -68,10 +68,10 @@ class Chart:
             self._level_axis()
 
     @classmethod
-    def of_rows(cls, names: Sequence[str], x: Scale, words: str) -> "Chart":
+    def of_rows(cls, names: Sequence[str], x: Scale, words: str, width: int = 360) -> "Chart":
         """A row per name, which stands above it: row i is at height −i. Reads well at any width."""
-        chart = cls(x, Scale(-len(names), 0), words, (360, ROW * len(names) + 44), bare=True)
-        chart.box = (10, 6, 340, ROW * len(names))
+        chart = cls(x, Scale(-len(names), 0), words, (width, ROW * len(names) + 44), bare=True)
+        chart.box = (10, 6, width - 20, ROW * len(names))
         for value in x.ticks():
             chart._add('<path class="grid" d="M{} 6V{}"/>', f"{chart._px(value):.1f}", 6 + ROW * len(names))
         chart._level_axis()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from tl_runner.atomic import write
 from tl_runner.report.page import (
     calibration,
     confusions,
@@ -74,6 +75,13 @@ def page(records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence
         runs_of=_listed(records),
         zip=zip,
     )
+
+
+def save(file: Path, records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence[str]) -> int:
+    """Write the page of today, whole or not at all; its size in bytes."""
+    content = page(records, frame, warnings, datetime.now().astimezone()).encode()
+    write(file, content)
+    return len(content)
 
 
 def _pair(number: int, dataset: str, rows: Sequence[dict[str, Any]], groups: Sequence[Group]) -> dict[str, Any]:
