@@ -52,9 +52,10 @@ def main() -> None:
     board = leaderboard(found, searched_by_labels(paths))
     console.print(*tables.leaderboard(board, console.width), sep="\n")
     if html:
+        from tl_runner.report.caveats import caveats
         from tl_runner.report.page.paper import save
 
-        size = save(html, found, board, faults)
+        size = save(html, found, board, [*caveats(found, board), *faults])
         complain(errors, f"the page is {html}, {size / 1e6:.1f} MB", "note: ", "green")
     sys.exit(1 if missing else 0)
 

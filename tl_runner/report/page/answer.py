@@ -12,23 +12,26 @@ def answer(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     scored = [(name, row) for name, row in rows if isfinite(row.get("target", nan))]
     if not scored:
         return ["No run of this pair has ended well: there is no answer yet."]
-    sentences = []
+    sentences, called = [], {row["setting"]: name for name, row in rows}
     free = [each for each in scored if each[1]["granted"] == "0" and each[1]["method"] != "target_only"]
     if free:
-        sentences.append(f"Best without target labels: {_said(*max(free, key=_target))}")
-        if max(free, key=_target)[1]["method"] == "source_only" and len(free) > 1:
+        name, row = max(free, key=_target)
+        sentences.append(f"Best without target labels: {_said(name, row, called.get(row['baseline'], ''))}")
+        if row["method"] == "source_only" and len(free) > 1:
             sentences.append("Nothing that was tried did better than no adaptation.")
     granted = [each for each in scored if each not in free and each[1]["method"] not in ("source_only", "target_only")]
     if granted:
         name, row = max(granted, key=_target)
         budget = "" if f"granted={row['granted']}" in name else f" (granted={row['granted']})"
-        sentences.append(f"Best with granted target labels: {_said(name + budget, row)}")
+        sentences.append(
+            f"Best with granted target labels: {_said(name + budget, row, called.get(row['baseline'], ''))}"
+        )
     tested = [each for each in scored if each[1].get("verdict")]
     better = [each for each in tested if each[1]["verdict"] == "better"]
     if tested and not better:
-        sentences.append("No setting is shown to be better than source_only.")
+        sentences.append("No setting is shown to be better than its baseline.")
     elif tested:
-        sentences.append(f"Shown to be better than source_only: {len(better)} of {len(tested)} settings compared.")
+        sentences.append(f"Shown to be better than the baseline: {len(better)} of the {len(tested)} settings compared.")
     harmed = [(name, row) for name, row in tested if row["verdict"] == "negative transfer"]
     if harmed:
         listed = ", ".join(
@@ -41,7 +44,7 @@ def answer(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         sentences.append("No negative transfer is shown.")
     if not tested:
         sentences.append(
-            "Nothing was compared with source_only by a test: that takes runs of both on the same seeds, at least two."
+            "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least two."
         )
     return sentences
 
@@ -64,7 +67,7 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _said(name: str, row: Mapping[str, Any]) -> str:
+def _said(name: str, row: Mapping[str, Any], base: str) -> str:
     difference = row.get("difference", nan)
     score = f"{name} {percent(row['target'], row.get('target_sd', nan))} %"
     if not isfinite(difference):
@@ -72,7 +75,7 @@ def _said(name: str, row: Mapping[str, Any]) -> str:
     p = probability(row.get("p", nan))
     between = f"{signed(row['low'])} to {signed(row['high'])}; " if isfinite(row.get("low", nan)) else ""
     tested = f"p {p}" if p.startswith("<") else f"p = {p}"
-    return f"{score}, {signed(difference)} points over source_only ({between}{tested}, n = {int(row['pairs'])})."
+    return f"{score}, {signed(difference)} points over {base} ({between}{tested}, n = {int(row['pairs'])})."
 
 
 def _target(each: tuple[str, Mapping[str, Any]]) -> float:

@@ -80,17 +80,17 @@ COLUMNS = (
     Column("Granted", "target labels that training may see", ("granted",), word("granted"), number=False),
     Column("Target, %", "accuracy of the checkpoint chosen without target labels", ("target",), score("target")),
     Column(
-        "Difference", "to source_only, in points, with its 95 % interval", ("difference", "low", "high"), _difference
+        "Difference", "to the baseline, in points, with its 95 % interval", ("difference", "low", "high"), _difference
     ),
     Column("Verdict", "what the test shows", ("verdict",), word("verdict"), number=False),
-    Column("p (Holm)", "paired test against source_only, corrected over the methods", ("p",), _probability),
-    Column("W / T / L", "won, tied, lost against source_only", ("wins", "ties", "losses", "pairs"), _balance),
+    Column("p (Holm)", "paired test against the baseline, corrected over the settings", ("p",), _probability),
+    Column("W / T / L", "seeds won, tied, lost against the baseline", ("wins", "ties", "losses", "pairs"), _balance),
     Column("n", "runs that ended well, a seed each", ("n",), count("n")),
     Column("Failed", "runs that failed or diverged", ("failed",), _failed),
     Column("Regret", "oracle minus target, in points", ("regret",), score("regret")),
     Column("Last, %", "target accuracy at the end of training", ("last",), score("last")),
     Column("Oracle, %", "target accuracy of the best checkpoint by target labels", ("oracle",), score("oracle")),
-    Column("Gap closed, %", "share of the way from source_only to target_only", ("gap",), score("gap")),
+    Column("Gap closed, %", "share of the way from the baseline to all target labels", ("closed",), score("closed")),
     Column("Source, %", "accuracy on the source's test split", ("source",), score("source")),
     Column("Backbone", "the network", ("backbone",), word("backbone"), number=False),
     Column("Seconds", "a run, mean", ("seconds",), _seconds),

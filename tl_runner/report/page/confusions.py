@@ -1,4 +1,4 @@
-"""Which classes are taken for which, and what each class gained or lost against source-only."""
+"""Which classes are taken for which, and what each class gained or lost."""
 
 from collections.abc import Sequence
 from math import isfinite, nan
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tl_runner.report.page.counts import ends, shares, spread
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Cells, Figure, Key, Panel
-from tl_runner.report.page.groups import BASELINES, Group, chosen, partner
+from tl_runner.report.page.groups import Group, baseline, chosen, partner
 from tl_runner.report.page.kept import Kept
 
 MOST = 6
@@ -60,12 +60,10 @@ def matrices(groups: Sequence[Group]) -> Figure:
 
 
 def gains(groups: Sequence[Group]) -> Figure:
-    """A panel per setting: each class's accuracy minus that of source-only on the same seed."""
-    title = "Classes that gained and lost against source-only"
-    baselines = [group for group in groups if group.method == BASELINES[0]]
-    if not baselines:
-        return Figure("gains", title, missing="There is no run of source_only to compare with.")
-    compared = {group.name: paired(group, baselines) for group in groups if group.method != BASELINES[0]}
+    """A panel per setting: each class's accuracy minus that of the baseline on the same seed."""
+    title = "Classes that gained and lost against the baseline"
+    bases = {group.name: baseline(group, groups) for group in groups}
+    compared = {group.name: paired(group, base) for group in groups if (base := bases[group.name])}
     those = [group for group in groups if len(compared.get(group.name, ()))]
     shown, left_out = chosen(those, MOST)
     if not shown:
@@ -113,11 +111,11 @@ def by_class(kept: Kept) -> NDArray[np.float64] | None:
     return None if kept.confusion is None else np.diag(shares(kept.confusion)).copy()
 
 
-def paired(group: Group, baselines: Sequence[Group]) -> NDArray[np.float64]:
-    """(pairs, C): accuracy by class minus source-only's, a row for each seed that both have."""
+def paired(group: Group, base: Group) -> NDArray[np.float64]:
+    """(pairs, C): accuracy by class minus that of the baseline, a row for each seed that both have."""
     rows = []
     for run in group.runs:
-        other = partner(run, baselines)
+        other = partner(run, base)
         mine, theirs = by_class(run), by_class(other) if other else None
         if mine is not None and theirs is not None and mine.shape == theirs.shape:
             rows.append(mine - theirs)

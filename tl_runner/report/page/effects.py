@@ -1,4 +1,4 @@
-"""The paired differences to source-only at a glance."""
+"""The paired differences to the baseline at a glance."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -12,10 +12,10 @@ MOST = 60
 
 def figure(groups: Sequence[Group]) -> Figure:
     """A row per setting that was compared: the difference with its 95 % interval, largest first."""
-    title = "Difference to source-only"
+    title = "Difference to the baseline"
     compared = [group for group in groups if isfinite(group.row.get("difference", float("nan")))]
     if not compared:
-        return Figure("effects", title, missing="No setting has runs on the same seeds and data as source_only.")
+        return Figure("effects", title, missing="No setting has runs on the same seeds and data as a baseline.")
     shown = sorted(compared, key=lambda group: -group.row["difference"])
     if len(shown) > MOST:
         shown = [*shown[: MOST // 2], *shown[-MOST // 2 :]]
@@ -24,7 +24,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     chart = Chart.of_rows(
         [f"{g.name} · n = {int(g.row['pairs'])}" for g in shown],
         spanning([0.0, *ends], "points", percent=True),
-        f"difference to source-only in points: {said}",
+        f"difference to the baseline in points: {said}",
     )
     chart.upright(0.0, "reference")
     for row, group in enumerate(shown):
@@ -33,7 +33,8 @@ def figure(groups: Sequence[Group]) -> Figure:
         chart.reach(-row - 0.68, low, high, kind)
         chart.mark(difference, -row - 0.68, kind)
     caption = (
-        "Target accuracy minus that of source_only on the same seeds and data, in points, with the paired 95 %"
+        "Target accuracy minus that of the baseline (source_only with the same label budget) on the same seeds and"
+        " data, in points, with the paired 95 %"
         " interval; n is the number of pairs. Colours"
         " follow the test after Holm's correction, which the intervals do not have."
     )

@@ -1,10 +1,11 @@
-"""The settings of a table, each with its runs: what the figures of a data set are drawn of."""
+"""The rows of a table, each with its runs: what the figures of a pair of domains are drawn of."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tl_runner.report.page.kept import Kept
+from tl_runner.report.settings import settings
 from tl_runner.store import RunRecord
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ BASELINES = ("source_only", "target_only")
 
 @dataclass(frozen=True)
 class Group:
-    """One setting: its row of the table, a name that tells it from the others of its data set, and its good runs."""
+    """One setting: its row of the table, a name that tells it from the others of its pair, and its good runs."""
 
     name: str
     row: dict[str, Any]
@@ -32,21 +33,16 @@ class Group:
 
 
 def grouped(records: Sequence[RunRecord], frame: "pd.DataFrame", faults: list[str]) -> dict[str, list[Group]]:
-    """Per data set of the table its settings with results, in the table's order."""
-    found: dict[str, list[Group]] = {}
-    by_setting: dict[str, list[RunRecord]] = {}
-    for record in records:
-        if record.status == "ok" and record.scores:
-            by_setting.setdefault(record.setting, []).append(record)
-    rows = frame.to_dict("records")
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        those = [row for row in rows if row["dataset"] == dataset]
-        labels = names(those)
-        for row, name in zip(those, labels, strict=True):
-            runs = [Kept(run, faults) for run in by_setting.get(row["setting"], ()) if _of(run, row)]
+    """Per pair of the table its settings with results, in the table's order."""
+    known = {(each.first.setting, each.pair): each for each in settings(records)}
+    rows, found = frame.to_dict("records"), dict[str, list[Group]]()
+    for pair in dict.fromkeys(row["pair"] for row in rows):
+        those = [{str(key): value for key, value in row.items()} for row in rows if row["pair"] == pair]
+        for row, name in zip(those, names(those), strict=True):
+            runs = [Kept(run, faults) for run in known[row["setting"], pair].scored.values()]
             if runs:
                 runs.sort(key=lambda kept: str(kept.record.seed).rjust(9))
-                found.setdefault(dataset, []).append(Group(name, row, tuple(runs)))
+                found.setdefault(pair, []).append(Group(name, row, tuple(runs)))
     return found
 
 
@@ -68,19 +64,14 @@ def baseline_first(groups: Sequence[Group]) -> list[Group]:
     return sorted(groups, key=lambda group: group.method != BASELINES[0])
 
 
-def partner(kept: Kept, groups: Sequence[Group]) -> Kept | None:
-    """The run of source_only that this one is paired with: same seed, data and backbone, else as alike as there is."""
-    mine = kept.record
-    alike = [
-        other
-        for group in groups
-        if group.method == BASELINES[0]
-        for other in group.runs
-        if other.record.seed == mine.seed
-        and other.record.data.get("fingerprint") == mine.data.get("fingerprint")
-        and other.record.config.get("backbone") == mine.config.get("backbone")
-    ]
-    return min(alike, key=lambda other: _apart(other.record, mine), default=None)
+def baseline(group: Group, groups: Sequence[Group]) -> Group | None:
+    """The setting that the table compares this one with."""
+    return next((other for other in groups if other.row["setting"] == group.row["baseline"]), None)
+
+
+def partner(kept: Kept, base: Group) -> Kept | None:
+    """The run of the baseline on the same seed."""
+    return next((other for other in base.runs if other.record.seed == kept.record.seed), None)
 
 
 def numbers(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -93,24 +84,8 @@ def numbers(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The method, and of what else is in the table only what tells settings of one method apart."""
-    found = []
-    for row in rows:
-        alike = [other for other in rows if other["method"] == row["method"]]
-        words = [str(row["method"])]
-        for key in ("backbone", "granted", "variant"):
-            if len({other[key] for other in alike}) > 1 and row[key]:
-                words.append(f"granted={row[key]}" if key == "granted" else str(row[key]))
-        found.append(" ".join(words))
-    return found
-
-
-def _of(record: RunRecord, row: Mapping[str, Any]) -> bool:
-    """Whether the run is of this row: settings on several states of their files have a row for each, which says so."""
-    _, told, files = str(row["variant"]).rpartition("files ")
-    return not told or files == "?" or str(record.where.get("files") or "?").startswith(files)
-
-
-def _apart(one: RunRecord, other: RunRecord) -> tuple[int, str]:
-    keys = (one.config.keys() | other.config.keys()) - {"method"}
-    return sum(one.config.get(key) != other.config.get(key) for key in keys), one.id
+    """The labels of the rows of a pair, with the label budget where only that tells settings apart."""
+    labels = [row["label"] for row in rows]
+    return [
+        f"{row['label']} granted={row['granted']}" if labels.count(row["label"]) > 1 else row["label"] for row in rows
+    ]

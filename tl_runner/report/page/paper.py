@@ -20,12 +20,14 @@ from tl_runner.report.page import (
     hyperparameters,
     learning,
     provenance,
+    ranks,
     samples,
 )
 from tl_runner.report.page.answer import answer
 from tl_runner.report.page.board import board
 from tl_runner.report.page.figure import Figure
 from tl_runner.report.page.groups import Group, grouped, names
+from tl_runner.report.ranking import rankings
 from tl_runner.store import RunRecord
 
 if TYPE_CHECKING:
@@ -47,10 +49,10 @@ def page(records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence
 
     faults: list[str] = []
     groups = grouped(records, frame, faults)
-    rows = frame.to_dict("records")
+    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
     pairs = [
-        _pair(number, dataset, [row for row in rows if row["dataset"] == dataset], groups.get(dataset, []))
-        for number, dataset in enumerate(dict.fromkeys(row["dataset"] for row in rows))
+        _pair(number, dataset, [row for row in rows if row["pair"] == dataset], groups.get(dataset, []))
+        for number, dataset in enumerate(dict.fromkeys(row["pair"] for row in rows))
     ]
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -72,6 +74,7 @@ def page(records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence
         style=Markup((HERE / "page.css").read_text()),  # ours, as the script: nothing of a user is in them
         script=Markup(script),
         script_hash=base64.b64encode(sha256(script.encode()).digest()).decode(),
+        across=[ranks.figure(ranking) for ranking in rankings(frame)],
         runs_of=_listed(records),
         zip=zip,
     )
@@ -84,15 +87,14 @@ def save(file: Path, records: Sequence[RunRecord], frame: "pd.DataFrame", warnin
     return len(content)
 
 
-def _pair(number: int, dataset: str, rows: Sequence[dict[str, Any]], groups: Sequence[Group]) -> dict[str, Any]:
+def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequence[Group]) -> dict[str, Any]:
     columns, lines = board(rows)
     counts = {name: int(sum(row[name] for row in rows)) for name in ("n", "failed", "unfinished")}
     return {
-        "anchor": f"pair-{number}-{re.sub(r'[^a-z0-9]+', '-', dataset.lower())}",
-        "name": dataset,
+        "anchor": f"pair-{number}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}",
+        "name": name,
         "counts": counts,
         "answer": answer(list(zip(names(rows), rows, strict=True))),
-        "marked": bool(rows) and "best" in rows[0],
         "columns": columns,
         "lines": lines,
         "figures": [draw(groups) for draw in FIGURES] if groups else [],
