@@ -7,12 +7,17 @@ both, and have their colours and fonts written into every element.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
+from typing import TypeVar
 
 from markupsafe import Markup, escape
 
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 20, 34  # margins for ticks and names of axes
 ROW = 34  # pixels of a row with its name above it
+TALL = 18  # rows of a chart, which are then cut into columns
 COLOURS = 10  # classes c0 … c9 of the style, after Okabe & Ito (2008) and Tol (2021)
+
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Scale:
         return [number * step for number in range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)]
 
     def said(self, value: float) -> str:
-        return f"{100 * value:.3g}" if self.percent else f"{round(value, 10):g}"
+        return (f"{100 * value:.3g}" if self.percent else f"{round(value, 10):g}").replace("-", "−")
 
 
 def spanning(values: Iterable[float], name: str = "", log: bool = False, percent: bool = False) -> Scale:
@@ -53,6 +58,13 @@ def spanning(values: Iterable[float], name: str = "", log: bool = False, percent
         return Scale(low / room, high * room, name, log, percent)
     room = 0.06 * (high - low) if high > low else 0.05 * abs(high) or 0.5
     return Scale(low - room, high + room, name, log, percent)
+
+
+def columns(rows: Sequence[Row]) -> tuple[list[Sequence[Row]], int]:
+    """Even portions of at most `TALL` rows, to be charts side by side, and how wide these are."""
+    count = max(1, ceil(len(rows) / TALL))
+    each = ceil(len(rows) / count)
+    return [rows[start : start + each] for start in range(0, len(rows), each)], 360 if count == 1 else 280
 
 
 class Chart:

@@ -94,7 +94,7 @@ def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequen
         "anchor": f"pair-{number}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}",
         "name": name,
         "counts": counts,
-        "answer": answer(list(zip(names(rows), rows, strict=True))),
+        "answer": [_tight(said) for said in answer(list(zip(names(rows), rows, strict=True)))],
         "columns": columns,
         "lines": lines,
         "figures": [draw(groups) for draw in FIGURES] if groups else [],
@@ -109,3 +109,10 @@ def _listed(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
     ):
         found.setdefault(record.choices["dataset"], []).append(provenance.told(record))
     return found
+
+
+def _tight(sentence: str) -> str:
+    """With spaces at which no line is broken, where a number would lose its sign or unit."""
+    for sign in ("±", "=", "<", "%"):
+        sentence = sentence.replace(f" {sign} ", f"\u00a0{sign}\u00a0").replace(f" {sign}", f"\u00a0{sign}")
+    return sentence
