@@ -7,14 +7,14 @@ from pathlib import Path
 from tl_runner.cli.standing import stand
 from tl_runner.cli.tl_report_diff import diff
 
-EXAMPLES = """\
-examples:
-  tl-report                                   all runs below outputs/
-  tl-report outputs/runs/digits --html digits.html
-                                              the same as one page with figures, which needs no network
-  tl-report diff RUN1 RUN2                    what differs between two runs; tl-report diff --help
-  tl-report ./diff                            the runs in a folder that is named diff
-"""
+EXAMPLES = """examples
+  tl-report                                  all runs below outputs/
+  tl-report outputs/runs/digits other/       those of several folders
+  tl-report --format markdown > table.md     to paste
+  tl-report --format csv > table.csv         the numbers, accuracies in [0, 1]
+  tl-report --html report.html               a page with figures, too; it needs no network
+  tl-report diff RUN1 RUN2                   what differs between two runs; see tl-report diff --help
+  tl-report ./diff                           the runs in a folder that is named diff"""
 
 
 def main() -> None:
@@ -25,38 +25,43 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(
         prog="tl-report",
-        description="Compare all runs found in these folders.",
+        description="Which method won, by how much, and is it real? Compares all runs found in these folders.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, default=[Path("outputs")])
+    parser.add_argument("--format", choices=["table", "markdown", "csv", "json", "latex"], default="table")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with tables and figures, too")
-    words = parser.parse_args()
-    paths, html = words.paths, words.html
-    from tl_runner.report import tables
+    said = parser.parse_args()
+    from tl_runner.report import formats, tables
+    from tl_runner.report.caveats import caveats
     from tl_runner.report.consoles import complain, consoles
     from tl_runner.report.leaderboard import leaderboard
+    from tl_runner.report.ranking import rankings
     from tl_runner.store import records, searched_by_labels
 
-    missing = [str(path) for path in paths if not path.exists()]
-    found, faults = records(path for path in paths if path.exists())
+    missing = [str(path) for path in said.paths if not path.exists()]
     console, errors = consoles()
-    if html and (refusal := unfit(html)):
+    if said.html and (refusal := unfit(said.html)):
         complain(errors, refusal)
         sys.exit(1)
+    found, faults = records(path for path in said.paths if path.exists())
     for fault in [*(f"{path} does not exist" for path in missing), *faults]:
         complain(errors, fault, "warning: ", "yellow")
     if not found:
-        complain(errors, f"no runs in {', '.join(map(str, paths))}; tl-run makes some")
+        complain(errors, f"no runs in {', '.join(map(str, said.paths))}; tl-run makes some")
         sys.exit(1)
-    board = leaderboard(found, searched_by_labels(paths))
-    console.print(*tables.leaderboard(board, console.width), sep="\n")
-    if html:
-        from tl_runner.report.caveats import caveats
+    board = leaderboard(found, searched_by_labels(said.paths))
+    ranked, cautions = list(rankings(board)), caveats(found, board)
+    if said.format == "table":
+        console.print(*tables.leaderboard(board, ranked, cautions, console.width), sep="\n")
+    else:
+        console.file.write(formats.written(said.format, board, ranked, cautions))
+    if said.html:
         from tl_runner.report.page.paper import save
 
-        size = save(html, found, board, [*caveats(found, board), *faults])
-        complain(errors, f"the page is {html}, {size / 1e6:.1f} MB", "note: ", "green")
+        size = save(said.html, found, board, [*cautions, *faults])
+        complain(errors, f"the page is {said.html}, {size / 1e6:.1f} MB", "note: ", "green")
     sys.exit(1 if missing else 0)
 
 

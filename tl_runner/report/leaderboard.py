@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 def leaderboard(records: Sequence[RunRecord], by_labels: Set[str] = frozenset()) -> pd.DataFrame:
-    """One row per setting, sorted by pair of domains, then by the accuracy of what was selected without target labels.
+    """One row per setting, by pair of domains and label budget, best first by what was selected without target labels.
 
     n runs that ended well, failed (with diverged) and unfinished ones; `variant` tells it from its namesakes, `label`
     is method and variant in one; mean and sd (over seeds, n − 1) of each score, accuracies in [0, 1], regret =
@@ -31,7 +31,8 @@ def leaderboard(records: Sequence[RunRecord], by_labels: Set[str] = frozenset())
     searched = {record.setting for record in records if record.id in by_labels}
     rows = [_row(each, each.setting.first.setting in searched) for each in compared(settings(records))]
     table = pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype({"steps": "Int64"})
-    return table.sort_values(["pair", "target"], ascending=[True, False], na_position="last", ignore_index=True)
+    order = ["pair", "granted", "target"]
+    return table.sort_values(order, ascending=[True, True, False], na_position="last", ignore_index=True)
 
 
 def _row(of: Comparison, searched: bool) -> dict[str, Any]:

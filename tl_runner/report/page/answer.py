@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 from typing import Any
 
+from tl_runner.report.cells import spread
+
+Row = Mapping[Any, Any]
 LISTED = 6  # settings that a sentence names
 
 
-def answer(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
     """Sentences on (name, row) of one data set: the best without target labels, the best with some, what did harm."""
     scored = [(name, row) for name, row in rows if isfinite(row.get("target", nan))]
     if not scored:
@@ -49,13 +52,6 @@ def answer(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return sentences
 
 
-def percent(mean: float, deviation: float = nan) -> str:
-    """`82.6 ± 3.8`, in %; `–` for what is not known."""
-    if not isfinite(mean):
-        return "–"
-    return f"{100 * mean:.1f} ± {100 * deviation:.1f}" if isfinite(deviation) else f"{100 * mean:.1f}"
-
-
 def signed(share: float) -> str:
     """`+12.8`, in points, with the sign for minus."""
     return "–" if not isfinite(share) else f"{100 * share:+.1f}".replace("-", "−")
@@ -67,9 +63,9 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _said(name: str, row: Mapping[str, Any], base: str) -> str:
+def _said(name: str, row: Row, base: str) -> str:
     difference = row.get("difference", nan)
-    score = f"{name} {percent(row['target'], row.get('target_sd', nan))} %"
+    score = f"{name} {spread(row, 'target')} %"
     if not isfinite(difference):
         return f"{score} (n = {int(row['n'])})."
     p = probability(row.get("p", nan))
@@ -78,5 +74,5 @@ def _said(name: str, row: Mapping[str, Any], base: str) -> str:
     return f"{score}, {signed(difference)} points over {base} ({between}{tested}, n = {int(row['pairs'])})."
 
 
-def _target(each: tuple[str, Mapping[str, Any]]) -> float:
+def _target(each: tuple[str, Row]) -> float:
     return each[1]["target"]

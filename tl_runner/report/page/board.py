@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
 
-from tl_runner.report.page.answer import percent, probability, signed
+from tl_runner.report.cells import chance, percent, spread
+from tl_runner.report.page.answer import signed
 
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Column:
 
 
 def score(name: str) -> Callable[[Row], Cell]:
-    return lambda row: Cell(percent(row[name], row.get(f"{name}_sd", nan)), row[name])
+    return lambda row: Cell(spread(row, name), row[name])
 
 
 def count(name: str) -> Callable[[Row], Cell]:
@@ -68,7 +69,11 @@ def _balance(row: Row) -> Cell:
 
 
 def _probability(row: Row) -> Cell:
-    return Cell(probability(row["p"]), row["p"])
+    return Cell(chance(row["p"]) or "–", row["p"])
+
+
+def _closed(row: Row) -> Cell:
+    return Cell(percent(row["closed"]), row["closed"])
 
 
 def _seconds(row: Row) -> Cell:
@@ -90,7 +95,7 @@ COLUMNS = (
     Column("Regret", "oracle minus target, in points", ("regret",), score("regret")),
     Column("Last, %", "target accuracy at the end of training", ("last",), score("last")),
     Column("Oracle, %", "target accuracy of the best checkpoint by target labels", ("oracle",), score("oracle")),
-    Column("Gap closed, %", "share of the way from the baseline to all target labels", ("closed",), score("closed")),
+    Column("Gap closed, %", "share of the way from the baseline to all target labels", ("closed",), _closed),
     Column("Source, %", "accuracy on the source's test split", ("source",), score("source")),
     Column("Backbone", "the network", ("backbone",), word("backbone"), number=False),
     Column("Seconds", "a run, mean", ("seconds",), _seconds),
