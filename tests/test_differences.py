@@ -127,7 +127,7 @@ def test_of_several_causes_none_is_named(run, other):
 
 def test_no_cause_is_said_too(run, other):
     assert "the same run, made twice" in said(run, run)
-    hidden = changed(run, scores={"target": {"accuracy": 0.01}})
+    hidden = changed(run, scores={"target": {"accuracy": 0.01, "macro_f1": 0.01, "ece": 0.5}})
     assert "the cause is not on record" in said(run, hidden)
     assert "no scores to be explained" in said(run, replace(other, scores=None))
     assert said(run, changed(run, where={"python": "3.12.1"})).endswith("The scores are equal all the same.")

@@ -19,17 +19,31 @@ from sklearn.metrics import confusion_matrix
 from tl_runner import evaluate
 from tl_runner.report.caveats import caveats
 from tl_runner.report.leaderboard import leaderboard
-from tl_runner.report.page import confusions, counts, features, gap, hyperparameters, learning, samples
+from tl_runner.report.page import (
+    calibration,
+    confusions,
+    counts,
+    effects,
+    features,
+    gap,
+    hyperparameters,
+    learning,
+    ranks,
+    samples,
+)
 from tl_runner.report.page.answer import answer
-from tl_runner.report.page.board import board
+from tl_runner.report.page.board import Cell, board
 from tl_runner.report.page.drawing import Chart, Scale, columns, spanning
 from tl_runner.report.page.groups import Group, baseline, chosen, grouped, partner
 from tl_runner.report.page.kept import Kept
 from tl_runner.report.page.paper import page
+from tl_runner.report.ranking import Ranking
+from tl_runner.report.statistics import Ranks
 from tl_runner.store import RunRecord, records
 
 MADE = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SEEDS = (0, 1, 2)
+ENDS = ("difference", "low", "high")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +118,8 @@ def test_bins_of_reliability_sum_to_the_calibration_error_of_the_run():
     rows = random.dirichlet(np.ones(5), 300).astype(np.float32)
     rows[0] = (1, 0, 0, 0, 0)  # wholly sure: in the last bin
     labels = random.integers(0, 5, 300)
+    one = counts.reliability(np.array([[0.5, 0.5], [0.2, 0.8]]), np.array([0, 0]))
+    assert [list(one[number]) for number in (7, 11)] == [[1, 0.5, 1], [1, 0.8, 0]]  # 7/15 < 0.5 <= 8/15, 11/15 < 0.8
     table = counts.reliability(rows, labels)
     assert table[:, 0].sum() == 300 and table[-1, 0] >= 1
     expected = evaluate.calibration_error(torch.from_numpy(rows), torch.from_numpy(labels))
@@ -145,6 +161,39 @@ def test_the_gap_is_told_before_and_after(groups):
     assert gap.distance(groups["mmd"].runs[0], "after") == pytest.approx((0.9, 0.7, 1.1))
     words = gap.figure([groups["mmd"]]).panels[0].chart
     assert "mmd 1.60 before, 0.90 after" in words and "n = 3" in words
+    before, after = marks(words, r"c1 hollow"), marks(words, "c0")
+    assert after < before and len(before) == len(after) == 1
+
+
+def test_reliability_is_drawn_as_accuracy_over_confidence(groups):
+    run = groups["mmd"].runs[0]
+    rows, labels = predicted(run, 90), truth(run)
+    sure = rows.max(-1) > 14 / 15  # the last bin
+    hits = (rows[sure].argmax(-1) == labels[sure]).mean()
+    figure = calibration.figure([replace(groups["mmd"], runs=(run,))])
+    chart = Chart(Scale(0, 1), Scale(0, 1), "")
+    chart.dots([(rows[sure].max(-1).astype(float).mean(), hits)], "c0")
+    last = re.findall(r'd="(M[^"]*)"', chart.svg)[-1]
+    assert last in figure.panels[0].chart and figure.panels[0].note == "ECE 10.0 %, n = 1"
+
+
+def test_differences_and_ranks_are_marked_at_their_values(groups, tmp_path):
+    chart = effects.figure([groups["mmd"], groups["kmm"], groups["source_only"]]).panels[0].chart
+    assert marks(chart, "quiet|c0")[0] > marks(chart, "reference|quiet|c3")[-1]
+    own = Chart.of_rows(
+        ["mmd"], spanning([0.0, *(groups[m].row[e] for m in ("mmd", "kmm") for e in ENDS)], percent=True), ""
+    )
+    own.mark(groups["mmd"].row["difference"], -0.5, "c0")
+    assert marks(own.svg, "c0")[0] == marks(chart, "quiet|c0")[0]
+    ranked = Ranking("0", Ranks({"a": 1.2, "b": 2.0, "c": 3.5}, 6, 1.0, 0.01), ("left",))
+    figure = ranks.figure(ranked)
+    assert len(marks(figure.panels[0].chart, "c0")) == 2 and len(marks(figure.panels[0].chart, "quiet")) == 1
+    assert "p = 0.01" in figure.caption and "1.00 (Nemenyi" in figure.caption and "left" in figure.caption
+
+
+def marks(chart: str, kinds: str) -> list[float]:
+    """Where the discs of these kinds lie, from the left."""
+    return [float(x) for x in re.findall(rf'class="mark (?:{kinds})" cx="([\d.]+)"', chart)]
 
 
 def test_a_spread_knows_what_it_does_not_know():
@@ -159,6 +208,8 @@ def test_numbers_that_vary_within_a_method_are_swept(tmp_path):
         for weight in (0.01, 0.1, 1.0):
             made_up(tmp_path, "coral", seed, weight=weight, flag=True, right=0.4 + weight / 5)
         made_up(tmp_path, "mmd", seed, weight=5.0)
+    for seed, kind in ((5, "a"), (6, "b")):  # settings that were made with other seeds
+        made_up(tmp_path, "kmm", seed, kind=kind)
     found = records([tmp_path])[0]
     groups = grouped(found, leaderboard(found), [])["digits"]
     ((method, key, points),) = hyperparameters.varied(groups)
@@ -241,6 +292,13 @@ def test_features_are_drawn_by_class_and_by_domain(groups):
                (("class", by_class.chart), ("domain", by_domain.chart))}  # fmt: skip
     assert len(crosses["class"]) == 4 and [kind for kind, _ in crosses["domain"]] == ["c3"]
     assert sum(path.count("M") for _, path in crosses["class"]) == ROWS
+    run = groups["mmd"].runs[0]
+    rows = [load_file(run.record.folder / "diagnosis.safetensors")[f"{side}_features"] for side in ("source", "target")]
+    places = features.flat(np.concatenate(rows))[0]
+    x, y = (spanning(column) for column in places.T)
+    own = Chart(x, y, "", features.SIZE, bare=True)
+    own.crosses(places[ROWS:].tolist(), "c3")  # the target's rows come second
+    assert own.svg.partition(">")[2].removesuffix("</svg>") in by_domain.chart
 
 
 # --- samples and weights
@@ -339,6 +397,7 @@ def test_the_table_shows_and_sorts_by_the_same_numbers(found):
     assert shown["mmd"]["W / T / L"].value == mmd["wins"] - mmd["losses"]
     assert shown["source_only"]["Difference"].text == "–" and str(shown["source_only"]["W / T / L"].value) == "nan"
     assert shown["kmm"]["Difference"].text.startswith("−")
+    assert shown["kmm"]["W / T / L"] == Cell("0 / 0 / 3", -3.0)
 
 
 # --- the page

@@ -14,17 +14,14 @@ WIDE = 2  # powers of ten from which on an axis is logarithmic
 
 
 def varied(groups: Sequence[Group]) -> list[tuple[str, str, list[tuple[float, Group]]]]:
-    """(method, key, [(value, setting)]) for each number in which settings of a method and backbone differ.
-
-    Numbers of the data set are left out: they make another task, whose accuracies can't be compared.
-    """
+    """(method, key, [(value, setting)]) for each number in which settings of a method and backbone differ."""
     found = []
     for kind in dict.fromkeys((group.method, group.row["backbone"]) for group in groups):
         those = [group for group in groups if (group.method, group.row["backbone"]) == kind]
         tables = [dict(numbers(group.runs[0].record.config)) for group in those]
         for key in dict.fromkeys(key for table in tables for key in table):
             points = [(table[key], group) for table, group in zip(tables, those, strict=True) if key in table]
-            if key in ORDINARY or key.startswith("dataset.") or len({value for value, _ in points}) < 2:
+            if key in ORDINARY or len({value for value, _ in points}) < 2:
                 continue
             found.append((kind[0], key, sorted(points, key=lambda point: point[0])))
     return found
