@@ -116,8 +116,8 @@ def explanation(found: Mapping[Kind, Sequence[Difference]], scored: Sequence[Sco
         if same:
             return f"Nothing that is on record differs, and the scores are equal ({apart.why})."
         return (
-            "Nothing that is on record differs, and yet the scores or predictions do: the cause is not on record. On a"
-            " GPU the order of sums is not fixed; else look for a change that no version or commit shows."
+            "Nothing that is on record differs, and yet the scores or predictions do: the cause is not on record. On"
+            " a GPU the order of sums is not fixed; else look for a change that no version or commit shows."
         )
     equal = " The scores are equal all the same." if same else ""
     if len(causes) > 1:

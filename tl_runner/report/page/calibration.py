@@ -42,10 +42,9 @@ def figure(groups: Sequence[Group]) -> Figure:
         )
     caption = (
         f"Accuracy by confidence (the largest class probability) on the target's test split in {BINS} bins, the rows"
-        f" of all n seeds pooled, at the"
-        " selected checkpoint. On the diagonal a model is as right as it is sure; below it, it is too sure. Grey bars:"
-        " how many rows are in each bin. ECE, the expected calibration error, is the mean of the seeds' own ± their"
-        " standard deviation. "
+        " of all n seeds pooled, at the selected checkpoint. On the diagonal a model is as right as it is sure;"
+        " below it, it is too sure. Grey bars: how many rows are in each bin. ECE, the expected calibration error,"
+        " is the mean of the seeds' own ± their standard deviation. "
     )
     legend = [
         Key("line", "c0", "accuracy"),

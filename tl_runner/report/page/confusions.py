@@ -52,9 +52,9 @@ def matrices(groups: Sequence[Group]) -> Figure:
             "confusions", title, missing="No run of this pair kept predictions with true labels (diagnose=none)."
         )
     caption = (
-        "Rows are true classes, columns predicted ones, of the target's test split at the selected checkpoint. A cell"
-        " is the share of its true class"
-        f" in %, mean over n seeds. {'Cells without a figure hold less than 1 %.' if panels else ''} "
+        "Rows are true classes, columns predicted ones, of the target's test split at the selected checkpoint. A"
+        " cell is the share of its true class in %, mean over n seeds."
+        f" {'Cells without a figure hold less than 1 %.' if panels else ''} "
     )
     return Figure("confusions", title, caption + left_out, panels, cells=cells)
 

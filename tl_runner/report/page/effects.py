@@ -27,9 +27,8 @@ def figure(groups: Sequence[Group]) -> Figure:
     panels = [Panel("", _chart(portion, x, width), wide=len(portions) == 1) for portion in portions]
     caption = (
         "Target accuracy minus that of the baseline (source_only with the same label budget) on the same seeds and"
-        " data, in points, with the paired 95 %"
-        " interval; n is the number of pairs. Colours"
-        " follow the test after Holm's correction, which the intervals do not have."
+        " data, in points, with the paired 95 % interval; n is the number of pairs. Colours follow the test after"
+        " Holm's correction, which the intervals do not have."
     )
     if len(compared) > MOST:
         caption += f" The {MOST // 2} largest and the {MOST // 2} smallest of {len(compared)} differences are shown."

@@ -53,10 +53,8 @@ def figure(groups: Sequence[Group]) -> Figure:
                 chart.mark(value, -row - place, kind)
     caption = (
         "Proxy A-distance 2(1 − 2ε) of a cross-fitted classifier that tells source from target features: 0 where it"
-        " can't, 2 where it"
-        " always can. Means over the n seeds of the values and of the ends of each run's 95 % interval. A small"
-        " distance alone is no"
-        " success: features without any content have none. "
+        " can't, 2 where it always can. Means over the n seeds of the values and of the ends of each run's 95 %"
+        " interval. A small distance alone is no success: features without any content have none. "
     )
     legend = [Key("ring", "c1", "before adaptation"), Key("dot", "c0", "after, selected checkpoint")]
     return Figure("gap", title, caption + left_out, [Panel("", chart.svg, wide=True)], legend)

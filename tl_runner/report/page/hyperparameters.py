@@ -54,9 +54,8 @@ def figure(groups: Sequence[Group]) -> Figure:
         panels.append(Panel(f"{method} · {key}", chart.svg, f"n = {seeds} a setting"))
     caption = (
         "Target test accuracy of the checkpoint selected without target labels: the mean of each setting over its n"
-        " seeds ± one standard deviation. Points of one value differ in another key. The axis is logarithmic from two"
-        " powers of ten on. Choosing a"
-        " value by this figure would be choosing by target labels."
+        " seeds ± one standard deviation. Points of one value differ in another key. The axis is logarithmic from"
+        " two powers of ten on. Choosing a value by this figure would be choosing by target labels."
     )
     if len(everything) > MOST:
         caption += f" {MOST} of {len(everything)} pairs of method and number are shown."

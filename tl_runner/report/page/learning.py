@@ -77,13 +77,11 @@ def figure(groups: Sequence[Group]) -> Figure:
     legend += [Key("dash", "quiet", "target accuracy of source_only, as selected")] * isfinite(level)
     caption = (
         "Mean over n seeds at each evaluation point, the band is ± one standard deviation. Strokes on the horizontal"
-        " axis"
-        " mark the checkpoints that were selected without target labels, one a seed. "
+        " axis mark the checkpoints that were selected without target labels, one a seed. "
     )
     unscored = (
         "Test accuracy by step can't be shown: these runs kept no true labels (diagnose=none). Shown is what may be"
-        " known"
-        " without them; ln C is the entropy of C equally likely classes. "
+        " known without them; ln C is the entropy of C equally likely classes. "
     )
     without = [group.name for group in chosen(groups, MOST)[0] if group.name not in curves]
     missing = f"Without true labels, and so not drawn: {', '.join(without)}." if without else ""

@@ -29,9 +29,8 @@ def figure(ranking: Ranking) -> Figure:
     friedman = f" Friedman's test that all are alike: p = {ranks.p:.2g}." if isfinite(ranks.p) else ""
     caption = (
         f"Average rank by target accuracy over n = {ranks.pairs} pairs of domains, of the {len(ranks.average)}"
-        f" settings with"
-        f" granted={ranking.granted} that all of them have. Ranks that differ by less than the critical difference"
-        f" {ranks.critical:.2f} (Nemenyi, 5 %) are not told apart; the dashed line is that far from the"
+        f" settings with granted={ranking.granted} that all of them have. Ranks that differ by less than the critical"
+        f" difference {ranks.critical:.2f} (Nemenyi, 5 %) are not told apart; the dashed line is that far from the"
         f" best.{friedman}"
     )
     if len(ranks.average) > MOST:

@@ -38,8 +38,8 @@ def figure(groups: Sequence[Group]) -> Figure:
             galleries.append(Gallery(f"{side}: {domain}", _pictures(side, shown)))
     caption = (
         f"The first rows of both test splits of seed {runs[0].record.seed} (n = 1 run a setting): the true class, and"
-        f" below it what the selected"
-        f" checkpoint of {' and of '.join(names[id(run)] for run in runs)} predicts, ✗ where it is wrong."
+        f" below it what the selected checkpoint of {' and of '.join(names[id(run)] for run in runs)} predicts, ✗"
+        " where it is wrong."
     )
     return Figure("samples", title, caption, galleries=galleries)
 
@@ -67,9 +67,8 @@ def weighed(groups: Sequence[Group]) -> Figure:
             else:
                 cells.append(_table(heading, rows.reshape(len(rows), -1), weights))
     caption = (
-        "The source's training rows with the largest and the smallest importance in the first run of the setting (n ="
-        " 1), with their weights, whose mean over"
-        " the source is 1. What weighs most should look like the target."
+        "The source's training rows with the largest and the smallest importance in the first run of the setting (n"
+        " = 1), with their weights, whose mean over the source is 1. What weighs most should look like the target."
     )
     if len(found) > MOST:
         caption += f" {MOST} of {len(found)} settings with weights are shown."
