@@ -316,7 +316,10 @@ def test_mistakes_are_marked_and_the_samples_are_those_of_the_labels(groups):
         assert [right for _, right in picture.lines[1:]] == [guess == label for guess in guesses]
         assert picture.lines[2][0] == f"mmd: {groups['mmd'].classes[guesses[1]]}"
     assert any(right is False for picture in target.pictures for _, right in picture.lines)
-    assert "seed 0" in figure.caption
+    assert "seed 0" in figure.caption and "of source_only and of mmd predicts" in figure.caption
+    long = [replace(groups["mmd"], name="mmd of a long name"), groups["kmm"]]
+    figure = samples.figure(long)
+    assert figure.galleries[1].pictures[0].lines[1][0].startswith("(1): class") and "of (1) mmd of a" in figure.caption
 
 
 def test_a_picture_holds_the_pixels():

@@ -14,6 +14,7 @@ from tl_runner.report.page.kept import Kept
 
 LARGE = 96  # pixels a side at most
 SMALL = 64  # up to here every pixel is kept; larger images are photographs, and made JPEG
+SHORT = 16  # letters of a name that fit below a sample
 COLUMNS = 10  # of a table's rows
 MOST = 4  # settings of weights
 
@@ -29,17 +30,21 @@ def figure(groups: Sequence[Group]) -> Figure:
             title,
             missing="No run of this pair kept sample images (tables have none, diagnose=none leaves them out).",
         )
-    names = {id(run): group.name for group in groups for run in group.runs}
+    called = {id(run): group.name for group in groups for run in group.runs}
+    names = [called[id(run)] for run in runs]
+    short = [name if len(name) <= SHORT else f"({number})" for number, name in enumerate(names, 1)]
     galleries = []
     for side in ("source", "target"):
-        shown = [(names[id(run)], run) for run in runs if run.diagnosis(f"{side}_samples") is not None]
+        shown = [
+            (name, run) for name, run in zip(short, runs, strict=True) if run.diagnosis(f"{side}_samples") is not None
+        ]
         if shown:
             domain = shown[0][1].record.data.get("domains", {}).get(side, "")
             galleries.append(Gallery(f"{side}: {domain}", _pictures(side, shown)))
+    listed = [n if n == said else f"{said} {n}" for n, said in zip(names, short, strict=True)]
     caption = (
         f"The first rows of both test splits of seed {runs[0].record.seed} (n = 1 run a setting): the true class, and"
-        f" below it what the selected checkpoint of {' and of '.join(names[id(run)] for run in runs)} predicts, ✗"
-        " where it is wrong."
+        f" below it what the selected checkpoint of {' and of '.join(listed)} predicts, ✗ where it is wrong."
     )
     return Figure("samples", title, caption, galleries=galleries)
 
