@@ -1,5 +1,6 @@
 """tl-report diff: what two records differ in, row by row disagreement, and the sentence on the cause."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from io import StringIO
@@ -182,3 +183,15 @@ def test_a_page_is_written_beside_the_table_and_over_nothing_else(run, other, mo
         assert typed(monkeypatch, "outputs", "--html", name) == 1
         assert why in " ".join(capsys.readouterr().err.split())
     assert (run.folder / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["--help"], ["diff", "--help"]])
+def test_help_comes_at_once(words):
+    code = (
+        f"import sys; sys.argv = ['tl-report', *{words}]\n"
+        "from tl_runner.cli.tl_report import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'pandas', 'sklearn', 'numpy', 'rich', 'jinja2'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
