@@ -72,7 +72,7 @@ MAY_IMPORT = {
     },
     "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},
     "plan": {"job", "lock", "store"},
-    "report": {"job", "lock", "plan", "store", "train"},
+    "report": {"atomic", "job", "lock", "plan", "store", "train"},
     "sweep": {"atomic", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
     "cli": {"errors", "job", "menu", "recording", "report", "rewording", "store", "sweep"},
     "rewording": {"errors", "menu"},
