@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "losses": set(),
     "importance": {"losses"},
     "kernel_ratios": {"losses"},
+    "transferability": {"errors"},
     "distances": {"losses"},
     "chance": set(),
     "select": {"errors"},
