@@ -63,11 +63,15 @@ MAY_IMPORT = {
         *("chance", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
         *("recording", "start", "store", "train"),
     },
+    "screen": {
+        *("chance", "config", "core", "datasets", "distances", "domains", "errors", "features", "machine", "start"),
+        *("store", "train", "transferability", "whereabouts"),
+    },
     "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},
     "plan": {"job", "lock", "store"},
-    "report": {"job", "lock", "plan", "store", "train"},
+    "report": {"errors", "identity", "job", "lock", "plan", "screen", "store", "train"},
     "sweep": {"atomic", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
-    "cli": {"errors", "job", "menu", "recording", "report", "rewording", "store", "sweep"},
+    "cli": {"errors", "job", "menu", "recording", "report", "rewording", "screen", "store", "sweep"},
     "rewording": {"errors", "menu"},
 }
 # library -> the only rooms that may import it

@@ -1,0 +1,193 @@
+"""Candidates that were screened, best first: as tables, as CSV and as JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isnan
+from typing import Any, NamedTuple
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tl_runner.report.agreement import COMPARED, LEAST, Agreement, Made, agreement, made
+from tl_runner.report.tables import ROOMY, percent
+from tl_runner.screen import Screened
+from tl_runner.store import RunRecord
+
+
+class Score(NamedTuple):
+    """A score: its heading, whether more (1) or less (−1) is better, and what it says."""
+
+    title: str
+    sign: int
+    meaning: str
+
+
+SCORES = {
+    "leep": Score("LEEP", 1, "log-likelihood of the labels by the source model's classes, at most 0"),
+    "nce": Score("NCE", 1, "−H(labels | classes that the source model predicts), at most 0"),
+    "logme": Score("LogME", 1, "log evidence of a linear model of the labels, a row"),
+    "h_score": Score("H-score", 1, "how far apart the classes lie, 0 to classes − 1, by a shrunk covariance"),
+    "mmd": Score("MMD²", -1, "between the domains, by kernels as wide as the rows lie apart"),
+    "wasserstein": Score("W²", -1, "sliced, between the domains, in variances of a column"),
+}
+ON_LABELS = ("leep", "nce", "logme", "h_score")
+
+
+@dataclass
+class Group:
+    """Candidates for one target, best first by the score `by`, and what finished runs of them came to."""
+
+    by: str
+    candidates: list[tuple[Screened, str]]  # with what tells it from others of its dataset and backbone
+    made: list[Made] = field(default_factory=list)
+    agreement: list[Agreement] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        return self.candidates[0][0].record.data["domains"]["target"]
+
+
+def grouped(screened: Sequence[tuple[Screened, str]], by: str | None, runs: Sequence[RunRecord]) -> list[Group]:
+    """A group for each target, as candidates for different targets can't be compared.
+
+    `by` names the score to sort by; None is LogME where the labels are the target's, else the label-free MMD.
+    """
+    found: dict[str, list[tuple[Screened, str]]] = {}
+    for candidate in screened:
+        found.setdefault(candidate[0].record.data["fingerprint"]["target"], []).append(candidate)
+    return [_group(candidates, by, runs) for candidates in found.values()]
+
+
+def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequence[RunRecord]) -> Group:
+    by = by or default(candidates[0][0])
+    sign = SCORES[by].sign
+    best = sorted(candidates, key=lambda pair: (by not in pair[0].scores, -sign * pair[0].scores.get(by, 0.0)))
+    screened = [candidate for candidate, _ in best]
+    of_runs = made(screened, runs)
+    signs = {name: score.sign for name, score in SCORES.items()}
+    return Group(by, best, of_runs, agreement(screened, of_runs, signs))
+
+
+def default(candidate: Screened) -> str:
+    """The score to sort by where none is named."""
+    return "logme" if candidate.whose == "granted target labels" or "mmd" not in candidate.scores else "mmd"
+
+
+def tables(groups: Sequence[Group], width: int = ROOMY) -> list[RenderableType]:
+    """A table a target, with what its runs say below; and what the columns mean."""
+    several = len({candidate.record.choices["dataset"] for group in groups for candidate, _ in group.candidates}) > 1
+    shown: list[RenderableType] = []
+    for group in groups:
+        shown += [_table(group, several, width), *_told(group), Text()]
+    used = [name for name in SCORES if any(name in c.scores for group in groups for c, _ in group.candidates)]
+    lines = [f"{SCORES[name].title}: {SCORES[name].meaning}" for name in used]
+    return [*shown, Text("; ".join(lines) + ". What lies closer or scores higher need not transfer better", "dim")]
+
+
+def _table(group: Group, several: bool, width: int) -> Table:
+    first, variants = group.candidates[0][0], any(variant for _, variant in group.candidates)
+    title = f"target: {group.target} – best first by {SCORES[group.by].title}{_whose(first, group.by)}"
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    named = [*(["dataset"] if several else []), "source", "backbone", *(["variant"] if variants else []), "stage"]
+    names = [name for name in SCORES if any(name in candidate.scores for candidate, _ in group.candidates)]
+    for column in named:
+        table.add_column(column, overflow="fold")
+    methods = [f"{method.method} %" for method in group.made]
+    for column in ("rows", *(SCORES[name].title for name in names), *methods, "s"):
+        table.add_column(column, justify="right", overflow="fold")
+    for index, (candidate, variant) in enumerate(group.candidates):
+        row = _named(candidate, variant)
+        cells = [Text(row[column]) for column in named]
+        scores = [_figure(candidate.scores.get(name)) for name in names]
+        accuracies = ["–" if isnan(m.accuracy[index]) else f"{100 * m.accuracy[index]:.1f}" for m in group.made]
+        table.add_row(*cells, str(candidate.rows), *scores, *accuracies, f"{candidate.seconds:.1f}")
+    return table
+
+
+def _named(candidate: Screened, variant: str) -> dict[str, str]:
+    choices, domains = candidate.record.choices, candidate.record.data["domains"]
+    return {
+        "dataset": choices["dataset"],
+        "source": domains["source"] or "–",
+        "target": domains["target"],
+        "backbone": choices["backbone"],
+        "variant": variant,
+        "stage": candidate.stage,
+    }
+
+
+def _whose(candidate: Screened, by: str) -> str:
+    """On what labels, in words; the distances need none."""
+    if by not in ON_LABELS:
+        return ", which needs no labels"
+    only = " only" if candidate.whose != "granted target labels" else f", n={candidate.rows}"
+    return f" on {candidate.whose}{only}"
+
+
+def _told(group: Group) -> list[RenderableType]:
+    """Whose labels were scored on, and how the scores ranked the candidates beside finished runs."""
+    first = group.candidates[0][0]
+    lines = [f"LEEP, NCE, LogME and H-score{_whose(first, 'logme')}"]
+    if first.whose != "granted target labels":
+        lines[0] += ": they say how well the features serve the source's task (granted=5 scores on the target's)"
+    if not group.made:
+        return [Text("\n".join([*lines, f"no runs to compare with: of {', '.join(COMPARED)}"]), "dim")]
+    for method in group.made:
+        at_hand = sum(not isnan(accuracy) for accuracy in method.accuracy)
+        said = [f"{SCORES[a.score].title} {_rho(a.rho)}" for a in group.agreement if a.method == method.method]
+        ranks = "rank correlation " + ", ".join(said) if said else f"{LEAST} candidates with runs are needed to compare"
+        runs = f"{method.runs} runs of {method.method} granted={method.granted}, {at_hand} candidates"
+        lines.append(f"{runs}: {ranks}")
+    return [Text("\n".join(lines), "dim")]
+
+
+def _rho(rho: float) -> str:
+    return "–" if isnan(rho) else f"{rho:+.2f}"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _rows(group: Group) -> list[dict[str, Any]]:
+    """A flat row a candidate; what there is not is None."""
+    rows = []
+    for index, (candidate, variant) in enumerate(group.candidates):
+        accuracy = {m.method: None if isnan(m.accuracy[index]) else m.accuracy[index] for m in group.made}
+        told = {"rank": index + 1, **_named(candidate, variant), "labels": candidate.whose, "rows": candidate.rows}
+        scores = {name: candidate.scores.get(name) for name in SCORES}
+        of_runs = {f"accuracy_{method}": accuracy.get(method) for method in COMPARED}
+        rows.append({**told, **scores, **of_runs, "seconds": round(candidate.seconds, 3)})
+    return rows
+
+
+def as_csv(groups: Sequence[Group]) -> str:
+    """A line a candidate; empty cells for what there is not."""
+    rows = [row for group in groups for row in _rows(group)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_json(groups: Sequence[Group]) -> str:
+    """All that the tables say, a list of targets."""
+    told = [
+        {
+            "target": group.target,
+            "by": group.by,
+            "candidates": _rows(group),
+            "agreement": [{**a._asdict(), "rho": None if isnan(a.rho) else a.rho} for a in group.agreement],
+            "runs": [{"method": m.method, "granted": m.granted, "runs": m.runs} for m in group.made],
+        }
+        for group in groups
+    ]
+    return json.dumps(told, indent=2)
+
+
+__all__ = ["SCORES", "Group", "as_csv", "as_json", "grouped", "percent", "tables"]

@@ -1,0 +1,141 @@
+"""How promising a source, a backbone or a stage of it is: scores of features, before any method is trained.
+
+What is trained is the source model, where `pretrain` asks for one: the same as for `run`, and shared with it. The
+target's answers stay sealed: its labels are those that `granted` gives away.
+"""
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tl_runner import config, machine
+from tl_runner.chance import chance_of, derive
+from tl_runner.core import Model
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import cut
+from tl_runner.distances import sliced_wasserstein2
+from tl_runner.domains import LabelledSplit, Pair, Split, Subset
+from tl_runner.errors import Refused
+from tl_runner.features import Embedded, at, whole
+from tl_runner.losses import mmd2
+from tl_runner.start import source_model, source_names
+from tl_runner.store import RunRecord
+from tl_runner.train import Point
+from tl_runner.transferability import admit, h_score, leep, logme, nce
+from tl_runner.whereabouts import whereabouts
+
+ROWS = 2000  # of a split that are looked at, at most
+ALL = "all"  # stages
+
+Whose = Literal["granted target labels", "the source's labels"]
+
+
+class Screened(NamedTuple):
+    """A candidate: one stage of one backbone on one pair, and its scores by name, but for those that it can't have.
+
+    `rows` are the labelled rows that were scored, `whose` their labels; `last` says whether the stage is the backbone's
+    last; `seconds` are for this stage, without the source model.
+    """
+
+    record: RunRecord
+    stage: str
+    last: bool
+    whose: Whose
+    rows: int
+    scores: Mapping[str, float]
+    seconds: float
+
+
+def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, None, list[Screened]]:
+    """Score these stages of the backbone that the record describes, `("all",)` for all, none for the last.
+
+    Yields the points of the source model's training, where it is not kept from before. The record gets to know its
+    data and machine, as a run's would; nothing is written but what runs share in `record.cache`.
+    """
+    parts = config.load(record.config)
+    seed = parts.settings.seed
+    device = machine.claim(parts.settings.device, parts.settings.threads)
+    record.where = whereabouts() | machine.facts(device, parts.train)
+    budget = Budget.parse(parts.settings.granted).settle(needed=False)
+    with chance_of(seed, "data"):
+        drawn = config.call(parts.dataset, seed=seed, cache=record.cache)
+        pair, _, record.data = cut(drawn, seed, budget, device)
+    whose, labelled = sample(pair)
+    admit(torch.cat([part.y for part in labelled]))
+    with chance_of(seed, "model"):
+        backbone, width = parts.backbone(pair.shape)
+        model = Model(backbone, width, pair.classes, parts.train.batchnorm).to(device)
+        model.features_kept = record.cache / record.features
+    wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
+    for stage in wanted:
+        model.upto(stage)  # refused before anything is trained
+    record.data["source_model"] = yield from source_model(
+        model, pair, parts.pretrain, parts.augment, parts.settings, source_names(record), record.cache
+    )
+    found = []
+    for stage in wanted:
+        started, last = time.monotonic(), stage == model.stages[-1]
+        part = model if last else at(model, stage, pair.shape)
+        scores, rows = _scores(part, labelled, seed)
+        scores |= _distances(part, pair, seed)
+        found.append(Screened(record, stage, last, whose, rows, scores, time.monotonic() - started))
+    return found
+
+
+def sample(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
+    """The labelled rows to score on, and whose labels: all that the target grants, else the source's val split.
+
+    Raises `Refused` where there are neither.
+    """
+    if granted := [part for part in (pair.granted, pair.held_out) if part is not None]:
+        return "granted target labels", granted
+    if pair.source is None:
+        raise Refused("there is no source and no label to score on: granted=5 gives 5 target labels a class away")
+    source, labels = pair.labelled_source
+    return "the source's labels", [LabelledSplit(source.val, labels.val)]
+
+
+def _scores(part: Model, labelled: Sequence[LabelledSplit], seed: int) -> tuple[dict[str, float], int]:
+    """The transferability scores of this part of a model on labelled rows, and how many rows these are.
+
+    Those that want a source classifier are had where there is one, on top of the whole backbone.
+    """
+    looked = [_some(split.x, seed, part.device) for split in labelled]
+    f = torch.cat([_features(part, split) for split, _ in looked])
+    y = torch.cat([split.y[rows].cpu() for split, (_, rows) in zip(labelled, looked, strict=True)])
+    scores = {"logme": logme(f, y), "h_score": h_score(f, y)}
+    if part.taught:
+        with torch.no_grad():
+            predictions = part.taught[0](f.to(part.device)).softmax(-1).cpu()
+        scores |= {"leep": leep(predictions, y), "nce": nce(predictions.argmax(-1), y)}
+    return scores, len(y)
+
+
+def _distances(part: Model, pair: Pair, seed: int) -> dict[str, float]:
+    """How far the domains' training rows lie apart in these features, by no label; nothing where there is no source."""
+    if pair.source is None:
+        return {}
+    source, target = (_features(part, _some(side.train, seed, part.device)[0]) for side in (pair.source, pair.target))
+    spread = torch.cat([source, target]).var(0).mean().sqrt().clamp_min(1e-12)  # so that no scale of features counts
+    source, target = source / spread, target / spread
+    return {"mmd": mmd2(source, target).item(), "wasserstein": sliced_wasserstein2(source, target).item()}
+
+
+def _features(part: Model, split: Split) -> Tensor:
+    """What this part makes of a split, (n, d) on the CPU; kept for other runs. Raises `Refused` if it is not finite."""
+    found = whole(Embedded(split, part))
+    if not bool(torch.isfinite(found).all()):
+        raise Refused(f"the features at stage {part.stage or part.stages[-1]!r} are not finite numbers")
+    return found
+
+
+def _some(split: Split, seed: int, device: torch.device) -> tuple[Split, Tensor]:
+    """The split, or of a large one `ROWS` rows that the seed draws; and the numbers of the rows."""
+    if len(split) <= ROWS:
+        return split, torch.arange(len(split), device=device)
+    generator = torch.Generator().manual_seed(derive(seed, "screen", len(split)))
+    rows = torch.randperm(len(split), generator=generator)[:ROWS].sort().values.to(device)
+    return Subset(split, rows), rows
