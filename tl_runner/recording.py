@@ -140,10 +140,11 @@ class Recording:
             self.tracker.point(point)
 
     def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
-        """A safetensors file without metadata, so that equal tensors make equal bytes."""
+        """A safetensors file without metadata, so that equal tensors make equal bytes; none of no tensors."""
         from safetensors.torch import save
 
-        write(self.folder / f"{name}.safetensors", save(dict(tensors)))
+        if tensors:
+            write(self.folder / f"{name}.safetensors", save(dict(tensors)))
 
 
 @contextmanager
@@ -151,6 +152,7 @@ def recording(record: RunRecord) -> Iterator[Recording]:
     """Keep the record of what happens inside, whatever that is: `ok`, `diverged` or `failed`, with its seconds."""
     files, started, over = Recording(record), time.monotonic(), True
     record.status, record.scores, record.evidence, record.error, record.data = "running", None, None, None, {}
+    record.diagnosis = None
     record.where = {**whereabouts(), "files": stamp(record.config.get("dataset"))}
     files.open()
     handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
