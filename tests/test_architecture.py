@@ -68,7 +68,7 @@ MAY_IMPORT = {
         *("recording", "start", "store", "train"),
     },
     "screen": {
-        *("chance", "config", "core", "datasets", "distances", "domains", "errors", "features", "machine", "start"),
+        *("chance", "config", "core", "datasets", "divergence", "domains", "errors", "features", "machine", "start"),
         *("store", "train", "transferability", "whereabouts"),
     },
     "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},

@@ -16,18 +16,19 @@ from tl_runner.chance import chance_of, derive
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
-from tl_runner.distances import sliced_wasserstein2
+from tl_runner.divergence import ROWS as COMPARED
+from tl_runner.divergence import mmd_test, told_apart
 from tl_runner.domains import LabelledSplit, Pair, Split, Subset
 from tl_runner.errors import Refused
 from tl_runner.features import Embedded, at, whole
-from tl_runner.losses import mmd2
 from tl_runner.start import source_model, source_names
 from tl_runner.store import RunRecord
 from tl_runner.train import Point
 from tl_runner.transferability import admit, h_score, leep, logme, nce
 from tl_runner.whereabouts import whereabouts
 
-ROWS = 2000  # of a split that are looked at, at most
+ROWS = 1000  # of a labelled split that are scored, at most
+PERMUTATIONS = 500  # of the test that the domains are the same
 ALL = "all"  # stages
 
 Whose = Literal["granted target labels", "the source's labels"]
@@ -80,7 +81,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
         started, last = time.monotonic(), stage == model.stages[-1]
         part = model if last else at(model, stage, pair.shape)
         scores, rows = _scores(part, labelled, seed)
-        scores |= _distances(part, pair, seed)
+        scores |= _distances(part, pair)
         found.append(Screened(record, stage, last, whose, rows, scores, time.monotonic() - started))
     return found
 
@@ -103,9 +104,9 @@ def _scores(part: Model, labelled: Sequence[LabelledSplit], seed: int) -> tuple[
 
     Those that want a source classifier are had where there is one, on top of the whole backbone.
     """
-    looked = [_some(split.x, seed, part.device) for split in labelled]
-    f = torch.cat([_features(part, split) for split, _ in looked])
-    y = torch.cat([split.y[rows].cpu() for split, (_, rows) in zip(labelled, looked, strict=True)])
+    rows = [_drawn(split.x, seed, part.device) for split in labelled]
+    f = torch.cat([_features(part, split.x, of) for split, of in zip(labelled, rows, strict=True)])
+    y = torch.cat([split.y[of].cpu() for split, of in zip(labelled, rows, strict=True)])
     scores = {"logme": logme(f, y), "h_score": h_score(f, y)}
     if part.taught:
         with torch.no_grad():
@@ -114,28 +115,32 @@ def _scores(part: Model, labelled: Sequence[LabelledSplit], seed: int) -> tuple[
     return scores, len(y)
 
 
-def _distances(part: Model, pair: Pair, seed: int) -> dict[str, float]:
-    """How far the domains' training rows lie apart in these features, by no label; nothing where there is no source."""
+def _distances(part: Model, pair: Pair) -> dict[str, float]:
+    """How far the domains lie apart in these features, by no label; nothing where there is no source.
+
+    On the first rows of the validation splits, which were shuffled when they were cut, and which the source model was
+    not fitted to: what a run's diagnosis measures before it adapts.
+    """
     if pair.source is None:
         return {}
-    source, target = (_features(part, _some(side.train, seed, part.device)[0]) for side in (pair.source, pair.target))
-    spread = torch.cat([source, target]).var(0).mean().sqrt().clamp_min(1e-12)  # so that no scale of features counts
-    source, target = source / spread, target / spread
-    return {"mmd": mmd2(source, target).item(), "wasserstein": sliced_wasserstein2(source, target).item()}
+    sides = [(domain.val, torch.arange(min(len(domain.val), COMPARED))) for domain in (pair.source, pair.target)]
+    source, target = (_features(part, split, rows.to(part.device)) for split, rows in sides)
+    apart, mmd = told_apart(source, target), mmd_test(source, target, PERMUTATIONS)
+    found = {}
+    if apart:
+        found |= dict(zip(("a_distance", "a_low", "a_high"), apart.a_distance, strict=True))
+    return found | ({"mmd": mmd.value, "mmd_p": mmd.p} if mmd else {})
 
 
-def _features(part: Model, split: Split) -> Tensor:
-    """What this part makes of a split, (n, d) on the CPU; kept for other runs. Raises `Refused` if it is not finite."""
-    found = whole(Embedded(split, part))
+def _features(part: Model, split: Split, rows: Tensor) -> Tensor:
+    """What this part makes of these rows, (n, d) on the CPU; kept for other runs. `Refused` where it is not finite."""
+    found = whole(Embedded(split if len(rows) == len(split) else Subset(split, rows), part))
     if not bool(torch.isfinite(found).all()):
         raise Refused(f"the features at stage {part.stage or part.stages[-1]!r} are not finite numbers")
     return found
 
 
-def _some(split: Split, seed: int, device: torch.device) -> tuple[Split, Tensor]:
-    """The split, or of a large one `ROWS` rows that the seed draws; and the numbers of the rows."""
-    if len(split) <= ROWS:
-        return split, torch.arange(len(split), device=device)
-    generator = torch.Generator().manual_seed(derive(seed, "screen", len(split)))
-    rows = torch.randperm(len(split), generator=generator)[:ROWS].sort().values.to(device)
-    return Subset(split, rows), rows
+def _drawn(split: Split, seed: int, device: torch.device) -> Tensor:
+    """The numbers of all rows of a split, in order; of a large one `ROWS` that the seed draws."""
+    rows = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive(seed, "screen")))
+    return rows[:ROWS].sort().values.to(device)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from math import nan
-from statistics import mean
+from statistics import correlation, mean
 from typing import Any, NamedTuple
 
 from tl_runner.identity import identify, stamp
@@ -82,12 +82,11 @@ def agreement(candidates: Sequence[Screened], made: Sequence[Made], scores: Mapp
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """The correlation of the ranks, in [−1, 1]; nan where all of one side are equal."""
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     if len(set(x)) < 2 or len(set(y)) < 2:
         return nan
-    rho, _ = spearmanr(x, y)
-    return float(rho)
+    return correlation(rankdata(x).tolist(), rankdata(y).tolist())
 
 
 def _summed(method: str, settings: Mapping[str, Mapping[int, Sequence[RunRecord]]], candidates: int) -> Made:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from typing import Any, NamedTuple
@@ -31,8 +31,10 @@ SCORES = {
     "nce": Score("NCE", 1, "−H(labels | classes that the source model predicts), at most 0"),
     "logme": Score("LogME", 1, "log evidence of a linear model of the labels, a row"),
     "h_score": Score("H-score", 1, "how far apart the classes lie, 0 to classes − 1, by a shrunk covariance"),
-    "mmd": Score("MMD²", -1, "between the domains, by kernels as wide as the rows lie apart"),
-    "wasserstein": Score("W²", -1, "sliced, between the domains, in variances of a column"),
+    "a_distance": Score(
+        "A-distance", -1, "how well a linear classifier tells the domains apart, 0 to 2, ± its interval"
+    ),
+    "mmd": Score("MMD²", -1, "between the domains; p by permutation, small where they differ"),
 }
 ON_LABELS = ("leep", "nce", "logme", "h_score")
 
@@ -54,7 +56,7 @@ class Group:
 def grouped(screened: Sequence[tuple[Screened, str]], by: str | None, runs: Sequence[RunRecord]) -> list[Group]:
     """A group for each target, as candidates for different targets can't be compared.
 
-    `by` names the score to sort by; None is LogME where the labels are the target's, else the label-free MMD.
+    `by` names the score to sort by; None is LogME where the labels are the target's, else the label-free A-distance.
     """
     found: dict[str, list[tuple[Screened, str]]] = {}
     for candidate in screened:
@@ -74,7 +76,7 @@ def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequenc
 
 def default(candidate: Screened) -> str:
     """The score to sort by where none is named."""
-    return "logme" if candidate.whose == "granted target labels" or "mmd" not in candidate.scores else "mmd"
+    return "a_distance" if candidate.whose == "the source's labels" and "a_distance" in candidate.scores else "logme"
 
 
 def tables(groups: Sequence[Group], width: int = ROOMY) -> list[RenderableType]:
@@ -102,7 +104,7 @@ def _table(group: Group, several: bool, width: int) -> Table:
     for index, (candidate, variant) in enumerate(group.candidates):
         row = _named(candidate, variant)
         cells = [Text(row[column]) for column in named]
-        scores = [_figure(candidate.scores.get(name)) for name in names]
+        scores = [_cell(candidate.scores, name) for name in names]
         accuracies = ["–" if isnan(m.accuracy[index]) else f"{100 * m.accuracy[index]:.1f}" for m in group.made]
         table.add_row(*cells, str(candidate.rows), *scores, *accuracies, f"{candidate.seconds:.1f}")
     return table
@@ -149,8 +151,14 @@ def _rho(rho: float) -> str:
     return "–" if isnan(rho) else f"{rho:+.2f}"
 
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+def _cell(scores: Mapping[str, float], name: str) -> str:
+    """A score to three digits after the point, a distance with its interval or its p."""
+    if name not in scores:
+        return "–"
+    said = f"{scores[name]:.3f}"
+    if name == "a_distance":
+        return f"{scores[name]:.2f} ({scores['a_low']:.2f}–{scores['a_high']:.2f})"
+    return f"{said} (p={scores['mmd_p']:.3f})" if name == "mmd" else said
 
 
 def _rows(group: Group) -> list[dict[str, Any]]:
@@ -159,7 +167,7 @@ def _rows(group: Group) -> list[dict[str, Any]]:
     for index, (candidate, variant) in enumerate(group.candidates):
         accuracy = {m.method: None if isnan(m.accuracy[index]) else m.accuracy[index] for m in group.made}
         told = {"rank": index + 1, **_named(candidate, variant), "labels": candidate.whose, "rows": candidate.rows}
-        scores = {name: candidate.scores.get(name) for name in SCORES}
+        scores = {name: candidate.scores.get(name) for name in (*SCORES, "a_low", "a_high", "mmd_p")}
         of_runs = {f"accuracy_{method}": accuracy.get(method) for method in COMPARED}
         rows.append({**told, **scores, **of_runs, "seconds": round(candidate.seconds, 3)})
     return rows
