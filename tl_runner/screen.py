@@ -24,7 +24,7 @@ from tl_runner.features import Embedded, at, whole
 from tl_runner.start import source_model, source_names
 from tl_runner.store import RunRecord
 from tl_runner.train import Point
-from tl_runner.transferability import admit, h_score, leep, logme, nce
+from tl_runner.transferability import admit, h_score, leep, linear_error, logme, nce
 from tl_runner.whereabouts import whereabouts
 
 ROWS = 1000  # of a labelled split that are scored, at most
@@ -48,6 +48,7 @@ class Screened(NamedTuple):
     rows: int
     scores: Mapping[str, float]
     seconds: float
+    seeds: int = 1  # that the scores are means of
 
 
 def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, None, list[Screened]]:
@@ -80,8 +81,10 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     for stage in wanted:
         started, last = time.monotonic(), stage == model.stages[-1]
         part = model if last else at(model, stage, pair.shape)
-        scores, rows = _scores(part, labelled, seed)
+        scores, rows = _scores(part, whose, labelled, seed)
         scores |= _distances(part, pair)
+        if "error" in scores and "a_distance" in scores:
+            scores["bound"] = scores["error"] + scores["a_distance"] / 2
         found.append(Screened(record, stage, last, whose, rows, scores, time.monotonic() - started))
     return found
 
@@ -99,15 +102,18 @@ def sample(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
     return "the source's labels", [LabelledSplit(source.val, labels.val)]
 
 
-def _scores(part: Model, labelled: Sequence[LabelledSplit], seed: int) -> tuple[dict[str, float], int]:
+def _scores(part: Model, whose: Whose, labelled: Sequence[LabelledSplit], seed: int) -> tuple[dict[str, float], int]:
     """The transferability scores of this part of a model on labelled rows, and how many rows these are.
 
-    Those that want a source classifier are had where there is one, on top of the whole backbone.
+    Those that want a source classifier are had where there is one, on top of the whole backbone. `error`, of a linear
+    classifier, is the bound's ε_s, and so had on the source's labels.
     """
     rows = [_drawn(split.x, seed, part.device) for split in labelled]
     f = torch.cat([_features(part, split.x, of) for split, of in zip(labelled, rows, strict=True)])
     y = torch.cat([split.y[of].cpu() for split, of in zip(labelled, rows, strict=True)])
     scores = {"logme": logme(f, y), "h_score": h_score(f, y)}
+    if whose == "the source's labels" and (error := linear_error(f, y)) is not None:
+        scores["error"] = error
     if part.taught:
         with torch.no_grad():
             predictions = part.taught[0](f.to(part.device)).softmax(-1).cpu()

@@ -14,6 +14,8 @@ from tl_runner.errors import Refused
 TINY = 1e-300  # in place of a probability of 0 that is divided by or whose logarithm weighs 0
 DECADES = (-12, 8)  # of the noise against the largest squared singular value, between which the evidence is maximised
 PER_DECADE = 10
+FOLDS = 5  # of cross-fitting
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, against squared errors summed over the rows
 THIRDS = 48  # (2/3)^48 of the bracket is left, 1e-9 in the logarithm
 
 
@@ -112,6 +114,29 @@ def h_score(features: Tensor, labels: Tensor, shrink: bool = True) -> float:
     scatter = (1 - share) * scatter + share * spread * torch.eye(d, dtype=torch.double)
     solved = torch.cholesky_solve(between.T, torch.linalg.cholesky(scatter))
     return (1 - share) * (between @ solved).trace().item()
+
+
+def linear_error(features: Tensor, labels: Tensor) -> float | None:
+    """The share of rows that a linear classifier gets wrong which was fitted to others, in 5 parts; from 0 to 1.
+
+    Ridge regression of classes as −1 and 1 on columns of mean 0 and deviation 1, with the one of `PENALTIES` that is
+    best at leaving one out: a logistic regression takes ten times as long. None where a part leaves one class to fit.
+    """
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.model_selection import KFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = features.double().cpu().numpy(), labels.cpu().numpy()
+    if len(y) < FOLDS:
+        return None
+    wrong = 0
+    for fitted, held_out in KFold(FOLDS, shuffle=True, random_state=0).split(x):
+        if len(set(y[fitted].tolist())) < 2:
+            return None
+        classifier = make_pipeline(StandardScaler(), RidgeClassifierCV(PENALTIES))
+        wrong += int((classifier.fit(x[fitted], y[fitted]).predict(x[held_out]) != y[held_out]).sum())
+    return wrong / len(y)
 
 
 def _numbered(labels: Tensor, rows: Tensor) -> tuple[Tensor, int]:

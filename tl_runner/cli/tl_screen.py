@@ -23,7 +23,7 @@ USED = (
     *("dataset", "backbone", "pretrain", "augment", "seed", "granted", "device", "threads", "outputs"),
     *("checkpoint_every", "stage"),
 )
-BY = ("leep", "nce", "logme", "h_score", "a_distance", "mmd")
+BY = ("leep", "nce", "logme", "h_score", "bound", "a_distance", "mmd")
 EXAMPLES = """examples:
   tl-screen dataset=digits backbone=small,resnet18             which backbone, by how far apart the domains lie in it
   tl-screen dataset=digits granted=5 stage=all                 which stage, by 5 target labels a class
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument(
         "words", metavar="KEY=VALUE", nargs="*", help=f"of {', '.join(USED)}: all, or names; by default the last"
     )
-    parser.add_argument("--by", choices=BY, help="sort by this (default: logme on granted labels, else a_distance)")
+    parser.add_argument("--by", choices=BY, help="sort by this (default: logme on granted labels, else bound)")
     parser.add_argument("--runs", metavar="PATH", type=Path, action="append", help="runs to compare with (outputs)")
     parser.add_argument("--format", choices=["table", "csv", "json"], default="table")
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="a folder with options of your own")

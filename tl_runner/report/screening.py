@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
+from statistics import mean
 from typing import Any, NamedTuple
 
 from rich.console import RenderableType
@@ -31,12 +32,15 @@ SCORES = {
     "nce": Score("NCE", 1, "−H(labels | classes that the source model predicts), at most 0"),
     "logme": Score("LogME", 1, "log evidence of a linear model of the labels, a row"),
     "h_score": Score("H-score", 1, "how far apart the classes lie, 0 to classes − 1, by a shrunk covariance"),
+    "bound": Score(
+        "ε+½d", -1, "error of a linear classifier of the source, and half the A-distance: the bound without λ*"
+    ),
     "a_distance": Score(
         "A-distance", -1, "how well a linear classifier tells the domains apart, 0 to 2, ± its interval"
     ),
     "mmd": Score("MMD²", -1, "between the domains; p by permutation, small where they differ"),
 }
-ON_LABELS = ("leep", "nce", "logme", "h_score")
+ON_LABELS = ("leep", "nce", "logme", "h_score", "bound")  # the distances need none
 
 
 @dataclass
@@ -53,13 +57,32 @@ class Group:
         return self.candidates[0][0].record.data["domains"]["target"]
 
 
+def over_seeds(screened: Sequence[tuple[Screened, str]]) -> list[tuple[Screened, str]]:
+    """Candidates that differ in the seed alone as one, whose scores are means; seconds are summed.
+
+    A score that not all seeds have is left out, and so is p, whose mean is none.
+    """
+    seeds: dict[tuple[str, str], list[tuple[Screened, str]]] = {}
+    for candidate, variant in screened:
+        seeds.setdefault((candidate.record.setting, candidate.stage), []).append((candidate, variant))
+    found = []
+    for same in seeds.values():
+        first, variant = same[0]
+        names = [name for name in first.scores if all(name in candidate.scores for candidate, _ in same)]
+        names = [name for name in names if name != "mmd_p" or len(same) == 1]
+        scores = {name: mean(candidate.scores[name] for candidate, _ in same) for name in names}
+        seconds = sum(candidate.seconds for candidate, _ in same)
+        found.append((first._replace(scores=scores, seconds=seconds, seeds=len(same)), variant))
+    return found
+
+
 def grouped(screened: Sequence[tuple[Screened, str]], by: str | None, runs: Sequence[RunRecord]) -> list[Group]:
     """A group for each target, as candidates for different targets can't be compared.
 
-    `by` names the score to sort by; None is LogME where the labels are the target's, else the label-free A-distance.
+    `by` names the score to sort by; None is the bound where it can be had, on the source's labels, else LogME.
     """
     found: dict[str, list[tuple[Screened, str]]] = {}
-    for candidate in screened:
+    for candidate in over_seeds(screened):
         found.setdefault(candidate[0].record.data["fingerprint"]["target"], []).append(candidate)
     return [_group(candidates, by, runs) for candidates in found.values()]
 
@@ -75,8 +98,8 @@ def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequenc
 
 
 def default(candidate: Screened) -> str:
-    """The score to sort by where none is named."""
-    return "a_distance" if candidate.whose == "the source's labels" and "a_distance" in candidate.scores else "logme"
+    """The score to sort by where none is named: the distance alone would choose features that tell nothing apart."""
+    return "bound" if "bound" in candidate.scores else "logme"
 
 
 def tables(groups: Sequence[Group], width: int = ROOMY) -> list[RenderableType]:
@@ -92,7 +115,8 @@ def tables(groups: Sequence[Group], width: int = ROOMY) -> list[RenderableType]:
 
 def _table(group: Group, several: bool, width: int) -> Table:
     first, variants = group.candidates[0][0], any(variant for _, variant in group.candidates)
-    title = f"target: {group.target} – best first by {SCORES[group.by].title}{_whose(first, group.by)}"
+    seeds = f", means of {first.seeds} seeds" if first.seeds > 1 else ""
+    title = f"target: {group.target} – best first by {SCORES[group.by].title}{_whose(first, group.by)}{seeds}"
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     named = [*(["dataset"] if several else []), "source", "backbone", *(["variant"] if variants else []), "stage"]
     names = [name for name in SCORES if any(name in candidate.scores for candidate, _ in group.candidates)]
@@ -123,7 +147,7 @@ def _named(candidate: Screened, variant: str) -> dict[str, str]:
 
 
 def _whose(candidate: Screened, by: str) -> str:
-    """On what labels, in words; the distances need none."""
+    """On what labels, in words."""
     if by not in ON_LABELS:
         return ", which needs no labels"
     only = " only" if candidate.whose != "granted target labels" else f", n={candidate.rows}"
@@ -158,7 +182,7 @@ def _cell(scores: Mapping[str, float], name: str) -> str:
     said = f"{scores[name]:.3f}"
     if name == "a_distance":
         return f"{scores[name]:.2f} ({scores['a_low']:.2f}–{scores['a_high']:.2f})"
-    return f"{said} (p={scores['mmd_p']:.3f})" if name == "mmd" else said
+    return f"{said} (p={scores['mmd_p']:.3f})" if name == "mmd" and "mmd_p" in scores else said
 
 
 def _rows(group: Group) -> list[dict[str, Any]]:
@@ -167,7 +191,8 @@ def _rows(group: Group) -> list[dict[str, Any]]:
     for index, (candidate, variant) in enumerate(group.candidates):
         accuracy = {m.method: None if isnan(m.accuracy[index]) else m.accuracy[index] for m in group.made}
         told = {"rank": index + 1, **_named(candidate, variant), "labels": candidate.whose, "rows": candidate.rows}
-        scores = {name: candidate.scores.get(name) for name in (*SCORES, "a_low", "a_high", "mmd_p")}
+        told["seeds"] = candidate.seeds
+        scores = {name: candidate.scores.get(name) for name in (*SCORES, "error", "a_low", "a_high", "mmd_p")}
         of_runs = {f"accuracy_{method}": accuracy.get(method) for method in COMPARED}
         rows.append({**told, **scores, **of_runs, "seconds": round(candidate.seconds, 3)})
     return rows
