@@ -73,6 +73,8 @@ def _screen(said: argparse.Namespace) -> int:
     folders = [said.config_dir] if said.config_dir else []
     started = time.monotonic()
     try:
+        if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+            raise Refused(f"--config-dir {missing[0]}: there is no such folder")
         admit(folders)
         words, stages = _staged(said.words)
         from tl_runner.sweep.combinations import combinations
@@ -105,7 +107,8 @@ def _screen(said: argparse.Namespace) -> int:
     groups = screening.grouped(screened, said.by, runs)
     if said.format == "table":
         console.print(*screening.tables(groups, console.width), sep="\n")
-        seconds = f"{len(screened)} candidates in {time.monotonic() - started:.1f} s"
+        ranked = sum(len(group.candidates) for group in groups)
+        seconds = f"{ranked} candidates in {time.monotonic() - started:.1f} s"
         console.print(seconds, style="dim", highlight=False)
     else:
         text = screening.as_csv(groups) if said.format == "csv" else screening.as_json(groups)

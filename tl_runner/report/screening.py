@@ -43,6 +43,9 @@ SCORES = {
 ON_LABELS = ("leep", "nce", "logme", "h_score", "bound")  # the distances need none
 
 
+LESS_TELLING = ("nce", "h_score", "mmd")  # where there is little room
+
+
 @dataclass
 class Group:
     """Candidates for one target, best first by the score `by`, and what finished runs of them came to."""
@@ -119,16 +122,18 @@ def _table(group: Group, several: bool, width: int) -> Table:
     title = f"target: {group.target} – best first by {SCORES[group.by].title}{_whose(first, group.by)}{seeds}"
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     named = [*(["dataset"] if several else []), "source", "backbone", *(["variant"] if variants else []), "stage"]
+    roomy = width >= ROOMY
     names = [name for name in SCORES if any(name in candidate.scores for candidate, _ in group.candidates)]
+    names = [name for name in names if roomy or name == group.by or name not in LESS_TELLING]
     for column in named:
         table.add_column(column, overflow="fold")
-    methods = [f"{method.method} %" for method in group.made]
+    methods = [f"{method.method.replace('_', chr(10))} %" for method in group.made]
     for column in ("rows", *(SCORES[name].title for name in names), *methods, "s"):
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(column, justify="right", no_wrap=roomy, overflow="fold")
     for index, (candidate, variant) in enumerate(group.candidates):
         row = _named(candidate, variant)
         cells = [Text(row[column]) for column in named]
-        scores = [_cell(candidate.scores, name) for name in names]
+        scores = [_cell(candidate.scores, name, roomy) for name in names]
         accuracies = ["–" if isnan(m.accuracy[index]) else f"{100 * m.accuracy[index]:.1f}" for m in group.made]
         table.add_row(*cells, str(candidate.rows), *scores, *accuracies, f"{candidate.seconds:.1f}")
     return table
@@ -164,25 +169,27 @@ def _told(group: Group) -> list[RenderableType]:
         return [Text("\n".join([*lines, f"no runs to compare with: of {', '.join(COMPARED)}"]), "dim")]
     for method in group.made:
         at_hand = sum(not isnan(accuracy) for accuracy in method.accuracy)
-        said = [f"{SCORES[a.score].title} {_rho(a.rho)}" for a in group.agreement if a.method == method.method]
+        said = [_rho(found, at_hand) for found in group.agreement if found.method == method.method]
         ranks = "rank correlation " + ", ".join(said) if said else f"{LEAST} candidates with runs are needed to compare"
         runs = f"{method.runs} runs of {method.method} granted={method.granted}, {at_hand} candidates"
         lines.append(f"{runs}: {ranks}")
     return [Text("\n".join(lines), "dim")]
 
 
-def _rho(rho: float) -> str:
-    return "–" if isnan(rho) else f"{rho:+.2f}"
+def _rho(found: Agreement, candidates: int) -> str:
+    """A score's correlation, and over how many candidates where these are not all that have runs."""
+    over = f" (of {found.n})" if found.n < candidates else ""
+    return f"{SCORES[found.score].title} {'–' if isnan(found.rho) else f'{found.rho:+.2f}'}{over}"
 
 
-def _cell(scores: Mapping[str, float], name: str) -> str:
-    """A score to three digits after the point, a distance with its interval or its p."""
+def _cell(scores: Mapping[str, float], name: str, roomy: bool) -> str:
+    """A score in two or three digits after the point; where there is room, a distance with its interval or its p."""
     if name not in scores:
         return "–"
-    said = f"{scores[name]:.3f}"
     if name == "a_distance":
-        return f"{scores[name]:.2f} ({scores['a_low']:.2f}–{scores['a_high']:.2f})"
-    return f"{said} (p={scores['mmd_p']:.3f})" if name == "mmd" and "mmd_p" in scores else said
+        return f"{scores[name]:.2f}" + (f" ({scores['a_low']:.2f}–{scores['a_high']:.2f})" if roomy else "")
+    said = f"{scores[name]:.3f}"
+    return f"{said} (p={scores['mmd_p']:.3f})" if roomy and name == "mmd" and "mmd_p" in scores else said
 
 
 def _rows(group: Group) -> list[dict[str, Any]]:
