@@ -175,7 +175,8 @@ def test_the_source_model_and_the_features_are_shared_with_runs(typed):
     record = made(Path("outputs"), *TINY, "method=feature_extract", "granted=5")
     assert record.data["source_model"]["shared"]
     kept = set(Path("outputs/cache/features").rglob("*.safetensors"))
-    _, table, _ = typed(*QUICKER, "granted=5")
+    code, table, told = typed(*QUICKER, "granted=5", "--runs", "outputs", "--runs", "nowhere")
+    assert code == 1 and told == "warning: nowhere does not exist\n"
     assert kept == set(Path("outputs/cache/features").rglob("*.safetensors"))  # the run had computed the granted rows'
     assert "best first by LogME on granted target labels, n=50" in table and "source's labels" not in table
     assert "1 runs of feature_extract granted=5, 1 candidates: 3 candidates with runs are needed" in table

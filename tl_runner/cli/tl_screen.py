@@ -101,8 +101,9 @@ def _screen(said: argparse.Namespace) -> int:
             screened += [(candidate, order.variant) for candidate in found]
     if not screened:
         return 1
+    missing = [f"{path} does not exist" for path in said.runs or () if not path.exists()]
     runs, faults = records(said.runs or [orders[0].record.outputs])
-    for fault in faults:
+    for fault in [*missing, *faults]:
         complain(errors, fault, "warning: ", "yellow")
     groups = screening.grouped(screened, said.by, runs)
     if said.format == "table":
@@ -112,8 +113,8 @@ def _screen(said: argparse.Namespace) -> int:
         console.print(seconds, style="dim", highlight=False)
     else:
         text = screening.as_csv(groups) if said.format == "csv" else screening.as_json(groups)
-        print(text.rstrip("\n"))
-    return int(failed > 0)
+        console.file.write(text.rstrip("\n") + "\n")
+    return int(failed > 0 or missing != [])
 
 
 def _staged(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
