@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
 
 from tl_runner.errors import Refused
-from tl_runner.transferability import admit, h_score, leep, logme, nce
+from tl_runner.transferability import admit, h_score, leep, linear_error, logme, nce
 
 
 def chance(seed: int) -> torch.Generator:
@@ -167,6 +167,24 @@ def test_shrinking_keeps_few_rows_from_flattering_noise():
     assert h_score(f, y, shrink=False) == pytest.approx(2.0, abs=1e-9)  # C − 1, by chance alone
     assert h_score(f, y) < 0.5
     assert h_score(torch.ones(20, 50), y) == 0.0
+
+
+def test_the_linear_error_is_of_rows_that_were_not_fitted():
+    """Noise in more columns than rows is fitted without error, and other rows are right by chance alone."""
+    y = some_labels(90, 3, 20)
+    noise = torch.randn(90, 200, generator=chance(21), dtype=torch.double)
+    chance_alone = linear_error(noise, y)
+    assert chance_alone is not None and abs(chance_alone - 2 / 3) < 3 * math.sqrt(2 / 9 / 90)  # three standard errors
+    apart = noise[:, :3] * 0.01 + torch.eye(3, dtype=torch.double)[y]
+    assert linear_error(apart, y) == 0.0
+    apart[:9] = 1 - apart[:9]  # on the other side of all
+    few = linear_error(apart, y)
+    assert few is not None and 9 / 90 <= few < 0.3
+
+
+def test_the_linear_error_is_none_where_there_is_too_little_to_fit():
+    assert linear_error(torch.randn(4, 2), torch.tensor([0, 1, 0, 1])) is None
+    assert linear_error(torch.randn(6, 2), torch.tensor([0, 0, 0, 0, 0, 1])) is None
 
 
 def test_what_can_not_be_scored_is_refused():

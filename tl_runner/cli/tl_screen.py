@@ -62,7 +62,6 @@ def main() -> None:
 
 def _screen(said: argparse.Namespace) -> int:
     """Screen what the words name, and print it in the format that was asked for; the exit code."""
-    from tl_runner.report import screening
     from tl_runner.report.consoles import complain, consoles, hear
     from tl_runner.rewording import reworded
     from tl_runner.store import records
@@ -105,6 +104,8 @@ def _screen(said: argparse.Namespace) -> int:
     runs, faults = records(said.runs or [orders[0].record.outputs])
     for fault in [*missing, *faults]:
         complain(errors, fault, "warning: ", "yellow")
+    from tl_runner.report import screening
+
     groups = screening.grouped(screened, said.by, runs)
     if said.format == "table":
         console.print(*screening.tables(groups, console.width), sep="\n")
