@@ -1,12 +1,14 @@
 """A run's folder while it is being made. Everything is written whole; nothing here needs torch before it is used."""
 
+import csv
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +141,13 @@ class Recording:
             file.write(json.dumps(line) + "\n")
         if self.tracker:
             self.tracker.point(point)
+
+    def test_rows(self, names: Sequence[str]) -> None:
+        """Which files or lines the rows of the predictions are, in their order; nothing where there are none."""
+        if names:
+            out = StringIO()
+            csv.writer(out, lineterminator="\n").writerows([("path",), *((name,) for name in names)])
+            write(self.folder / "test.csv", out.getvalue().encode("utf-8", "surrogateescape"))
 
     def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
         """A safetensors file without metadata, so that equal tensors make equal bytes."""

@@ -73,4 +73,5 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         source = scores(predict(model, kept[0].test), kept[1].test) if kept else None
         record.evidence = progress.evidence._asdict()
         record.scores = {"source": source, **verdict(progress.predictions, answers.open(), progress.chosen)}
+        files.test_rows(answers.names)
     return record
