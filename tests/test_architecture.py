@@ -57,7 +57,9 @@ MAY_IMPORT = {
         *("atomic", "checkpoint", "errors", "identity", "progress", "store", "train", "trackers", "whereabouts"),
     },
     "trackers": {"errors", "lock", "select", "store", "train"},
-    "restore": {"config", "core", "errors", "heads", "store"},
+    "preprocessing": {"datasets", "errors"},
+    "restore": {"config", "core", "errors", "heads", "preprocessing", "store"},
+    "using": {"atomic", "errors", "features", "preprocessing", "restore", "store"},
     "run": {
         *("chance", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
         *("recording", "start", "store", "train"),
@@ -66,7 +68,10 @@ MAY_IMPORT = {
     "plan": {"job", "lock", "store"},
     "report": {"job", "lock", "plan", "store", "train"},
     "sweep": {"atomic", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
-    "cli": {"errors", "job", "menu", "recording", "report", "rewording", "store", "sweep"},
+    "cli": {
+        *("errors", "job", "machine", "menu", "preprocessing", "recording", "report", "restore", "rewording"),
+        *("store", "sweep", "using"),
+    },
     "rewording": {"errors", "menu"},
 }
 # library -> the only rooms that may import it
@@ -80,6 +85,8 @@ ONLY_IN = {
     "tensorboard": {"trackers"},
     "pandas": {"report"},
     "omegaconf": {"config", "recording", "sweep"},
+    "onnx": {"using"},
+    "onnxruntime": {"using"},
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner import menu
-from tl_runner.cli.standing import stand
+from tl_runner.cli.standing import INTERRUPTED, stand
 from tl_runner.errors import Refused
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tl_runner.store import RunRecord
     from tl_runner.sweep.task import Task
 
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 BASELINES = {
     "source_only": "tl_runner.methods.source_only.SourceOnly",
     "target_only": "tl_runner.methods.target_only.TargetOnly",
