@@ -7,7 +7,8 @@ from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.errors import Refused
 from tl_runner.heads import rebuilt
-from tl_runner.preprocessing.recorded import Preprocessing, recorded
+from tl_runner.preprocessing.portion import Preprocessing
+from tl_runner.preprocessing.recorded import recorded
 from tl_runner.store import RunRecord, read
 
 TOLD = 10  # runs that a message lists

@@ -46,7 +46,8 @@ def finish(work: Callable[[], None]) -> None:
 
     ours = logging.getLogger("tl_runner")
     ours.setLevel(logging.INFO)
-    ours.addHandler(Spoken())
+    handler = Spoken()
+    ours.addHandler(handler)
     try:
         work()
     except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
@@ -61,3 +62,5 @@ def finish(work: Callable[[], None]) -> None:
             raise
         complain(errors, str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
         sys.exit(1)
+    finally:
+        ours.removeHandler(handler)

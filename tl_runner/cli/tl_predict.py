@@ -97,7 +97,8 @@ def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_
             if on_bad == "error":
                 raise Refused(f"{name}: {why}; --on-bad skip leaves such files out")
             log.warning("skipped: %s: %s", name, why)
-        sheet.add(predicted)
+        if predicted.names:
+            sheet.add(predicted)
         kept.append(predicted.probabilities)
         done, skipped = done + len(predicted.names), skipped + len(predicted.bad)
         if time.monotonic() - told > PATIENCE:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Images:
     width: int
     resize: Literal["pillow", "torch"]
 
-    takes = "image files"
+    takes: ClassVar[str] = "image files"
 
     @property
     def endings(self) -> frozenset[str]:

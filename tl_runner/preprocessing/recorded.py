@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tl_runner.preprocessing.images import RGB, Images
-from tl_runner.preprocessing.portion import Unknown
+from tl_runner.preprocessing.portion import Preprocessing, Unknown
 from tl_runner.preprocessing.tables import Columns
 
-Preprocessing = Images | Columns | Unknown
 IMAGE = 3  # dimensions of an input: channels, height, width
 
 

@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,8 +34,12 @@ class Columns:
     missing: Sequence[str] = ()
     known: frozenset[str] = frozenset()  # columns that the run had and did not learn from: label, domain, dropped
 
-    takes = "CSV files"
-    endings: frozenset[str] = field(default=frozenset({".csv"}), init=False)
+    takes: ClassVar[str] = "CSV files"
+
+    @property
+    def endings(self) -> frozenset[str]:
+        """How the files are named that are taken from a folder."""
+        return frozenset({".csv"})
 
     @property
     def kinds(self) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tl_runner.errors import Refused, nearest
-from tl_runner.preprocessing.portion import Input
-from tl_runner.preprocessing.recorded import Preprocessing
+from tl_runner.preprocessing.portion import Input, Preprocessing
 from tl_runner.preprocessing.tables import Columns
 
 
@@ -25,7 +24,7 @@ def of_test(run: Path, preprocessing: Preprocessing) -> list[Input]:
     """The files or lines of the target's test split, in the order of the run's predictions, by its test.csv."""
     file = run / "test.csv"
     if not file.is_file():
-        raise Refused(f"{run} has no test.csv: its dataset was not made of files, name the INPUT to be predicted")
+        raise Refused(f"{run} has no test.csv: its dataset is not made of files")
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         names = [row[0] for row in csv.reader(lines)][1:]
     if not isinstance(preprocessing, Columns):
