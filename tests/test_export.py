@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, made
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import tl_runner
@@ -135,8 +136,8 @@ def facts_in(file: Path, to: Format) -> dict[str, object]:
 def test_the_command_exports_and_says_what_it_is(to, tmp_path, typed, tiny):
     said = typed("tl-export", tiny.folder, "--to", to, "--out", "mine")
     assert said.code == 0, said.err
-    assert "input (n, 1, 8, 8) float32 -> probabilities (n, 10); on 256 samples, 0 of the run's test split" in said.out
-    assert "checked on random inputs alone" in said.err and ("deprecated" in said.err) == (to == "torchscript")
+    assert "input (n, 1, 8, 8) float32 -> probabilities (n, 10); on 256 samples, 48 of the run's data and" in said.out
+    assert ("deprecated" in said.err) == (to == "torchscript") == bool(said.err)
     facts = facts_in(Path("mine"), to)
     assert facts["classes"] == list("0123456789") and facts["run"] == tiny.id and facts["output"] == "probabilities"
     told = facts["preprocessing"]
@@ -244,5 +245,10 @@ def test_samples_are_rows_of_the_test_split_and_random_ones_in_range(tiny, tmp_p
     few = samples(which, record, 6)
     assert (len(few.x), few.real) == (6, 3)
     Path("3.png").unlink()
+    kept = samples(which, record, 100)
+    held = load_file("run/diagnosis.safetensors")
+    assert (len(kept.x), kept.real, kept.why) == (100, 48, "")
+    assert torch.equal(kept.x[:24], held["target_samples"] / 255)
+    Path("run/diagnosis.safetensors").unlink()
     none = samples(which, record, 6)
     assert (len(none.x), none.real) == (6, 0) and "are not there, like 3.png" in none.why

@@ -24,7 +24,19 @@ from tl_runner.select import Evidence
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("dataset", "backbone", "method", "pretrain", "optimizer", "schedule", "augment", "train", "select", "tracker")
+GROUPS = (
+    "dataset",
+    "backbone",
+    "method",
+    "pretrain",
+    "optimizer",
+    "schedule",
+    "augment",
+    "train",
+    "select",
+    "diagnose",
+    "tracker",
+)
 OFFERED = {"seed", "cache"}  # what a run passes to a dataset that names it
 NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
@@ -70,6 +82,7 @@ class Parts(NamedTuple):
     augment: Any
     train: Any
     select: Any
+    diagnose: Any
     tracker: Any
 
 

@@ -1,25 +1,44 @@
 """What a model predicts on a split, how good that is, and what may be known of it without target labels."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tl_runner import losses
+from tl_runner import validators
 from tl_runner.core import Model
+from tl_runner.divergence import ROWS, told_apart
 from tl_runner.domains import Pair, Split
 from tl_runner.errors import Diverged
 from tl_runner.features import portions
 from tl_runner.select import Evidence
 
+LEAST = 1e-12  # of a probability whose logarithm is taken
 BINS = 15  # of equal width, for the calibration error
 
 
+class Reading(NamedTuple):
+    """What a model makes of the rows of a split, float32 on the CPU: features (n, width), probabilities (n, C)."""
+
+    features: Tensor
+    predicted: Tensor
+
+
 @torch.no_grad()
+def read(model: Model, split: Split) -> Reading:
+    """Both in one pass; the model is left in evaluation mode."""
+    model.eval()
+    parts = []
+    for x in portions(split, model.device):
+        (features,) = model.features(x)
+        parts.append((features.float().cpu(), model.head(features).float().softmax(-1).cpu()))
+    return Reading(*map(torch.cat, zip(*parts, strict=True)))
+
+
 def predict(model: Model, split: Split) -> Tensor:
     """Class probabilities, (n, C) float32 on the CPU; the model is left in evaluation mode."""
-    model.eval()
-    return torch.cat([model(x).float().softmax(-1) for x in portions(split, model.device)]).cpu()
+    return read(model, split).predicted
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
@@ -70,29 +89,37 @@ def examine(model: Model, pair: Pair, step: int, keeps_source: bool) -> tuple[Ev
 
     `keeps_source` says whether the method still learns the source's task: else its accuracy is no floor.
     """
-    unlabelled, test = predict(model, pair.target.val), predict(model, pair.target.test)
+    target, test = read(model, pair.target.val), predict(model, pair.target.test)
     if not bool(torch.isfinite(test).all()):
         raise Diverged(f"the model's predictions at step {step} are not finite numbers")
-    source_val, floor, floor_rows = None, None, 0
-    if pair.shared_labels:
-        source, labels = pair.labelled_source
-        source_val = accuracy(predict(model, source.val), labels.val)
+    source_val, floor, floor_rows, risk, a_distance = None, None, 0, None, None
+    source = read(model, pair.source.val) if pair.source else None
+    if source:
+        apart = told_apart(source.features, target.features)
+        a_distance = apart and apart.a_distance.value
+        if pair.shared_labels:
+            y = pair.labelled_source[1].val.cpu()
+            source_val = accuracy(source.predicted, y)
+            if apart and keeps_source:
+                chances = source.predicted[apart.rows].gather(1, y[apart.rows, None])[:, 0]
+                risk = validators.risk(-chances.clamp_min(LEAST).log(), apart.weights)
     if pair.held_out is not None:
         floor = accuracy(predict(model, pair.held_out.x), pair.held_out.y)
         floor_rows = len(pair.held_out.y)
-    elif pair.granted is None and keeps_source and pair.source:  # else there are too few labels to hold some out
-        floor, floor_rows = source_val, len(pair.source.val)
-    classes = unlabelled.shape[-1]
-    histogram = torch.bincount(unlabelled.argmax(-1), minlength=classes) / len(unlabelled)
-    mean_entropy = losses.entropy(unlabelled).mean().item()
+    elif pair.granted is None and keeps_source and source:  # else there are too few labels to hold some out
+        floor, floor_rows = source_val, len(source.predicted)
     evidence = Evidence(
         step=step,
         source_val=source_val,
         floor=floor,
         floor_rows=floor_rows,
-        information=losses.entropy(unlabelled.mean(0)).item() - mean_entropy,
-        entropy=mean_entropy,
-        classes=classes,
-        classes_used=losses.entropy(histogram).exp().item(),
+        information=validators.information(target.predicted),
+        entropy=validators.entropy(target.predicted),
+        classes=target.predicted.shape[-1],
+        classes_used=validators.classes_used(target.predicted),
+        nuclear_norm=validators.nuclear_norm(target.predicted),
+        density=validators.density(target.predicted[:ROWS]),
+        risk=risk,
+        a_distance=a_distance,
     )
     return evidence, test

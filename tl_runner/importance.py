@@ -42,12 +42,25 @@ def by_distance(source: Tensor, target: Tensor, mode: Mode = "rbf", bandwidth: f
 
 
 def density_ratio(source: Tensor, target: Tensor, seed: int, C: float = 1.0, folds: int = 5) -> Tensor:  # noqa: N803
-    """P(t|x) / P(s|x) · n/m by a logistic regression that tells the domains apart (Bickel, Brückner & Scheffer 2009).
+    """P(t|x) / P(s|x) · n/m by a classifier that tells the domains apart (Bickel, Brückner & Scheffer 2009).
 
-    Cross-fitted: a row's weight comes from a classifier that did not see it, fitted on the other `folds` − 1 of
+    See `log_odds` for the classifier, `C` and `folds`.
+    """
+    return ratio(log_odds(source, target, seed, C, folds), len(source))
+
+
+def ratio(log_odds: Tensor, n: int) -> Tensor:
+    """The weights (n,) of the source's rows by the log-odds (n + m,) of `log_odds`."""
+    return log_odds[:n].clamp(max=50).exp() * n / (len(log_odds) - n)  # e^50 is as good as infinite, and finite
+
+
+def log_odds(source: Tensor, target: Tensor, seed: int, C: float = 1.0, folds: int = 5) -> Tensor:  # noqa: N803
+    """log P(t|x) − log P(s|x) of all rows (n + m,), the source's first, by a logistic regression of the domain.
+
+    Cross-fitted: a row's log-odds come from a classifier that did not see it, fitted on the other `folds` − 1 of
     `folds` parts; n, m ≥ folds. `C` is the prior variance of the log-odds: that of each coefficient, scikit-learn's
     inverse regularisation, is C/d, on columns scaled to deviation 1. With C for each, hundreds of columns tell any two
-    domains apart, and the weights rest on a row or two.
+    domains apart, and weights rest on a row or two.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -59,8 +72,7 @@ def density_ratio(source: Tensor, target: Tensor, seed: int, C: float = 1.0, fol
     is_target = torch.cat([torch.zeros(n), torch.ones(m)]).long().numpy()
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C / source.shape[1], max_iter=5000))
-    log_odds = cross_val_predict(classifier, x, is_target, cv=parts, method="decision_function")[:n]
-    return torch.as_tensor(log_odds).clamp(max=50).exp() * n / m  # e^50 is as good as infinite, and finite
+    return torch.as_tensor(cross_val_predict(classifier, x, is_target, cv=parts, method="decision_function"))
 
 
 def effective_rows(weights: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch has an error of its own for CUDA alone
+LEVELS = ("none", "basic", "full")  # of `diagnose`
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks serves for ours too
 
 
@@ -111,6 +112,9 @@ def made_before(record: RunRecord) -> RunRecord | None:
     if wanted.save and earlier.status == "ok" and not (earlier.folder / "model.safetensors").exists():
         log.warning("%s was made before, but its weights are not there; made again for them", earlier.folder.name)
         return None
+    if earlier.status == "ok" and _thoroughness(record) > _thoroughness(earlier):
+        log.warning("%s was made before with less of a diagnosis; made again for it", earlier.folder.name)
+        return None
     then, now = earlier.where.get("versions", {}), whereabouts()["versions"]
     changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
     if wanted.device != "auto" and not str(earlier.where.get("device")).startswith(wanted.device):
@@ -120,6 +124,13 @@ def made_before(record: RunRecord) -> RunRecord | None:
     if changed:
         log.warning("the stored run was made otherwise: %s", "; ".join(changed))
     return earlier
+
+
+def _thoroughness(record: RunRecord) -> int:
+    """How much of a diagnosis a configuration asks for."""
+    node = record.config.get("diagnose")
+    level = node.get("level") if isinstance(node, dict) else None
+    return LEVELS.index(level) if level in LEVELS else 0
 
 
 def _watched(

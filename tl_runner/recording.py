@@ -20,6 +20,8 @@ from tl_runner.store import RunRecord, finished
 from tl_runner.whereabouts import made_by, whereabouts
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tl_runner.checkpoint import Checkpoint
     from tl_runner.progress import Progress
     from tl_runner.trackers.guarded import Guarded, Tracker
@@ -142,18 +144,20 @@ class Recording:
         if self.tracker:
             self.tracker.point(point)
 
-    def test_rows(self, names: Sequence[str]) -> None:
-        """Which files or lines the rows of the predictions are, in their order; nothing where there are none."""
+    def predictions(self, by_step: "Mapping[int, Tensor]", names: Sequence[str]) -> None:
+        """The probabilities on the test split by step, and where its rows are files or lines which, in their order."""
+        self.tensors("predictions", {f"step_{step}": rows for step, rows in by_step.items()})
         if names:
             out = StringIO()
             csv.writer(out, lineterminator="\n").writerows([("path",), *((name,) for name in names)])
             write(self.folder / "test.csv", out.getvalue().encode("utf-8", "surrogateescape"))
 
     def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
-        """A safetensors file without metadata, so that equal tensors make equal bytes."""
+        """A safetensors file without metadata, so that equal tensors make equal bytes; none of no tensors."""
         from safetensors.torch import save
 
-        write(self.folder / f"{name}.safetensors", save(dict(tensors)))
+        if tensors:
+            write(self.folder / f"{name}.safetensors", save(dict(tensors)))
 
 
 @contextmanager
@@ -161,6 +165,7 @@ def recording(record: RunRecord) -> Iterator[Recording]:
     """Keep the record of what happens inside, whatever that is: `ok`, `diverged` or `failed`, with its seconds."""
     files, started, over = Recording(record), time.monotonic(), True
     record.status, record.scores, record.evidence, record.error, record.data = "running", None, None, None, {}
+    record.diagnosis = None
     record.where = {**whereabouts(), "files": stamp(record.config.get("dataset"))}
     files.open()
     handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")

@@ -45,6 +45,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             record.data["source_model"] = yield from source_model(
                 model, pair, parts.pretrain, parts.augment, parts.settings, source_names(record), files.cache
             )
+        setup = parts.diagnose.before(model, pair)
         with chance_of(seed, "prepare"):
             model, pair = method.prepare(model, pair, seed)
         model, method = machine.fast(model.to(device), plan), method.to(device)
@@ -65,13 +66,15 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             with checkpoint.around(lambda: progress.state(model, method, made)):
                 yield point
 
-        files.tensors("predictions", {f"step_{step}": rows for step, rows in progress.predictions.items()})
+        files.predictions(progress.predictions, answers.names)
         if parts.settings.save:
             files.tensors("model", progress.weights)
         model.load_state_dict(progress.weights)
         kept = pair.labelled_source if pair.shared_labels else None
         source = scores(predict(model, kept[0].test), kept[1].test) if kept else None
         record.evidence = progress.evidence._asdict()
-        record.scores = {"source": source, **verdict(progress.predictions, answers.open(), progress.chosen)}
-        files.test_rows(answers.names)
+        labels, predicted = answers.open(), progress.predictions
+        record.scores = {"source": source, **verdict(predicted, labels, progress.chosen)}
+        record.diagnosis, exhibits = parts.diagnose.after(model, pair, setup, predicted[progress.chosen], labels)
+        files.tensors("diagnosis", exhibits)
     return record

@@ -4,24 +4,36 @@ A rule is a function `rule(history, **options) -> index` of the evidence so far,
 grows, its answer stays or moves to the newest point. So a run keeps the weights of one checkpoint, not of all.
 """
 
+import logging
 from collections.abc import Sequence
-from math import sqrt
+from math import log, sqrt
 from typing import NamedTuple
 
 from tl_runner.errors import within
 
+logger = logging.getLogger(__name__)
+
+DOUBT = 2.0  # standard errors within which two floors count as equal
+
 
 class Evidence(NamedTuple):
-    """All that may be known of a checkpoint before the answers are opened, at one evaluation point."""
+    """All that may be known of a checkpoint before the answers are opened, at one evaluation point.
+
+    Of predictions on the target's validation split, where not said otherwise; `validators` has the formulas.
+    """
 
     step: int
     source_val: float | None  # accuracy on the source's validation split, if it has the target's classes
     floor: float | None  # accuracy on held-out granted labels, else source_val if the source task is kept
     floor_rows: int  # how many labels the floor was measured on
-    information: float  # H(mean p) − mean H(p) on the target's validation split, in nats
-    entropy: float  # mean H(p) there
+    information: float  # H(mean p) − mean H(p) in nats
+    entropy: float  # mean H(p)
     classes: int  # how many there are
-    classes_used: float  # how many are predicted there, in effect: exp H(histogram)
+    classes_used: float  # how many are predicted, in effect: exp H(histogram)
+    nuclear_norm: float | None = None  # ‖P‖_* / √(n·C)
+    density: float | None = None  # soft neighbourhood density
+    risk: float | None = None  # of the source's validation rows, weighed to look like the target's; if its task is kept
+    a_distance: float | None = None  # proxy A-distance of the validation splits' features
 
 
 def last(history: Sequence[Evidence]) -> int:
@@ -30,35 +42,71 @@ def last(history: Sequence[Evidence]) -> int:
 
 
 def source_val(history: Sequence[Evidence]) -> int:
-    """The highest floor: accuracy on held-out granted labels, else on the source's validation split.
+    """The highest floor: accuracy on held-out granted labels, else on the source's validation split."""
+    return _highest("source_val", [point.floor for point in history])
 
-    The later of equals; the last where the run has no floor.
+
+def im(history: Sequence[Evidence]) -> int:
+    """The most informative predictions, H(mean p) − mean H(p)."""
+    return _highest("im", [point.information for point in history])
+
+
+def bnm(history: Sequence[Evidence]) -> int:
+    """The largest nuclear norm of the predictions."""
+    return _highest("bnm", [point.nuclear_norm for point in history])
+
+
+def entropy(history: Sequence[Evidence]) -> int:
+    """The most confident predictions, also where they are all of one class."""
+    return _highest("entropy", [-point.entropy for point in history])
+
+
+def snd(history: Sequence[Evidence]) -> int:
+    """The highest soft neighbourhood density, also where all rows are in one neighbourhood."""
+    return _highest("snd", [point.density for point in history])
+
+
+def dev(history: Sequence[Evidence]) -> int:
+    """The lowest risk by deep embedded validation."""
+    return _highest("dev", [None if point.risk is None else -point.risk for point in history])
+
+
+def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float = 0.01) -> int:
+    """The latest of the most informative among the checkpoints that keep the floor; the last without a floor.
+
+    Keeping the floor: within two standard errors of the best floor so far. Most informative: H(mean p) − mean H(p) on
+    the unlabelled target (Bridle et al. 1991) within `tolerance` × log C of the highest. A checkpoint that predicts at
+    most `collapse` × C classes there (in effect: exp of the histogram's entropy) yields to any other.
     """
-    return max(range(len(history)), key=lambda i: (history[i].floor or 0.0, i))
-
-
-def default(history: Sequence[Evidence], collapse: float = 0.5) -> int:
-    """The most informative predictions among the checkpoints that keep the floor; the last without a floor.
-
-    Keeping the floor: within one standard error of the best floor so far. Most informative: the largest
-    H(mean p) − mean H(p) on the unlabelled target (Bridle et al. 1991). A checkpoint that predicts at most
-    `collapse` × C classes there (in effect: exp of the histogram's entropy) yields to any other.
-    """
-    within(0, 1, collapse=collapse)
+    within(0, 1, collapse=collapse, tolerance=tolerance)
     if any(point.floor is None for point in history):
         return last(history)
     chosen, best = 0, history[0]
+    peak = best.information
     for index, point in enumerate(history):
         best = max(best, point, key=lambda evidence: evidence.floor or 0.0)
-        limit = (best.floor or 0.0) - _standard_error(best)
+        limit = (best.floor or 0.0) - DOUBT * _standard_error(best)
 
-        def merit(evidence: Evidence, limit: float = limit) -> tuple[bool, bool, float]:
+        def sound(evidence: Evidence, limit: float = limit) -> tuple[bool, bool]:
             spread = evidence.classes_used > max(1.0, collapse * evidence.classes) + 1e-6
-            return spread, (evidence.floor or 0.0) >= limit, evidence.information
+            return spread, (evidence.floor or 0.0) >= limit
 
-        if merit(point) >= merit(history[chosen]):
-            chosen = index
+        better = sound(point) > sound(history[chosen])
+        if better or (
+            sound(point) == sound(history[chosen]) and point.information >= peak - tolerance * log(point.classes)
+        ):
+            chosen, peak = index, point.information if better else max(peak, point.information)
     return chosen
+
+
+def _highest(rule: str, values: Sequence[float | None]) -> int:
+    """The later of equals; the last where a run does not know the value."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        if len(values) == 1:  # the first time that the rule is asked
+            logger.warning("select=%s has nothing to go by in this run: it takes the last checkpoint", rule)
+        return len(values) - 1
+    return max(range(len(known)), key=lambda index: (known[index], index))
 
 
 def _standard_error(point: Evidence) -> float:

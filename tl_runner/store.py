@@ -16,6 +16,7 @@ from tl_runner.identity import identify
 # Keys that do not change a run's numbers (or, as device and threads, only their last bits: `where` has them).
 NEUTRAL = {
     *("device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective"),
+    "diagnose",
 }
 
 Status = Literal["running", "ok", "failed", "diverged"]
@@ -34,6 +35,7 @@ class RunRecord:
     status: Status = "running"
     scores: dict[str, Any] | None = None
     evidence: dict[str, Any] | None = None  # what is known of the chosen checkpoint without target labels
+    diagnosis: dict[str, Any] | None = None  # see `diagnose`
     seconds: float | None = None
     error: str | None = None
     where: dict[str, Any] = field(default_factory=dict)

@@ -19,8 +19,9 @@ formats:
   torchscript  for older PyTorch and its C++ library: torch.jit.load(FILE); PyTorch calls it deprecated
 
 The class names and how inputs are made of files stand in the file too: as metadata of an ONNX model, else as its
-extra file tl_runner.json. The file is compared with the model on samples, half of them of the target's test split
-where its files can be found, the others random. If a probability is off by more than 1e-4, no file is left.
+extra file tl_runner.json. The file is compared with the model on samples, half of them of the run's test split where
+its files can be found, or images that the run keeps for figures; the others are random. If a probability is off by
+more than 1e-4, no file is left.
 
 examples:
   tl-export outputs/runs/digits/mmd-small-s0-0123456789 --to onnx
@@ -62,6 +63,6 @@ def _export(asked: argparse.Namespace) -> None:
     shape = ", ".join(map(str, tried.x.shape[1:]))
     print(
         f"{file}: {file.stat().st_size / 1e6:.1f} MB, input (n, {shape}) float32 -> {OUTPUT} (n,"
-        f" {len(trained.classes)}); on {len(tried.x)} samples, {tried.real} of the run's test split and"
+        f" {len(trained.classes)}); on {len(tried.x)} samples, {tried.real} of the run's data and"
         f" {len(tried.x) - tried.real} random, they differ from the model's by at most {difference:.1e}"
     )

@@ -1,9 +1,8 @@
 """Records and leaderboards as rich tables."""
 
 from collections import Counter
-from collections.abc import Sequence
-from math import isnan
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -16,9 +15,12 @@ from tl_runner.store import RunRecord
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tl_runner.report.ranking import Ranking
+
 LISTED = 100  # runs of a sweep that are listed one by one
 ROOMY = 110  # columns of a terminal that takes the whole leaderboard
 STATUS_STYLE = {"ok": "green", "running": "yellow", "failed": "red", "diverged": "red"}
+VERDICT_STYLE = {"better": "green", "negative transfer": "bold red"}
 
 
 def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableType, ...]:
@@ -83,26 +85,45 @@ def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     return counts, table, Text("; ".join(words), "dim")
 
 
-def leaderboard(frame: "pd.DataFrame", width: int) -> tuple[RenderableType, ...]:
-    """A table per dataset, a row per setting, best first; in `width` columns the less telling ones are left out."""
-    rows = frame.to_dict("records")
-    runs, failed = sum(row["n"] + row["failed"] + row["unfinished"] for row in rows), sum(row["failed"] for row in rows)
-    scores = ["target", "last", "oracle", "source"] if width >= ROOMY else ["target", "oracle"]
-    tables = []
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        table = _table(dataset, "method", "backbone", "granted", "n", "failed", *scores, "s")
-        for row in (row for row in rows if row["dataset"] == dataset):
-            method = Text(row["method"]).append(f"\n{row['variant']}" if row["variant"] else "", "dim")
-            counts = [str(row["n"]), _failures(row["failed"], row["unfinished"])]
-            accuracies = [_spread(row[name], row[f"{name}_sd"]) for name in scores]
-            seconds = "–" if isnan(row["seconds"]) else f"{row['seconds']:.1f}"
-            table.add_row(method, Text(row["backbone"]), Text(row["granted"]), *counts, *accuracies, seconds)
-        tables.append(table)
-    legend = (
-        "accuracy on the test splits in %, mean ± sd over n seeds. target: of the checkpoint chosen without the"
-        " target's test labels; oracle: of the best by those labels, which nobody has in practice"
-    )
-    return Text(f"{len(frame)} settings, {runs} runs, {failed} failed", "bold"), *tables, Text(legend, "dim")
+def leaderboard(
+    frame: "pd.DataFrame", rankings: "Sequence[Ranking]", caveats: Sequence[str], width: int
+) -> Iterator[RenderableType]:
+    """A table a pair of domains, a row a setting, best first; in `width` columns those that tell less are left out."""
+    from tl_runner.report import cells
+
+    yield Text(cells.counted(frame), "bold")
+    for pair, rows in cells.by_pair(frame).items():
+        names = _fitting(cells.telling(rows), rows, width)
+        table = Table(title=Text(cells.heading(pair, rows)), title_justify="left", title_style="bold")
+        for name in names:
+            column = cells.COLUMNS[name]
+            table.add_column(column.heading, justify="right" if column.figure else "left", overflow="fold")
+        for row, after in zip(rows, [*rows[1:], None], strict=True):
+            styles = {"target": "bold" if row["best"] else ""}
+            styles |= dict.fromkeys(("difference", "verdict"), VERDICT_STYLE.get(row["verdict"], ""))
+            table.add_row(*(Text(cells.COLUMNS[name].text(row), styles.get(name, "")) for name in names))
+            if after and after["granted"] != row["granted"]:
+                table.add_section()
+        yield table
+    for said in (said for each in rankings for said in cells.ranked(each)):
+        yield Text(said)
+    for said in caveats:
+        yield Text.assemble(("warning: ", "yellow"), said)
+    yield Text(cells.LEGEND, "dim")
+
+
+def _fitting(names: Sequence[str], rows: Sequence[Any], width: int) -> list[str]:
+    """Of these columns, in their order, the most important ones that a terminal of this width has room for."""
+    from tl_runner.report import cells
+
+    room, taken = width - 1, set()
+    for name in (name for name in cells.IMPORTANT if name in names):
+        column = cells.COLUMNS[name]
+        room -= max(len(column.heading), *(len(column.text(row)) for row in rows)) + 3
+        if room < 0:
+            break
+        taken.add(name)
+    return [name for name in names if name in taken]
 
 
 def duration(seconds: float) -> str:
@@ -127,13 +148,3 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 def _metrics(scores: dict[str, float]) -> list[str]:
     return [percent(scores["accuracy"]), percent(scores["macro_f1"]), percent(scores["ece"])]
-
-
-def _spread(mean: float, deviation: float) -> str:
-    if isnan(mean):
-        return "–"
-    return f"{100 * mean:.1f}" if isnan(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-
-
-def _failures(failed: int, unfinished: int) -> str:
-    return f"{failed} (+{unfinished} unfinished)" if unfinished else str(failed)

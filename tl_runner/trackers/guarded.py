@@ -86,7 +86,17 @@ def needed(extra: str) -> Iterator[None]:
 def scalars(point: Point) -> dict[str, float]:
     """The numbers of a point that are drawn over steps, by the names that the curve has for them."""
     known = point.evidence._asdict() if point.evidence else {}
-    drawn = ("source_val", "floor", "information", "entropy", "classes_used")
+    drawn = (
+        "source_val",
+        "floor",
+        "information",
+        "entropy",
+        "classes_used",
+        "nuclear_norm",
+        "density",
+        "risk",
+        "a_distance",
+    )
     evidence = {name: known[name] for name in drawn if known.get(name) is not None}
     return {
         **{_plain(f"terms/{name}"): value for name, value in point.terms.items()},

@@ -1,0 +1,82 @@
+"""What a reader of a leaderboard must know before believing it."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from tl_runner.report.settings import cell
+from tl_runner.store import RunRecord
+
+FEW = 3  # seeds below which an interval means little
+NAMED = 6  # settings that a sentence names
+
+Row = dict[Hashable, Any]  # of a leaderboard
+
+
+def caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
+    """Sentences, the gravest first; none where nothing stands against the table."""
+    ended = [record for record in records if record.status == "ok"]
+    pairs: dict[str, list[Row]] = defaultdict(list)
+    for row in frame.to_dict("records"):
+        pairs[row["pair"]].append(row)
+    seeds: dict[str, set[Any]] = defaultdict(set)
+    for record in ended:
+        seeds[record.setting].add(record.seed)
+    return [
+        *_other_data(ended),
+        *_mixed(ended),
+        *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _of_pair(rows)),
+        *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _missing(rows, seeds)),
+    ]
+
+
+def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
+    """Runs that say the same of their data, and saw other rows."""
+    seen: dict[Hashable, set[str]] = defaultdict(set)
+    for record in ended:
+        seen[cell(record), str(record.seed)].add(str(record.data.get("fingerprint")))
+    if count := sum(len(prints) > 1 for prints in seen.values()):
+        yield f"the data changed between runs: {count} times a dataset and seed have runs on other rows (fingerprint)"
+
+
+def _mixed(ended: Sequence[RunRecord]) -> Iterator[str]:
+    """Runs made by other code, or on other machines."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for record in ended:
+        for name, version in (record.where.get("versions") or {}).items():
+            values[name].add(str(version))
+        for name in ("commit", "device", "engine"):
+            values[name].add(str(record.where.get(name)))
+    for name, found in values.items():
+        if len(found) > 1:
+            yield f"runs of different {name}: {', '.join(sorted(found))}"
+    if dirty := sum(bool(record.where.get("dirty")) for record in ended):
+        yield f"{dirty} of {len(ended)} runs were made from a working tree with uncommitted changes"
+
+
+def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
+    scored = [row for row in rows if row["n"]]
+    if few := [row["label"] for row in scored if row["n"] < FEW]:
+        yield f"fewer than {FEW} seeds of {_names(few)}: no spread to judge by"
+    if scored and not any(row["baseline"] for row in scored):
+        yield "no run of a baseline (source_only) on the same data and backbone: nothing to compare with"
+    steps = {row["setting"]: row["steps"] for row in scored}
+    other = [(row, steps[row["baseline"]]) for row in scored if row["baseline"]]
+    if unequal := [f"{row['label']} {row['steps']} (baseline {base})" for row, base in other if row["steps"] != base]:
+        yield f"unequal budgets, in steps of training: {_names(unequal)}"
+
+
+def _missing(rows: Sequence[Row], seeds: Mapping[str, set[Any]]) -> Iterator[str]:
+    """Seeds that others of the pair have, and a setting has not."""
+    everything = set().union(*(seeds[row["setting"]] for row in rows))
+    counts = [(row["label"], len(everything - seeds[row["setting"]])) for row in rows]
+    if lacking := [f"{label} lacks {count}" for label, count in counts if count]:
+        yield f"not all have all {len(everything)} seeds: {_names(lacking)}"
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = [f"{len(listed) - NAMED} more"] if len(listed) > NAMED else []
+    return ", ".join([*listed[:NAMED], *more])

@@ -1,0 +1,130 @@
+"""A leaderboard in words: the columns that every form of it has, and what stands in each cell."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from math import isnan
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from tl_runner.report.ranking import Ranking
+
+Row = Mapping[Hashable, Any]
+
+
+class Column(NamedTuple):
+    """A heading, the text of a row's cell, and whether that is a figure."""
+
+    heading: str
+    text: Callable[[Row], str]
+    figure: bool = True
+
+
+def percent(share: float) -> str:
+    return "–" if isnan(share) else f"{100 * share:.1f}"
+
+
+def spread(row: Row, score: str) -> str:
+    """Mean ± sd in percent; the mean alone of one run."""
+    mean, deviation = percent(row[score]), row[f"{score}_sd"]
+    return mean if isnan(deviation) else f"{mean} ± {100 * deviation:.1f}"
+
+
+def difference(row: Row) -> str:
+    """Points over the baseline, with the 95 % interval where there is one."""
+    if isnan(row["difference"]):
+        return ""
+    signed = [f"{100 * row[name]:+.1f}".replace("-", "−") for name in ("difference", "low", "high")]
+    return signed[0] if isnan(row["low"]) else f"{signed[0]} ({signed[1]} to {signed[2]})"
+
+
+def chance(p: float) -> str:
+    return "" if isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+
+
+def _counted(row: Row) -> str:
+    return f"{row['wins']}/{row['ties']}/{row['losses']}" if row["pairs"] else ""
+
+
+def _failures(row: Row) -> str:
+    return f"{row['failed']} (+{row['unfinished']} unfinished)" if row["unfinished"] else str(row["failed"])
+
+
+# In the order of a table; `IMPORTANT` is the order in which a narrow one takes them in.
+COLUMNS = {
+    "method": Column("method", lambda row: str(row["method"]), figure=False),
+    "variant": Column("variant", lambda row: str(row["variant"]), figure=False),
+    "backbone": Column("backbone", lambda row: str(row["backbone"]), figure=False),
+    "granted": Column("granted", lambda row: str(row["granted"])),
+    "n": Column("n", lambda row: str(row["n"])),
+    "failed": Column("failed", _failures),
+    "target": Column("target, %", lambda row: spread(row, "target")),
+    "difference": Column("− baseline, points (95 %)", difference),
+    "p": Column("p", lambda row: chance(row["p"])),
+    "wins": Column("win/tie/loss", _counted),
+    "verdict": Column("finding", lambda row: str(row["verdict"]), figure=False),
+    "last": Column("last, %", lambda row: percent(row["last"])),
+    "oracle": Column("oracle, %", lambda row: percent(row["oracle"])),
+    "regret": Column("regret", lambda row: percent(row["regret"])),
+    "closed": Column("gap closed, %", lambda row: "" if isnan(row["closed"]) else f"{100 * row['closed']:.0f}"),
+    "source": Column("source, %", lambda row: percent(row["source"])),
+    "seconds": Column("s", lambda row: "–" if isnan(row["seconds"]) else f"{row['seconds']:.1f}"),
+}
+IMPORTANT = (
+    *("method", "variant", "n", "target", "backbone", "granted", "difference", "verdict", "failed", "oracle", "regret"),
+    *("p", "closed", "wins", "last", "seconds", "source"),
+)
+LEGEND = (
+    "Accuracy on the target's test split, mean ± sd over n seeds, of the checkpoint chosen without target labels;"
+    " last: at the end of training; oracle: best by the test labels, which nobody has in practice; regret: oracle −"
+    " chosen, in points. The baseline (source_only, or target_only where the labels differ) has the same data, backbone"
+    " and seeds; its difference has a 95 % interval by Student's t over seeds, p is Holm's over all settings with the"
+    " same labels on the same data. Gap closed: of that from the baseline to target_only granted=all. Bold: not shown"
+    " to be worse than the best with the same labels."
+)
+
+
+def telling(rows: Sequence[Row]) -> list[str]:
+    """The columns that say something of these rows: not one that is empty, or a name that all share."""
+
+    def tells(name: str) -> bool:
+        texts = {COLUMNS[name].text(row) for row in rows}
+        return len(texts) > 1 if name in ("backbone", "granted") else texts - {"", "–"} != set() or name == "target"
+
+    return [name for name in COLUMNS if tells(name)]
+
+
+def heading(pair: str, rows: Sequence[Row]) -> str:
+    """What a table is about: the pair, and the names that all its rows share."""
+    shared = {key: {str(row[key]) for row in rows} for key in ("backbone", "granted")}
+    said = [f"{key} {next(iter(values))}" for key, values in shared.items() if len(values) == 1]
+    bases = {row["baseline"] for row in rows}
+    named = sorted({row["method"] for row in rows if row["setting"] in bases})
+    return " · ".join([pair, *said, *(f"baseline {name}" for name in named)])
+
+
+def by_pair(frame: pd.DataFrame) -> dict[str, list[Row]]:
+    """The rows of a leaderboard by pair of domains, in its order."""
+    pairs: dict[str, list[Row]] = {}
+    for row in frame.to_dict("records"):
+        pairs.setdefault(row["pair"], []).append(row)
+    return pairs
+
+
+def counted(frame: pd.DataFrame) -> str:
+    """How many there are of what, and how many failed."""
+    counts = {name: sum(frame[name].tolist()) for name in ("n", "failed", "unfinished")}
+    return f"{len(frame)} settings, {sum(counts.values())} runs, {counts['failed']} failed"
+
+
+def ranked(ranking: Ranking) -> list[str]:
+    """Average ranks in sentences, best first."""
+    found = ranking.ranks
+    p = "" if isnan(found.p) else f", Friedman's p {chance(found.p)}"
+    listed = " · ".join(f"{label} {rank:.1f}" for label, rank in found.average.items())
+    said = [
+        f"Average ranks over {found.pairs} pairs, granted={ranking.granted}: {listed}.",
+        f"Ranks that differ by less than {found.critical:.1f} are not shown to differ (Nemenyi, 5 %{p}).",
+    ]
+    return (
+        [*said, f"Left out, as not all pairs have them: {', '.join(ranking.left_out)}."] if ranking.left_out else said
+    )

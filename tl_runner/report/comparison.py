@@ -1,0 +1,124 @@
+"""Each setting beside its baseline, beside training with all labels, and beside the best of its kind."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from statistics import fmean
+from typing import Any
+
+from tl_runner.report.settings import Setting
+from tl_runner.report.statistics import LEVEL, Paired, holm, paired
+
+ALIKE = ("train", "optimizer", "schedule", "augment", "pretrain", "select")  # groups that a baseline had better share
+UNTESTED = Paired(0, nan, nan, nan, nan, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A setting and what it is compared with. `gain` is over the baseline, its p corrected over all tested with it.
+
+    `verdict`: better, negative transfer, no difference shown; "" for a baseline and where too few seeds are shared.
+    `best`: not shown to be worse than the best with the same labels on the same data. `closed`: which share it closes
+    of the gap from the baseline to training on all target labels; nan where there is no such gap.
+    """
+
+    setting: Setting
+    baseline: Setting | None
+    gain: Paired
+    verdict: str
+    best: bool
+    closed: float
+
+
+def compared(settings: Sequence[Setting]) -> list[Comparison]:
+    """Of all settings, in their order."""
+    cells: dict[str, list[Setting]] = defaultdict(list)
+    for setting in settings:
+        cells[setting.cell].append(setting)
+    bases = {id(s): _reference(s, cells[s.cell], s.first.baseline) for s in settings}
+    uppers = {id(s): _reference(s, cells[s.cell], "target_only", granted="all") for s in settings}
+    gains = {id(s): _gain(s, bases[id(s)]) for s in settings}
+    families: dict[tuple[str, str], list[Setting]] = defaultdict(list)
+    for setting in settings:
+        families[setting.cell, str(setting.first.granted)].append(setting)
+    best: set[int] = set()
+    for family in families.values():
+        corrected = holm([gains[id(s)].p for s in family])
+        gains |= {id(s): gains[id(s)]._replace(p=p) for s, p in zip(family, corrected, strict=True)}
+        best |= _best(family)
+    return [
+        Comparison(
+            setting=s,
+            baseline=bases[id(s)],
+            gain=gains[id(s)],
+            verdict=_verdict(gains[id(s)]),
+            best=id(s) in best,
+            closed=_closed(s, bases[id(s)], uppers[id(s)]),
+        )
+        for s in settings
+    ]
+
+
+def _reference(setting: Setting, peers: Sequence[Setting], method: str, granted: str | None = None) -> Setting | None:
+    """The setting of this method on the same data and backbone that is most like it, in its label budget first."""
+
+    def likeness(other: Setting) -> tuple[bool, int, int]:
+        configs = setting.first.config, other.first.config
+        same = sum(configs[0].get(group) == configs[1].get(group) for group in ALIKE)
+        return str(other.first.granted) == str(setting.first.granted), same, len(other.scored)
+
+    def suits(other: Setting) -> bool:
+        return (
+            other.first.choices["method"] == method
+            and bool(other.scored)
+            and other.first.config.get("backbone") == setting.first.config.get("backbone")
+            and (granted is None or str(other.first.granted) == granted)
+        )
+
+    found = max(filter(suits, peers), key=likeness, default=None)
+    return None if found is setting or setting.first.choices["method"] == method else found
+
+
+def _gain(setting: Setting, base: Setting | None) -> Paired:
+    if base is None:
+        return UNTESTED
+    return paired(setting.accuracies("selected"), base.accuracies("selected"), _resolution(setting))
+
+
+def _resolution(setting: Setting) -> float:
+    """What one row of the target's test split is worth."""
+    rows: Mapping[str, Any] = setting.first.data.get("rows") or {}
+    return 1 / rows["target"][2] if rows.get("target") else 0.0
+
+
+def _best(family: Sequence[Setting]) -> set[int]:
+    """The highest mean of several seeds, and what is not shown to be worse: paired over seeds, corrected."""
+    means = {id(s): fmean(s.accuracies("selected").values()) for s in family if len(s.scored) > 1}
+    top = max((s for s in family if id(s) in means), key=lambda s: means[id(s)], default=None)
+    if top is None:
+        return set()
+    others = [s for s in family if s is not top and id(s) in means]
+    against = [_gain(s, top) for s in others]
+    corrected = holm([each.p for each in against])
+    equal = {id(s) for s, p in zip(others, corrected, strict=True) if p >= LEVEL}
+    return {id(top), *equal}
+
+
+def _verdict(gain: Paired) -> str:
+    if isnan(gain.p):
+        return ""
+    if gain.p >= LEVEL:
+        return "no difference shown"
+    return "better" if gain.difference > 0 else "negative transfer"
+
+
+def _closed(setting: Setting, base: Setting | None, upper: Setting | None) -> float:
+    if base is None or upper is None:
+        return nan
+    scores = [each.accuracies("selected") for each in (setting, base, upper)]
+    seeds = set.intersection(*map(set, scores))
+    if not seeds:
+        return nan
+    mine, low, high = (fmean(of[seed] for seed in seeds) for of in scores)
+    return (mine - low) / (high - low) if high > low else nan

@@ -1,0 +1,93 @@
+"""A report as text to paste or to read by a program: markdown, csv, json, latex."""
+
+import json
+from collections.abc import Sequence
+from math import isnan
+from typing import Any, Literal
+
+import pandas as pd
+
+from tl_runner.report import cells
+from tl_runner.report.ranking import Ranking
+
+Format = Literal["markdown", "csv", "json", "latex"]
+LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": r"\ensuremath{-}",
+    "±": r"\ensuremath{\pm}",
+    "<": r"\ensuremath{<}",
+    ">": r"\ensuremath{>}",
+    "–": "--",
+}
+
+
+def written(form: Format, frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> str:
+    """The report in this form. csv holds the leaderboard's numbers alone, accuracies in [0, 1]; json all of it."""
+    if form == "csv":
+        return frame.to_csv(index=False)
+    if form == "json":
+        return _json(frame, rankings, caveats)
+    return "\n".join((_markdown if form == "markdown" else _latex)(frame, rankings, caveats)) + "\n"
+
+
+def _json(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> str:
+    rows = [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    ranked = [{"granted": r.granted, **r.ranks._asdict(), "left_out": list(r.left_out)} for r in rankings]
+    ranked = [{key: _plain(value) for key, value in entry.items()} for entry in ranked]
+    return json.dumps({"settings": rows, "rankings": ranked, "caveats": list(caveats)}, indent=2) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: a number that is none is null."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if value is pd.NA or (isinstance(value, float) and isnan(value)) else value
+
+
+def _markdown(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> list[str]:
+    lines = [f"{cells.counted(frame)}.", ""]
+    for pair, rows in cells.by_pair(frame).items():
+        columns = cells.telling(rows)
+        lines += [f"**{_escaped(cells.heading(pair, rows))}**", ""]
+        lines.append(f"| {' | '.join(cells.COLUMNS[name].heading for name in columns)} |")
+        lines.append("|" + "".join("--:|" if cells.COLUMNS[name].figure else "---|" for name in columns))
+        for row in rows:
+            texts = {name: _escaped(cells.COLUMNS[name].text(row)) for name in columns}
+            if row["best"]:
+                texts["target"] = f"**{texts['target']}**"
+            lines.append(f"| {' | '.join(texts.values())} |")
+        lines.append("")
+    lines += [f"- {_escaped(said)}" for each in rankings for said in cells.ranked(each)]
+    lines += [f"- Warning: {_escaped(said)}." for said in caveats]
+    return [*lines, *([""] if lines[-1] else []), cells.LEGEND]
+
+
+def _escaped(text: str) -> str:
+    """What a table's cell must not hold as it is."""
+    for sign in "\\|*_`<":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("\n", " ")
+
+
+def _latex(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> list[str]:
+    lines = ["% needs \\usepackage{booktabs}", f"% {cells.counted(frame)}"]
+    for pair, rows in cells.by_pair(frame).items():
+        columns = cells.telling(rows)
+        shape = "".join("r" if cells.COLUMNS[name].figure else "l" for name in columns)
+        lines += [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{shape}}}", r"\toprule"]
+        lines += [" & ".join(_tex(cells.COLUMNS[name].heading) for name in columns) + r" \\", r"\midrule"]
+        for row in rows:
+            texts = {name: _tex(cells.COLUMNS[name].text(row)) for name in columns}
+            if row["best"]:
+                texts["target"] = rf"\textbf{{{texts['target']}}}"
+            lines.append(" & ".join(texts.values()) + r" \\")
+        caption = f"{_tex(cells.heading(pair, rows))}. {_tex(cells.LEGEND)}"
+        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}", ""]
+    lines += [_tex(said) for each in rankings for said in cells.ranked(each)]
+    return [*lines, *(f"% warning: {said}" for said in caveats)]
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text).replace("\n", " ")

@@ -1,0 +1,161 @@
+"""Runs as settings: those that differ in the seed alone, by pair of domains, each with a name of its own."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tl_runner.store import NEUTRAL, RunRecord
+
+TOLD = 3  # keys that a table names where settings differ; the records have them all
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The runs of a setting on the same files, one that ended well first.
+
+    For people: `pair` is what it transfers between, `variant` what tells it from its namesakes, `label` its method and
+    as much more as tells it from all others of its pair and label budget.
+    """
+
+    runs: tuple[RunRecord, ...]
+    pair: str
+    variant: str
+    label: str
+
+    @property
+    def first(self) -> RunRecord:
+        return self.runs[0]
+
+    @cached_property
+    def scored(self) -> dict[Any, RunRecord]:
+        """The runs that ended well, by seed."""
+        return {run.seed: run for run in self.runs if run.status == "ok" and run.scores}
+
+    def accuracies(self, name: str) -> dict[Any, float]:
+        """By seed: `selected`, `last`, `oracle` or `source` on the test splits, of the runs that have it."""
+        found = {seed: (run.scores or {}).get(name) for seed, run in self.scored.items()}
+        return {seed: scores["accuracy"] for seed, scores in found.items() if scores}
+
+    @cached_property
+    def steps(self) -> int | None:
+        """Of training, with those of the source model that it started from; None where no run ended well."""
+        counts = [_steps(run) for run in self.scored.values()]
+        return max(counts) if counts else None
+
+    @cached_property
+    def cell(self) -> str:
+        """What data it is about: settings of equal cells can be compared."""
+        return cell(self.first)
+
+
+def settings(records: Sequence[RunRecord]) -> list[Setting]:
+    """All settings, in the order of their first runs. Runs on other files are no other seeds of a setting."""
+    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        groups[record.setting, str(record.where.get("files") or "")].append(record)
+    sorted_groups = [tuple(sorted(runs, key=lambda run: run.status != "ok")) for runs in groups.values()]
+    firsts = [runs[0] for runs in sorted_groups]
+    pairs = _pairs(firsts)
+    variants = _variants(firsts)
+    nets = _values({_rivals(first): first.choices["backbone"]} for first in firsts)
+
+    def named(runs: tuple[RunRecord, ...]) -> Setting:
+        first, variant = runs[0], variants[runs[0].setting]
+        backbone = first.choices["backbone"] if len(nets[_rivals(first)]) > 1 else ""
+        return Setting(
+            runs, pairs[cell(first)], variant, " ".join(filter(None, [first.choices["method"], backbone, variant]))
+        )
+
+    return [named(runs) for runs in sorted_groups]
+
+
+def cell(record: RunRecord) -> str:
+    """The dataset's own configuration and files, as text."""
+    node = record.config.get("dataset")
+    return json.dumps([record.choices["dataset"], node, record.where.get("files")], sort_keys=True, default=str)
+
+
+def _rivals(record: RunRecord) -> str:
+    """What settings have in common that a reader compares with each other."""
+    return f"{cell(record)} {record.choices['method']} {record.granted}"
+
+
+def _steps(run: RunRecord) -> int:
+    return int((run.scores or {})["last"]["step"]) + int((run.data.get("source_model") or {}).get("steps", 0))
+
+
+def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
+    """A name for each cell: the dataset's, and where several have it as much of their configurations as tells it."""
+    named: dict[str, dict[str, RunRecord]] = defaultdict(dict)
+    for record in firsts:
+        named[record.choices["dataset"]][cell(record)] = record
+    found = {}
+    for name, cells in named.items():
+        nodes = {key: {**dict(_flatten(of.config)), "files": of.where.get("files")} for key, of in cells.items()}
+        data = {key: {k: v for k, v in node.items() if _of_data(k)} for key, node in nodes.items()}
+        values = _values(data.values())
+        telling = sorted((key for key in values if len(values[key]) > 1), key=lambda key: -len(values[key]))
+        for key, node in data.items():
+            said = [_said(k.removeprefix("dataset."), node[k]) for k in telling if node.get(k) is not None]
+            found[key] = next(
+                (" ".join([name, *said[:count]]) for count in range(len(said)) if _alone(node, data, telling[:count])),
+                " ".join([name, *said]),
+            )
+    return found
+
+
+def _of_data(key: str) -> bool:
+    return key == "files" or key.startswith("dataset.")
+
+
+def _alone(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> bool:
+    """Whether no other node has its values of these keys."""
+    return sum(all(str(other.get(key)) == str(node.get(key)) for key in keys) for other in nodes.values()) == 1
+
+
+def _values(nodes: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """The values that flat nodes have of each key."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    for node in nodes:
+        for key, value in node.items():
+            seen[key].add(str(value))
+    return seen
+
+
+def _variants(firsts: Sequence[RunRecord]) -> dict[str, str]:
+    """Per setting, the keys in which it differs from its namesakes that have results; at most `TOLD` of them.
+
+    Namesakes have the same method, backbone and label budget, on the same data.
+    """
+    namesakes: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    for record in firsts:
+        if "method" in record.config:
+            budget = str(record.granted)
+            namesakes[cell(record), record.choices["method"], record.choices["backbone"], budget].append(record)
+    described = dict.fromkeys((record.setting for record in firsts), "")
+    for group in namesakes.values():
+        values = _values(dict(_flatten(record.config)) for record in group if record.status == "ok")
+        for record in group if len(group) > 1 else ():
+            node = {key: value for key, value in _flatten(record.config) if not _of_data(key)}
+            different = [key for key, value in node.items() if values[key] - {str(value)}]
+            different.sort(key=lambda key: -len(values[key]))  # what has most values tells most
+            more = [f"and {len(different) - TOLD} more"] if len(different) > TOLD else []
+            described[record.setting] = " ".join([*(_said(key, node[key]) for key in different[:TOLD]), *more])
+    return described
+
+
+def _said(key: str, value: Any) -> str:
+    return f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+
+
+def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if not prefix and key in NEUTRAL | {"seed", "granted"}:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif key != "_target_":
+            yield f"{prefix}{key}", value
