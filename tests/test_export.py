@@ -249,6 +249,7 @@ def test_samples_are_rows_of_the_test_split_and_random_ones_in_range(tiny, tmp_p
     held = load_file("run/diagnosis.safetensors")
     assert (len(kept.x), kept.real, kept.why) == (100, 48, "")
     assert torch.equal(kept.x[:24], held["target_samples"] / 255)
+    assert samples(which, record, 60).real == 30
     Path("run/diagnosis.safetensors").unlink()
     none = samples(which, record, 6)
     assert (len(none.x), none.real) == (6, 0) and "are not there, like 3.png" in none.why

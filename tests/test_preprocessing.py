@@ -109,6 +109,11 @@ def test_deep_pixels_are_as_exact_as_the_file_has_them():
     one = Images(1, 8, 8, "torch")
     torch.testing.assert_close(one("float.tiff")[0, 0], torch.tensor(values), atol=1e-7, rtol=0)
     torch.testing.assert_close(one("deep.png")[0, 0], torch.tensor(values), atol=1 / 65535, rtol=0)
+    Path("deep.pgm").write_bytes(b"P5 8 8 65535\n" + (values * 65535).round().astype(">u2").tobytes())
+    with Image.open("deep.pgm") as image:  # whose 32-bit numbers are known to have 16, since it says its format
+        assert (
+            image.mode == "I" and torch.equal(one(image), one("deep.pgm")) and torch.equal(one(image), one("deep.png"))
+        )
 
 
 def test_images_that_can_not_be_read_are_named(tmp_path):

@@ -35,13 +35,6 @@ def extensions() -> frozenset[str]:
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats())
 
 
-class Fractions(NamedTuple):
-    """pixels: (1 or 3, height, width) float32, black 0 and white 1, red first; grey: whether there is no colour."""
-
-    pixels: NDArray[np.float32]
-    grey: bool
-
-
 def opened(path: Path, side: int) -> Image.Image:
     """The file's image, not yet decoded, to be closed; of a JPEG no more than `side` pixels a side asks for."""
     image = Image.open(path, formats=formats())
@@ -68,14 +61,16 @@ def squared(image: Image.Image, size: int) -> Square:
     return Square(np.asarray(small).transpose(2, 0, 1).tobytes(), eight_bit.mode in GREY)
 
 
-def fractions(image: Image.Image) -> Fractions:
-    """All pixels of the image as numbers, as exact as the file has them; else as `squared`: it is turned in place."""
+def fractions(image: Image.Image) -> NDArray[np.float32]:
+    """All pixels of the image, (1 or 3, height, width) from black 0 to white 1, as exact as the file has them.
+
+    Else as `squared`: upright, on white, and turned in place.
+    """
     ImageOps.exif_transpose(image, in_place=True)
     if _is_deep(image):
-        return Fractions(_deep(image)[None] / np.float32(255), True)
+        return _deep(image)[None] / np.float32(255)
     opaque = _on_white(image) if image.has_transparency_data else image
-    bytes_ = np.asarray(opaque.convert("RGB")).transpose(2, 0, 1)
-    return Fractions(bytes_.astype(np.float32) / np.float32(255), image.mode in GREY)
+    return np.asarray(opaque.convert("RGB"), dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
 
 
 def trouble(error: Exception, empty: bool) -> str:

@@ -108,14 +108,13 @@ class Images:
 
     def _row(self, image: Image.Image) -> Tensor:
         if self.resize == "pillow":
-            pixels, grey = squared(image, self.height)
-            x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(RGB, self.height, self.width).float() / 255
+            pixels = bytearray(squared(image, self.height).pixels)
+            x = torch.frombuffer(pixels, dtype=torch.uint8).view(RGB, self.height, self.width).float() / 255
         else:
-            numbers, grey = fractions(image)
-            x = self._resized(torch.from_numpy(np.ascontiguousarray(numbers)))
+            x = self._resized(torch.from_numpy(np.ascontiguousarray(fractions(image))))
         if self.channels == RGB:
             return x.expand(RGB, -1, -1).contiguous()
-        if not grey and not bool((x == x[:1]).all()):
+        if not bool((x == x[:1]).all()):
             raise Refused("it has colour, and this run was trained on grey images alone: convert it to grey first")
         return x[:1].contiguous()
 
