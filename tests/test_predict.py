@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import made
 from PIL import Image, ImageDraw
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 import tl_runner
@@ -165,6 +165,15 @@ def test_a_run_can_be_asked_for_its_own_test_split(name, typed, request):
     assert said.code == 0 and list(sheet(said.out)) == names(run)
     n = len(names(run))
     assert f"{n} of {n} rows get the class that the run's stored predictions have" in said.err
+    assert f"the run's target accuracy, {100 * run.scores['target']['accuracy']:.1f} %" in said.err
+    weights = run.folder / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(
+        save({name: -tensor if "head" in name else tensor for name, tensor in load_file(weights).items()})
+    )
+    other = typed("tl-predict", run.folder, "--test")
+    weights.write_bytes(kept)
+    assert "warning: " in other.err and "target accuracy" not in other.err
     assert typed("tl-predict", run.folder, "--test", "x").code == typed("tl-predict", run.folder).code == 2
 
 

@@ -74,12 +74,17 @@ def _predict(asked: argparse.Namespace) -> None:
     if out:
         log.info("%d predictions are in %s", len(found), out)
     if asked.test:
-        rows, same, largest = agreement(found, finished(asked.run))
+        record = finished(asked.run)
+        rows, same, largest = agreement(found, record)
         log.log(
             logging.INFO if same == rows else logging.WARNING,
             "%d of %d rows get the class that the run's stored predictions have; probabilities differ by at most %.1e",
             same, rows, largest,
         )  # fmt: skip
+        if same == rows and record.scores:
+            log.info(
+                "so their accuracy is the run's target accuracy, %.1f %%", 100 * record.scores["target"]["accuracy"]
+            )
 
 
 def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_bad: str) -> "Tensor":
