@@ -24,6 +24,13 @@ from tl_runner.store import RunRecord
 from tl_runner.using.export import Format, export, farthest
 from tl_runner.using.samples import samples
 
+# What PyTorch says of TorchScript is said by the command; the others are about parts of PyTorch itself.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The given buffer is not writable"),
+]
+
 FORMATS: tuple[Format, ...] = ("onnx", "torchscript", "pt2")
 WIDTH, CLASSES = 12, 3
 
@@ -57,11 +64,7 @@ def run_by(file: Path, to: Format) -> Callable[[Tensor], Tensor]:
         with file.open("rb") as stored:
             return torch.export.load(stored).module()
     if to == "torchscript":
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            return torch.jit.load(str(file))
+        return torch.jit.load(str(file))
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -124,11 +127,7 @@ def facts_in(file: Path, to: Format) -> dict[str, object]:
         with file.open("rb") as stored:
             torch.export.load(stored, extra_files=extra)
     else:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            torch.jit.load(str(file), _extra_files=extra)
+        torch.jit.load(str(file), _extra_files=extra)
     return json.loads(extra["tl_runner.json"])
 
 

@@ -8,7 +8,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -64,8 +63,7 @@ def export(trained: Trained, samples: Tensor, to: Format, out: Path, facts: dict
         with _in_words(to):
             write(model, samples[:3], said, file)  # more than one row: a size of 1 would be taken for a constant
             file.flush()
-            run = read(Path(file.name))
-        difference = farthest(model, run, samples)
+            difference = farthest(model, read(Path(file.name)), samples)
         if not difference <= TOLERANCE:  # NaN is not either
             raise Refused(
                 f"the {to} file is not the model: on {len(samples)} samples a probability differs by up to"
@@ -118,14 +116,12 @@ def _read_onnx(path: Path) -> Run:
 
 def _write_torchscript(model: nn.Module, example: Tensor, said: dict[str, Any], file: IO[bytes]) -> None:
     log.warning("PyTorch %s calls TorchScript deprecated; onnx and pt2 have a future", torch.__version__)
-    with _deprecated():
-        traced = torch.jit.trace(model, example, check_trace=False)
-        torch.jit.save(traced, file, _extra_files={FACTS: json.dumps(said)})
+    traced = torch.jit.trace(model, example, check_trace=False)
+    torch.jit.save(traced, file, _extra_files={FACTS: json.dumps(said)})
 
 
 def _read_torchscript(path: Path) -> Run:
-    with _deprecated():
-        return torch.jit.load(str(path))
+    return torch.jit.load(str(path))
 
 
 def _write_pt2(model: nn.Module, example: Tensor, said: dict[str, Any], file: IO[bytes]) -> None:
@@ -147,21 +143,22 @@ WAYS: dict[Format, tuple[Callable[[nn.Module, Tensor, dict[str, Any], IO[bytes]]
 
 @contextmanager
 def _in_words(to: Format) -> Iterator[None]:
-    """What an exporter raises as a refusal that names the format; a full disk is no fault of the model's."""
+    """What an exporter raises as a refusal that names the format; a full disk is no fault of the model's.
+
+    PyTorch's warnings within are of parts of its own that are to change – that TorchScript is, is said in a line of
+    ours – and whether the file is right is measured.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", "The given buffer is not writable")  # of torch.export.load, in 2.11
+            yield
     except (Refused, OSError):
         raise
     except Exception as error:  # whatever the exporter meets in a network that it can't express
-        told = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise Refused(f"this model can't be written as {to}: {type(error).__name__}: {told}") from error
-
-
-@contextmanager
-def _deprecated() -> Iterator[None]:
-    """Without PyTorch's own warnings that TorchScript is deprecated, which is said in a line of ours."""
-    with warnings.catch_warnings():
-        ignore = partial(warnings.filterwarnings, "ignore", message=r".*torch\.jit")
-        ignore(category=FutureWarning)
-        ignore(category=DeprecationWarning)
-        yield
+        cause: BaseException = error
+        while cause.__cause__:  # the exporters wrap what was wrong in advice to write to their makers
+            cause = cause.__cause__
+        told = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+        raise Refused(f"this model can't be written as {to}: {type(cause).__name__}: {told}") from error
