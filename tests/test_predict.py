@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -286,8 +288,6 @@ def test_the_order_and_the_number_of_files_change_no_prediction(shot, monkeypatc
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(clinic):
-    import subprocess
-    import sys
 
     code = "import sys; sys.argv[0] = 'tl-predict'; from tl_runner.cli.tl_predict import main; main()"
     words = [sys.executable, "-c", code, clinic.folder, *[clinic.config["dataset"]["target"]] * 40]
@@ -296,3 +296,21 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(clinic):
         assert process.stdout.readline().startswith("path,predicted,probability,")
         process.stdout.close()
         assert process.stderr.read() == "" and process.wait() == 1
+
+
+def test_a_backbone_of_ones_own_is_found_beside_its_options(typed, monkeypatch, tmp_path):
+    Path("code").mkdir()
+    Path("code/own_net.py").write_text(
+        "from collections import OrderedDict\nfrom torch import nn\n"
+        "def net(shape):\n    return nn.Sequential(OrderedDict(flat=nn.Flatten())), shape[0] * shape[1] * shape[2]\n"
+    )
+    words = ["~backbone.width", "~backbone.channels", "backbone._target_=own_net.net", "dataset.samples=60"]
+    with monkeypatch.context() as patched:
+        patched.syspath_prepend("code")
+        run = made(tmp_path / "outputs", *TINY, *words, "dataset.size=8", "method=source_only")
+    monkeypatch.delitem(sys.modules, "own_net")
+    Image.new("L", (9, 9)).save("a.png")
+    assert "there is no module 'own_net' here" in refused(typed("tl-predict", run.folder, "a.png"))
+    assert typed("tl-predict", run.folder, "a.png", "--config-dir", "code").code == 0
+    monkeypatch.delitem(sys.modules, "own_net")
+    assert typed("tl-export", run.folder, "--to", "pt2", "--config-dir", "code").code == 0
