@@ -52,6 +52,10 @@ MAY_IMPORT = {
         *("atomic", "chance", "checkpoint", "config", "core", "domains", "errors", "evaluate", "identity", "lock"),
         *("methods", "optimizers", "progress", "store", "train", "whereabouts"),
     },
+    "choice": {
+        *("atomic", "chance", "config", "core", "divergence", "domains", "errors", "evaluate", "identity", "methods"),
+        *("start", "store", "train", "whereabouts"),
+    },
     "machine": {"core", "errors", "train"},
     "config": {"errors", "menu", "select"},
     "identity": set(),
@@ -65,12 +69,12 @@ MAY_IMPORT = {
     "restore": {"config", "core", "errors", "heads", "preprocessing", "store"},
     "using": {"atomic", "errors", "features", "preprocessing", "restore", "store"},
     "run": {
-        *("chance", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
+        *("chance", "choice", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
         *("recording", "start", "store", "train"),
     },
     "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},
     "plan": {"job", "lock", "store"},
-    "report": {"job", "lock", "plan", "store", "train"},
+    "report": {"atomic", "job", "lock", "plan", "store", "train"},
     "sweep": {"atomic", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
     "cli": {
         *("errors", "job", "machine", "menu", "preprocessing", "recording", "report", "restore", "rewording"),

@@ -13,7 +13,6 @@ from scipy.optimize import minimize
 from tl_runner import augment, config, optimizers
 from tl_runner.backbones import identity, small
 from tl_runner.chance import chance_of
-from tl_runner.config import Settings
 from tl_runner.core import Group, Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
@@ -201,9 +200,8 @@ def start_from(pair: Pair, plan: Pretrain, folder, seed: int = 0) -> tuple[Model
     backbone, width = identity(pair.shape)
     backbone.add_module("map", torch.nn.Linear(width, 4))
     model = Model(backbone, 4, pair.classes)
-    steps = source_model(
-        model, pair, plan, augment.none, Settings(seed=seed), {"backbone": {"_target_": "mine"}}, folder
-    )
+    parts = config.load(composed(f"seed={seed}")[0])._replace(pretrain=plan)
+    steps = source_model(model, pair, parts, {"backbone": {"_target_": "mine"}}, folder)
     while True:
         try:
             next(steps)

@@ -76,9 +76,20 @@ def test_a_method_whose_head_is_new_has_no_source_accuracy():
 
 def test_the_table_says_how_many_runs_and_how_many_failed():
     text = StringIO()
-    Console(file=text, width=150).print(*tables.leaderboard(leaderboard(RUNS), width=150))
+    Console(file=text, width=150).print(*tables.leaderboard(leaderboard(RUNS), [], ["a [red] word"], width=150))
     assert "3 settings, 7 runs, 3 failed" in text.getvalue()
     assert "75.0 ± 7.1" in text.getvalue() and "0 (+1 unfinished)" in text.getvalue()
+    assert "warning: a [red] word" in text.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_a_narrow_table_keeps_what_matters_most(width):
+    text = StringIO()
+    Console(file=text, width=width).print(*tables.leaderboard(leaderboard(RUNS), [], [], width=width), sep="\n")
+    drawn = [line for line in text.getvalue().splitlines() if line.startswith(("│", "┃"))]
+    assert all(len(line) <= width for line in drawn)
+    assert all(name in drawn[0] for name in ("method", "n", "target"))
+    assert (" s " in drawn[0]) == (width == 200)  # there is room for seconds, which tell little
 
 
 def test_no_runs_make_an_empty_table():

@@ -18,7 +18,7 @@ from tl_runner.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
 from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import within
 from tl_runner.evaluate import accuracy, read
-from tl_runner.features import Readout, portions
+from tl_runner.features import Readout, frozen, portions
 
 Level = Literal["basic", "full", "none"]
 Facts = dict[str, Any]  # in JSON's words
@@ -42,9 +42,13 @@ class Diagnosis:
     def __post_init__(self) -> None:
         within(19, 100_000, permutations=self.permutations)
 
-    def before(self, model: Model, pair: Pair) -> Setup:
-        """With the network as training finds it, before the method prepares anything."""
-        return Setup(pair, self._gap(model, pair), self._stages(model, pair))
+    def before(self, model: Model, pair: Pair, once: bool) -> Setup:
+        """With the network as training finds it, before the method prepares anything.
+
+        `once`: the method computes features once, and they are read where it finds them too.
+        """
+        gap = self._gap(*frozen(model, pair)) if once else self._gap(model, pair)
+        return Setup(pair, gap, self._stages(model, pair))
 
     def after(
         self, model: Model, pair: Pair, before: Setup, predicted: Tensor, answers: Tensor

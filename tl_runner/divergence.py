@@ -48,7 +48,7 @@ class Apart(NamedTuple):
         n = len(self.log_odds) // 2
         wrong = int((self.log_odds[:n] > 0).sum() + (self.log_odds[n:] <= 0).sum())
         error = binomtest(wrong, 2 * n).proportion_ci(LEVEL, method="wilson")
-        return Estimate(*(max(0.0, 2 * (1 - 2 * e)) for e in (wrong / (2 * n), error.high, error.low)))
+        return Estimate(*(max(0.0, float(2 - 4 * e)) for e in (wrong / (2 * n), error.high, error.low)))
 
 
 def told_apart(source: Tensor, target: Tensor) -> Apart | None:

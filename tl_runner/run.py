@@ -4,6 +4,7 @@ from collections.abc import Generator
 
 from tl_runner import config, machine
 from tl_runner.chance import chance_of, settle
+from tl_runner.choice import begun
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
@@ -11,7 +12,7 @@ from tl_runner.evaluate import examine, predict, scores, verdict
 from tl_runner.heads import blueprint
 from tl_runner.progress import resumed
 from tl_runner.recording import recording
-from tl_runner.start import admit, source_model, source_names
+from tl_runner.start import admit
 from tl_runner.store import RunRecord
 from tl_runner.train import Point, train
 
@@ -41,11 +42,9 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             backbone, width = parts.backbone(pair.shape)
             model = Model(backbone, width, pair.classes, plan.batchnorm).to(device)
             model.features_kept = files.features
-        if method.start == "source":
-            record.data["source_model"] = yield from source_model(
-                model, pair, parts.pretrain, parts.augment, parts.settings, source_names(record), files.cache
-            )
-        setup = parts.diagnose.before(model, pair)
+        method, told = yield from begun(method, model, pair, parts, record, files.cache)
+        record.data |= told
+        setup = parts.diagnose.before(model, pair, method.once)
         with chance_of(seed, "prepare"):
             model, pair = method.prepare(model, pair, seed)
         model, method = machine.fast(model.to(device), plan), method.to(device)

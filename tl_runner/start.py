@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tl_runner.atomic import write
 from tl_runner.chance import chance_of, derive, settle
 from tl_runner.checkpoint import Checkpoint
-from tl_runner.config import Settings
+from tl_runner.config import Parts
 from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
@@ -27,7 +27,7 @@ from tl_runner.methods.source_only import SourceOnly
 from tl_runner.optimizers import adamw, cosine
 from tl_runner.progress import resumed
 from tl_runner.store import RunRecord
-from tl_runner.train import Augment, Point, Train, train
+from tl_runner.train import Point, Train, train
 from tl_runner.whereabouts import made_by
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def source_names(record: RunRecord) -> dict[str, Any]:
 
 
 def source_model(
-    model: Model, pair: Pair, plan: Pretrain, augment: Augment, said: Settings, names: Mapping[str, Any], cache: Path
+    model: Model, pair: Pair, parts: Parts, names: Mapping[str, Any], cache: Path
 ) -> Generator[Point, None, dict[str, Any] | None]:
     """Train the model's backbone on the labelled source, in place, or take it from `cache` where that was done.
 
@@ -84,6 +84,7 @@ def source_model(
     are `source_names`. Yields the points of the training, and returns what the record says of it; None where the task
     has no source domain or the plan no steps.
     """
+    plan, said = parts.pretrain, parts.settings
     if pair.source is None or not plan.steps:
         backbone = names["backbone"]
         if backbone["_target_"].startswith("tl_runner.") and backbone.get("weights") is None:
@@ -110,7 +111,7 @@ def source_model(
         settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
         optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay)
         for point in train(
-            learner, method, task, settings, optimizer, cosine, augment, said.seed, cursor := progress.cursor
+            learner, method, task, settings, optimizer, cosine, parts.augment, said.seed, cursor := progress.cursor
         ):
             with checkpoint.around(lambda: progress.state(learner, method, {})):
                 yield point._replace(seconds=progress.elapsed, phase="source model")

@@ -5,17 +5,24 @@ import sys
 from pathlib import Path
 
 from tl_runner.cli.standing import stand
+from tl_runner.cli.tl_report_diff import diff
 
 EXAMPLES = """examples
   tl-report                                  all runs below outputs/
   tl-report outputs/runs/digits other/       those of several folders
   tl-report --format markdown > table.md     to paste
-  tl-report --format csv > table.csv         the numbers, accuracies in [0, 1]"""
+  tl-report --format csv > table.csv         the numbers, accuracies in [0, 1]
+  tl-report --html report.html               a page with figures, too; it needs no network
+  tl-report diff RUN1 RUN2                   what differs between two runs; see tl-report diff --help
+  tl-report ./diff                           the runs in a folder that is named diff"""
 
 
 def main() -> None:
     """The command `tl-report`."""
     stand()
+    if sys.argv[1:2] == ["diff"]:
+        diff(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         prog="tl-report",
         description="Which method won, by how much, and is it real? Compares all runs found in these folders.",
@@ -24,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, default=[Path("outputs")])
     parser.add_argument("--format", choices=["table", "markdown", "csv", "json", "latex"], default="table")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with tables and figures, too")
     said = parser.parse_args()
     from tl_runner.report import formats, tables
     from tl_runner.report.caveats import caveats
@@ -33,8 +41,11 @@ def main() -> None:
     from tl_runner.store import records, searched_by_labels
 
     missing = [str(path) for path in said.paths if not path.exists()]
-    found, faults = records(path for path in said.paths if path.exists())
     console, errors = consoles()
+    if said.html and (refusal := unfit(said.html)):
+        complain(errors, refusal)
+        sys.exit(1)
+    found, faults = records(path for path in said.paths if path.exists())
     for fault in [*(f"{path} does not exist" for path in missing), *faults]:
         complain(errors, fault, "warning: ", "yellow")
     if not found:
@@ -46,4 +57,18 @@ def main() -> None:
         console.print(*tables.leaderboard(board, ranked, cautions, console.width), sep="\n")
     else:
         console.file.write(formats.written(said.format, board, ranked, cautions))
+    if said.html:
+        from tl_runner.report.page.paper import save
+
+        size = save(said.html, found, board, [*cautions, *faults])
+        complain(errors, f"the page is {said.html}, {size / 1e6:.1f} MB", "note: ", "green")
     sys.exit(1 if missing else 0)
+
+
+def unfit(html: Path) -> str:
+    """Why no page can be written under this name; nothing where it can. No record of a run is ever overwritten."""
+    if html.suffix.lower() not in (".html", ".htm"):
+        return f"--html {html}: the name of a page ends in .html"
+    if html.is_dir():
+        return f"--html {html} is a folder: name a file"
+    return "" if html.parent.is_dir() else f"--html {html}: there is no folder {html.parent}"

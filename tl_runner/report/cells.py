@@ -33,8 +33,12 @@ def difference(row: Row) -> str:
     """Points over the baseline, with the 95 % interval where there is one."""
     if isnan(row["difference"]):
         return ""
-    signed = [f"{100 * row[name]:+.1f}".replace("-", "−") for name in ("difference", "low", "high")]
+    signed = [_signed(row[name], "+.1f") for name in ("difference", "low", "high")]
     return signed[0] if isnan(row["low"]) else f"{signed[0]} ({signed[1]} to {signed[2]})"
+
+
+def _signed(share: float, form: str) -> str:
+    return f"{100 * share:{form}}".replace("-", "−")
 
 
 def chance(p: float) -> str:
@@ -65,7 +69,7 @@ COLUMNS = {
     "last": Column("last, %", lambda row: percent(row["last"])),
     "oracle": Column("oracle, %", lambda row: percent(row["oracle"])),
     "regret": Column("regret", lambda row: percent(row["regret"])),
-    "closed": Column("gap closed, %", lambda row: "" if isnan(row["closed"]) else f"{100 * row['closed']:.0f}"),
+    "closed": Column("gap closed, %", lambda row: "" if isnan(row["closed"]) else _signed(row["closed"], ".0f")),
     "source": Column("source, %", lambda row: percent(row["source"])),
     "seconds": Column("s", lambda row: "–" if isnan(row["seconds"]) else f"{row['seconds']:.1f}"),
 }

@@ -76,8 +76,9 @@ def _reference(setting: Setting, peers: Sequence[Setting], method: str, granted:
             and (granted is None or str(other.first.granted) == granted)
         )
 
-    found = max(filter(suits, peers), key=likeness, default=None)
-    return None if found is setting or setting.first.choices["method"] == method else found
+    if not setting.scored or setting.first.choices["method"] == method:
+        return None
+    return max(filter(suits, peers), key=likeness, default=None)
 
 
 def _gain(setting: Setting, base: Setting | None) -> Paired:

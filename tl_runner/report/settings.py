@@ -41,7 +41,7 @@ class Setting:
 
     @cached_property
     def steps(self) -> int | None:
-        """Of training, with those of the source model that it started from; None where no run ended well."""
+        """Of training, with those of the source model that it started from and of trials; None without a good run."""
         counts = [_steps(run) for run in self.scored.values()]
         return max(counts) if counts else None
 
@@ -84,7 +84,8 @@ def _rivals(record: RunRecord) -> str:
 
 
 def _steps(run: RunRecord) -> int:
-    return int((run.scores or {})["last"]["step"]) + int((run.data.get("source_model") or {}).get("steps", 0))
+    before = [run.data.get("source_model") or {}, run.data.get("auto") or {}]
+    return int((run.scores or {})["last"]["step"]) + sum(int(each.get("steps", 0)) for each in before)
 
 
 def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:

@@ -45,8 +45,22 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     words = [f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels"] * trained
     if start := record.data.get("source_model"):
         words.append(f"from a source model of {start['steps']} steps ({percent(start['source_val'])} on its val split)")
+    if auto := record.data.get("auto"):
+        words.append(f"auto came to {auto['chosen']} after {auto['steps']} steps: {auto['why']}")
+    if gap := _gap(record):
+        words.append(gap)
     words += [f"granted={record.granted}", f"{record.seconds:.1f} s", record.where["device"]]
     return table, Text(" · ".join(words) + f"\n{record.folder}{advice}")
+
+
+def _gap(record: RunRecord) -> str:
+    """How far the domains are apart, before and after."""
+    diagnosis = record.diagnosis or {}
+    found = [(diagnosis.get(when) or {}).get("a_distance") for when in ("before", "after")]
+    if not all(found):
+        return ""
+    before, after = (f"{each['value']:.2f} ({each['low']:.2f} to {each['high']:.2f})" for each in found if each)
+    return f"proxy A-distance of the domains {before} before, {after} after"
 
 
 def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:

@@ -1,0 +1,164 @@
+"""Where a run begins: its method, or the one that `auto` comes to by trials; and the source model, if it wants one."""
+
+import logging
+from collections.abc import Generator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tl_runner.atomic import write
+from tl_runner.chance import chance_of, settle
+from tl_runner.config import Parts
+from tl_runner.core import Method, Model
+from tl_runner.divergence import told_apart
+from tl_runner.domains import Pair
+from tl_runner.errors import Diverged, Refused
+from tl_runner.evaluate import read
+from tl_runner.identity import identify
+from tl_runner.methods.auto import BASE, Auto
+from tl_runner.start import admit, source_model, source_names
+from tl_runner.store import RunRecord
+from tl_runner.train import Cursor, Point, train
+from tl_runner.whereabouts import made_by
+
+log = logging.getLogger(__name__)
+
+Facts = dict[str, Any]  # for the record, in JSON's words
+
+
+def agreement(predicted: Mapping[str, Tensor]) -> dict[str, float]:
+    """The share of rows on which each says what the mean of all predictions (n, C) says."""
+    said = torch.stack([*predicted.values()]).mean(0).argmax(-1)
+    return {name: (rows.argmax(-1) == said).double().mean().item() for name, rows in predicted.items()}
+
+
+def begun(
+    method: Method, model: Model, pair: Pair, parts: Parts, record: RunRecord, cache: Path
+) -> Generator[Point, None, tuple[Method, Facts]]:
+    """The method to be trained, the model brought to its start in place, and what the record says of that.
+
+    Yields the points of what is trained on the way.
+    """
+    told: Facts = {}
+    if isinstance(method, Auto):
+        method, told["auto"] = yield from chosen(method, Trials(method, model, pair, parts, record, cache))
+    if method.start == "source":
+        told["source_model"] = yield from source_model(model, pair, parts, source_names(record), cache)
+    return method, told
+
+
+def chosen(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, Facts]]:
+    """What `auto` comes to: a fresh method, with what was tried and why it is that one."""
+    if told := (yield from trials.alike()):
+        return method.built(BASE), {"chosen": BASE, "why": told, "steps": trials.source_steps, "tried": []}
+    alive, predicted, scores, tried = list(method.said), {}, {}, []
+    for rung in range(method.rungs):
+        steps = max(1, trials.parts.train.steps // method.reduction ** (method.rungs - rung))
+        for name in list(alive):
+            found = yield from trials.trial(name, steps)
+            if isinstance(found, Tensor):
+                predicted[name] = found
+            else:
+                alive.remove(name)
+                tried.append({"method": name, "steps": 0, "refused": found})
+        scores = agreement(predicted)
+        tried += [{"method": name, "steps": steps, "agreement": scores[name]} for name in alive]
+        others = sorted((name for name in alive if name != BASE), key=lambda name: -scores[name])
+        alive = [BASE, *others[: ceil(len(others) / method.reduction)]]
+    best = max(alive, key=lambda name: scores[name])
+    winner = best if scores[best] > scores[BASE] + method.margin else BASE
+    why = (
+        f"{winner} agrees with the mean of all {len(predicted)} candidates on {scores[winner]:.1%} of unlabelled target"
+        f" rows, {BASE} on {scores[BASE]:.1%}"
+        if winner != BASE
+        else f"no candidate agrees with the mean of all by {method.margin:.0%} more than {BASE} does"
+    )
+    log.info("auto: %s", why)
+    fresh = method.built(winner)
+    spent = sum(each["steps"] for each in tried) + (fresh.start != "source") * trials.source_steps
+    return fresh, {"chosen": winner, "why": why, "steps": spent, "tried": tried}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the trials of a run have in common. Each is kept in `cache`/trials: a run that was cut off goes on there."""
+
+    auto: Auto
+    model: Model
+    pair: Pair
+    parts: Parts
+    record: RunRecord
+    cache: Path
+
+    @property
+    def source_steps(self) -> int:
+        """What the source model cost, where it is not what the run itself starts from."""
+        return self.parts.pretrain.steps
+
+    def alike(self) -> Generator[Point, None, str]:
+        """Why nothing need be adapted: the domains can't be told apart by features of the source model; else ""."""
+        model = deepcopy(self.model)
+        yield from source_model(model, self.pair, self.parts, source_names(self.record), self.cache)
+        source, target = (read(model, domain.val).features for domain in (self.pair.source, self.pair.target) if domain)
+        apart = told_apart(source, target)
+        if apart is None or apart.a_distance.low > 0:
+            return ""
+        return (
+            "the domains can't be told apart by the source model's features: proxy A-distance"
+            f" {apart.a_distance.value:.2f} (0 to {apart.a_distance.high:.2f})"
+        )
+
+    def trial(self, name: str, steps: int) -> Generator[Point, None, Tensor | str]:
+        """The candidate's probabilities on the target's validation split after so many steps; or why there are none."""
+        file = self.cache / "trials" / f"{self._key(name, steps)}.safetensors"
+        if (kept := _kept(file)) is not None:
+            return kept
+        method, model, seed = self.auto.built(name), deepcopy(self.model), self.parts.settings.seed
+        plan = replace(self.parts.train, steps=steps, evaluations=1)
+        try:
+            admit(method, self.pair)
+            if method.start == "source":
+                yield from source_model(model, self.pair, self.parts, source_names(self.record), self.cache)
+            with chance_of(seed, "prepare"):
+                model, pair = method.prepare(model, self.pair, seed)
+            settle(seed)
+            model, method = model.to(self.model.device), method.to(self.model.device)
+            optimizer, schedule, augment = self.parts.optimizer, self.parts.schedule, self.parts.augment
+            for point in train(model, method, pair, plan, optimizer, schedule, augment, seed, Cursor()):
+                yield point._replace(phase=f"trying {name}")
+        except (Refused, Diverged) as error:
+            return str(error)
+        predicted = read(model, pair.target.val).predicted
+        if not bool(torch.isfinite(predicted).all()):
+            return "its predictions are not finite numbers"
+        _keep(file, predicted)
+        return predicted
+
+    def _key(self, name: str, steps: int) -> str:
+        """A hash of all that the trial depends on, as the identity of a run is one."""
+        groups = ("dataset", "backbone", "pretrain", "optimizer", "schedule", "augment", "train", "seed", "granted")
+        of_run = {group: self.record.config.get(group) for group in groups}
+        made = {"data": self.record.data["fingerprint"], "machine": made_by(self.record.where)}
+        return identify({**of_run, **made, "method": self.auto.said[name], "steps": steps})
+
+
+def _kept(file: Path) -> Tensor | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)["predicted"]
+    except (OSError, SafetensorError, KeyError):
+        return None  # not there, or half of it: the trial is made
+
+
+def _keep(file: Path, predicted: Tensor) -> None:
+    from safetensors.torch import save
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write(file, save({"predicted": predicted.contiguous()}))

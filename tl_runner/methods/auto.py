@@ -1,0 +1,58 @@
+"""Which method, chosen by the run itself and without target labels: see `tl_runner.choice`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tl_runner import config
+from tl_runner.core import Method, Model, Phase
+from tl_runner.errors import Refused, within
+
+BASE = "source_only"  # no adaptation, which every other has to beat
+
+
+class Auto(Method):
+    """Short trials of the candidates on the same data; the one that agrees best with all of them is trained in full.
+
+    The score of a candidate is the share of unlabelled target rows on which it says what the mean prediction of all
+    says (EnsV; Hu et al., NeurIPS 2024). `rungs` times the worse of them are dropped, 1/`reduction` kept, and the
+    steps grow by `reduction`, to 1/`reduction` of a run's in the last trials. `source_only` is always tried, never
+    dropped, and chosen unless another scores more than `margin` above it, or where the domains can't be told apart.
+    """
+
+    needs = frozenset({"source", "target"})
+
+    def __init__(
+        self,
+        candidates: Sequence[Any] = ("mmd", "coral", "dann", "cdan", "mcc", "bnm", "density_ratio"),
+        margin: float = 0.02,
+        rungs: int = 2,
+        reduction: int = 2,
+    ):
+        super().__init__()
+        within(0, 1, margin=margin)
+        within(1, 6, rungs=rungs)
+        within(2, reduction=reduction)
+        self.said = {_name(each): each for each in (BASE, *candidates)}
+        if len(self.said) < max(2, len(candidates)):
+            raise Refused(f"candidates must be different methods, source_only aside one or more; got {[*candidates]}")
+        self.margin, self.rungs, self.reduction = margin, rungs, reduction
+        for name in self.said:
+            self.built(name)
+
+    def built(self, name: str) -> Method:
+        """A fresh candidate."""
+        found: Method = config.named("method", self.said[name], "method.candidates")
+        if isinstance(found, Auto):
+            raise Refused("method.candidates: auto can't be a candidate of its own")
+        if "granted" in found.needs:
+            raise Refused(f"method.candidates: {name} needs granted labels, by which it can be judged: name it itself")
+        return found
+
+    def phases(self, model: Model) -> Sequence[Phase]:
+        raise Refused("method=auto is replaced by the method that it chooses before anything is trained")
+
+
+def _name(said: Any) -> str:
+    if isinstance(said, Mapping):
+        return str(said.get("_target_") or next(iter(said), said))
+    return str(said)

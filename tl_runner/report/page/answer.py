@@ -1,0 +1,78 @@
+"""The answer for one data set, in a paragraph of plain words, from the rows of the table alone."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite, nan
+from typing import Any
+
+from tl_runner.report.cells import spread
+
+Row = Mapping[Any, Any]
+LISTED = 6  # settings that a sentence names
+
+
+def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
+    """Sentences on (name, row) of one data set: the best without target labels, the best with some, what did harm."""
+    scored = [(name, row) for name, row in rows if isfinite(row.get("target", nan))]
+    if not scored:
+        return ["No run of this pair has ended well: there is no answer yet."]
+    sentences, called = [], {row["setting"]: name for name, row in rows}
+    free = [each for each in scored if each[1]["granted"] == "0" and each[1]["method"] != "target_only"]
+    if free:
+        name, row = max(free, key=_target)
+        sentences.append(f"Best without target labels: {_said(name, row, called.get(row['baseline'], ''))}")
+        if row["method"] == "source_only" and len(free) > 1:
+            sentences.append("Nothing that was tried did better than no adaptation.")
+    granted = [each for each in scored if each not in free and each[1]["method"] not in ("source_only", "target_only")]
+    if granted:
+        name, row = max(granted, key=_target)
+        budget = "" if f"granted={row['granted']}" in name else f" (granted={row['granted']})"
+        sentences.append(
+            f"Best with granted target labels: {_said(name + budget, row, called.get(row['baseline'], ''))}"
+        )
+    tested = [each for each in scored if each[1].get("verdict")]
+    better = [each for each in tested if each[1]["verdict"] == "better"]
+    if tested and not better:
+        sentences.append("No setting is shown to be better than its baseline.")
+    elif tested:
+        sentences.append(f"Shown to be better than the baseline: {len(better)} of the {len(tested)} settings compared.")
+    harmed = [(name, row) for name, row in tested if row["verdict"] == "negative transfer"]
+    if harmed:
+        listed = ", ".join(
+            f"{name} {signed(row['difference'])}"
+            for name, row in sorted(harmed, key=lambda e: e[1]["difference"])[:LISTED]
+        )
+        more = f" and {len(harmed) - LISTED} more" if len(harmed) > LISTED else ""
+        sentences.append(f"Negative transfer: {listed}{more}.")
+    elif tested:
+        sentences.append("No negative transfer is shown.")
+    if not tested:
+        sentences.append(
+            "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least two."
+        )
+    return sentences
+
+
+def signed(share: float) -> str:
+    """`+12.8`, in points, with the sign for minus."""
+    return "–" if not isfinite(share) else f"{100 * share:+.1f}".replace("-", "−")
+
+
+def probability(p: float) -> str:
+    if not isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _said(name: str, row: Row, base: str) -> str:
+    difference = row.get("difference", nan)
+    score = f"{name} {spread(row, 'target')} %"
+    if not isfinite(difference):
+        return f"{score} (n = {int(row['n'])})."
+    p = probability(row.get("p", nan))
+    between = f"{signed(row['low'])} to {signed(row['high'])}; " if isfinite(row.get("low", nan)) else ""
+    tested = f"p {p}" if p.startswith("<") else f"p = {p}"
+    return f"{score}, {signed(difference)} points over {base} ({between}{tested}, n = {int(row['pairs'])})."
+
+
+def _target(each: tuple[str, Row]) -> float:
+    return each[1]["target"]

@@ -1,0 +1,108 @@
+"""The table of one data set: what its cells say, and by what they are sorted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+from typing import Any
+
+from tl_runner.report.cells import chance, percent, spread
+from tl_runner.report.page.answer import signed
+
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is read, and what it is sorted by: a number (NaN last) or a text."""
+
+    text: str
+    value: float | str
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """`wants` are the columns of the frame without which it is left out."""
+
+    title: str
+    meaning: str
+    wants: tuple[str, ...]
+    cell: Callable[[Row], Cell]
+    number: bool = True
+
+
+def score(name: str) -> Callable[[Row], Cell]:
+    return lambda row: Cell(spread(row, name), row[name])
+
+
+def count(name: str) -> Callable[[Row], Cell]:
+    return lambda row: Cell(_whole(row[name]), float(row[name]))
+
+
+def word(name: str) -> Callable[[Row], Cell]:
+    return lambda row: Cell(str(row[name]), str(row[name]))
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}" if isfinite(value) else "–"
+
+
+def _method(row: Row) -> Cell:
+    return Cell(str(row["method"]), f"{row['method']} {row['variant']}", str(row["variant"]))
+
+
+def _failed(row: Row) -> Cell:
+    return Cell(
+        _whole(row["failed"]), float(row["failed"]), f"+{row['unfinished']} unfinished" if row["unfinished"] else ""
+    )
+
+
+def _difference(row: Row) -> Cell:
+    interval = f"{signed(row['low'])} to {signed(row['high'])}" if isfinite(row["low"]) else ""
+    return Cell(signed(row["difference"]), row["difference"], interval)
+
+
+def _balance(row: Row) -> Cell:
+    if not row["pairs"] > 0:
+        return Cell("–", nan)
+    return Cell(f"{row['wins']:.0f} / {row['ties']:.0f} / {row['losses']:.0f}", float(row["wins"] - row["losses"]))
+
+
+def _probability(row: Row) -> Cell:
+    return Cell(chance(row["p"]) or "–", row["p"])
+
+
+def _closed(row: Row) -> Cell:
+    return Cell(percent(row["closed"]), row["closed"])
+
+
+def _seconds(row: Row) -> Cell:
+    return Cell(f"{row['seconds']:.1f}" if isfinite(row["seconds"]) else "–", row["seconds"])
+
+
+COLUMNS = (
+    Column("Method", "the way of transferring, and what tells its settings apart", ("method",), _method, number=False),
+    Column("Granted", "target labels that training may see", ("granted",), word("granted"), number=False),
+    Column("Target, %", "accuracy of the checkpoint chosen without target labels", ("target",), score("target")),
+    Column(
+        "Difference", "to the baseline, in points, with its 95 % interval", ("difference", "low", "high"), _difference
+    ),
+    Column("Verdict", "what the test shows", ("verdict",), word("verdict"), number=False),
+    Column("p (Holm)", "paired test against the baseline, corrected over the settings", ("p",), _probability),
+    Column("W / T / L", "seeds won, tied, lost against the baseline", ("wins", "ties", "losses", "pairs"), _balance),
+    Column("n", "runs that ended well, a seed each", ("n",), count("n")),
+    Column("Failed", "runs that failed or diverged", ("failed",), _failed),
+    Column("Regret", "oracle minus target, in points", ("regret",), score("regret")),
+    Column("Last, %", "target accuracy at the end of training", ("last",), score("last")),
+    Column("Oracle, %", "target accuracy of the best checkpoint by target labels", ("oracle",), score("oracle")),
+    Column("Gap closed, %", "share of the way from the baseline to all target labels", ("closed",), _closed),
+    Column("Source, %", "accuracy on the source's test split", ("source",), score("source")),
+    Column("Backbone", "the network", ("backbone",), word("backbone"), number=False),
+    Column("Seconds", "a run, mean", ("seconds",), _seconds),
+)
+
+
+def board(rows: Sequence[Row]) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
+    """The columns for which the table has data, and each row with its cells."""
+    columns = [column for column in COLUMNS if rows and all(name in rows[0] for name in column.wants)]
+    return columns, [(row, [column.cell(row) for column in columns]) for row in rows]

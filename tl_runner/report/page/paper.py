@@ -1,0 +1,118 @@
+"""The whole page: records and their table in, one HTML text out, which asks nothing of any network."""
+
+import base64
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from tl_runner.atomic import write
+from tl_runner.report.page import (
+    calibration,
+    confusions,
+    effects,
+    features,
+    gap,
+    hyperparameters,
+    learning,
+    provenance,
+    ranks,
+    samples,
+)
+from tl_runner.report.page.answer import answer
+from tl_runner.report.page.board import board
+from tl_runner.report.page.figure import Figure
+from tl_runner.report.page.groups import Group, grouped, names
+from tl_runner.report.ranking import rankings
+from tl_runner.store import RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HERE = Path(__file__).parent
+FIGURES: tuple[Callable[[Sequence[Group]], Figure], ...] = (
+    *(effects.figure, learning.figure, hyperparameters.figure, gap.figure, features.figure, confusions.matrices),
+    *(confusions.gains, calibration.figure, samples.figure, samples.weighed),
+)
+
+
+def page(records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence[str], made: datetime) -> str:
+    """The report on these runs. `frame` is their `leaderboard`, `warnings` what to keep in mind, `made` its date.
+
+    Equal folders, frame and date make equal bytes. What is not there to be drawn is said in the figure's place.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    faults: list[str] = []
+    groups = grouped(records, frame, faults)
+    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    pairs = [
+        _pair(number, dataset, [row for row in rows if row["pair"] == dataset], groups.get(dataset, []))
+        for number, dataset in enumerate(dict.fromkeys(row["pair"] for row in rows))
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = (HERE / "page.js").read_text()
+    counts = {
+        status: sum(record.status == status for record in records) for status in ("ok", "failed", "diverged", "running")
+    }
+    return environment.get_template("page.html").render(
+        pairs=pairs,
+        counts=counts,
+        runs=len(records),
+        datasets=[pair["name"] for pair in pairs],
+        methods=sorted({row["method"] for row in rows}),
+        seeds=sorted({str(record.seed) for record in records}, key=lambda seed: seed.rjust(9)),
+        versions=provenance.used(records),
+        warnings=[*warnings, *dict.fromkeys(faults)],
+        made=made,
+        style=Markup((HERE / "page.css").read_text()),  # ours, as the script: nothing of a user is in them
+        script=Markup(script),
+        script_hash=base64.b64encode(sha256(script.encode()).digest()).decode(),
+        across=[ranks.figure(ranking) for ranking in rankings(frame)],
+        runs_of=_listed(records),
+        zip=zip,
+    )
+
+
+def save(file: Path, records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence[str]) -> int:
+    """Write the page of today, whole or not at all; its size in bytes."""
+    content = page(records, frame, warnings, datetime.now().astimezone()).encode()
+    write(file, content)
+    return len(content)
+
+
+def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequence[Group]) -> dict[str, Any]:
+    columns, lines = board(rows)
+    counts = {name: int(sum(row[name] for row in rows)) for name in ("n", "failed", "unfinished")}
+    return {
+        "anchor": f"pair-{number}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}",
+        "name": name,
+        "counts": counts,
+        "answer": [_tight(said) for said in answer(list(zip(names(rows), rows, strict=True)))],
+        "columns": columns,
+        "lines": lines,
+        "figures": [draw(groups) for draw in FIGURES] if groups else [],
+    }
+
+
+def _listed(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
+    """Every run by data set, in the order of their methods and seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in sorted(
+        records, key=lambda run: (run.choices["dataset"], run.choices["method"], str(run.seed).rjust(9), run.id)
+    ):
+        found.setdefault(record.choices["dataset"], []).append(provenance.told(record))
+    return found
+
+
+def _tight(sentence: str) -> str:
+    """With spaces at which no line is broken, where a number would lose its sign or unit."""
+    for sign in ("±", "=", "<", "%"):
+        sentence = sentence.replace(f" {sign} ", f"\u00a0{sign}\u00a0").replace(f" {sign}", f"\u00a0{sign}")
+    return sentence

@@ -1,0 +1,56 @@
+"""Where every run comes from: enough to find it, to make it again, and to see why one is missing."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tl_runner.store import RunRecord
+
+
+def told(record: RunRecord) -> dict[str, Any]:
+    """One run's line."""
+    where = record.where
+    commit = str(where.get("commit") or "")[:10]
+    return {
+        "method": record.choices.get("method", "?"),
+        "backbone": record.choices.get("backbone", "?"),
+        "seed": record.seed,
+        "granted": record.granted,
+        "status": record.status,
+        "seconds": record.seconds,
+        "id": record.id,
+        "folder": str(record.folder),
+        "commit": (commit + (" + changes" if where.get("dirty") else "")) if commit else "not under git",
+        "versions": ", ".join(versions(record)),
+        "machine": " · ".join(
+            str(part) for part in (where.get("device"), _threads(where), where.get("engine")) if part
+        ),
+        "data": " → ".join(str(each)[:8] for each in (record.data.get("fingerprint") or {}).values()),
+        "error": record.error or "",
+    }
+
+
+def versions(record: RunRecord) -> list[str]:
+    """Of Python and the libraries, as `torch 2.15.0`."""
+    named = {"python": record.where.get("python"), **(record.where.get("versions") or {})}
+    return [f"{name} {version}" for name, version in named.items() if version]
+
+
+def used(records: Sequence[RunRecord]) -> list[str]:
+    """Every version that any run was made with, and by how many where there are several of a library."""
+    counted: dict[str, Counter[str]] = {}
+    for record in records:
+        for said in versions(record):
+            name, _, version = said.partition(" ")
+            counted.setdefault(name, Counter())[version] += 1
+    return [
+        f"{name} {next(iter(found))}"
+        if len(found) == 1
+        else f"{name} " + ", ".join(f"{v} ({n} runs)" for v, n in found.most_common())
+        for name, found in counted.items()
+    ]
+
+
+def _threads(where: dict[str, Any]) -> str:
+    threads = where.get("threads")
+    return f"{threads} thread{'s' * (threads != 1)}" if threads else ""

@@ -1,0 +1,146 @@
+"""Sample images of both domains, with what models made of them, and what a run by weights weighed most and least."""
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_runner.report.page.figure import Cells, Figure, Gallery, Picture
+from tl_runner.report.page.groups import BASELINES, Group
+from tl_runner.report.page.kept import Kept
+
+LARGE = 96  # pixels a side at most
+SMALL = 64  # up to here every pixel is kept; larger images are photographs, and made JPEG
+SHORT = 16  # letters of a name that fit below a sample
+COLUMNS = 10  # of a table's rows
+MOST = 4  # settings of weights
+
+
+def figure(groups: Sequence[Group]) -> Figure:
+    """The first seed's samples, with what source_only and the best other setting predict."""
+    title = "Samples and mistakes"
+    several = [run for group in (*_by(groups, BASELINES[0]), *_others(groups)) for run in group.runs[:1]]
+    runs = _of_one_sight([run for run in several if run.diagnosis("target_samples") is not None])[:2]
+    if not runs:
+        return Figure(
+            "samples",
+            title,
+            missing="No run of this pair kept sample images (tables have none, diagnose=none leaves them out).",
+        )
+    called = {id(run): group.name for group in groups for run in group.runs}
+    names = [called[id(run)] for run in runs]
+    short = [name if len(name) <= SHORT else f"({number})" for number, name in enumerate(names, 1)]
+    galleries = []
+    for side in ("source", "target"):
+        shown = [
+            (name, run) for name, run in zip(short, runs, strict=True) if run.diagnosis(f"{side}_samples") is not None
+        ]
+        if shown:
+            domain = shown[0][1].record.data.get("domains", {}).get(side, "")
+            galleries.append(Gallery(f"{side}: {domain}", _pictures(side, shown)))
+    listed = [n if n == said else f"{said} {n}" for n, said in zip(names, short, strict=True)]
+    caption = (
+        f"The first rows of both test splits of seed {runs[0].record.seed} (n = 1 run a setting): the true class, and"
+        f" below it what the selected checkpoint of {' and of '.join(listed)} predicts, ✗ where it is wrong."
+    )
+    return Figure("samples", title, caption, galleries=galleries)
+
+
+def weighed(groups: Sequence[Group]) -> Figure:
+    """Per setting with weights, of its first run: the source rows that weigh most, and least."""
+    title = "What weighed most and least"
+    found = [(group, group.runs[0]) for group in groups if group.runs[0].diagnosis("heaviest") is not None]
+    if not found:
+        return Figure("weighed", title, missing="No run of this pair that weighs source rows kept its weights.")
+    galleries, cells = [], []
+    for group, run in found[:MOST]:
+        for which in ("heaviest", "lightest"):
+            rows, weights = run.diagnosis(which), run.diagnosis(f"{which}_weights")
+            if rows is None or weights is None or not len(rows):
+                continue
+            heading = f"{group.name} · seed {run.record.seed} · {which}"
+            if rows.dtype == np.uint8 and rows.ndim == 4:
+                lines: list[list[tuple[str, bool | None]]] = [[(f"{weight:.3g}", None)] for weight in weights]
+                pictures = [
+                    Picture(uri(row), f"{which} source row {number} of {group.name}, weight {said[0][0]}", said)
+                    for number, (row, said) in enumerate(zip(rows, lines, strict=False), 1)
+                ]
+                galleries.append(Gallery(heading, pictures))
+            else:
+                cells.append(_table(heading, rows.reshape(len(rows), -1), weights))
+    caption = (
+        "The source's training rows with the largest and the smallest importance in the first run of the setting (n"
+        " = 1), with their weights, whose mean over the source is 1. What weighs most should look like the target."
+    )
+    if len(found) > MOST:
+        caption += f" {MOST} of {len(found)} settings with weights are shown."
+    return Figure("weighed", title, caption, galleries=galleries, cells=cells)
+
+
+def uri(image: NDArray[np.uint8]) -> str:
+    """A (c, h, w) image of bytes as a data URI. Of other than 1 or 3 channels the first is shown."""
+    from PIL import Image
+
+    planes = image if len(image) == 3 else image[:1]
+    picture = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)).squeeze())
+    small = max(picture.size) <= SMALL
+    if not small:
+        picture.thumbnail((LARGE, LARGE))
+    held, kind = BytesIO(), "PNG" if small else "JPEG"
+    picture.save(held, kind, **({"optimize": True} if small else {"quality": 85}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(held.getvalue()).decode()}"
+
+
+def _pictures(side: str, runs: Sequence[tuple[str, Kept]]) -> list[Picture]:
+    """Each image with its true class and what each run predicts; of a source with other classes the images alone."""
+    first = runs[0][1]
+    images, labels = first.diagnosis(f"{side}_samples"), first.diagnosis(f"{side}_labels")
+    if images is None:
+        return []
+    scores, classes = first.record.scores or {}, [str(name) for name in first.record.data.get("classes", ())]
+    if labels is None or (side == "source" and not scores.get("source")):
+        return [Picture(uri(image), f"{side} sample {number}", []) for number, image in enumerate(images, 1)]
+    predicted = [(name, run.diagnosis(f"{side}_predicted")) for name, run in runs]
+    pictures = []
+    for number, (image, true) in enumerate(zip(images, labels, strict=False)):
+        guesses = [(name, guessed[number]) for name, guessed in predicted if guessed is not None]
+        said = [(f"{name}: {_class(classes, guess)}", bool(guess == true)) for name, guess in guesses]
+        words = "; ".join(f"{text}, {'right' if right else 'wrong'}" for text, right in said)
+        true_class = _class(classes, true)
+        lines: list[tuple[str, bool | None]] = [(true_class, None), *said]
+        pictures.append(Picture(uri(image), f"{side} sample, true class {true_class}. {words}", lines))
+    return pictures
+
+
+def _class(names: Sequence[str], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else str(index)
+
+
+def _of_one_sight(runs: Sequence[Kept]) -> list[Kept]:
+    """Those runs that saw the first one's samples."""
+    if not runs:
+        return []
+    first = runs[0].diagnosis("target_samples")
+    return [run for run in runs if run is runs[0] or np.array_equal(run.diagnosis("target_samples"), first)]  # type: ignore[arg-type]
+
+
+def _by(groups: Sequence[Group], method: str) -> list[Group]:
+    return [group for group in groups if group.method == method][:1]
+
+
+def _others(groups: Sequence[Group]) -> list[Group]:
+    return [group for group in groups if group.method not in BASELINES]
+
+
+def _table(heading: str, rows: NDArray[Any], weights: NDArray[Any]) -> Cells:
+    told = rows[:, :COLUMNS]
+    more = [f"and {rows.shape[1] - COLUMNS} more"] if rows.shape[1] > COLUMNS else []
+    columns = ["weight", *(f"x{number}" for number in range(told.shape[1])), *more]
+    lines = [
+        [f"{w:.3g}", *(f"{value:.2f}" for value in row), *([""] * len(more))]
+        for w, row in zip(weights, told, strict=False)
+    ]
+    return Cells(heading, columns, lines)
