@@ -288,7 +288,7 @@ def test_a_stored_model_maps_images_to_the_predictions_of_its_run(words, tmp_pat
     record = made(tmp_path, f"method={name}", *(f"method.{option}" for option in options), *QUICK)
     with chance_of(0, "data"):
         pair, _, _ = cut(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
-    model = tl_runner.load(record.folder)
+    model = tl_runner.load(record.folder).model
     with torch.no_grad():
         found = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(1)
     assert record.scores is not None and record.scores["source"]["accuracy"] > 0.3  # of aligned rows

@@ -95,6 +95,21 @@ def test_a_real_table_with_a_domain_column_is_scaled_as_scikit_learn_does():
     assert set(answers.open().tolist()) == {0, 1}
 
 
+def test_the_test_rows_are_known_by_their_lines_beside_the_answers():
+    header, rows = cancer()
+    write("all.csv", header, rows)
+    drawn = csv(0, file="all.csv", domain="site", source="smooth", target="rough", label="diagnosis")
+    pair, answers, data = cut(drawn, 0, NOTHING, CPU)
+    x, labels = pair.target.test.take(torch.arange(len(pair.target.test))), answers.open().tolist()
+    for name, row, label in zip(answers.names, x, labels, strict=True):
+        file, _, line = name.rpartition(":")
+        cells = rows[int(line) - 2]
+        assert file == "all.csv" and cells[-2] == "rough" and cells[-1] == data["classes"][label]
+        assert torch.equal(row, encode(torch.tensor([cells[:-2]], dtype=torch.double), data["encoding"])[0])
+    sides = [side.train.take(torch.arange(len(side.train))) for side in (pair.source, pair.target) if side is not None]
+    assert data["range"] == [min(x.min().item() for x in sides), max(x.max().item() for x in sides)]
+
+
 def test_gaps_and_categories_are_encoded_as_scikit_learn_does():
     source, target = mixed(0), mixed(1, cities="abcd")
     drawn = pair(source, target)

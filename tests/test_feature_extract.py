@@ -82,7 +82,7 @@ def test_the_backbone_stays_and_the_linear_head_is_trained_by_the_loop(tmp_path)
     trained = made(tmp_path, "method=feature_extract", "method.head=linear", *QUICK)
     for record, steps in ((fitted, 0), (trained, 20)):
         assert record.scores is not None and record.scores["last"]["step"] == steps
-    first, second = (tl_runner.load(record.folder).backbone.state_dict() for record in (fitted, trained))
+    first, second = (tl_runner.load(record.folder).model.backbone.state_dict() for record in (fitted, trained))
     assert all(torch.equal(first[name], second[name]) for name in first)  # the shared source model, to the bit
 
 
@@ -107,7 +107,7 @@ def _the_stored_model_predicts_as_the_run_did(record) -> None:
 
     with chance_of(0, "data"):
         pair, _, _ = cut(digits(0, samples=300, size=8), 0, Budget("count", 0), CPU)
-    model = tl_runner.load(record.folder)
+    model = tl_runner.load(record.folder).model
     with torch.no_grad():
         found = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(1)
     step = record.scores["selected"]["step"]

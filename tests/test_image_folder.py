@@ -74,8 +74,9 @@ def digit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("memory", [2.0, 0.0])
 def test_real_digits_come_out_as_they_were_written_in_memory_and_on_disk(digit_files, memory):
     drawn = loaded(root=str(digit_files), source="ink", target="chalk", memory=memory)
-    assert drawn.on_disk == (memory == 0) and drawn.notes == {"skipped": {"source": 0, "target": 0}}
+    assert drawn.on_disk == (memory == 0) and drawn.notes["skipped"] == {"source": 0, "target": 0}
     pair, answers, data = cut(drawn, 0, Budget("count", 2), CPU)
+    assert data["resize"] == "pillow" and data["range"] == [0.0, 1.0]
     assert data["rows"] == {"source": [120, 40, 40], "target": [120, 30, 50]} and data["shape"] == [1, 8, 8]
     images, y = load_digits(return_X_y=True)
     known = {np.round(x * 255 / 16).astype(np.uint8).tobytes(): int(label) for x, label in zip(images, y, strict=True)}
@@ -89,6 +90,20 @@ def test_real_digits_come_out_as_they_were_written_in_memory_and_on_disk(digit_f
         assert x.dtype == torch.float32
         seen = ((1 - x if inverted else x) * 255).round().to(torch.uint8).numpy()
         assert [known[row.tobytes()] for row in seen] == labels.tolist()
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_the_test_rows_are_known_by_their_files_beside_the_answers(digit_files, bad):
+    shutil.copytree(digit_files, "data")
+    if bad:  # a file that is skipped moves no name
+        Path("data/chalk/test/3/000.png").write_bytes(b"no image")
+    drawn = loaded(source="ink", target="chalk", on_bad="skip")
+    pair, answers, _ = cut(drawn, 0, Budget("count", 2), CPU)
+    assert len(answers.names) == len(pair.target.test) == 50
+    x, labels = pair.target.test.take(torch.arange(50)), answers.open().tolist()
+    for name, row, label in zip(answers.names, x, labels, strict=True):
+        assert (row * 255).round().byte().numpy().tobytes() == square(Path(name), 8).pixels[:64]
+        assert Path(name).parent == Path("data/chalk/test") / str(label)
 
 
 def test_on_disk_gives_the_batches_that_memory_gives(digit_files):
@@ -130,7 +145,7 @@ def test_one_side_in_colour_makes_both_so(tmp_path):
 def test_without_a_source_the_weights_are_it(tmp_path):
     plain(tmp_path / "data", "b")
     drawn = loaded(source=None)
-    assert drawn.source is None and drawn.target.name == "b" and drawn.notes == {"skipped": {"target": 0}}
+    assert drawn.source is None and drawn.target.name == "b" and drawn.notes["skipped"] == {"target": 0}
 
 
 # What a file may be
@@ -262,7 +277,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_path_or_skipped_and_counte
     with pytest.raises(Refused, match=rf"of 21 files, 1 can't be read: '.*/b/cat/{name}' \(.*{reason}.*on_bad=skip"):
         loaded(root=str(root))
     drawn = loaded(root=str(root), on_bad="skip")
-    assert drawn.notes == {"skipped": {"source": 0, "target": 1}}
+    assert drawn.notes["skipped"] == {"source": 0, "target": 1}
     assert drawn.target.y.tolist() == [0] * 5 + [1] * 5
     assert torch.equal(drawn.target.x[:, 0, 0, 0].long(), 100 + 10 * drawn.target.y)
     assert "skipped: of 21 files, 1 can't be read" in caplog.text

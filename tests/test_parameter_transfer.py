@@ -376,7 +376,7 @@ def test_stochnorm_changes_a_copy_of_the_network_and_refuses_one_without_batchno
 
 def test_a_model_tuned_with_stochnorm_loads_as_any_other(tmp_path):
     record = made(tmp_path, "method=stochnorm", *QUICK)
-    model = tl_runner.load(record.folder)
+    model = tl_runner.load(record.folder).model
     assert not any(isinstance(layer, StochasticNorm) for layer in model.modules())
     from safetensors.torch import load_file
 

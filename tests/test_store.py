@@ -158,7 +158,7 @@ def test_the_saved_model_is_the_selected_checkpoint(tmp_path):
     from tl_runner.datasets.split import Budget, cut
 
     pair, answers, _ = cut(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
-    model = tl_runner.load(record.folder)
+    model = tl_runner.load(record.folder).model
     p = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(-1)
     torch.testing.assert_close(p, stored)
     assert model.classes == tuple("0123456789") and not model.training
@@ -185,7 +185,7 @@ def test_a_resnet_that_began_from_weights_is_loaded_without_them(tmp_path):
     words = [*QUICK, "train.steps=1", "dataset.samples=60", "backbone=resnet18", f"backbone.weights={tmp_path}/net.pth"]
     record = made(tmp_path, *words)
     (tmp_path / "net.pth").unlink()
-    model = tl_runner.load(record.folder)
+    model = tl_runner.load(record.folder).model
     torch.testing.assert_close(
         model.state_dict()["backbone.pixels.mean"].flatten(), torch.tensor([0.485, 0.456, 0.406])
     )

@@ -4,7 +4,7 @@ No label is in it that a method may not see: a `Domain` of the target has none. 
 `Answers`, which `run` alone opens, once, at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -181,10 +181,15 @@ class Pair:
 
 
 class Answers:
-    """The target's test labels, sealed until a run's last step."""
+    """The target's test labels, sealed until a run's last step.
 
-    def __init__(self, labels: Tensor):
+    `names` say which files or lines the test rows are, where a user can look them up: () elsewhere. They are kept
+    here, away from methods and selection, since a path often names the class.
+    """
+
+    def __init__(self, labels: Tensor, names: Sequence[str] = ()):
         self._labels: Tensor | None = labels
+        self.names = tuple(names)
 
     def open(self) -> Tensor:
         """The labels, once: a second look would be a second chance to choose by them."""

@@ -84,8 +84,13 @@ def source_moved(pair: Pair, move: Callable[[Tensor], Tensor]) -> Pair:
 def portions(split: Split, device: torch.device) -> Iterator[Tensor]:
     """All inputs of a split in order, as many at a time as a forward pass without gradients takes."""
     row = split.take(torch.zeros(1, dtype=torch.long, device=device)).numel()
-    for rows in torch.arange(len(split), device=device).split(min(ROWS, max(1, NUMBERS // row))):
+    for rows in torch.arange(len(split), device=device).split(at_once(row)):
         yield split.take(rows)
+
+
+def at_once(numbers: int) -> int:
+    """How many inputs of so many numbers a forward pass without gradients takes."""
+    return min(ROWS, max(1, NUMBERS // numbers))
 
 
 def _key(model: Model, split: Split) -> str:

@@ -1,12 +1,14 @@
 """A run's folder while it is being made. Everything is written whole; nothing here needs torch before it is used."""
 
+import csv
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ from tl_runner.store import RunRecord, finished
 from tl_runner.whereabouts import made_by, whereabouts
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tl_runner.checkpoint import Checkpoint
     from tl_runner.progress import Progress
     from tl_runner.trackers.guarded import Guarded, Tracker
@@ -138,6 +142,14 @@ class Recording:
             file.write(json.dumps(line) + "\n")
         if self.tracker:
             self.tracker.point(point)
+
+    def predictions(self, by_step: "Mapping[int, Tensor]", names: Sequence[str]) -> None:
+        """The probabilities on the test split by step, and where its rows are files or lines which, in their order."""
+        self.tensors("predictions", {f"step_{step}": rows for step, rows in by_step.items()})
+        if names:
+            out = StringIO()
+            csv.writer(out, lineterminator="\n").writerows([("path",), *((name,) for name in names)])
+            write(self.folder / "test.csv", out.getvalue().encode("utf-8", "surrogateescape"))
 
     def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
         """A safetensors file without metadata, so that equal tensors make equal bytes; none of no tensors."""

@@ -65,7 +65,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             with checkpoint.around(lambda: progress.state(model, method, made)):
                 yield point
 
-        files.tensors("predictions", {f"step_{step}": rows for step, rows in progress.predictions.items()})
+        files.predictions(progress.predictions, answers.names)
         if parts.settings.save:
             files.tensors("model", progress.weights)
         model.load_state_dict(progress.weights)

@@ -1,12 +1,15 @@
-"""What every command stands on."""
+"""What every command stands on, and how those that are no sweep end."""
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tl_runner import menu
 from tl_runner.errors import Refused
+
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
 def stand() -> None:
@@ -29,3 +32,40 @@ def admit(folders: Sequence[Path]) -> None:
         if taken := menu.shadowed(folder):
             raise Refused(f"{folder} holds options with the name of one of ours: rename {', '.join(taken)}")
     sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
+
+
+def finish(work: Callable[[], None]) -> None:
+    """Do a command's work: what the package has to say goes to stderr, and an error is one line and exit code 1."""
+    from tl_runner.report.consoles import complain, consoles
+
+    _, errors = consoles()
+
+    class Spoken(logging.Handler):
+        said: set[str] = set()  # noqa: RUF012  (once is enough, whatever number of files it is true of)
+
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            warning = record.levelno >= logging.WARNING
+            if message not in self.said:
+                complain(errors, message, "warning: " if warning else "note: ", "yellow" if warning else "dim")
+            self.said.add(message)
+
+    ours = logging.getLogger("tl_runner")
+    ours.setLevel(logging.INFO)
+    handler = Spoken()
+    ours.addHandler(handler)
+    try:
+        work()
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        from tl_runner.job import FULL_ERROR
+
+        if os.environ.get(FULL_ERROR, "0") not in ("", "0"):
+            raise
+        complain(errors, str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    finally:
+        ours.removeHandler(handler)

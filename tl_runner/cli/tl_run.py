@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner import menu
-from tl_runner.cli.standing import admit, stand
+from tl_runner.cli.standing import INTERRUPTED, admit, stand
 from tl_runner.errors import Refused
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tl_runner.store import RunRecord
     from tl_runner.sweep.task import Task
 
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 BASELINES = {
     "source_only": "tl_runner.methods.source_only.SourceOnly",
     "target_only": "tl_runner.methods.target_only.TargetOnly",

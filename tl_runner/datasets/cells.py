@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -36,6 +36,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.lines)
 
+    def places(self) -> list[str]:
+        """Where each row stands: `file:line`."""
+        return [f"{self.file}:{line}" for line in self.lines]
+
     def take(self, rows: NDArray[Any]) -> "Table":
         """These rows: numbers, or a mask."""
         cells = {name: column[rows] for name, column in self.cells.items()}
@@ -52,17 +56,26 @@ class Table:
         return self.cells[name], replace(self, cells=rest)
 
 
-def read(file: str, key: str, separator: str, missing: Sequence[str], drop: Sequence[str]) -> Table:
+def read(
+    file: str,
+    said: str,
+    separator: str,
+    missing: Sequence[str],
+    drop: Sequence[str] = (),
+    only: Collection[str] | None = None,
+) -> Table:
     """The table in a UTF-8 text file (RFC 4180, with any of `SEPARATORS`), whose first line names the columns.
 
     Cells are stripped of blanks around them; an empty one, and one of the words `missing` in upper or lower case, is
-    None. Columns named in `drop` are left out, blank lines are passed over. `key` is the option that named the file.
+    None. Columns named in `drop` are left out, and where `only` names some all others; blank lines are passed over.
+    `said` is what named the file, as it was typed.
     """
-    text = _text(file, key)
+    text = _text(file, said)
     records = _records(text, file, SEPARATORS[separator])
     _, first = next(records, (0, []))
     header = tuple(name.strip() for name in first)
-    _check_header(file, header, [name for name in header if name not in drop], separator)
+    used = [name for name in header if name not in drop and (only is None or name in only)]
+    _check_header(file, header, used, separator, least=2 if only is None else 0)
     absent = {"", *(word.strip().lower() for word in missing)}
     lines, rows = [], []
     for line, record in records:
@@ -76,7 +89,7 @@ def read(file: str, key: str, separator: str, missing: Sequence[str], drop: Sequ
     if not rows:
         raise Refused(f"{file} has a header and no rows")
     cells = np.array(rows, dtype=object)
-    kept = {name: cells[:, index] for index, name in enumerate(header) if name not in drop}
+    kept = {name: cells[:, index] for index, name in enumerate(header) if name in used}
     return Table(Path(file).stem, file, header, np.array(lines), kept)
 
 
@@ -104,16 +117,16 @@ def typed(key: str, words: Iterable[str]) -> str:
     return f'dataset.{key}="{words}"'
 
 
-def _text(file: str, key: str) -> str:
+def _text(file: str, said: str) -> str:
     path = Path(file).expanduser()
     if not path.is_file():
         there = sorted(entry.name for entry in path.parent.glob("*") if entry.is_file())
         what = "that is a folder" if path.is_dir() else f"there is no such file{nearest(path.name, there)}"
-        raise Refused(f"dataset.{key}={file}: {what} (in {path.parent.resolve()}: {listed(there) or 'no file'})")
+        raise Refused(f"{said}: {what} (in {path.parent.resolve()}: {listed(there) or 'no file'})")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Refused(f"dataset.{key}={file} can't be read: {error.strerror}") from error
+        raise Refused(f"{said} can't be read: {error.strerror}") from error
     if b"\0" in data:
         raise Refused(f"{file} is no UTF-8 text: a spreadsheet or an archive must be exported as CSV first")
     try:
@@ -138,10 +151,10 @@ def _records(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[s
         raise Refused(f"the row at line {begins} of {file} can't be read: {error}; are its quotes closed?") from error
 
 
-def _check_header(file: str, header: Sequence[str], used: Sequence[str], separator: str) -> None:
+def _check_header(file: str, header: Sequence[str], used: Sequence[str], separator: str, least: int) -> None:
     if not header:
         raise Refused(f"{file} is empty: its first line must name the columns")
-    if len(header) == 1:
+    if len(header) < least:
         others = [name for name, sign in SEPARATORS.items() if sign in header[0]]
         hint = f"set dataset.separator={others[0]}?" if others else "a label and one more are needed"
         raise Refused(f"{file} has one column with dataset.separator={separator}: {hint}")

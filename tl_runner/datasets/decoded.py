@@ -19,11 +19,11 @@ from typing import IO, NamedTuple
 
 import PIL
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from tl_runner.atomic import appearing
-from tl_runner.datasets.picture import Square, square
+from tl_runner.datasets.picture import Square, square, trouble
 from tl_runner.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -131,11 +131,5 @@ def _attempt(file: File, size: int) -> Square | str:
     """The square, or why there is none."""
     try:
         return square(file.path, size)
-    except UnidentifiedImageError:
-        return "no image that Pillow knows" if any(file.stamp[:1]) else "empty"
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        return f"too large: {error}"
-    except OSError as error:
-        return error.strerror or str(error)
     except Exception as error:  # whatever a hostile file makes a decoder do
-        return f"{type(error).__name__}: {error}"
+        return trouble(error, empty=not any(file.stamp[:1]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,9 +65,11 @@ def image_folder(
     def raw(role: str) -> Raw:
         pixels = x[role] if on_disk else x[role].clone(memory_format=torch.contiguous_format)
         y, part = _rows(domains[role], sides[role], classes[role], bad[role])
-        return Raw(normalize("NFC", domains[role].name), pixels, y, classes[role], part)
+        files = [str(file.path) for each in sides[role] for file in each.files]
+        names = np.array([file for index, file in enumerate(files) if index not in bad[role]], dtype=object)
+        return Raw(normalize("NFC", domains[role].name), pixels, y, classes[role], part, names)
 
-    notes = {"skipped": {role: len(files) for role, files in bad.items()}}
+    notes = {"skipped": {role: len(files) for role, files in bad.items()}, "resize": "pillow"}
     return Drawn(raw("source") if "source" in domains else None, raw("target"), notes, on_disk=on_disk)
 
 

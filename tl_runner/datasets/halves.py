@@ -88,7 +88,9 @@ def limit(samples: int | None) -> dict[str, Any]:
 
 def rows_of(raw: Raw, rows: Tensor) -> Raw:
     """Some rows of a domain, by number or mask."""
-    return raw._replace(x=raw.x[rows], y=raw.y[rows], part=None if raw.part is None else raw.part[rows])
+    part = None if raw.part is None else raw.part[rows]
+    names = None if raw.names is None else raw.names[rows.numpy()]
+    return raw._replace(x=raw.x[rows], y=raw.y[rows], part=part, names=names)
 
 
 def _members(part: Tensor) -> list[Tensor]:

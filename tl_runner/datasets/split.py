@@ -5,7 +5,7 @@ before they are shuffled, and splits are never stratified.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TRAIN, VAL = 0.6, 0.2  # shares of a domain's rows, where its makers did not divide it; the rest is for testing
 PARTS = ("train", "val", "test")
+IMAGE = 3  # dimensions of an input: channels, height, width
 CHUNK = 1024  # rows hashed at a time: a memory-mapped tensor may be larger than memory
 
 
@@ -32,7 +33,9 @@ class Raw(NamedTuple):
     """All rows of a domain before they are cut.
 
     x (n, …) float32, or uint8 for images of any size; y (n,) int64, the position in `classes`. `part` (n,) says
-    where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train.
+    where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train. `names`
+    (n,) say where each row came from: a file as the configuration leads to it, `file:line` of a table; None where the
+    rows are no user's.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Raw(NamedTuple):
     y: Tensor
     classes: tuple[str, ...]
     part: Tensor | None = None
+    names: NDArray[np.object_] | None = None
 
 
 class Drawn(NamedTuple):
@@ -108,10 +112,14 @@ def cut(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[
         "rows": {role: [len(parts[role][part]) for part in PARTS] for role in raws},
         "granted": len(train) + len(held_out),
         **({} if pair.shared_labels or source is None else {"source_classes": list(source.classes)}),
+        "range": _range(filter(None, (source, target))),
         **({"encoding": dict(encoding.facts)} if encoding else {}),
+        **({"resize": "torch"} if len(pair.shape) == IMAGE else {}),
         **drawn.notes,
     }
-    return pair, Answers(labels.test), data
+    names = raws["target"].names
+    rows = () if names is None else names[parts["target"]["test"].numpy()]
+    return pair, Answers(labels.test, tuple(rows)), data
 
 
 def fingerprint(raw: Raw) -> str:
@@ -122,6 +130,14 @@ def fingerprint(raw: Raw) -> str:
         for chunk in tensor.split(CHUNK):
             digest.update(chunk.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _range(domains: Iterable[Domain]) -> list[float]:
+    """The least and the largest number of all training inputs; bytes are taken as [0, 1]."""
+    held = [side.train.x for side in domains if isinstance(side.train, InMemory) and side.train.x.dtype != torch.uint8]
+    if not held:
+        return [0.0, 1.0]
+    return [min(float(x.min()) for x in held), max(float(x.max()) for x in held)]
 
 
 def _warn_of_absent(source: Domain | None) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Table, listed, names, observed, read
-from tl_runner.datasets.classes import agree, in_order, without_label
+from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read
+from tl_runner.datasets.classes import Classes, agree, in_order, without_label
 from tl_runner.datasets.columns import Kind, kinds
 from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.split import Drawn, Encoding, Raw
@@ -55,10 +55,12 @@ def csv(
     kept = [np.isin(y, side) for y, side in zip((ys, yt), classes, strict=True)]
     known, other, ys, yt = known.take(kept[0]), other.take(kept[1]), ys[kept[0]], yt[kept[1]]
     found = kinds(known, other, categorical, numeric, missing)
-    source_rows, target_rows = (
-        Raw(table.name, torch.from_numpy(matrix(table, found)), torch.tensor([side.index(name) for name in y]), side)
-        for table, y, side in zip((known, other), (ys, yt), classes, strict=True)
-    )
+
+    def raw(table: Table, y: Cells, side: Classes) -> Raw:
+        x, labels = torch.from_numpy(matrix(table, found)), torch.tensor([side.index(name) for name in y])
+        return Raw(table.name, x, labels, side, names=np.array(table.places(), dtype=object))
+
+    source_rows, target_rows = (raw(*side) for side in zip((known, other), (ys, yt), classes, strict=True))
     _warn_of_shared_rows(source_rows, target_rows)
     _warn_of_unseen(known, other, found)
     left_out = {role: int((~rows).sum()) for role, rows in zip(("source", "target"), kept, strict=True)}
@@ -73,12 +75,12 @@ def _domains(
     if file is None and domain is None and source is not None and target is not None:
         if Path(source).expanduser().resolve() == Path(target).expanduser().resolve():
             raise Refused(f"dataset.source and dataset.target are one file, {source}: there is nothing to transfer")
-        return reading(source, "source"), reading(target, "target")
+        return reading(source, f"dataset.source={source}"), reading(target, f"dataset.target={target}")
     if file is None or domain is None:
         given = {"source": source, "target": target, "file": file, "domain": domain}
         said = " ".join(f"dataset.{key}={value}" for key, value in given.items() if value is not None)
         raise Refused(f"dataset=csv takes {WAYS}; given: {said or 'none of them'}")
-    of_row, table = reading(file, "file").split_off(domain, "domain")
+    of_row, table = reading(file, f"dataset.file={file}").split_off(domain, "domain")
     of_row = names(of_row)
     there = in_order(observed(of_row))
     for key, value in (("source", source), ("target", target)):

@@ -1,0 +1,68 @@
+"""tl-export: a run's model as a file for other programs."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from tl_runner.cli.standing import admit, finish, stand
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """\
+Write the model of a finished run as one file that runs without tl_runner, and check that it computes the same.
+It takes inputs as the run's dataset gave them (images: pixels from 0 to 1; its normalisation is in the file), any
+number of rows a call, as `input`, and gives the softmax `probabilities` of the classes."""
+NOTES = """\
+formats:
+  onnx         for ONNX Runtime and others; needs pip install "tl_runner[export]"
+  pt2          for PyTorch: torch.export.load(FILE).module()
+  torchscript  for older PyTorch and its C++ library: torch.jit.load(FILE); PyTorch calls it deprecated
+
+The class names and how inputs are made of files stand in the file too: as metadata of an ONNX model, else as its
+extra file tl_runner.json. The file is compared with the model on samples, half of them of the run's test split where
+its files can be found, or images that the run keeps for figures; the others are random. If a probability is off by
+more than 1e-4, no file is left.
+
+examples:
+  tl-export outputs/runs/digits/mmd-small-s0-0123456789 --to onnx
+  tl-export RUN --to pt2 --out classifier.pt2
+"""
+
+
+def main() -> None:
+    """The command `tl-export`."""
+    stand()
+    parser = argparse.ArgumentParser(
+        prog="tl-export", description=DESCRIPTION, epilog=NOTES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, which holds run.json")
+    parser.add_argument("--to", choices=["onnx", "torchscript", "pt2"], required=True, help="the format")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="default: model.onnx, … in the run's folder")
+    parser.add_argument("--samples", metavar="N", type=int, default=256, help="how many to check it on (256)")
+    parser.add_argument("--config-dir", metavar="DIR", type=Path, help="where the code of the run's backbone lies")
+    asked = parser.parse_args()
+    finish(lambda: _export(asked))
+
+
+def _export(asked: argparse.Namespace) -> None:
+    admit([asked.config_dir] if asked.config_dir else [])
+    from tl_runner.errors import within
+    from tl_runner.restore import finished, load
+    from tl_runner.using.export import OUTPUT, SUFFIXES, export
+    from tl_runner.using.samples import samples
+    from tl_runner.using.sheet import writable
+
+    within(3, 10**6, samples=asked.samples)
+    trained, record = load(asked.run), finished(asked.run)
+    out = writable(asked.out or asked.run / f"model{SUFFIXES[asked.to]}")
+    tried = samples(trained, record, asked.samples)
+    if tried.why:
+        log.info("checked on random inputs alone: %s", tried.why)
+    facts = {"run": record.id, **record.choices, "tl_runner": record.where["versions"]["tl_runner"]}
+    file, difference = export(trained, tried.x, asked.to, out, facts)
+    shape = ", ".join(map(str, tried.x.shape[1:]))
+    print(
+        f"{file}: {file.stat().st_size / 1e6:.1f} MB, input (n, {shape}) float32 -> {OUTPUT} (n,"
+        f" {len(trained.classes)}); on {len(tried.x)} samples, {tried.real} of the run's data and"
+        f" {len(tried.x) - tried.real} random, they differ from the model's by at most {difference:.1e}"
+    )

@@ -1,0 +1,116 @@
+"""tl-predict: what a run's model says of new images or rows."""
+
+import argparse
+import logging
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from tl_runner.cli.standing import admit, finish, stand
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from tl_runner.preprocessing.portion import Input
+    from tl_runner.restore import Trained
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # seconds after which a person is told how far it is
+DESCRIPTION = """\
+Predict new images or table rows with the model of a finished run, prepared as the run's own were.
+Prints CSV: path, predicted (class), probability (of that class), then the probability of every class."""
+NOTES = """\
+A run on images takes image files of any size, and folders: all images in them, at any depth, sorted. The central
+part is resized to the size of the run's own images. A run on tables takes CSV files with the columns it learnt from,
+in any order; its rows are named FILE:LINE, where the header is line 1, and none is left out.
+
+examples:
+  tl-predict outputs/runs/image_folder/mmd-small-s0-0123456789 photos/ one_more.jpg --out predictions.csv
+  tl-predict outputs/runs/csv/mmd-mlp-s0-0123456789 clinic_c.csv
+  tl-predict RUN --test    # the rows that the run was scored on, and whether the predictions are those it stored
+"""
+
+
+def main() -> None:
+    """The command `tl-predict`."""
+    stand()
+    parser = argparse.ArgumentParser(
+        prog="tl-predict", description=DESCRIPTION, epilog=NOTES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, which holds run.json")
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", type=Path, help="image files, CSV files, or folders")
+    parser.add_argument("--test", action="store_true", help="the target's test split, by the test.csv of the run")
+    parser.add_argument("--out", metavar="FILE.csv", type=Path, help="write there, whole or not at all")
+    parser.add_argument("--on-bad", choices=["error", "skip"], default="error", help="at an image that can't be read")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA where it is")
+    parser.add_argument("--config-dir", metavar="DIR", type=Path, help="where the code of the run's backbone lies")
+    asked = parser.parse_args()
+    if asked.test == bool(asked.inputs):
+        parser.error("name at least one INPUT, or --test" if not asked.test else "--test takes no INPUT")
+    finish(lambda: _predict(asked))
+
+
+def _predict(asked: argparse.Namespace) -> None:
+    admit([asked.config_dir] if asked.config_dir else [])
+    from tl_runner import machine
+    from tl_runner.errors import Refused
+    from tl_runner.restore import finished, load
+    from tl_runner.using.inputs import inputs, of_test
+    from tl_runner.using.predict import agreement
+    from tl_runner.using.sheet import opened, writable
+
+    device = machine.claim(asked.device, None)
+    trained = load(asked.run)
+    chosen = of_test(asked.run, trained.preprocessing) if asked.test else inputs(asked.inputs, trained.preprocessing)
+    out: Path | None = asked.out and writable(asked.out)
+    if out and out.exists() and any(out.samefile(path) for path, _ in chosen):
+        raise Refused(f"--out {out} is one of the inputs: name another file")
+    trained.model.to(device)
+    with opened(out) as stream:
+        found = _written(trained, chosen, stream, asked.on_bad)
+    if out:
+        log.info("%d predictions are in %s", len(found), out)
+    if asked.test:
+        record = finished(asked.run)
+        rows, same, largest = agreement(found, record)
+        log.log(
+            logging.INFO if same == rows else logging.WARNING,
+            "%d of %d rows get the class that the run's stored predictions have; probabilities differ by at most %.1e",
+            same, rows, largest,
+        )  # fmt: skip
+        if same == rows and record.scores:
+            log.info(
+                "so their accuracy is the run's target accuracy, %.1f %%", 100 * record.scores["target"]["accuracy"]
+            )
+
+
+def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_bad: str) -> "Tensor":
+    """Write a line for each row; the probabilities (n, C)."""
+    import torch
+
+    from tl_runner.errors import Refused
+    from tl_runner.using.predict import predictions
+    from tl_runner.using.sheet import Sheet
+
+    kept, done, skipped, told = [], 0, 0, time.monotonic()
+    sheet = Sheet(stream, trained.classes)
+    for predicted in predictions(trained, chosen):
+        for name, why in predicted.bad.items():
+            if on_bad == "error":
+                raise Refused(f"{name}: {why}; --on-bad skip leaves such files out")
+            log.warning("skipped: %s: %s", name, why)
+        if predicted.names:
+            sheet.add(predicted)
+        kept.append(predicted.probabilities)
+        done, skipped = done + len(predicted.names), skipped + len(predicted.bad)
+        if time.monotonic() - told > PATIENCE:
+            told = time.monotonic()
+            log.info("%d rows are predicted%s", done, f" of {len(chosen)} files" if len(chosen) > 1 else "")
+    if skipped:
+        log.warning("%d of %d files could not be read", skipped, len(chosen))
+    if not done:
+        raise Refused("there was nothing to predict")
+    return torch.cat(kept)

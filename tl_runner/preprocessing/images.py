@@ -1,0 +1,133 @@
+"""Image files as a run's model takes them."""
+
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from tl_runner.datasets.picture import extensions, fractions, opened, squared, trouble
+from tl_runner.errors import Refused
+from tl_runner.preprocessing.portion import Input, Portion
+
+RGB = 3
+Picture = str | os.PathLike[str] | Image.Image
+
+
+@dataclass(frozen=True)
+class Images:
+    """Image -> (1, channels, height, width) float32 in [0, 1]: the central part of that aspect, resized.
+
+    An image stands upright by its EXIF orientation, transparent pixels lie on white. `resize` is the dataset's own
+    way: `pillow` rounds the square to bytes (`picture.square`), `torch` resizes the numbers of the pixels as a
+    dataset of fixed size does. Grey images are repeated for a model of three channels; one of one channel refuses
+    colour, which it never saw.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: Literal["pillow", "torch"]
+
+    takes: ClassVar[str] = "image files"
+
+    @property
+    def endings(self) -> frozenset[str]:
+        """How the files are named that are taken from a folder."""
+        return extensions()
+
+    @property
+    def numbers(self) -> int:
+        """How many an input is made of."""
+        return self.channels * self.height * self.width
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What somebody must know to do the same elsewhere, in JSON's words."""
+        return {
+            "kind": "image",
+            "shape": [self.channels, self.height, self.width],
+            "order": "channels (red first), height, width",
+            "range": [0.0, 1.0],
+            "crop": "the largest central part of this aspect",
+            "resize": f"bilinear with antialiasing, by {self.resize}",
+        }
+
+    def __call__(self, *images: Picture) -> Tensor:
+        """(n, channels, height, width), a row for each file or Pillow image; raises `Refused` at one it can't use."""
+        if not images:
+            raise Refused("name at least one image")
+        rows = []
+        for number, image in enumerate(images, 1):
+            found = self._attempt(image)
+            if isinstance(found, str):
+                raise Refused(f"{f'image {number}' if isinstance(image, Image.Image) else os.fspath(image)}: {found}")
+            rows.append(found)
+        return torch.stack(rows)
+
+    def portions(self, inputs: Sequence[Input], at_most: int) -> Iterator[Portion]:
+        """The files in order, decoded `at_most` at a time, each by the path that it was asked for."""
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here
+            for start in range(0, len(inputs), at_most):
+                names = [str(each.path) for each in inputs[start : start + at_most]]
+                found = dict(enumerate(pool.map(self._attempt, names)))
+                good = {index: row for index, row in found.items() if isinstance(row, Tensor)}
+                bad = {names[index]: why for index, why in found.items() if isinstance(why, str)}
+                x = torch.stack([*good.values()]) if good else torch.empty(0, self.channels, self.height, self.width)
+                yield Portion([names[index] for index in good], x, bad)
+
+    def random(self, n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+        """Inputs (n, channels, height, width), each pixel uniform between the least and the largest of training."""
+        return low + (high - low) * torch.rand(n, self.channels, self.height, self.width, generator=generator)
+
+    def _attempt(self, image: Picture) -> Tensor | str:
+        """The input (channels, height, width), or why there is none."""
+        try:
+            if isinstance(image, Image.Image):
+                copy = image.copy()  # since it is turned in place
+                copy.format = image.format  # tells what the numbers of 32 bits mean
+                return self._row(copy)
+            if Path(image).is_dir():
+                return "that is a folder"
+            with opened(Path(image), max(self.height, self.width)) as file:
+                return self._row(file)
+        except Refused as error:
+            return str(error)
+        except Exception as error:  # whatever a hostile file makes a decoder do
+            return trouble(error, empty=not isinstance(image, Image.Image) and _empty(Path(image)))
+
+    def _row(self, image: Image.Image) -> Tensor:
+        if self.resize == "pillow":
+            pixels = bytearray(squared(image, self.height).pixels)
+            x = torch.frombuffer(pixels, dtype=torch.uint8).view(RGB, self.height, self.width).float() / 255
+        else:
+            x = self._resized(torch.from_numpy(np.ascontiguousarray(fractions(image))))
+        if self.channels == RGB:
+            return x.expand(RGB, -1, -1).contiguous()
+        if not bool((x == x[:1]).all()):
+            raise Refused("it has colour, and this run was trained on grey images alone: convert it to grey first")
+        return x[:1].contiguous()
+
+    def _resized(self, x: Tensor) -> Tensor:
+        high, wide = x.shape[1:]
+        scale = min(high / self.height, wide / self.width)
+        rows, columns = max(1, math.floor(scale * self.height)), max(1, math.floor(scale * self.width))
+        top, left = (high - rows) // 2, (wide - columns) // 2
+        part = x[:, top : top + rows, left : left + columns]
+        if part.shape[1:] == (self.height, self.width):
+            return part
+        return F.interpolate(part[None], size=(self.height, self.width), mode="bilinear", antialias=True)[0]
+
+
+def _empty(file: Path) -> bool:
+    return file.is_file() and not file.stat().st_size

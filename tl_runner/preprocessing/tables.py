@@ -1,0 +1,150 @@
+"""Rows of tables as a run's model takes them."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tl_runner.datasets.cells import Table, listed, names, observed, read
+from tl_runner.datasets.columns import numbers
+from tl_runner.datasets.encoding import encode, matrix
+from tl_runner.errors import Refused, nearest
+from tl_runner.preprocessing.portion import Input, Portion
+
+log = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Rows of a table -> (n, d) float32, by what `encoding.fit` found in the run's training rows.
+
+    Columns may come in any order, and others than the run's are not read. A missing value is filled and a category
+    that training never met is all 0, as in the run. `separator` and `missing` are those of the run's files.
+    """
+
+    encoding: Mapping[str, Any]
+    separator: str = "comma"
+    missing: Sequence[str] = ()
+    known: frozenset[str] = frozenset()  # columns that the run had and did not learn from: label, domain, dropped
+
+    takes: ClassVar[str] = "CSV files"
+
+    @property
+    def endings(self) -> frozenset[str]:
+        """How the files are named that are taken from a folder."""
+        return frozenset({".csv"})
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """The kind of each column that is read, by name."""
+        return {column["name"]: column["kind"] for column in self.encoding["columns"]}
+
+    @property
+    def numbers(self) -> int:
+        """How many an input is made of."""
+        return sum(
+            len(column["categories"]) if column["kind"] == "categorical" else 1 + column["gaps"]
+            for column in self.encoding["columns"]
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What somebody must know to do the same elsewhere, in JSON's words."""
+        return {"kind": "table", "columns": list(self.encoding["columns"]), "missing": list(self.missing)}
+
+    def __call__(self, *rows: str | PathLike[str] | Row) -> Tensor:
+        """(n, d): the rows of each CSV file, and one for each mapping of columns to values (None where missing)."""
+        if not rows:
+            raise Refused("name at least one CSV file, or a row as {column: value}")
+        tables = [_row(row, n) if isinstance(row, Mapping) else self._read(fspath(row)) for n, row in enumerate(rows)]
+        return torch.cat([self._encoded(table) for table in tables])
+
+    def portions(self, inputs: Sequence[Input], at_most: int) -> Iterator[Portion]:
+        """The rows of the files in order, `at_most` at a time, each by the name `file:line`."""
+        for path, lines in inputs:
+            table = self._read(str(path))
+            if lines is not None:
+                table = _lines(table, lines)
+            self._check(table)
+            for start in range(0, len(table), at_most):
+                part = table.take(np.arange(start, min(start + at_most, len(table))))
+                yield Portion(part.places(), encode(torch.from_numpy(matrix(part, self.kinds)), self.encoding), {})
+
+    def random(self, n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+        """Inputs (n, d) such as `encode` makes: numbers uniform on what training met, gaps and categories at random."""
+        blocks = []
+        for column in self.encoding["columns"]:
+            if column["kind"] == "categorical":
+                count = len(column["categories"])
+                chosen = torch.randint(count + 1, (n,), generator=generator)  # the last stands for a missing one
+                blocks.append(torch.nn.functional.one_hot(chosen, count + 1)[:, :count])
+                continue
+            gap = torch.rand(n, generator=generator) < (0.2 if column["gaps"] else 0.0)
+            x = (low + (high - low) * torch.rand(n, generator=generator)).where(~gap, torch.zeros(n))
+            blocks.append(torch.stack([x, gap.float()] if column["gaps"] else [x], 1))
+        return torch.cat([block.float() for block in blocks], 1)
+
+    def _read(self, file: str) -> Table:
+        table = read(file, file, self.separator, self.missing, only=self.kinds)
+        if absent := [name for name in self.kinds if name not in table.cells]:
+            spare = [name for name in table.header if name not in self.kinds]
+            raise Refused(
+                f"{file} has no column {absent[0]!r}{nearest(absent[0], spare)}: the run learnt from"
+                f" {listed(self.kinds)}; the file, read with a {self.separator} between cells, has"
+                f" {listed(table.header)}"
+            )
+        return table
+
+    def _encoded(self, table: Table) -> Tensor:
+        self._check(table)
+        return encode(torch.from_numpy(matrix(table, self.kinds)), self.encoding)
+
+    def _check(self, table: Table) -> None:
+        """Every column is there, and those of numbers hold numbers; what is not used of the table is said."""
+        for name, kind in self.kinds.items():
+            if name not in table.cells:
+                raise Refused(f"{table.file} has no column {name!r}{nearest(name, table.cells)}")
+            if kind == "numeric" and (text := numbers(table.cells[name])[1]).any():
+                first = int(text.argmax())
+                words = f", empty, {listed(self.missing)}" if self.missing else " or empty"
+                raise Refused(
+                    f"column {name!r}: {table.places()[first]} holds {table.cells[name][first]!r}, which is no finite"
+                    f" number ({text.sum()} of {len(table)} rows); missing values are{words.removeprefix(',')}"
+                )
+        if spare := [name for name in table.header if name and name not in {*self.kinds, *self.known}]:
+            log.warning("%s: the run did not learn from the columns %s: they are not read", table.file, listed(spare))
+        for column in self.encoding["columns"]:
+            if column["kind"] == "categorical":
+                there = {*names(observed(table.cells[column["name"]]))}
+                if new := sorted(there - {*column["categories"]}):
+                    log.warning(
+                        "%s, column %r: training did not meet %s: taken like a missing value",
+                        table.file, column["name"], listed(new),
+                    )  # fmt: skip
+
+
+def _row(row: Row, number: int) -> Table:
+    """A mapping as a table of one row: numbers and words as they would stand in a file."""
+
+    def cell(value: Any) -> str | None:
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return None
+        return str(value).strip() or None
+
+    cells = {str(name): np.array([cell(value)], dtype=object) for name, value in row.items()}
+    return Table("", f"row {number + 1}", tuple(cells), np.array([1]), cells)
+
+
+def _lines(table: Table, lines: Sequence[int]) -> Table:
+    """The rows that begin at these lines, in this order."""
+    at = {line: index for index, line in enumerate(table.lines.tolist())}
+    if absent := [line for line in lines if line not in at]:
+        raise Refused(f"{table.file} has no row at line {absent[0]}: it is not the file that it was")
+    return table.take(np.array([at[line] for line in lines], dtype=int))
