@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tl_runner.report.caveats import caveats
+from tl_runner.report.cells import remarks
 from tl_runner.report.comparison import compared
 from tl_runner.report.formats import written
 from tl_runner.report.leaderboard import leaderboard
@@ -192,6 +193,14 @@ def test_ranks_over_pairs_leave_out_what_a_pair_lacks():
     assert found.ranks.average == {"mmd": 1.0, "sa": 2.0} and found.ranks.pairs == 3
     assert found.left_out == ("dann",)
     assert list(rankings(leaderboard(RECORDS))) == []  # one pair has no ranks over pairs
+
+
+def test_what_auto_costs_against_the_best_single_setting_is_said():
+    mixed = [*RECORDS, *runs("auto", [0.79, 0.82, 0.77, 0.81, 0.80])]
+    assert remarks(leaderboard(mixed), []) == [
+        "digits: auto is 1.0 points below mmd, the best other setting with the same labels."
+    ]
+    assert remarks(leaderboard(RECORDS), []) == []
 
 
 def test_the_markdown_is_the_golden_one():

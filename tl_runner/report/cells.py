@@ -1,6 +1,6 @@
 """A leaderboard in words: the columns that every form of it has, and what stands in each cell."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -120,7 +120,24 @@ def counted(frame: pd.DataFrame) -> str:
     return f"{len(frame)} settings, {sum(counts.values())} runs, {counts['failed']} failed"
 
 
-def ranked(ranking: Ranking) -> list[str]:
+def remarks(frame: pd.DataFrame, rankings: Sequence[Ranking]) -> list[str]:
+    """What is to be said below the tables: ranks over pairs, and what `auto` costs against the best single setting."""
+    return [*(said for each in rankings for said in _ranked(each)), *_regrets(frame)]
+
+
+def _regrets(frame: pd.DataFrame) -> Iterator[str]:
+    for pair, rows in by_pair(frame).items():
+        for auto in (row for row in rows if row["method"] == "auto" and row["n"]):
+            rivals = [row for row in rows if row["granted"] == auto["granted"] and row["n"] and row["method"] != "auto"]
+            if rivals:
+                best = max(rivals, key=lambda row: row["target"])
+                points = 100 * (best["target"] - auto["target"])
+                place = f"{points:.1f} points below" if points >= 0 else f"{-points:.1f} points above"
+                named = f"{best['label']}, the best other setting with the same labels"
+                yield f"{pair}: {auto['label']} is {place} {named}."
+
+
+def _ranked(ranking: Ranking) -> list[str]:
     """Average ranks in sentences, best first."""
     found = ranking.ranks
     p = "" if isnan(found.p) else f", Friedman's p {chance(found.p)}"

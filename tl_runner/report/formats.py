@@ -59,7 +59,7 @@ def _markdown(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequenc
                 texts["target"] = f"**{texts['target']}**"
             lines.append(f"| {' | '.join(texts.values())} |")
         lines.append("")
-    lines += [f"- {_escaped(said)}" for each in rankings for said in cells.ranked(each)]
+    lines += [f"- {_escaped(said)}" for said in cells.remarks(frame, rankings)]
     lines += [f"- Warning: {_escaped(said)}." for said in caveats]
     return [*lines, *([""] if lines[-1] else []), cells.LEGEND]
 
@@ -85,7 +85,7 @@ def _latex(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[s
             lines.append(" & ".join(texts.values()) + r" \\")
         caption = f"{_tex(cells.heading(pair, rows))}. {_tex(cells.LEGEND)}"
         lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}", ""]
-    lines += [_tex(said) for each in rankings for said in cells.ranked(each)]
+    lines += [_tex(said) for said in cells.remarks(frame, rankings)]
     return [*lines, *(f"% warning: {said}" for said in caveats)]
 
 

@@ -119,7 +119,7 @@ def leaderboard(
             if after and after["granted"] != row["granted"]:
                 table.add_section()
         yield table
-    for said in (said for each in rankings for said in cells.ranked(each)):
+    for said in cells.remarks(frame, rankings):
         yield Text(said)
     for said in caveats:
         yield Text.assemble(("warning: ", "yellow"), said)
