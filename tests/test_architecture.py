@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "validators": {"losses"},
     "divergence": {"importance", "losses"},
     "kernel_ratios": {"losses"},
+    "transferability": {"errors"},
     "distances": {"losses"},
     "chance": set(),
     "select": {"errors"},
@@ -77,13 +78,17 @@ MAY_IMPORT = {
         *("chance", "choice", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
         *("recording", "start", "store", "train"),
     },
+    "screen": {
+        *("chance", "config", "core", "datasets", "divergence", "domains", "errors", "features", "machine", "start"),
+        *("store", "train", "transferability", "whereabouts"),
+    },
     "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},
     "plan": {"job", "lock", "store"},
-    "report": {"atomic", "job", "lock", "plan", "store", "train"},
+    "report": {"atomic", "errors", "identity", "job", "lock", "plan", "screen", "store", "train"},
     "sweep": {"atomic", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
     "cli": {
         *("errors", "job", "machine", "menu", "preprocessing", "recording", "report", "restore", "rewording"),
-        *("store", "sweep", "using"),
+        *("screen", "store", "sweep", "using"),
     },
     "rewording": {"errors", "menu"},
 }

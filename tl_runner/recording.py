@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_runner.atomic import write
 from tl_runner.errors import Diverged, Late, Refused
-from tl_runner.identity import identify, leaves, stamp
+from tl_runner.identity import leaves, stamp
 from tl_runner.store import RunRecord, finished
 from tl_runner.whereabouts import made_by, whereabouts
 
@@ -39,15 +39,14 @@ class Recording:
         self.spare = finished(record) is not None
         self.place = record.folder.absolute()  # whatever working folder the run's own code changes to
         self.folder = self.place.with_name(f"{self.place.name}.new") if self.spare else self.place
-        self.cache = record.outputs.absolute() / "cache"  # where runs of the same outputs keep what they share
+        self.cache = record.cache
         self.tracker: Guarded | None = None
         self.earlier = 0.0  # seconds that other processes gave to this run
 
     @property
     def features(self) -> Path:
         """Where runs with the same backbone keep the features of what they froze."""
-        parts = {"backbone": self.record.config["backbone"], "by": self.record.where["versions"]["tl_runner"]}
-        return self.cache / "features" / identify(parts)
+        return self.cache / self.record.features
 
     def open(self) -> None:
         """Say that the run is under way, in an empty folder or, if there is a checkpoint, in what a process left there.

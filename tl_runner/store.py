@@ -65,6 +65,17 @@ class RunRecord:
     def outputs(self) -> Path:
         return Path(str(self.config.get("outputs") or "outputs"))
 
+    @property
+    def cache(self) -> Path:
+        """Where runs of the same outputs keep what they share, wherever the working folder moves to."""
+        return self.outputs.absolute() / "cache"
+
+    @property
+    def features(self) -> str:
+        """The folder in `cache` of what frozen backbones of this configuration make of their inputs."""
+        parts = {"backbone": self.config["backbone"], "by": self.where["versions"]["tl_runner"]}
+        return f"features/{identify(parts)}"
+
 
 def describe(config: dict[str, Any], choices: Mapping[str, str]) -> RunRecord:
     """The record of a composed configuration, before its run. Any configuration has one, a wrong one too."""

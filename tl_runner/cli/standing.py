@@ -3,8 +3,11 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tl_runner import menu
+from tl_runner.errors import Refused
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
@@ -23,9 +26,19 @@ def stand() -> None:
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
 
 
-def admit(config_dir: Path | None) -> None:
-    """Let a user's own backbones be found in the working folder and beside their options, behind all installed."""
-    sys.path.extend(str(folder.resolve()) for folder in (Path(), *filter(None, [config_dir])))
+def admit(folders: Sequence[Path]) -> None:
+    """Let parts be found in the working folder and beside a user's options, behind all that is installed."""
+    for folder in folders:
+        if taken := menu.shadowed(folder):
+            raise Refused(f"{folder} holds options with the name of one of ours: rename {', '.join(taken)}")
+    sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
+
+
+def beside(config_dir: Path | None) -> list[Path]:
+    """The folder that --config-dir names, if it does; raises `Refused` where there is none."""
+    if config_dir and not config_dir.is_dir():
+        raise Refused(f"--config-dir {config_dir}: there is no such folder")
+    return [config_dir] if config_dir else []
 
 
 def finish(work: Callable[[], None]) -> None:
@@ -55,7 +68,6 @@ def finish(work: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        from tl_runner.errors import Refused
         from tl_runner.job import FULL_ERROR
 
         if os.environ.get(FULL_ERROR, "0") not in ("", "0"):

@@ -1,6 +1,5 @@
 """tl-run: make runs."""
 
-import logging
 import os
 import signal
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner import menu
-from tl_runner.cli.standing import INTERRUPTED, stand
+from tl_runner.cli.standing import INTERRUPTED, admit, stand
 from tl_runner.errors import Refused
 
 if TYPE_CHECKING:
@@ -59,25 +58,20 @@ def _config_dirs(words: Sequence[str]) -> list[Path]:
 def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     """Let Hydra compose one job or many and make each of them; the exit code."""
     import hydra
-    from rich.logging import RichHandler
 
     from tl_runner.job import FULL_ERROR
-    from tl_runner.report.consoles import complain, consoles
+    from tl_runner.report.consoles import complain, consoles, hear
     from tl_runner.rewording import reworded
     from tl_runner.sweep.task import Task
 
     console, errors = consoles()
-    handler = RichHandler(logging.WARNING, console=errors, show_time=False, show_path=False)
-    handler.addFilter(lambda entry: entry.levelno < logging.ERROR)  # an error is told in words; run.log has it whole
-    said: set[str] = set()
-    handler.addFilter(lambda entry: entry.getMessage() not in said and not said.add(entry.getMessage()))
-    logging.getLogger("tl_runner").addHandler(handler)
+    hear(errors)
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
     task = Task(list(words), full_error)
     _end_in_order(task)
     try:
-        _admit(folders[1:])
+        admit(folders[1:])
         sys.argv[1:] = menu.settled(words)
         _register_plugins()
         hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(task)()
@@ -139,14 +133,6 @@ def _show(task: "Task", multirun: bool, console: "Console") -> None:
     for outcome in task.outcomes if not multirun else ():
         if outcome.what in ("made", "kept") and not outcome.failed:
             console.print(*tables.result(outcome.record, _baseline(outcome.record)), sep="\n")
-
-
-def _admit(folders: Sequence[Path]) -> None:
-    """Let parts be found in the working folder and beside a user's options, behind all that is installed."""
-    for folder in folders:
-        if taken := menu.shadowed(folder):
-            raise Refused(f"{folder} holds options with the name of one of ours: rename {', '.join(taken)}")
-    sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
 
 
 def _baseline(record: "RunRecord") -> "RunRecord | None":

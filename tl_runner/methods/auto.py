@@ -32,9 +32,10 @@ class Auto(Method):
         within(0, 1, margin=margin)
         within(1, 6, rungs=rungs)
         within(2, reduction=reduction)
-        self.said = {_name(each): each for each in (BASE, *candidates)}
-        if len(self.said) < max(2, len(candidates)):
+        names = [_name(each) for each in candidates]
+        if len({*names}) < len(names) or not {*names} - {BASE}:
             raise Refused(f"candidates must be different methods, source_only aside one or more; got {[*candidates]}")
+        self.said = {BASE: BASE, **dict(zip(names, candidates, strict=True))}
         self.margin, self.rungs, self.reduction = margin, rungs, reduction
         for name in self.said:
             self.built(name)

@@ -1,5 +1,6 @@
 """Where results and complaints are printed."""
 
+import logging
 import os
 import sys
 from typing import IO, Any
@@ -41,6 +42,17 @@ def consoles() -> tuple[Console, Console]:
     results: Any = Outlet(sys.stdout, 1)
     errors: Any = Outlet(sys.stderr, 2)
     return Console(file=results, width=None if results.isatty() else PAGE), Console(file=errors)
+
+
+def hear(errors: Console) -> None:
+    """Let warnings of the package be told there, each once; an error is told in words by who meets it."""
+    from rich.logging import RichHandler
+
+    handler = RichHandler(logging.WARNING, console=errors, show_time=False, show_path=False)
+    handler.addFilter(lambda entry: entry.levelno < logging.ERROR)  # run.log has it whole
+    said: set[str] = set()
+    handler.addFilter(lambda entry: entry.getMessage() not in said and not said.add(entry.getMessage()))
+    logging.getLogger("tl_runner").addHandler(handler)
 
 
 def complain(console: Console, message: str, kind: str = "error: ", style: str = "bold red") -> None:

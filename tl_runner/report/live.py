@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -11,13 +11,15 @@ from tl_runner.report.tables import percent
 from tl_runner.store import RunRecord
 from tl_runner.train import Point
 
+T = TypeVar("T")
+
 
 class Line(Protocol):
     def __call__(self, point: Point, text: str) -> None: ...
 
 
-def watch(points: Generator[Point, None, RunRecord], record: RunRecord, console: Console) -> RunRecord:
-    """Draw the run while it is being made; returns its record."""
+def watch(points: Generator[Point, None, T], record: RunRecord, console: Console) -> T:
+    """Draw the training that this record is of while it goes on; returns what it returns."""
     source_val = None
     with _live(console) if console.is_terminal else _plain(console) as line:
         while True:

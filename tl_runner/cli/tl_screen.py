@@ -1,0 +1,142 @@
+"""tl-screen: rank sources, backbones and stages before any method is trained."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_runner import menu
+from tl_runner.cli.standing import INTERRUPTED, admit, beside, stand
+from tl_runner.errors import Diverged, Refused
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tl_runner.job import Order
+    from tl_runner.screen import Screened
+
+USED = (
+    *("dataset", "backbone", "pretrain", "augment", "seed", "granted", "device", "threads", "outputs"),
+    *("checkpoint_every", "stage"),
+)
+BY = ("leep", "nce", "logme", "h_score", "bound", "a_distance", "mmd")
+EXAMPLES = """examples:
+  tl-screen dataset=digits backbone=small,resnet18             which backbone, by how far apart the domains lie in it
+  tl-screen dataset=digits granted=5 stage=all                 which stage, by 5 target labels a class
+  tl-screen dataset=image_folder dataset.root=photos dataset.source=studio,web,sketch dataset.target=phone granted=5
+  tl-screen backbone=resnet18 backbone.weights=null,imagenet pretrain=none dataset.size=32
+  tl-screen stage=all granted=10 --format csv > stages.csv
+
+Keys and options are those of tl-run (tl-run --help); several values are all combinations. Scores that need labels
+(LEEP, NCE, LogME, H-score) take the target's only from granted=, else the source's validation labels, and say so.
+What is trained is the source model, by pretrain= (none: the backbone as it is); it is kept and shared with tl-run.
+"""
+
+
+def main() -> None:
+    """The command `tl-screen`."""
+    stand()
+    parser = argparse.ArgumentParser(
+        prog="tl-screen",
+        description="Rank sources, backbones and stages, before any method is trained on them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words", metavar="KEY=VALUE", nargs="*", help=f"of {', '.join(USED)}: all, or names; by default the last"
+    )
+    parser.add_argument("--by", choices=BY, help="sort by this (default: logme on granted labels, else bound)")
+    parser.add_argument("--runs", metavar="PATH", type=Path, action="append", help="runs to compare with (outputs)")
+    parser.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    parser.add_argument("--config-dir", metavar="DIR", type=Path, help="a folder with options of your own")
+    said = parser.parse_intermixed_args()
+    try:
+        sys.exit(_screen(said))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _screen(said: argparse.Namespace) -> int:
+    """Screen what the words name, and print it in the format that was asked for; the exit code."""
+    from tl_runner.report.consoles import complain, consoles, hear
+    from tl_runner.rewording import reworded
+    from tl_runner.store import records
+
+    console, errors = consoles()
+    hear(errors)
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    folders: list[Path] = []
+    started = time.monotonic()
+    try:
+        folders = beside(said.config_dir)
+        admit(folders)
+        words, stages = _staged(said.words)
+        from tl_runner.sweep.combinations import combinations
+
+        orders = combinations(words, folders, USED)
+    except Exception as error:
+        if full_error:
+            raise
+        complain(errors, reworded(error, said.words, [menu.conf(), *folders]))
+        return 1
+    screened, failed = [], 0
+    for number, order in enumerate(orders, 1):
+        if errors.is_terminal:
+            errors.print(f"{number}/{len(orders)} {_name(order)}", highlight=False, markup=False)
+        try:
+            found = _candidates(order, stages, errors)
+        except Exception as error:  # whatever a backbone of a user's raises: the others are screened all the same
+            if full_error:
+                raise
+            known = isinstance(error, Refused | Diverged)
+            complain(errors, f"{_name(order)}: {error if known else f'{type(error).__name__}: {error}'}")
+            failed += 1
+        else:
+            screened += [(candidate, order.variant) for candidate in found]
+    if not screened:
+        return 1
+    missing = [f"{path} does not exist" for path in said.runs or () if not path.exists()]
+    runs, faults = records(said.runs or [orders[0].record.outputs])
+    for fault in [*missing, *faults]:
+        complain(errors, fault, "warning: ", "yellow")
+    from tl_runner.report import screening
+
+    groups = screening.grouped(screened, said.by, runs)
+    if said.format == "table":
+        console.print(*screening.tables(groups, console.width), sep="\n")
+        ranked = sum(len(group.candidates) for group in groups)
+        seconds = f"{ranked} candidates in {time.monotonic() - started:.1f} s"
+        console.print(seconds, style="dim", highlight=False)
+    else:
+        text = screening.as_csv(groups) if said.format == "csv" else screening.as_json(groups)
+        console.file.write(text.rstrip("\n") + "\n")
+    return int(failed > 0 or missing != [])
+
+
+def _staged(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The words for Hydra, and the stages that stage= names; of several the last one counts, as with any key."""
+    named = [word.partition("=")[2] for word in words if word.startswith("stage=")]
+    stages = tuple(filter(None, named[-1].strip("[]").split(","))) if named else ()
+    if named and not stages:
+        raise Refused("stage takes all, or names of stages, as in stage=conv1,conv2")
+    return [word for word in words if not word.startswith("stage=")], stages
+
+
+def _candidates(order: "Order", stages: Sequence[str], errors: "Console") -> "list[Screened]":
+    """The candidates of an order; the training of its source model is shown, and said how long it took."""
+    from tl_runner.report.live import watch
+    from tl_runner.screen import screen
+
+    found = watch(screen(order.record, stages), order.record, errors)
+    if (source := order.record.data["source_model"]) and not source["shared"]:
+        told = f"{_name(order)}: source model of {source['steps']} steps trained in {source['seconds']:.1f} s, and kept"
+        errors.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
+    return found
+
+
+def _name(order: "Order") -> str:
+    choices = order.record.choices
+    return " ".join(filter(None, [choices["dataset"], choices["backbone"], order.variant, f"seed={order.record.seed}"]))

@@ -1,0 +1,118 @@
+"""Whether the scores of candidates ranked them as finished runs did."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import nan
+from statistics import correlation, mean
+from typing import Any, NamedTuple
+
+from tl_runner.identity import identify, stamp
+from tl_runner.screen import Screened
+from tl_runner.store import NEUTRAL, RunRecord
+
+COMPARED = ("source_only", "feature_extract", "finetune")  # no adaptation, a head on frozen features, all of it trained
+LEAST = 3  # candidates with runs that a rank correlation takes
+APART = {"dataset", "backbone", "augment", "pretrain", "seed", *NEUTRAL}  # what a candidate says, and what says nothing
+
+
+class Made(NamedTuple):
+    """What the finished runs of a method came to: `accuracy` of each candidate (nan where there is none), of `runs`.
+
+    `granted` is their label budget. Accuracies are those of the target's test split at the checkpoint that was chosen
+    without its labels, in [0, 1], means over seeds.
+    """
+
+    method: str
+    granted: str
+    accuracy: list[float]
+    runs: int
+
+
+class Agreement(NamedTuple):
+    """Spearman's rank correlation of a score and a method's accuracy over n candidates; nan where one is constant."""
+
+    score: str
+    method: str
+    n: int
+    rho: float
+
+
+def made(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> list[Made]:
+    """The accuracies of these candidates with each of the methods `COMPARED` that has finished runs of some of them.
+
+    A run is a candidate's if dataset (and its files), backbone, augment and, where it began from a source model,
+    pretrain are the candidate's, and the stage too: feature_extract's layer, else the last. Runs of a method that
+    differ in anything else but the seed are not averaged: those of the setting that has most candidates count.
+    """
+    stamps = {id(candidate): stamp(candidate.record.config["dataset"]) for candidate in candidates}
+    found: dict[str, dict[str, dict[int, list[RunRecord]]]] = {method: {} for method in COMPARED}
+    for run in records:
+        method = run.choices["method"]
+        if method not in found or run.status != "ok" or not run.scores:
+            continue
+        layer = run.config["method"].get("layer")
+        for index, candidate in enumerate(candidates):
+            here = candidate.record
+            if here.choices["dataset"] != run.choices["dataset"] or here.choices["backbone"] != run.choices["backbone"]:
+                continue
+            staged = candidate.stage == layer or (candidate.last and layer is None)
+            if staged and run.where.get("files") == stamps[id(candidate)] and _same(here.config, run):
+                of_setting = found[method].setdefault(_rest(run.config), defaultdict(list))
+                of_setting[index].append(run)
+    return [_summed(method, settings, len(candidates)) for method, settings in found.items() if settings]
+
+
+def agreement(candidates: Sequence[Screened], made: Sequence[Made], scores: Mapping[str, int]) -> list[Agreement]:
+    """For each score and method the agreement over the candidates that have both, where these are at least `LEAST`.
+
+    `scores` maps a score's name to 1 where more is better, −1 where less is; a positive correlation is always for it.
+    """
+    found = []
+    for name, sign in scores.items():
+        for method in made:
+            both = [
+                (sign * candidate.scores[name], accuracy)
+                for candidate, accuracy in zip(candidates, method.accuracy, strict=True)
+                if name in candidate.scores and accuracy == accuracy  # noqa: PLR0124 – no nan
+            ]
+            if len(both) >= LEAST:
+                found.append(Agreement(name, method.method, len(both), spearman(*zip(*both, strict=True))))
+    return found
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """The correlation of the ranks, in [−1, 1]; nan where all of one side are equal."""
+    from scipy.stats import rankdata
+
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return nan
+    return correlation(rankdata(x).tolist(), rankdata(y).tolist())
+
+
+def _summed(method: str, settings: Mapping[str, Mapping[int, Sequence[RunRecord]]], candidates: int) -> Made:
+    """Of the setting with most candidates, then most runs."""
+    chosen = max(settings.values(), key=lambda of: (len(of), sum(map(len, of.values()))))
+    accuracy = [
+        mean(run.scores["selected"]["accuracy"] for run in chosen[index] if run.scores) if index in chosen else nan
+        for index in range(candidates)
+    ]
+    granted = sorted({str(run.granted) for of in chosen.values() for run in of})
+    return Made(method, " or ".join(granted), accuracy, sum(map(len, chosen.values())))
+
+
+def _same(config: Mapping[str, Any], run: RunRecord) -> bool:
+    parts = ["dataset", "backbone", "augment", *(["pretrain"] if "source_model" in run.data else [])]
+    return _named(config, parts) == _named(run.config, parts)
+
+
+def _named(config: Mapping[str, Any], parts: Sequence[str]) -> str:
+    said = {part: config.get(part) for part in parts}
+    if isinstance(dataset := said["dataset"], Mapping):
+        said["dataset"] = {key: value for key, value in dataset.items() if key != "download"}
+    return identify(said)
+
+
+def _rest(config: Mapping[str, Any]) -> str:
+    """What runs must have in common beside their candidates' parts, to be compared over these."""
+    method = {key: value for key, value in config["method"].items() if key != "layer"}
+    return identify({**{key: value for key, value in config.items() if key not in APART}, "method": method})

@@ -1,0 +1,51 @@
+"""All combinations of a command line's values as composed orders, for a command that is not Hydra's own."""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from tl_runner import menu
+from tl_runner.errors import Refused, nearest
+from tl_runner.job import Order
+from tl_runner.sweep.task import ordered
+
+
+def combinations(words: Sequence[str], folders: Sequence[Path], used: Sequence[str]) -> list[Order]:
+    """An order for each combination of the values that the words list, composed as `tl-run -m` would, each run once.
+
+    `folders` hold options beside ours. `used` are the groups and keys that the command does something with; `Refused`
+    where the words set another that there is, whose value would be ignored. Errors of Hydra's are raised as they are.
+    """
+    listed = [_listed(override, used) for override in OverridesParser.create().parse_overrides(list(words))]
+    places = ",".join(f"file://{folder.resolve()}" for folder in folders)
+    search = [f"hydra.searchpath=[{places}]"] if folders else []
+    orders: dict[str, Order] = {}
+    with initialize_config_module("tl_runner.conf", version_base="1.3"):
+        for overrides in product(*listed):
+            composed = compose("config", overrides=[*search, *overrides], return_hydra_config=True)
+            order = ordered(composed, composed.hydra, list(words))
+            orders.setdefault(order.record.id, order)
+    return list(orders.values())
+
+
+def _listed(override: Override, used: Sequence[str]) -> list[str]:
+    """The override as it is, or one for each of its values; raises `Refused` where it is for nothing, or endless."""
+    said, key = str(override.input_line), override.get_key_element()
+    head = key.lstrip("+~").partition(".")[0].partition("@")[0]
+    known = {*menu.defaults(), *menu.settings().keys, "hydra"}
+    if head not in known:
+        raise Refused(f"unknown key {head}{nearest(head, used)} (possible: {', '.join(used)})")
+    if head in known - {*used}:
+        raise Refused(f"{said} does nothing here, where no method is trained (possible: {', '.join(used)})")
+    if not override.is_sweep_override():
+        return [said]
+    if override.is_interval_sweep():
+        raise Refused(f"{said}: an interval has no list of values to try: name them, as in {key}=1,2")
+    values = list(dict.fromkeys(override.sweep_string_iterator()))
+    if not values:
+        raise Refused(f"{said}: there is no value in it")
+    return [f"{key}={value}" for value in values]
