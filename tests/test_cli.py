@@ -240,15 +240,6 @@ def test_a_baseline_of_the_same_seed_is_shown_beside_the_method():
     assert "source_only, same seed, granted=0" in command("tl-run", "method=target_only", *QUICKER).stdout
 
 
-def test_a_narrow_terminal_gets_a_narrow_table():
-    command("tl-run", *QUICKER)
-    code = "from tl_runner.report import tables, leaderboard as l; from tl_runner.store import records; "
-    code += "from pathlib import Path; from rich.console import Console; console = Console(width=80); "
-    code += "console.print(*tables.leaderboard(l.leaderboard(records([Path('outputs')])[0]), 80), sep='\\n')"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert re.search(r"│ mmd +│ small +│ +0 │ +1 │ +0 │ +\d+\.\d │ +\d+\.\d │ +\d+\.\d │", shown)
-
-
 def test_an_option_that_would_shadow_ours_is_refused():
     Path("mine/method").mkdir(parents=True)
     Path("mine/method/mmd.yaml").write_text("# Mine.\n_target_: my.MMD\n")

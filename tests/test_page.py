@@ -20,6 +20,7 @@ from tl_runner import evaluate
 from tl_runner.report.caveats import caveats
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.page import (
+    bound,
     calibration,
     confusions,
     counts,
@@ -163,6 +164,21 @@ def test_the_gap_is_told_before_and_after(groups):
     assert "mmd 1.60 before, 0.90 after" in words and "n = 3" in words
     before, after = marks(words, r"c1 hollow"), marks(words, "c0")
     assert after < before and len(before) == len(after) == 1
+
+
+def test_the_terms_of_the_bound_stand_end_to_end(groups):
+    group = groups["mmd"]
+    assert bound.terms(group.runs[0])[:3] == (0.05, 0.5, 0.1)
+    error = 1 - np.mean([run.record.scores["selected"]["accuracy"] for run in group.runs])
+    words = bound.figure([group]).panels[0].chart
+    assert f"mmd: 0.05 + 0.50 + 0.10, target error {error:.2f}" in words
+    boxes = [
+        tuple(map(float, found)) for found in re.findall(r'class="bar c\d" x="([\d.]+)".*? width="([\d.]+)"', words)
+    ]
+    assert [x + width for x, width in boxes[:2]] == pytest.approx([x for x, _ in boxes[1:]], abs=0.11)
+    assert boxes[1][1] == pytest.approx(10 * boxes[0][1], abs=0.6)  # 0.5 and 0.05, in tenths of a pixel
+    bare = replace(group, runs=tuple(Kept(replace(run.record, diagnosis=None), []) for run in group.runs))
+    assert "has the terms of the bound" in (bound.figure([bare]).missing or "")
 
 
 def test_reliability_is_drawn_as_accuracy_over_confidence(groups):

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from tl_runner.atomic import write
 from tl_runner.report.page import (
+    bound,
     calibration,
     confusions,
     effects,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FIGURES: tuple[Callable[[Sequence[Group]], Figure], ...] = (
-    *(effects.figure, learning.figure, hyperparameters.figure, gap.figure, features.figure, confusions.matrices),
-    *(confusions.gains, calibration.figure, samples.figure, samples.weighed),
+    *(effects.figure, learning.figure, hyperparameters.figure, gap.figure, bound.figure),
+    *(features.figure, confusions.matrices, confusions.gains, calibration.figure, samples.figure, samples.weighed),
 )
 
 
