@@ -122,7 +122,8 @@ USAGE = """tl-run – which way of transferring works on your data?
   tl-run --help method=mmd                          the keys of one option
   tl-run --cfg job                                  the whole configuration, run nothing
   tl-run --config-dir DIR method=mine               with options of your own: DIR/method/mine.yaml
-  tl-report [PATH …]                                compare the runs found there"""
+  tl-report [PATH …] [--html FILE]                  compare the runs found there; also tl-report diff RUN1 RUN2
+  tl-screen, tl-predict, tl-export                  before training, and after: see their --help"""
 
 FOOTER = """hydra/launcher also takes basic (one after another, in one process), ray, submitit_slurm, submitit_local.
 HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are kept in outputs/runs; README.md says more."""
