@@ -311,6 +311,9 @@ def test_a_backbone_of_ones_own_is_found_beside_its_options(typed, monkeypatch, 
     monkeypatch.delitem(sys.modules, "own_net")
     Image.new("L", (9, 9)).save("a.png")
     assert "there is no module 'own_net' here" in refused(typed("tl-predict", run.folder, "a.png"))
+    assert "--config-dir cod: there is no such folder" in refused(
+        typed("tl-predict", run.folder, "a.png", "--config-dir", "cod")
+    )
     assert typed("tl-predict", run.folder, "a.png", "--config-dir", "code").code == 0
     monkeypatch.delitem(sys.modules, "own_net")
     assert typed("tl-export", run.folder, "--to", "pt2", "--config-dir", "code").code == 0

@@ -34,6 +34,13 @@ def admit(folders: Sequence[Path]) -> None:
     sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
 
 
+def beside(config_dir: Path | None) -> list[Path]:
+    """The folder that --config-dir names, if it does; raises `Refused` where there is none."""
+    if config_dir and not config_dir.is_dir():
+        raise Refused(f"--config-dir {config_dir}: there is no such folder")
+    return [config_dir] if config_dir else []
+
+
 def finish(work: Callable[[], None]) -> None:
     """Do a command's work: what the package has to say goes to stderr, and an error is one line and exit code 1."""
     from tl_runner.report.consoles import complain, consoles

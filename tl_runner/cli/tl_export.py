@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from tl_runner.cli.standing import admit, finish, stand
+from tl_runner.cli.standing import admit, beside, finish, stand
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _export(asked: argparse.Namespace) -> None:
-    admit([asked.config_dir] if asked.config_dir else [])
+    admit(beside(asked.config_dir))
     from tl_runner.errors import within
     from tl_runner.restore import finished, load
     from tl_runner.using.export import OUTPUT, SUFFIXES, export

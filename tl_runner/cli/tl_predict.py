@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tl_runner.cli.standing import admit, finish, stand
+from tl_runner.cli.standing import admit, beside, finish, stand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _predict(asked: argparse.Namespace) -> None:
-    admit([asked.config_dir] if asked.config_dir else [])
+    admit(beside(asked.config_dir))
     from tl_runner import machine
     from tl_runner.errors import Refused
     from tl_runner.restore import finished, load

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner import menu
-from tl_runner.cli.standing import admit, stand
+from tl_runner.cli.standing import INTERRUPTED, admit, beside, stand
 from tl_runner.errors import Diverged, Refused
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tl_runner.job import Order
     from tl_runner.screen import Screened
 
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 USED = (
     *("dataset", "backbone", "pretrain", "augment", "seed", "granted", "device", "threads", "outputs"),
     *("checkpoint_every", "stage"),
@@ -69,11 +68,10 @@ def _screen(said: argparse.Namespace) -> int:
     console, errors = consoles()
     hear(errors)
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    folders = [said.config_dir] if said.config_dir else []
+    folders: list[Path] = []
     started = time.monotonic()
     try:
-        if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-            raise Refused(f"--config-dir {missing[0]}: there is no such folder")
+        folders = beside(said.config_dir)
         admit(folders)
         words, stages = _staged(said.words)
         from tl_runner.sweep.combinations import combinations
