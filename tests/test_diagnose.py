@@ -142,8 +142,8 @@ def test_weights_are_shown_at_their_extremes(tmp_path):
 
 def test_the_diagnosis_opens_no_door_to_the_labels(tmp_path):
     """Permuted answers change the diagnosis, and no weight or prediction."""
-    plain, _ = bytes_under("mmd", "honest", tmp_path)
-    permuted, _ = bytes_under("mmd", "mislabelled", tmp_path)
+    plain, _ = bytes_under("mmd", "honest", tmp_path, "basic")
+    permuted, _ = bytes_under("mmd", "mislabelled", tmp_path, "basic")
     told = [json.loads(next((tmp_path / name).rglob("run.json")).read_text()) for name in ("honest", "mislabelled")]
     assert plain == permuted
     assert told[0]["diagnosis"]["after"] == told[1]["diagnosis"]["after"]

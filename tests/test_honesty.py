@@ -25,8 +25,8 @@ def honest(seed: int, samples: int = 300, size: int = 8, severity: int | None = 
     return digits(seed, samples=samples, size=size)
 
 
-def bytes_under(method: str, data: str, tmp_path) -> tuple[dict[str, bytes], float]:
-    words = [f"method={method}", f"dataset._target_=test_honesty.{data}", *QUICK]
+def bytes_under(method: str, data: str, tmp_path, diagnose: str = "none") -> tuple[dict[str, bytes], float]:
+    words = [f"method={method}", f"dataset._target_=test_honesty.{data}", f"diagnose={diagnose}", *QUICK]
     words += [f"~dataset.{key}" for key in ("source", "shift")]
     record = made(tmp_path / data, *words)
     assert record.scores is not None
@@ -50,7 +50,7 @@ def test_permuting_does_reach_a_run_that_is_granted_labels(method, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_command_in_two_folders_is_equal_to_the_last_bit(method, tmp_path):
-    first, second = (made(tmp_path / name, f"method={method}", *QUICK) for name in ("a", "b"))
+    first, second = (made(tmp_path / name, f"method={method}", "diagnose=none", *QUICK) for name in ("a", "b"))
     assert first.id == second.id and first.scores == second.scores
     for name in ("model.safetensors", "predictions.safetensors"):
         assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()

@@ -56,17 +56,18 @@ def equal(one: RunRecord, other: RunRecord) -> None:
     for name in ("model", "predictions"):
         assert (one.folder / f"{name}.safetensors").read_bytes() == (other.folder / f"{name}.safetensors").read_bytes()
     assert curve(one) == curve(other)
-    assert one.scores == other.scores and one.evidence == other.evidence
+    assert (one.scores, one.evidence, one.diagnosis) == (other.scores, other.evidence, other.diagnosis)
     assert sorted(path.name for path in one.folder.iterdir()) == sorted(path.name for path in other.folder.iterdir())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(method, tmp_path):
-    whole = described(tmp_path / "whole", f"method={method}", "augment=none")
+    words = [f"method={method}", "augment=none", "diagnose=none"]
+    whole = described(tmp_path / "whole", *words)
     points = len([*run(whole)])
     for at in {1, points // 2, points}:
-        cut_off(tmp_path / str(at), at, KeyboardInterrupt, f"method={method}", "augment=none")
-        again = described(tmp_path / str(at), f"method={method}", "augment=none")
+        cut_off(tmp_path / str(at), at, KeyboardInterrupt, *words)
+        again = described(tmp_path / str(at), *words)
         torch.rand(3)  # what else happens in the process does not matter
         to_the_end(run(again))
         equal(whole, again)

@@ -170,7 +170,7 @@ def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_la
     for fitted, held_out in KFold(FOLDS, shuffle=True, random_state=SEED).split(x):
         if len(np.unique(y[fitted])) < 2:
             return None
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000))
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000, solver="newton-cg"))
         classifier.fit(x[fitted], y[fitted], logisticregression__sample_weight=weights[fitted])
         wrong[held_out] = classifier.predict(x[held_out]) != y[held_out]
     return float(wrong[~of_target].mean() + wrong[of_target].mean())

@@ -71,7 +71,8 @@ def log_odds(source: Tensor, target: Tensor, seed: int, C: float = 1.0, folds: i
     x = torch.cat([source, target]).double().numpy()
     is_target = torch.cat([torch.zeros(n), torch.ones(m)]).long().numpy()
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=C / source.shape[1], max_iter=5000))
+    regression = LogisticRegression(C=C / source.shape[1], max_iter=5000, solver="newton-cg")
+    classifier = make_pipeline(StandardScaler(), regression)
     return torch.as_tensor(cross_val_predict(classifier, x, is_target, cv=parts, method="decision_function"))
 
 
