@@ -179,6 +179,14 @@ def test_a_caveat_is_told(records, said):
     assert any(said in caveat for caveat in caveats(records, leaderboard(records)))
 
 
+def test_settings_that_differ_in_their_rule_of_selection_are_told_apart():
+    rules = [run("mmd", 0, 0.5) for _ in range(2)]
+    for each, rule in zip(rules, ("last", "im"), strict=True):
+        each.config["select"] = {"_target_": f"tl_runner.select.{rule}"}
+        each.setting += rule
+    assert sorted(leaderboard(rules)["variant"]) == ["select=im", "select=last"]
+
+
 def test_nothing_is_said_against_a_clean_table():
     clean = [*runs("source_only", BASE), *runs("mmd", BASE)]
     assert caveats(clean, leaderboard(clean)) == []
@@ -197,10 +205,12 @@ def test_ranks_over_pairs_leave_out_what_a_pair_lacks():
 
 def test_what_auto_costs_against_the_best_single_setting_is_said():
     mixed = [*RECORDS, *runs("auto", [0.79, 0.82, 0.77, 0.81, 0.80])]
+    loser = "digits: negative transfer, in points: kmm −10.0 (−11.2 to −8.8)."
     assert remarks(leaderboard(mixed), []) == [
-        "digits: auto is 1.0 points below mmd, the best other setting with the same labels."
+        loser,
+        "digits: auto is 1.0 points below mmd, the best other setting with the same labels.",
     ]
-    assert remarks(leaderboard(RECORDS), []) == []
+    assert remarks(leaderboard(RECORDS), []) == [loser]
 
 
 def test_the_markdown_is_the_golden_one():

@@ -101,7 +101,7 @@ def load(config: Mapping[str, Any]) -> Parts:
             f"dataset._target_={config['dataset']['_target_']}: {min(unknown)} needs a default or is seed or cache"
         )
     parts["schedule"](0.0)  # the ranges of a schedule and of a rule are checked where it is called
-    parts["select"]([Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0)])
+    parts["select"]([Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0, 0.0, 0.0, 0.0, 0.0)])
     return Parts(settings(config), **parts)
 
 

@@ -121,8 +121,15 @@ def counted(frame: pd.DataFrame) -> str:
 
 
 def remarks(frame: pd.DataFrame, rankings: Sequence[Ranking]) -> list[str]:
-    """What is to be said below the tables: ranks over pairs, and what `auto` costs against the best single setting."""
-    return [*(said for each in rankings for said in _ranked(each)), *_regrets(frame)]
+    """What is to be said below the tables: who loses, ranks over pairs, what `auto` costs against the best setting."""
+    return [*_losers(frame), *(said for each in rankings for said in _ranked(each)), *_regrets(frame)]
+
+
+def _losers(frame: pd.DataFrame) -> Iterator[str]:
+    """Negative transfer is said in words too: a narrow table has no room for findings."""
+    for pair, rows in by_pair(frame).items():
+        if worse := [f"{row['label']} {difference(row)}" for row in rows if row["verdict"] == "negative transfer"]:
+            yield f"{pair}: negative transfer, in points: {', '.join(worse)}."
 
 
 def _regrets(frame: pd.DataFrame) -> Iterator[str]:

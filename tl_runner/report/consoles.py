@@ -8,7 +8,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-PAGE = 150  # columns of a table that is not printed on a terminal
+PAGE = 190  # columns of a table that is not printed on a terminal
 
 
 class Outlet:
@@ -41,7 +41,9 @@ def consoles() -> tuple[Console, Console]:
     """For results and for errors. A file or a pipe takes wide tables as they are."""
     results: Any = Outlet(sys.stdout, 1)
     errors: Any = Outlet(sys.stderr, 2)
-    return Console(file=results, width=None if results.isatty() else PAGE), Console(file=errors)
+    return Console(file=results, width=None if results.isatty() or "COLUMNS" in os.environ else PAGE), Console(
+        file=errors
+    )
 
 
 def hear(errors: Console) -> None:

@@ -90,4 +90,5 @@ def _latex(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[s
 
 
 def _tex(text: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in text).replace("\n", " ")
+    written = "".join(LATEX.get(sign, sign) for sign in text).replace("\n", " ")
+    return f"{{{written[0]}}}{written[1:]}" if written.startswith(("[", "*")) else written  # else an option of \\

@@ -160,3 +160,5 @@ def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flatten(value, f"{prefix}{key}.")
         elif key != "_target_":
             yield f"{prefix}{key}", value
+        elif prefix:
+            yield prefix[:-1], str(value).rpartition(".")[2]  # select=last and select=im differ in nothing else

@@ -106,8 +106,11 @@ def leaderboard(
     from tl_runner.report import cells
 
     yield Text(cells.counted(frame), "bold")
+    cut: dict[str, None] = {}
     for pair, rows in cells.by_pair(frame).items():
-        names = _fitting(cells.telling(rows), rows, width)
+        telling = cells.telling(rows)
+        names = _fitting(telling, rows, width)
+        cut |= dict.fromkeys(name for name in telling if name not in names)
         table = Table(title=Text(cells.heading(pair, rows)), title_justify="left", title_style="bold")
         for name in names:
             column = cells.COLUMNS[name]
@@ -119,6 +122,9 @@ def leaderboard(
             if after and after["granted"] != row["granted"]:
                 table.add_section()
         yield table
+    if cut:
+        left_out = ", ".join(cells.COLUMNS[name].heading for name in cut)
+        yield Text(f"left out in {width} columns: {left_out} (a wider terminal, or --format csv, has them)", "dim")
     for said in cells.remarks(frame, rankings):
         yield Text(said)
     for said in caveats:

@@ -66,8 +66,9 @@ def figure(groups: Sequence[Group]) -> Figure:
         chart.level(level, "reference")
         for (_, kind, _), points in zip(lines, curves[group.name], strict=True):
             steps, means, deviations = zip(*points, strict=True) if points else ((), (), ())
-            lows = [max(y.low, mean - sd) for mean, sd in zip(means, deviations, strict=True)]
-            highs = [min(y.high, mean + sd) for mean, sd in zip(means, deviations, strict=True)]
+            bands = [(mean - sd, mean + sd) for mean, sd in zip(means, deviations, strict=True)]
+            lows = [max(low, y.low) for low, _ in bands]  # in this order NaN, the end of one seed's band, stays NaN
+            highs = [min(high, y.high) for _, high in bands]
             chart.band(steps, lows, highs, kind)
             chart.line(steps, means, kind)
         chart.rug([run.record.scores["selected"]["step"] for run in group.runs if run.record.scores], "c0")
