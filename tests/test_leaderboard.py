@@ -172,7 +172,7 @@ def test_settings_are_named_by_what_tells_them_apart():
             [*runs("mmd", [0.5] * 3), *runs("dann", [0.5] * 3, fingerprint="g")],
             "the data changed between runs: 3 times",
         ),
-        ([*runs("mmd", [0.5] * 4), *runs("dann", [0.5] * 3)], "not all have all 4 seeds: dann lacks 1"),
+        ([*runs("mmd", [0.5] * 4), *runs("dann", [0.5] * 3)], "seeds are missing of 4: dann lacks 1"),
     ],
 )
 def test_a_caveat_is_told(records, said):
@@ -185,6 +185,14 @@ def test_settings_that_differ_in_their_rule_of_selection_are_told_apart():
         each.config["select"] = {"_target_": f"tl_runner.select.{rule}"}
         each.setting += rule
     assert sorted(leaderboard(rules)["variant"]) == ["select=im", "select=last"]
+
+
+def test_why_runs_failed_is_told_by_method():
+    failed = [run("mmd", seed, 0.0, status="failed") for seed in range(2)]
+    for each in failed:
+        each.error = "it was refused\nfor a long reason"
+    (said,) = [caveat for caveat in caveats(failed, leaderboard(failed)) if "failed" in caveat]
+    assert said == "2 runs failed: 2 of mmd: it was refused (their run.log has more)"
 
 
 def test_nothing_is_said_against_a_clean_table():

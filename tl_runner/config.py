@@ -100,9 +100,18 @@ def load(config: Mapping[str, Any]) -> Parts:
         raise Refused(
             f"dataset._target_={config['dataset']['_target_']}: {min(unknown)} needs a default or is seed or cache"
         )
-    parts["schedule"](0.0)  # the ranges of a schedule and of a rule are checked where it is called
-    parts["select"]([Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0, 0.0, 0.0, 0.0, 0.0)])
+    # The ranges of a schedule and of a rule are checked where it is called.
+    _tried("schedule", parts["schedule"], 0.0)
+    _tried("select", parts["select"], [Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0, 0.0, 0.0, 0.0, 0.0)])
     return Parts(settings(config), **parts)
+
+
+def _tried(group: str, part: Any, value: Any) -> None:
+    """Call a function with its options, which it may refuse, on a value like any other."""
+    try:
+        part(value)
+    except Refused as error:  # about one of its options, by name
+        raise Refused(f"{group}.{error}") from error
 
 
 def settings(config: Mapping[str, Any]) -> Settings:

@@ -11,6 +11,7 @@ from tl_runner.store import RunRecord
 
 FEW = 3  # seeds below which an interval means little
 NAMED = 6  # settings that a sentence names
+LONG = 120  # signs of an error that are told
 
 Row = dict[Hashable, Any]  # of a leaderboard
 
@@ -25,11 +26,23 @@ def caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
     for record in ended:
         seeds[record.setting].add(record.seed)
     return [
+        *_failed(records),
         *_other_data(ended),
         *_mixed(ended),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _of_pair(rows)),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _missing(rows, seeds)),
     ]
+
+
+def _failed(records: Sequence[RunRecord]) -> Iterator[str]:
+    """Why runs failed, by method."""
+    reasons: dict[tuple[str, str], int] = defaultdict(int)
+    for record in records:
+        if record.status in ("failed", "diverged"):
+            reasons[record.choices["method"], str(record.error).partition("\n")[0][:LONG]] += 1
+    told = [f"{count} of {method}: {reason}" for (method, reason), count in reasons.items()]
+    if told:
+        yield f"{sum(reasons.values())} runs failed: {_names(told, '; ')} (their run.log has more)"
 
 
 def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
@@ -73,10 +86,10 @@ def _missing(rows: Sequence[Row], seeds: Mapping[str, set[Any]]) -> Iterator[str
     everything = set().union(*(seeds[row["setting"]] for row in rows))
     counts = [(row["label"], len(everything - seeds[row["setting"]])) for row in rows]
     if lacking := [f"{label} lacks {count}" for label, count in counts if count]:
-        yield f"not all have all {len(everything)} seeds: {_names(lacking)}"
+        yield f"seeds are missing of {len(everything)}: {_names(lacking)}"
 
 
-def _names(names: Iterable[str]) -> str:
+def _names(names: Iterable[str], between: str = ", ") -> str:
     listed = list(names)
     more = [f"{len(listed) - NAMED} more"] if len(listed) > NAMED else []
-    return ", ".join([*listed[:NAMED], *more])
+    return between.join([*listed[:NAMED], *more])
