@@ -179,9 +179,14 @@ def main() -> None:
     text = "\n".join([*lines, f"{len(found)} runs, {len(found) - ended + len(faults)} of them not ok."])
     print(text)
     if said.write:
-        before, _, rest = said.write.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        said.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        put(said.write, BEGIN, END, text)
+
+
+def put(file: Path, begin: str, end: str, text: str) -> None:
+    """Between two markers of a file."""
+    before, _, rest = file.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    file.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from bench_methods import PAIRS, STEPS
+from bench_methods import PAIRS, STEPS, put
 from safetensors.torch import load_file
 
 from tl_runner import select
@@ -117,9 +117,7 @@ def main() -> None:
     text = "\n".join([*table(of), "", *collapsed(of)])
     print(text)
     if said.write:
-        before, _, rest = said.write.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        said.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        put(said.write, BEGIN, END, text)
 
 
 if __name__ == "__main__":
