@@ -108,7 +108,8 @@ def test_domains_that_are_alike_need_no_trial():
     ("candidates", "said"),
     [
         (["auto"], "auto can't be a candidate"),
-        (["finetune"], "needs granted labels"),
+        (["finetune"], "finetune learns from granted target labels"),
+        ([{"mmd": {"wieght": 2}}], r"unknown key method.candidates: mmd\(wieght=2\).wieght"),
         (["mdm"], "did you mean"),
         (["mmd", "mmd"], "different methods"),
         ([], "one or more"),
@@ -117,6 +118,12 @@ def test_domains_that_are_alike_need_no_trial():
 def test_what_can_be_no_candidate_is_refused(candidates, said):
     with pytest.raises(Refused, match=said):
         Auto(candidates)
+
+
+def test_two_settings_of_one_method_are_two_candidates():
+    trials = Told({BASE: says(off(0, 40)), "mmd(weight=0.5)": says(TRUE), "mmd(weight=50)": says(off(70, 90))})
+    method, told = outcome(Auto([{"mmd": {"weight": 0.5}}, {"mmd": {"weight": 50}}]), trials)
+    assert told["chosen"] == "mmd(weight=0.5)" and isinstance(method, MMD) and method.weight == 0.5
 
 
 FAST = ["dataset=blobs", "backbone=mlp", "pretrain=tiny", "train.steps=40", "method.candidates=[mmd,coral,mcc]"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OTHER = 0.01  # of a probability: more than devices and libraries differ by on the same row
 PATIENCE = 5.0  # seconds after which a person is told how far it is
 DESCRIPTION = """\
 Predict new images or table rows with the model of a finished run, prepared as the run's own were.
@@ -76,11 +77,13 @@ def _predict(asked: argparse.Namespace) -> None:
     if asked.test:
         record = finished(asked.run)
         rows, same, largest = agreement(found, record)
-        log.log(
-            logging.INFO if same == rows else logging.WARNING,
-            "%d of %d rows get the class that the run's stored predictions have; probabilities differ by at most %.1e",
-            same, rows, largest,
-        )  # fmt: skip
+        told = (
+            f"{same} of {rows} rows get the class that the run's stored predictions have; probabilities differ by at"
+            f" most {largest:.1e}"
+        )
+        if largest > OTHER:
+            raise Refused(f"{told}: these are not the rows that the run was scored on, or not in their order")
+        log.log(logging.INFO if same == rows else logging.WARNING, told)
         if same == rows and record.scores:
             log.info(
                 "so their accuracy is the run's target accuracy, %.1f %%", 100 * record.scores["target"]["accuracy"]

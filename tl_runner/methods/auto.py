@@ -42,11 +42,14 @@ class Auto(Method):
 
     def built(self, name: str) -> Method:
         """A fresh candidate."""
-        found: Method = config.named("method", self.said[name], "method.candidates")
+        found: Method = config.named("method", self.said[name], f"method.candidates: {name}")
         if isinstance(found, Auto):
             raise Refused("method.candidates: auto can't be a candidate of its own")
         if "granted" in found.needs:
-            raise Refused(f"method.candidates: {name} needs granted labels, by which it can be judged: name it itself")
+            raise Refused(
+                f"method.candidates: {name} learns from granted target labels, which can judge it too: compare such"
+                " methods by their floor, as tl-report and hydra/sweeper=tl_optuna do"
+            )
         return found
 
     def phases(self, model: Model) -> Sequence[Phase]:
@@ -54,6 +57,11 @@ class Auto(Method):
 
 
 def _name(said: Any) -> str:
-    if isinstance(said, Mapping):
-        return str(said.get("_target_") or next(iter(said), said))
-    return str(said)
+    """A name as tables have it: mmd, or mmd(weight=0.5)."""
+    if not isinstance(said, Mapping) or not said:
+        return str(said)
+    name, options = next(iter(said.items()))
+    if "_target_" in said:
+        name, options = said["_target_"], {key: value for key, value in said.items() if key != "_target_"}
+    listed = ", ".join(f"{key}={value}" for key, value in options.items()) if isinstance(options, Mapping) else ""
+    return f"{name}({listed})" if listed else str(name)
