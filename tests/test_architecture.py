@@ -20,6 +20,7 @@ COMMANDS = [
 # room -> the rooms of this package that it may import; packages count as one room.
 MAY_IMPORT = {
     "atomic": set(),
+    "cached": {"atomic"},
     "errors": set(),
     "menu": {"errors"},
     "losses": set(),
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "select": {"errors"},
     "domains": {"errors"},
     "core": {"domains", "errors"},
-    "features": {"atomic", "core", "domains"},
+    "features": {"cached", "core", "domains"},
     "fixed": set(),
     "needed": {"core", "errors"},
     "alignment": {"core", "features", "losses"},
@@ -55,12 +56,12 @@ MAY_IMPORT = {
     "progress": {"chance", "select", "train"},
     "lock": {"atomic", "errors"},
     "start": {
-        *("atomic", "chance", "checkpoint", "config", "core", "domains", "errors", "evaluate", "identity", "lock"),
-        *("methods", "optimizers", "progress", "store", "train", "whereabouts"),
+        *("atomic", "cached", "chance", "checkpoint", "config", "core", "domains", "errors", "evaluate", "identity"),
+        *("lock", "machine", "methods", "optimizers", "progress", "store", "train", "whereabouts"),
     },
     "choice": {
-        *("atomic", "chance", "config", "core", "divergence", "domains", "errors", "evaluate", "identity", "methods"),
-        *("start", "store", "train", "whereabouts"),
+        *("cached", "config", "core", "divergence", "domains", "errors", "evaluate", "identity", "methods", "start"),
+        *("store", "train", "whereabouts"),
     },
     "machine": {"core", "errors", "train"},
     "config": {"errors", "menu", "select"},

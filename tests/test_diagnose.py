@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from test_honesty import bytes_under
 
-from tl_runner.diagnose import accuracies, class_shares, joint_error
+from tl_runner.diagnose import accuracies, joint_error, label_shift
 from tl_runner.domains import InMemory
 from tl_runner.exhibits import SIDE, components, thumbnails
 from tl_runner.job import made_before
@@ -25,7 +25,7 @@ def test_accuracies_by_class():
 
 
 @pytest.mark.parametrize("target", [[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
-def test_class_shares_come_back_from_a_classifier_that_errs(target):
+def test_label_shift_come_back_from_a_classifier_that_errs(target):
     """Black-box shift estimation: the same confusion on both sides, other shares; 20,000 rows make ±0.01."""
     confusion = np.array([[0.8, 0.1, 0.2], [0.1, 0.7, 0.1], [0.1, 0.2, 0.7]])  # column y: P(ŷ | y)
 
@@ -36,14 +36,14 @@ def test_class_shares_come_back_from_a_classifier_that_errs(target):
 
     source = [0.4, 0.3, 0.3]
     said, y = rows(source)
-    found = class_shares(said, y, rows(target)[0], 3)
+    found = label_shift(said, y, rows(target)[0], 3)
     assert found["estimated"] == pytest.approx(target, abs=0.03)
     assert found["source"] == pytest.approx(source, abs=0.02)
     assert found["shift"] == pytest.approx(0.5 * np.abs(np.subtract(source, target)).sum(), abs=0.03)
 
 
 def test_a_class_that_is_never_said_has_no_estimate():
-    found = class_shares(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0]), 3)
+    found = label_shift(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0]), 3)
     assert found["estimated"] == pytest.approx([1.0, 0.0, 0.0]) and found["shift"] == pytest.approx(0.5)
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tl_runner.atomic import write
-from tl_runner.chance import chance_of, settle
+from tl_runner import cached
 from tl_runner.config import Parts
 from tl_runner.core import Method, Model
 from tl_runner.divergence import told_apart
@@ -21,7 +20,7 @@ from tl_runner.errors import Diverged, Refused
 from tl_runner.evaluate import read
 from tl_runner.identity import identify
 from tl_runner.methods.auto import BASE, Auto
-from tl_runner.start import admit, source_model, source_names
+from tl_runner.start import admit, ready, source_model, source_names
 from tl_runner.store import RunRecord
 from tl_runner.train import Cursor, Point, train
 from tl_runner.whereabouts import made_by
@@ -116,18 +115,15 @@ class Trials:
     def trial(self, name: str, steps: int) -> Generator[Point, None, Tensor | str]:
         """The candidate's probabilities on the target's validation split after so many steps; or why there are none."""
         file = self.cache / "trials" / f"{self._key(name, steps)}.safetensors"
-        if (kept := _kept(file)) is not None:
-            return kept
+        if kept := cached.load(file):
+            return kept["predicted"]
         method, model, seed = self.auto.built(name), deepcopy(self.model), self.parts.settings.seed
-        plan = replace(self.parts.train, steps=steps, evaluations=1)
+        plan = replace(self.parts.train, steps=steps, evaluations=1, compile=False)  # which takes longer than a trial
         try:
             admit(method, self.pair)
             if method.start == "source":
                 yield from source_model(model, self.pair, self.parts, source_names(self.record), self.cache)
-            with chance_of(seed, "prepare"):
-                model, pair = method.prepare(model, self.pair, seed)
-            settle(seed)
-            model, method = model.to(self.model.device), method.to(self.model.device)
+            method, model, pair = ready(method, model, self.pair, plan, seed)
             optimizer, schedule, augment = self.parts.optimizer, self.parts.schedule, self.parts.augment
             for point in train(model, method, pair, plan, optimizer, schedule, augment, seed, Cursor()):
                 yield point._replace(phase=f"trying {name}")
@@ -136,7 +132,7 @@ class Trials:
         predicted = read(model, pair.target.val).predicted
         if not bool(torch.isfinite(predicted).all()):
             return "its predictions are not finite numbers"
-        _keep(file, predicted)
+        cached.keep(file, {"predicted": predicted})
         return predicted
 
     def _key(self, name: str, steps: int) -> str:
@@ -145,20 +141,3 @@ class Trials:
         of_run = {group: self.record.config.get(group) for group in groups}
         made = {"data": self.record.data["fingerprint"], "machine": made_by(self.record.where)}
         return identify({**of_run, **made, "method": self.auto.said[name], "steps": steps})
-
-
-def _kept(file: Path) -> Tensor | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)["predicted"]
-    except (OSError, SafetensorError, KeyError):
-        return None  # not there, or half of it: the trial is made
-
-
-def _keep(file: Path, predicted: Tensor) -> None:
-    from safetensors.torch import save
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, save({"predicted": predicted.contiguous()}))

@@ -17,7 +17,7 @@ from tl_runner.core import Model
 from tl_runner.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
 from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import within
-from tl_runner.evaluate import accuracy, read
+from tl_runner.evaluate import Reading, accuracy, read
 from tl_runner.features import Readout, frozen, portions
 
 Level = Literal["basic", "full", "none"]
@@ -47,23 +47,25 @@ class Diagnosis:
 
         `once`: the method computes features once, and they are read where it finds them too.
         """
-        gap = self._gap(*frozen(model, pair)) if once else self._gap(model, pair)
+        if self.level == "none":
+            return Setup(pair, None, {})
+        reader, seen = frozen(model, pair) if once else (model, pair)
+        gap = self._gap(*(read(reader, _first(split, model)).features for split in _validation(seen)))
         return Setup(pair, gap, self._stages(model, pair))
 
     def after(
-        self, model: Model, pair: Pair, before: Setup, predicted: Tensor, answers: Tensor
+        self, model: Model, pair: Pair, before: Setup, source: Reading | None, predicted: Tensor, answers: Tensor
     ) -> tuple[Facts | None, dict[str, Tensor]]:
         """What the record says, and the tensors for figures, of the selected checkpoint.
 
-        `predicted` (n, C) are its probabilities on the target's test split, `answers` (n,) the labels there.
+        `source` is what it makes of the source's test split, `predicted` (n, C) are its probabilities on the
+        target's, and `answers` (n,) the labels there.
         """
         if self.level == "none":
             return None, {}
         answers, target = answers.cpu(), read(model, _first(pair.target.test, model))
-        source = labels = None
-        if pair.source and pair.source.labels:
-            source, labels = read(model, pair.source.test), pair.source.labels.test.cpu()
-        gap = self._gap(model, pair)
+        validation = [read(model, split) for split in _validation(pair)]
+        gap = self._gap(*(reading.features for reading in validation))
         told: Facts = {
             "before": before.gap,
             "after": gap,
@@ -72,31 +74,28 @@ class Diagnosis:
             "priors": None,
             "bound": None,
         }
+        labels = pair.source and pair.source.labels and pair.source.labels.test.cpu()
         if source and labels is not None and pair.shared_labels:
+            said, compared = [reading.predicted.argmax(-1) for reading in validation], len(target.features)
             told["classes"]["source"] = accuracies(source.predicted, labels)
-            told["priors"] = label_shift(model, pair)
+            told["priors"] = label_shift(said[0], pair.labelled_source[1].val.cpu(), said[1], len(pair.classes))
             told["bound"] = {
                 "source_error": 1 - accuracy(source.predicted, labels),
                 "half_distance": gap and gap["a_distance"] and gap["a_distance"]["value"] / 2,
-                "joint_error": joint_error(
-                    source.features[:ROWS], labels[:ROWS], target.features, answers[: len(target.features)]
-                ),
+                "joint_error": joint_error(source.features, labels[:ROWS], target.features, answers[:compared]),
             }
         if self.level == "full":
-            told |= {
-                "inputs": self._gap(model, before.pair, inputs=True),
-                "stages": {"before": before.stages, "after": self._stages(model, before.pair)},
-            }
-        known = source and labels is not None and exhibits.Side(source, labels)
-        figures = exhibits.of_run(before.pair, pair, known or None, exhibits.Side(target, answers))
+            inputs = (_whole(_first(split, model), model) for split in _validation(before.pair))
+            stages = {"before": before.stages, "after": self._stages(model, before.pair)}
+            told |= {"inputs": self._gap(*inputs), "stages": stages}
+        known = exhibits.Side(source, labels) if source and labels is not None else None
+        figures = exhibits.of_run(before.pair, pair, known, exhibits.Side(target, answers))
         return told, {**figures, "labels": answers.to(torch.int16)}
 
-    def _gap(self, model: Model, pair: Pair, inputs: bool = False) -> Facts | None:
-        """The domains' distance on the validation splits, in the features of the model or in the inputs themselves."""
-        if self.level == "none" or pair.source is None:
+    def _gap(self, source: Tensor | None = None, target: Tensor | None = None) -> Facts | None:
+        """How far the rows of two domains are apart; None where there is only one."""
+        if source is None or target is None:
             return None
-        splits = _first(pair.source.val, model), _first(pair.target.val, model)
-        source, target = (_whole(split, model) if inputs else read(model, split).features for split in splits)
         apart, mmd = told_apart(source, target), mmd_test(source, target, self.permutations)
         return {"a_distance": apart and apart.a_distance._asdict(), "mmd": mmd and mmd._asdict()}
 
@@ -106,7 +105,7 @@ class Diagnosis:
         if self.level != "full" or pair.source is None:
             return {}
         model.eval()
-        flows = [[*portions(_first(split, model), model.device)] for split in (pair.source.val, pair.target.val)]
+        flows = [[*portions(_first(split, model), model.device)] for split in _validation(pair)]
         found = {}
         for name, stage in model.backbone.named_children():
             flows = [[stage(x) for x in flow] for flow in flows]
@@ -123,20 +122,14 @@ def accuracies(predicted: Tensor, labels: Tensor) -> list[float | None]:
     return [right[of].double().mean().item() if bool(of.any()) else None for of in rows]
 
 
-def label_shift(model: Model, pair: Pair) -> Facts:
-    """The target's class shares, estimated without its labels, beside the source's; on the validation splits.
+def label_shift(source_said: Tensor, source_labels: Tensor, target_said: Tensor, classes: int) -> Facts:
+    """The target's class shares, estimated without its labels, beside the source's.
 
-    Black-box shift estimation (Lipton, Wang & Smola, ICML 2018): with C_ij = P_s(ŷ=i, y=j) and μ_i = P_t(ŷ=i) the
+    Of predicted classes (n,) of source rows, their true ones (n,), and predicted ones (m,) of target rows. Black-box
+    shift estimation (Lipton, Wang & Smola, ICML 2018): with C_ij = P_s(ŷ=i, y=j) and μ_i = P_t(ŷ=i) the
     importance w_j = p_t(y=j)/p_s(y=j) solves C w = μ; here by least squares with w ≥ 0. `shift` is ½ Σ_j |p_t − p_s|.
     Right where only the class shares differ, and of little meaning where the inputs of a class do too.
     """
-    source, labels = pair.labelled_source
-    said = read(model, source.val).predicted.argmax(-1), read(model, pair.target.val).predicted.argmax(-1)
-    return class_shares(said[0], labels.val.cpu(), said[1], len(pair.classes))
-
-
-def class_shares(source_said: Tensor, source_labels: Tensor, target_said: Tensor, classes: int) -> Facts:
-    """The estimate of `label_shift`: predicted classes (n,), true ones (n,), predicted ones of the target (m,)."""
     from scipy.optimize import nnls
 
     joint = np.zeros((classes, classes))
@@ -178,6 +171,11 @@ def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_la
 
 def _shares(said: Tensor, classes: int) -> list[float]:
     return (torch.bincount(said, minlength=classes).double() / len(said)).tolist()
+
+
+def _validation(pair: Pair) -> list[Split]:
+    """Of the source and the target; nothing where there is no source to compare with."""
+    return [pair.source.val, pair.target.val] if pair.source else []
 
 
 def _first(split: Split, model: Model) -> Split:

@@ -19,26 +19,28 @@ BINS = 15  # of equal width, for the calibration error
 
 
 class Reading(NamedTuple):
-    """What a model makes of the rows of a split, float32 on the CPU: features (n, width), probabilities (n, C)."""
+    """What a model makes of the n rows of a split, float32 on the CPU."""
 
-    features: Tensor
-    predicted: Tensor
+    features: Tensor  # (min(n, ROWS), width), of the first rows: as many as the domains are compared by
+    predicted: Tensor  # (n, C), probabilities
 
 
 @torch.no_grad()
-def read(model: Model, split: Split) -> Reading:
-    """Both in one pass; the model is left in evaluation mode."""
+def read(model: Model, split: Split, rows: int = ROWS) -> Reading:
+    """Both in one pass, features of the first `rows`; the model is left in evaluation mode."""
     model.eval()
-    parts = []
+    features, predicted = [], []
     for x in portions(split, model.device):
-        (features,) = model.features(x)
-        parts.append((features.float().cpu(), model.head(features).float().softmax(-1).cpu()))
-    return Reading(*map(torch.cat, zip(*parts, strict=True)))
+        (seen,) = model.features(x)
+        features.append(seen[:rows].float().cpu())
+        predicted.append(model.head(seen).float().softmax(-1).cpu())
+        rows -= len(features[-1])
+    return Reading(torch.cat(features), torch.cat(predicted))
 
 
 def predict(model: Model, split: Split) -> Tensor:
     """Class probabilities, (n, C) float32 on the CPU; the model is left in evaluation mode."""
-    return read(model, split).predicted
+    return read(model, split, rows=0).predicted
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:

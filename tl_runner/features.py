@@ -3,24 +3,20 @@
 Once means once a machine: they are kept under a hash of the network, the rows and what computes them.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from tl_runner.atomic import write
+from tl_runner import cached
 from tl_runner.core import Model
 from tl_runner.domains import Pair, Split
-
-log = logging.getLogger(__name__)
 
 ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large images a few at a time, whose maps an
 # allocator keeps for the next ones (on a CPU, four times as many took a third longer)
@@ -52,13 +48,13 @@ class Embedded:
     def _features(self) -> Tensor:
         self.model.eval()
         file = self.model.features_kept and self.model.features_kept / f"{_key(self.model, self.split)}.safetensors"
-        found = _kept(file) if file else None
-        if found is None:
-            with torch.no_grad():
-                found = torch.cat([self.model.backbone(x).float() for x in portions(self.split, self.model.device)])
-            if file:
-                _keep(file, found)
-        return found.to(self.model.device)
+        if file and (found := cached.load(file)):
+            return found["features"].to(self.model.device)
+        with torch.no_grad():
+            features = torch.cat([self.model.backbone(x).float() for x in portions(self.split, self.model.device)])
+        if file:
+            cached.keep(file, {"features": features})
+        return features
 
 
 class Moved:
@@ -108,27 +104,6 @@ def _key(model: Model, split: Split) -> str:
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def _kept(file: Path) -> Tensor | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)["features"]
-    except (OSError, SafetensorError, KeyError):
-        return None  # not there, or half of it: they are computed
-
-
-def _keep(file: Path, features: Tensor) -> None:
-    """Nobody waits for anybody: processes that compute the same write the same bytes, whole, under the same name."""
-    from safetensors.torch import save
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        write(file, save({"features": features.cpu().contiguous()}))
-    except OSError as error:  # a full disk, say, is no reason to lose the features
-        log.warning("features could not be kept for other runs: %s", error)
 
 
 def whole(split: Split, device: torch.device | str = "cpu") -> Tensor:

@@ -3,16 +3,16 @@
 from collections.abc import Generator
 
 from tl_runner import config, machine
-from tl_runner.chance import chance_of, settle
+from tl_runner.chance import chance_of
 from tl_runner.choice import begun
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
-from tl_runner.evaluate import examine, predict, scores, verdict
+from tl_runner.evaluate import examine, read, scores, verdict
 from tl_runner.heads import blueprint
 from tl_runner.progress import resumed
 from tl_runner.recording import recording
-from tl_runner.start import admit
+from tl_runner.start import admit, ready
 from tl_runner.store import RunRecord
 from tl_runner.train import Point, train
 
@@ -45,12 +45,9 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         method, told = yield from begun(method, model, pair, parts, record, files.cache)
         record.data |= told
         setup = parts.diagnose.before(model, pair, method.once)
-        with chance_of(seed, "prepare"):
-            model, pair = method.prepare(model, pair, seed)
-        model, method = machine.fast(model.to(device), plan), method.to(device)
+        method, model, pair = ready(method, model, pair, plan, seed)
         record.data |= {"input": str(model.backbone[0]), "model": blueprint(model)}
 
-        settle(seed)
         made = files.made()
         progress = resumed(left, model, method, made)
         files.go_on(progress)
@@ -69,11 +66,11 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         if parts.settings.save:
             files.tensors("model", progress.weights)
         model.load_state_dict(progress.weights)
-        kept = pair.labelled_source if pair.shared_labels else None
-        source = scores(predict(model, kept[0].test), kept[1].test) if kept else None
         record.evidence = progress.evidence._asdict()
-        labels, predicted = answers.open(), progress.predictions
-        record.scores = {"source": source, **verdict(predicted, labels, progress.chosen)}
-        record.diagnosis, exhibits = parts.diagnose.after(model, pair, setup, predicted[progress.chosen], labels)
+        source = read(model, pair.source.test) if pair.source else None
+        of_source = scores(source.predicted, pair.labelled_source[1].test) if source and pair.shared_labels else None
+        labels, predicted = answers.open(), progress.predictions[progress.chosen]
+        record.scores = {"source": of_source, **verdict(progress.predictions, labels, progress.chosen)}
+        record.diagnosis, exhibits = parts.diagnose.after(model, pair, setup, source, predicted, labels)
         files.tensors("diagnosis", exhibits)
     return record

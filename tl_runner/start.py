@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from tl_runner import cached, machine
 from tl_runner.atomic import write
 from tl_runner.chance import chance_of, derive, settle
 from tl_runner.checkpoint import Checkpoint
@@ -65,6 +66,15 @@ def admit(method: Method, pair: Pair) -> None:
         )
 
 
+def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> tuple[Method, Model, Pair]:
+    """What the method makes of the network and the pair before its first step; chance is as training begins with it."""
+    device = model.device
+    with chance_of(seed, "prepare"):
+        model, pair = method.prepare(model, pair, seed)
+    settle(seed)
+    return method.to(device), machine.fast(model.to(device), plan), pair
+
+
 def source_names(record: RunRecord) -> dict[str, Any]:
     """All that tells the source model of this run from those of others, but how it is trained."""
     of_data = {name: record.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
@@ -98,11 +108,9 @@ def source_model(
     model.taught = (learner.head,)
     key = identify({**names, "pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels})
     weights = cache / "source_models" / f"{key}.safetensors"
-    if kept := _kept(learner, weights):
-        return {**kept, "shared": True}
     weights.parent.mkdir(parents=True, exist_ok=True)
     with alone(weights):
-        if kept := _kept(learner, weights):  # by the process that was waited for
+        if kept := _kept(learner, weights):  # by an earlier run, or the process that was waited for
             return {**kept, "shared": True}
         checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
         method, task = SourceOnly(), Pair(source, pair.target)
@@ -118,30 +126,21 @@ def source_model(
         source_val = accuracy(predict(learner, source.val), labels.val)
         told = {"id": key, "steps": plan.steps, "rows": cursor.rows, "source_val": source_val}
         told["seconds"] = round(progress.elapsed, 3)
-        _keep(learner, weights, told)
+        if cached.keep(weights, learner.state_dict()):
+            write(weights.with_suffix(".json"), json.dumps(told, indent=2).encode())
         checkpoint.remove()
     return {**told, "shared": False}
 
 
 def _kept(learner: Model, weights: Path) -> dict[str, Any] | None:
     """The facts of the kept source model, once its weights are in the learner; None where there is none to use."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    facts = weights.with_suffix(".json")
-    if not facts.is_file():  # written last: without it the weights are not believed
+    facts = weights.with_suffix(".json")  # written last: without it the weights are not believed
+    if not facts.is_file() or (kept := cached.load(weights)) is None:
         return None
     try:
         told = json.loads(facts.read_text())
-        learner.load_state_dict(load_file(weights))
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        log.warning("the source model in %s can't be used and is trained again: %s", weights, error)
+        learner.load_state_dict(kept)
+    except (OSError, ValueError, RuntimeError) as error:
+        log.warning("the source model in %s can't be used, and is made again: %s", weights, error)
         return None
     return told
-
-
-def _keep(learner: Model, weights: Path, told: Mapping[str, Any]) -> None:
-    from safetensors.torch import save
-
-    write(weights, save({name: tensor.contiguous() for name, tensor in learner.state_dict().items()}))
-    write(weights.with_suffix(".json"), json.dumps(told, indent=2).encode())
