@@ -297,6 +297,12 @@ def test_a_job_is_told_by_what_the_sweep_varies():
     assert menu.variant(["method=a", "method.c=1", "train.steps=3", "seed=0"], words) == "train.steps=3"
 
 
+def test_a_sweep_over_what_changes_no_number_is_one_run_and_says_why():
+    result = command("tl-run", "-m", "diagnose=none,basic", "dry=true", *QUICKER)
+    assert "since diagnose can't change its numbers; the last counts" in " ".join(result.stderr.split())
+    assert "1 runs" in result.stdout
+
+
 def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
     def table(name: str, move: float) -> None:
         lines = [f"{i % 7 + move * (i % 2)},{i % 5},{'ab'[i % 2]}" for i in range(60)]

@@ -461,7 +461,7 @@ def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
     whole = page(found, frame, [], MADE)
     for name, why in (
         ("gap", "No run of this pair has a distance"),
-        ("features", "kept features"),
+        ("features", "has features to show"),
         ("weighed", "kept its weights"),
     ):
         assert f'-{name}" class' not in whole and why in whole

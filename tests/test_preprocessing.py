@@ -156,6 +156,14 @@ def test_an_unknown_category_is_taken_like_a_missing_one_and_said(caplog):
     assert "did not learn from the columns shoe: they are not read" in caplog.text
 
 
+def test_a_gap_where_training_had_none_is_filled_and_said(caplog):
+    caplog.set_level(logging.WARNING)
+    row = TABLE(lines("new.csv", "age,city,dose", ",Ulm,", ",Ulm,1"))
+    assert torch.equal(row[0], row[1])
+    assert "new.csv, column 'dose': 1 of 2 values are missing, and in training none was" in caplog.text
+    assert "taken as the median of training, 1" in caplog.text and "'age'" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -25,17 +25,8 @@ from tl_runner.select import Evidence
 log = logging.getLogger(__name__)
 
 GROUPS = (
-    "dataset",
-    "backbone",
-    "method",
-    "pretrain",
-    "optimizer",
-    "schedule",
-    "augment",
-    "train",
-    "select",
-    "diagnose",
-    "tracker",
+    *("dataset", "backbone", "method", "pretrain", "optimizer", "schedule", "augment", "train"),
+    *("select", "diagnose", "tracker"),
 )
 OFFERED = {"seed", "cache"}  # what a run passes to a dataset that names it
 NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}

@@ -121,13 +121,14 @@ class Columns:
         if spare := [name for name in table.header if name and name not in {*self.kinds, *self.known}]:
             log.warning("%s: the run did not learn from the columns %s: they are not read", table.file, listed(spare))
         for column in self.encoding["columns"]:
+            present = observed(table.cells[column["name"]])
+            where = f"{table.file}, column {column['name']!r}"
             if column["kind"] == "categorical":
-                there = {*names(observed(table.cells[column["name"]]))}
-                if new := sorted(there - {*column["categories"]}):
-                    log.warning(
-                        "%s, column %r: training did not meet %s: taken like a missing value",
-                        table.file, column["name"], listed(new),
-                    )  # fmt: skip
+                if new := sorted({*names(present)} - {*column["categories"]}):
+                    log.warning("%s: training did not meet %s: taken like a missing value", where, listed(new))
+            elif (missing := len(table) - len(present)) and not column["gaps"]:
+                told = f"{missing} of {len(table)} values are missing, and in training none was"
+                log.warning("%s: %s: taken as the median of training, %g", where, told, column["median"])
 
 
 def _row(row: Row, number: int) -> Table:

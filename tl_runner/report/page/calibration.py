@@ -38,7 +38,9 @@ def figure(groups: Sequence[Group]) -> Figure:
         panels.append(Panel(group.name, chart.svg, f"{ece}, n = {len(tables)}"))
     if not panels:
         return Figure(
-            "calibration", title, missing="No run of this pair kept predictions with true labels (diagnose=none)."
+            "calibration",
+            title,
+            missing="No run of this pair has predictions with true labels to show (diagnose=none leaves them out).",
         )
     caption = (
         f"Accuracy by confidence (the largest class probability) on the target's test split in {BINS} bins, the rows"

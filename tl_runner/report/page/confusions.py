@@ -49,7 +49,9 @@ def matrices(groups: Sequence[Group]) -> Figure:
             cells.append(Cells(f"{group.name} · n = {n}", ["true class", "predicted", "share of the true class"], rows))
     if not shown:
         return Figure(
-            "confusions", title, missing="No run of this pair kept predictions with true labels (diagnose=none)."
+            "confusions",
+            title,
+            missing="No run of this pair has predictions with true labels to show (diagnose=none leaves them out).",
         )
     caption = (
         "Rows are true classes, columns predicted ones, of the target's test split at the selected checkpoint. A"

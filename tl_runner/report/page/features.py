@@ -26,7 +26,9 @@ def figure(groups: Sequence[Group]) -> Figure:
     first = {group.name: _first(group) for group in groups}
     shown, left_out = chosen([group for group in groups if first[group.name]], MOST)
     if not shown:
-        return Figure("features", title, missing="No run of this pair kept features (diagnose=none leaves them out).")
+        return Figure(
+            "features", title, missing="No run of this pair has features to show (diagnose=none leaves them out)."
+        )
     panels: list[Panel] = []
     for group in shown:
         if found := first[group.name]:

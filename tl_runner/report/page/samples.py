@@ -28,7 +28,7 @@ def figure(groups: Sequence[Group]) -> Figure:
         return Figure(
             "samples",
             title,
-            missing="No run of this pair kept sample images (tables have none, diagnose=none leaves them out).",
+            missing="No run of this pair has sample images to show (tables have none, diagnose=none leaves them out).",
         )
     called = {id(run): group.name for group in groups for run in group.runs}
     names = [called[id(run)] for run in runs]

@@ -10,6 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from tl_runner.job import Order
+from tl_runner.store import NEUTRAL
 from tl_runner.sweep.frozen import Frozen
 from tl_runner.sweep.remembered import Remembered
 from tl_runner.sweep.task import Task, ordered
@@ -48,8 +49,11 @@ class Grid(BasicSweeper):
         for overrides in composing(batch):
             composed = self.frozen.compose(self.config, overrides, keep=ahead is None)
             order = ordered(composed, composed.hydra, self.task.words)
-            if order.record.folder in self.orders:
-                log.warning("%s is in the sweep more than once: it is one run", order.name)
+            if earlier := self.orders.get(order.record.folder):
+                one, other = earlier.record.config, order.record.config
+                same = [key for key in sorted(NEUTRAL) if one.get(key) != other.get(key)]
+                why = f", since {' and '.join(same)} can't change its numbers" if same else ""
+                log.warning("%s is in the sweep more than once: it is one run%s; the last counts", order.name, why)
             self.orders[order.record.folder] = order
             if ahead is not None:
                 ahead[tuple(overrides)] = order
