@@ -77,10 +77,8 @@ def cells(found: Sequence[RunRecord]) -> dict[str, dict[str, dict[str, Cell]]]:
     """By label budget, by pair, and by method, the best first."""
     runs: dict[str, dict[str, dict[str, list[RunRecord]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run in found:
-        said = [run.choices["dataset"], run.config["dataset"].get("shift", "none"), run.choices["backbone"]]
-        pair = " ".join(word for word in said if word != "none")
         budget = "no target labels" if str(run.granted) == "0" else f"{run.granted} target labels a class"
-        runs[budget][pair][run.choices["method"]].append(run)
+        runs[budget][pair_of(run)][run.choices["method"]].append(run)
     return {
         budget: {
             pair: dict(sorted(((m, cell(of)) for m, of in by_method.items()), key=lambda item: -_mean(item[1])))
@@ -88,6 +86,12 @@ def cells(found: Sequence[RunRecord]) -> dict[str, dict[str, dict[str, Cell]]]:
         }
         for budget, by_pair in sorted(runs.items(), reverse=True)
     }
+
+
+def pair_of(run: RunRecord) -> str:
+    """What a table calls the data and the backbone of a run."""
+    said = [run.choices["dataset"], run.config["dataset"].get("shift", "none"), run.choices["backbone"]]
+    return " ".join(word for word in said if word != "none")
 
 
 def cell(runs: Sequence[RunRecord]) -> Cell:

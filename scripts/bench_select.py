@@ -3,7 +3,7 @@
 Each run is trained once, with all label-free evidence on its curve. The rules of `select` then choose there, and
 the predictions of each evaluation point say what the choice was worth. Seeds from 200 on were used for nothing else.
 
-    scripts/bench_select.py --outputs FOLDER --write docs/methods.md
+    scripts/bench_select.py --outputs FOLDER --write docs/deciding.md
 """
 
 import argparse
@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from bench_methods import PAIRS, STEPS, put
+from bench_methods import PAIRS, STEPS, pair_of, put
 from safetensors.torch import load_file
 
 from tl_runner import select
-from tl_runner.report.settings import settings
 from tl_runner.select import Evidence
 from tl_runner.store import RunRecord, records
 
@@ -49,17 +48,13 @@ class Curve(NamedTuple):
         return self.accuracies[rule(self.history)]
 
 
-def curve(pair: str, run: RunRecord) -> Curve:
+def curve(run: RunRecord) -> Curve:
     lines = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
     history = [Evidence(**{name: line[name] for name in Evidence._fields}) for line in lines if "entropy" in line]
     predicted = load_file(run.folder / "predictions.safetensors")
     labels = load_file(run.folder / "diagnosis.safetensors")["labels"]
     right = [(predicted[f"step_{each.step}"].argmax(-1) == labels).double().mean().item() for each in history]
-    return Curve(pair, run.choices["method"], run.seed, history, right)
-
-
-def curves(found: Sequence[RunRecord]) -> list[Curve]:
-    return [curve(each.pair, run) for each in settings(found) for run in each.scored.values()]
+    return Curve(pair_of(run), run.choices["method"], run.seed, history, right)
 
 
 def table(of: Sequence[Curve]) -> Iterator[str]:
@@ -93,7 +88,7 @@ def collapsed(of: Sequence[Curve]) -> Iterator[str]:
         if each.worth(select.default) < floor:
             cells[each.method, each.pair].append(max(each.accuracies) >= floor)
     for (method, pair), saved in sorted(cells.items()):
-        yield f"- {method} on {pair}: {len(saved)} runs; in {sum(saved)} of them another checkpoint was no collapse."
+        yield f"- {method} on {pair}: {len(saved)}, of which {sum(saved)} had a checkpoint that was no collapse"
 
 
 def main() -> None:
@@ -113,7 +108,7 @@ def main() -> None:
             print(pair, *command, flush=True)
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     found, _ = records([said.outputs])
-    of = curves([record for record in found if record.status == "ok"])
+    of = [curve(run) for run in found if run.status == "ok" and run.choices["method"] in METHODS]
     text = "\n".join([*table(of), "", *collapsed(of)])
     print(text)
     if said.write:
