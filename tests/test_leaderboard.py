@@ -92,6 +92,22 @@ def test_what_is_better_what_is_negative_transfer_and_what_is_not_shown():
     assert row(RECORDS, "source_only")["verdict"] == "" and isnan(row(RECORDS, "source_only")["difference"])
 
 
+def test_what_holds_before_the_correction_alone_is_a_maybe():
+    """A p of .017 alone, of 4 settings .07; the same for a loss, which is said in words as well."""
+    up, down = (
+        [b + d for b, d in zip(BASE, (0.02, 0.06, 0.01, 0.05, 0.05), strict=True)],
+        [0.69, 0.68, 0.66, 0.69, 0.65],
+    )
+    others = [each for name in ("dann", "cdan", "coral") for each in runs(name, BASE)]
+    base = runs("source_only", BASE)
+    assert row([*base, *runs("mmd", up)], "mmd")["verdict"] == "better"
+    assert row([*base, *others, *runs("mmd", up)], "mmd")["verdict"] == "maybe better"
+    few = [*base, *others, *runs("afn", down)]
+    assert row(few, "afn")["verdict"] == "maybe worse" and row([*base, *runs("afn", down)], "afn")["p"] < 0.05
+    (said,) = remarks(leaderboard(few), [])
+    assert said.startswith("digits: maybe worse, in points: afn −")
+
+
 def test_the_correction_is_over_the_settings_with_the_same_labels():
     p = [row([*runs("source_only", BASE), *runs("mmd", [0.72, 0.76, 0.70, 0.74, 0.71])], "mmd")["p"]]
     more = [*RECORDS[:5], *runs("mmd", [0.72, 0.76, 0.70, 0.74, 0.71]), *RECORDS[10:20]]

@@ -399,6 +399,11 @@ def test_the_answer_in_words():
         "Best with granted target labels: finetune (granted=5) 90.0 ± 3.8 % (n = 10).",
         "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least two.",
     ]
+    maybe = row("afn", 0.65, difference=-0.048, low=-0.09, high=-0.006, p=0.2, verdict="maybe worse")
+    assert answer([base, maybe])[-2:] == [
+        "No negative transfer is shown.",
+        "Maybe worse, before Holm's correction alone: afn −4.8.",
+    ]
     assert answer([worse, base])[1] == "Nothing that was tried did better than no adaptation."
     assert answer([row("mmd", nan)]) == ["No run of this pair has ended well: there is no answer yet."]
 

@@ -82,8 +82,8 @@ LEGEND = (
     " last: at the end of training; oracle: best by the test labels, which nobody has in practice; regret: oracle −"
     " chosen, in points. The baseline (source_only, or target_only where the labels differ) has the same data, backbone"
     " and seeds; its difference has a 95 % interval by Student's t over seeds, p is Holm's over all settings with the"
-    " same labels on the same data. Gap closed: of that from the baseline to target_only granted=all. Bold: not shown"
-    " to be worse than the best with the same labels."
+    " same labels on the same data. Finding: by p < .05; a maybe by the interval alone. Gap closed: of that from the"
+    " baseline to target_only granted=all. Bold: not shown to be worse than the best with the same labels."
 )
 
 
@@ -128,8 +128,9 @@ def remarks(frame: pd.DataFrame, rankings: Sequence[Ranking]) -> list[str]:
 def _losers(frame: pd.DataFrame) -> Iterator[str]:
     """Negative transfer is said in words too: a narrow table has no room for findings."""
     for pair, rows in by_pair(frame).items():
-        if worse := [f"{row['label']} {difference(row)}" for row in rows if row["verdict"] == "negative transfer"]:
-            yield f"{pair}: negative transfer, in points: {', '.join(worse)}."
+        for verdict in ("negative transfer", "maybe worse"):
+            if worse := [f"{row['label']} {difference(row)}" for row in rows if row["verdict"] == verdict]:
+                yield f"{pair}: {verdict}, in points: {', '.join(worse)}."
 
 
 def _regrets(frame: pd.DataFrame) -> Iterator[str]:

@@ -18,7 +18,8 @@ UNTESTED = Paired(0, nan, nan, nan, nan, 0, 0, 0)
 class Comparison:
     """A setting and what it is compared with. `gain` is over the baseline, its p corrected over all tested with it.
 
-    `verdict`: better, negative transfer, no difference shown; "" for a baseline and where too few seeds are shared.
+    `verdict`: better, negative transfer; maybe better, maybe worse, which are so before that correction alone; no
+    difference shown; "" for a baseline and where too few seeds are shared.
     `best`: not shown to be worse than the best with the same labels on the same data. `closed`: which share it closes
     of the gap from the baseline to training on all target labels; nan where there is no such gap.
     """
@@ -109,9 +110,9 @@ def _best(family: Sequence[Setting]) -> set[int]:
 def _verdict(gain: Paired) -> str:
     if isnan(gain.p):
         return ""
-    if gain.p >= LEVEL:
-        return "no difference shown"
-    return "better" if gain.difference > 0 else "negative transfer"
+    if gain.p < LEVEL:
+        return "better" if gain.difference > 0 else "negative transfer"
+    return "maybe better" if gain.low > 0 else "maybe worse" if gain.high < 0 else "no difference shown"
 
 
 def _closed(setting: Setting, base: Setting | None, upper: Setting | None) -> float:

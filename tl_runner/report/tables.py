@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LISTED = 100  # runs of a sweep that are listed one by one
 ROOMY = 110  # columns of a terminal that takes the whole leaderboard
 STATUS_STYLE = {"ok": "green", "running": "yellow", "failed": "red", "diverged": "red"}
-VERDICT_STYLE = {"better": "green", "negative transfer": "bold red"}
+VERDICT_STYLE = {"better": "green", "negative transfer": "bold red", "maybe worse": "red"}
 
 
 def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableType, ...]:

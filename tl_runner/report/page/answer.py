@@ -35,16 +35,13 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
         sentences.append("No setting is shown to be better than its baseline.")
     elif tested:
         sentences.append(f"Shown to be better than the baseline: {len(better)} of the {len(tested)} settings compared.")
-    harmed = [(name, row) for name, row in tested if row["verdict"] == "negative transfer"]
-    if harmed:
-        listed = ", ".join(
-            f"{name} {signed(row['difference'])}"
-            for name, row in sorted(harmed, key=lambda e: e[1]["difference"])[:LISTED]
-        )
-        more = f" and {len(harmed) - LISTED} more" if len(harmed) > LISTED else ""
-        sentences.append(f"Negative transfer: {listed}{more}.")
+    if harmed := _listed(tested, "negative transfer"):
+        sentences.append(f"Negative transfer: {harmed}.")
     elif tested:
         sentences.append("No negative transfer is shown.")
+    for verdict in ("maybe better", "maybe worse"):
+        if listed := _listed(tested, verdict):
+            sentences.append(f"{verdict.capitalize()}, before Holm's correction alone: {listed}.")
     if not tested:
         sentences.append(
             "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least two."
@@ -61,6 +58,13 @@ def probability(p: float) -> str:
     if not isfinite(p):
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _listed(rows: Sequence[tuple[str, Row]], verdict: str) -> str:
+    """The settings of this verdict with their differences, the largest first."""
+    those = sorted((each for each in rows if each[1]["verdict"] == verdict), key=lambda e: -abs(e[1]["difference"]))
+    more = f" and {len(those) - LISTED} more" if len(those) > LISTED else ""
+    return ", ".join(f"{name} {signed(row['difference'])}" for name, row in those[:LISTED]) + more
 
 
 def _said(name: str, row: Row, base: str) -> str:

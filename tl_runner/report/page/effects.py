@@ -34,7 +34,7 @@ def figure(groups: Sequence[Group]) -> Figure:
         caption += f" The {MOST // 2} largest and the {MOST // 2} smallest of {len(compared)} differences are shown."
     legend = [
         Key("dot", "c0", "better"),
-        Key("dot", "quiet", "no difference shown"),
+        Key("dot", "quiet", "no difference shown, or maybe"),
         Key("dot", "c3", "negative transfer"),
     ]
     return Figure("effects", title, caption, panels, legend)
