@@ -1,6 +1,6 @@
 """The table of one data set: what its cells say, and by what they are sorted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
@@ -20,15 +20,24 @@ class Cell:
     small: str = ""
 
 
+def something(texts: Set[str]) -> bool:
+    return not texts <= {"", "–"}
+
+
+def several(texts: Set[str]) -> bool:
+    return len(texts) > 1
+
+
 @dataclass(frozen=True)
 class Column:
-    """`wants` are the columns of the frame without which it is left out."""
+    """`wants` are the columns of the frame that it is made of, `tells` whether the texts of its cells say anything."""
 
     title: str
     meaning: str
     wants: tuple[str, ...]
     cell: Callable[[Row], Cell]
     number: bool = True
+    tells: Callable[[Set[str]], bool] = something
 
 
 def score(name: str) -> Callable[[Row], Cell]:
@@ -82,27 +91,32 @@ def _seconds(row: Row) -> Cell:
 
 COLUMNS = (
     Column("Method", "the way of transferring, and what tells its settings apart", ("method",), _method, number=False),
-    Column("Granted", "target labels that training may see", ("granted",), word("granted"), number=False),
+    Column("Granted", "target labels that training may see", ("granted",), word("granted"), False, several),
     Column("Target, %", "accuracy of the checkpoint chosen without target labels", ("target",), score("target")),
     Column(
         "Difference", "to the baseline, in points, with its 95 % interval", ("difference", "low", "high"), _difference
     ),
-    Column("Verdict", "what the test shows", ("verdict",), word("verdict"), number=False),
+    Column("Finding", "what the test shows", ("verdict",), word("verdict"), number=False),
     Column("p (Holm)", "paired test against the baseline, corrected over the settings", ("p",), _probability),
     Column("W / T / L", "seeds won, tied, lost against the baseline", ("wins", "ties", "losses", "pairs"), _balance),
     Column("n", "runs that ended well, a seed each", ("n",), count("n")),
-    Column("Failed", "runs that failed or diverged", ("failed",), _failed),
+    Column("Failed", "runs that failed or diverged", ("failed",), _failed, tells=lambda texts: texts != {"0"}),
     Column("Regret", "oracle minus target, in points", ("regret",), score("regret")),
     Column("Last, %", "target accuracy at the end of training", ("last",), score("last")),
     Column("Oracle, %", "target accuracy of the best checkpoint by target labels", ("oracle",), score("oracle")),
     Column("Gap closed, %", "share of the way from the baseline to all target labels", ("closed",), _closed),
     Column("Source, %", "accuracy on the source's test split", ("source",), score("source")),
-    Column("Backbone", "the network", ("backbone",), word("backbone"), number=False),
+    Column("Backbone", "the network", ("backbone",), word("backbone"), False, several),
     Column("Seconds", "a run, mean", ("seconds",), _seconds),
 )
 
 
 def board(rows: Sequence[Row]) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
-    """The columns for which the table has data, and each row with its cells."""
-    columns = [column for column in COLUMNS if rows and all(name in rows[0] for name in column.wants)]
-    return columns, [(row, [column.cell(row) for column in columns]) for row in rows]
+    """The columns that tell something of these rows, and each row with its cells.
+
+    What all rows share (backbone, label budget, no failure) is for the caption.
+    """
+    there = [column for column in COLUMNS if rows and all(name in rows[0] for name in column.wants)]
+    cells = {column.title: [column.cell(row) for row in rows] for column in there}
+    columns = [column for column in there if column.tells({f"{cell.text}{cell.small}" for cell in cells[column.title]})]
+    return columns, [(row, [cells[column.title][index] for column in columns]) for index, row in enumerate(rows)]

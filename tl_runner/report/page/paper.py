@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tl_runner.atomic import write
+from tl_runner.report.cells import heading
 from tl_runner.report.page import (
     bound,
     calibration,
@@ -94,6 +95,7 @@ def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequen
     return {
         "anchor": f"pair-{number}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}",
         "name": name,
+        "heading": heading(name, rows),
         "counts": counts,
         "answer": [_tight(said) for said in answer(list(zip(names(rows), rows, strict=True)))],
         "columns": columns,
