@@ -1,6 +1,6 @@
 """A leaderboard in words: the columns that every form of it has, and what stands in each cell."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from tl_runner.report.ranking import Ranking
 
-Row = Mapping[Hashable, Any]
+Row = Mapping[Any, Any]
 
 
 class Column(NamedTuple):

@@ -1,12 +1,10 @@
 """The answer for one data set, in a paragraph of plain words, from the rows of the table alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite, nan
-from typing import Any
 
-from tl_runner.report.cells import spread
+from tl_runner.report.cells import Row, spread
 
-Row = Mapping[Any, Any]
 LISTED = 6  # settings that a sentence names
 
 

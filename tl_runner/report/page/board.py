@@ -1,14 +1,11 @@
 """The table of one data set: what its cells say, and by what they are sorted."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from math import isfinite, nan
-from typing import Any
 
-from tl_runner.report.cells import chance, percent, spread
+from tl_runner.report.cells import Row, chance, percent, spread
 from tl_runner.report.page.answer import signed
-
-Row = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)
