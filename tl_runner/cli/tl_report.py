@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from tl_runner.cli.standing import stand
+from tl_runner.cli.standing import finish, stand
 from tl_runner.cli.tl_report_diff import diff
+from tl_runner.errors import Refused
 
 EXAMPLES = """examples
   tl-report                                  all runs below outputs/
@@ -33,6 +34,11 @@ def main() -> None:
     parser.add_argument("--format", choices=["table", "markdown", "csv", "json", "latex"], default="table")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with tables and figures, too")
     said = parser.parse_args()
+    finish(lambda: _report(said))
+
+
+def _report(said: argparse.Namespace) -> None:
+    """Print the leaderboard of the runs that there are, and write the page if one is asked for."""
     from tl_runner.report import formats, tables
     from tl_runner.report.caveats import caveats
     from tl_runner.report.consoles import complain, consoles
@@ -43,14 +49,12 @@ def main() -> None:
     missing = [str(path) for path in said.paths if not path.exists()]
     console, errors = consoles()
     if said.html and (refusal := unfit(said.html)):
-        complain(errors, refusal)
-        sys.exit(1)
+        raise Refused(refusal)
     found, faults = records(path for path in said.paths if path.exists())
     for fault in [*(f"{path} does not exist" for path in missing), *faults]:
         complain(errors, fault, "warning: ", "yellow")
     if not found:
-        complain(errors, f"no runs in {', '.join(map(str, said.paths))}; tl-run makes some")
-        sys.exit(1)
+        raise Refused(f"no runs in {', '.join(map(str, said.paths))}; tl-run makes some")
     board = leaderboard(found, searched_by_labels(said.paths))
     ranked, cautions = list(rankings(board)), caveats(found, board)
     if said.format == "table":
@@ -62,7 +66,8 @@ def main() -> None:
 
         size = save(said.html, found, board, [*cautions, *faults])
         complain(errors, f"the page is {said.html}, {size / 1e6:.1f} MB", "note: ", "green")
-    sys.exit(1 if missing else 0)
+    if missing:
+        sys.exit(1)
 
 
 def unfit(html: Path) -> str:
