@@ -6,16 +6,12 @@
 The first makes the runs of the single methods, this the ones of auto with its defaults, and the table.
 """
 
-import argparse
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from bench_methods import PAIRS, STEPS, interval, pair_of, put
-from bench_select import METHODS
+from bench_select import METHODS, asked, made
 
 from tl_runner.store import RunRecord, records
 
@@ -53,19 +49,9 @@ def table(found: Sequence[RunRecord]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--outputs", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=200)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--write", type=Path, help="a file with the two markers between which the table goes")
-    said = parser.parse_args()
+    said = asked(__doc__)
     for words in PAIRS.values():
-        fixed = [f"train.steps={STEPS}", f"pretrain.steps={STEPS}", f"outputs={said.outputs}", "save=false"]
-        command = [str(Path(sys.executable).with_name("tl-run")), "-m", *words, f"method={AUTO}", *fixed]
-        command += [f"seed=range({said.first},{said.first + said.seeds})", "threads=1"]
-        print(*command, flush=True)
-        subprocess.run([*command, f"hydra.launcher.n_jobs={said.jobs}"], check=True, stdout=subprocess.DEVNULL)
+        made(said, words, [AUTO], STEPS)
     text = "\n".join(table([run for run in records([said.outputs])[0] if run.status == "ok"]))
     print(text)
     if said.write:

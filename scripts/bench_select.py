@@ -91,22 +91,32 @@ def collapsed(of: Sequence[Curve]) -> Iterator[str]:
         yield f"- {method} on {pair}: {len(saved)}, of which {sum(saved)} had a checkpoint that was no collapse"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(purpose: str | None) -> argparse.Namespace:
+    """The arguments, which `bench_auto` has too."""
+    parser = argparse.ArgumentParser(description=purpose, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--write", type=Path, help="a file with the two markers between which the table goes")
-    said = parser.parse_args()
-    for pair, words in PAIRS.items():
-        for methods, steps in ((METHODS[:-1], STEPS), (METHODS[-1:], STEPS // 2)):  # shot: half for its source model
-            seeds = f"seed=range({said.first},{said.first + said.seeds})"
-            fixed = [f"train.steps={steps}", f"pretrain.steps={steps}", f"outputs={said.outputs}", "save=false"]
-            command = [str(Path(sys.executable).with_name("tl-run")), "-m", *words, f"method={','.join(methods)}"]
-            command += [seeds, *fixed, "threads=1", f"hydra.launcher.n_jobs={said.jobs}"]
-            print(pair, *command, flush=True)
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return parser.parse_args()
+
+
+def made(said: argparse.Namespace, words: Sequence[str], methods: Sequence[str], steps: int) -> None:
+    """The runs of these methods on all seeds, with as many steps for a source model as for training."""
+    seeds = f"seed=range({said.first},{said.first + said.seeds})"
+    fixed = [f"train.steps={steps}", f"pretrain.steps={steps}", f"outputs={said.outputs}", "save=false", "threads=1"]
+    command = [str(Path(sys.executable).with_name("tl-run")), "-m", *words, f"method={','.join(methods)}"]
+    command += [seeds, *fixed, f"hydra.launcher.n_jobs={said.jobs}"]
+    print(*command, flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    said = asked(__doc__)
+    for words in PAIRS.values():
+        made(said, words, METHODS[:-1], STEPS)
+        made(said, words, METHODS[-1:], STEPS // 2)  # shot: half for its source model
     found, _ = records([said.outputs])
     of = [curve(run) for run in found if run.status == "ok" and run.choices["method"] in METHODS]
     text = "\n".join([*table(of), "", *collapsed(of)])
