@@ -227,14 +227,48 @@ def test_ranks_over_pairs_leave_out_what_a_pair_lacks():
     assert list(rankings(leaderboard(RECORDS))) == []  # one pair has no ranks over pairs
 
 
-def test_what_auto_costs_against_the_best_single_setting_is_said():
-    mixed = [*RECORDS, *runs("auto", [0.79, 0.82, 0.77, 0.81, 0.80])]
+def test_what_auto_costs_is_said_against_the_best_other_setting_on_the_same_seeds():
     loser = "digits: negative transfer, in points: kmm −10.0 (−11.2 to −8.8)."
-    assert remarks(leaderboard(mixed), []) == [
-        loser,
-        "digits: auto is 1.0 points below mmd, the best other setting with the same labels.",
-    ]
+    last = ", the best other with the same labels, on"
+    mixed = [*RECORDS, *runs("auto", [0.79, 0.82, 0.77, 0.81, 0.80])]
+    assert remarks(leaderboard(mixed), []) == [loser, f"digits: auto is 1.0 points below mmd{last} 5 seeds."]
+    one = [*RECORDS, run("auto", 1, 0.83)]  # mmd's mean is .808, but on this seed it has as much
+    assert remarks(leaderboard(one), []) == [loser, f"digits: auto is level with mmd{last} 1 seed."]
+    alone = [*RECORDS[:5], run("auto", 7, 0.1)]
+    assert remarks(leaderboard(alone), []) == []
     assert remarks(leaderboard(RECORDS), []) == [loser]
+
+
+def test_long_values_are_told_as_far_as_they_differ():
+    lists = [["mmd", "coral", "dann", "cdan", "mcc", last] for last in ("bnm", "im")]
+    several = [run("auto", 0, 0.5, candidates=each) for each in lists]
+    assert sorted(leaderboard(several)["variant"]) == [
+        "method.candidates=[mmd,coral,dann,cdan,mcc,b…",
+        "method.candidates=[mmd,coral,dann,cdan,mcc,i…",
+    ]
+    several.append(run("auto", 0, 0.5, candidates=["mcc", "mmd", "coral", "dann", "cdan", "bnm", "im"]))
+    assert "method.candidates=[mcc,mmd,coral,dann,cdan…" in [*leaderboard(several)["variant"]]
+
+
+def test_failed_settings_alone_are_told_apart_too():
+    wrong = [run("auto", 0, 0.0, status="failed", margin=margin) for margin in (2, 3)]
+    assert sorted(leaderboard(wrong)["variant"]) == ["method.margin=2", "method.margin=3"]
+
+
+def test_files_that_changed_are_said_and_no_seed_is_missed_for_it():
+    old, new = runs("mmd", [0.5] * 3), [run("mmd", seed, 0.6) for seed in (3, 4, 5)]
+    for each, files in [*((run, "aa") for run in old), *((run, "bb") for run in new)]:
+        each.where["files"] = files
+    said = caveats([*old, *new], leaderboard([*old, *new]))
+    assert any("the files of digits changed between runs (aa, bb)" in each for each in said)
+    assert not any("seeds are missing" in each for each in said)
+
+
+def test_the_highest_of_several_settings_of_a_method_is_a_choice_by_test_labels():
+    several = [*RECORDS[:5], *(run("mmd", 0, 0.7, weight=weight) for weight in (1, 2, 3))]
+    said = [each for each in caveats(several, leaderboard(several)) if "several settings" in each]
+    assert len(said) == 1 and "(3 of mmd): which is highest is known by the test labels alone" in said[0]
+    assert not any("several settings" in each for each in caveats(RECORDS, leaderboard(RECORDS)))
 
 
 def test_the_markdown_is_the_golden_one():

@@ -238,6 +238,15 @@ def test_numbers_that_vary_within_a_method_are_swept(tmp_path):
     assert counts.decades([1, 50]) < 2 <= counts.decades([1, 100]) and counts.decades([0, 100]) == 0
 
 
+def test_one_seed_has_no_whisker_in_a_sweep(tmp_path):
+    for weight in (0.1, 1.0):
+        made_up(tmp_path, "coral", 0, weight=weight)
+    found = records([tmp_path])[0]
+    (panel,) = hyperparameters.figure(grouped(found, leaderboard(found), [])["digits"]).panels
+    spans = re.findall(r'class="whisker c0" d="M[\d.]+ ([\d.]+)V([\d.]+)"', panel.chart)
+    assert len(spans) == 2 and all(low == high for low, high in spans)
+
+
 # --- the drawing
 
 
@@ -362,7 +371,14 @@ def test_weights_are_told_of_images_and_of_rows(groups, found):
     table = grouped(found, leaderboard(found), [])["table"]
     cells = samples.weighed(table).cells
     assert cells[0].rows[0][0] == "5.5" and cells[0].columns[-1] == "and 2 more" and len(cells[0].rows) == 4
-    rows = load_file(table[0].runs[0].record.folder / "diagnosis.safetensors")["heaviest"]
+    assert cells[0].columns[1:3] == ["x0", "x1"]
+    first = table[0].runs[0].record
+    named = [{"name": "city", "kind": "categorical", "categories": ["Bonn", "Ulm"]}]
+    named += [{"name": f"n{n}", "kind": "numeric", "gaps": n == 0} for n in range(9)]
+    first.data["encoding"] = {"columns": named}
+    columns = samples.weighed(table).cells[0].columns
+    assert columns[1:6] == ["city=Bonn", "city=Ulm", "n0 (scaled)", "n0 missing", "n1 (scaled)"]
+    rows = load_file(first.folder / "diagnosis.safetensors")["heaviest"]
     assert cells[0].rows[1][1:11] == [f"{value:.2f}" for value in rows[1, :10]]
 
 
@@ -389,14 +405,14 @@ def test_the_answer_in_words():
     base = row("source_only", 0.698, baseline="")
     full = row("target_only", 0.99, granted="all")
     assert answer([full, best, base, worse]) == [
-        "Best without target labels: mmd 82.6 ± 3.8 %, +12.8 points over source_only"
+        "Highest without target labels: mmd 82.6 ± 3.8 %, +12.8 points over source_only"
         " (+9.5 to +16.2; p < 0.001, n = 10).",
         "Shown to be better than the baseline: 1 of the 2 settings compared.",
         "Negative transfer: kmm −11.9.",
     ]
     granted = row("finetune", 0.9, granted="5")
     assert answer([granted, base])[1:3] == [
-        "Best with granted target labels: finetune (granted=5) 90.0 ± 3.8 % (n = 10).",
+        "Highest with granted target labels: finetune (granted=5) 90.0 ± 3.8 % (n = 10).",
         "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least two.",
     ]
     maybe = row("afn", 0.65, difference=-0.048, low=-0.09, high=-0.006, p=0.2, verdict="maybe worse")
@@ -444,7 +460,7 @@ def test_the_page_has_everything(whole, found):
     assert re.search(r"Runs 14 Failed 1 Pairs 2 Methods 4 Seeds 4 Made on 2026-11-21", said)
     assert "fewer than 3 seeds of weighted" in said  # a caveat
     assert all(record.id in whole and str(record.folder) in whole for record in found)
-    assert "0123456789 + changes" in said and "Best without target labels: mmd" in said
+    assert "0123456789 + changes" in said and "Highest without target labels: mmd" in said
     assert said.count("n = ") > 20
     labels = re.findall(r'<svg class="chart" [^>]*role="img" aria-label="([^"]+)"', whole)
     assert len(labels) == whole.count("<svg") > 20

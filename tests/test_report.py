@@ -82,6 +82,13 @@ def test_the_table_says_how_many_runs_and_how_many_failed():
     assert "warning: a [red] word" in text.getvalue()
 
 
+def test_long_names_leave_room_for_figures():
+    several = [run("mmd", 0, 0.7, train={f"a_long_key_{n}": which for n in range(3)}) for which in (1, 2)]
+    text = StringIO()
+    Console(file=text, width=70).print(*tables.leaderboard(leaderboard(several), [], [], width=70), sep="\n")
+    assert "target, %" in text.getvalue() and "70.0" in text.getvalue()
+
+
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 def test_a_narrow_table_keeps_what_matters_most(width):
     text = StringIO()

@@ -113,7 +113,7 @@ def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
     Of copies of a run one counts, one that ended well if there is any: a run is no more than one seed.
     """
     found: dict[str, RunRecord] = {}
-    faults = []
+    faults, copies = [], []
     files = {file.resolve() for path in paths for file in ([path] if path.is_file() else path.rglob("run.json"))}
     for file in sorted(files, key=lambda file: (file.stat().st_mtime, file)):
         try:
@@ -122,9 +122,12 @@ def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
             faults.append(f"{file} can't be read: {error}")
             continue
         if record.id in found:
-            faults.append(f"{file.parent} is a copy of {found[record.id].folder}: counted once")
+            copies.append(f"{file.parent} of {found[record.id].folder}")
         if record.id not in found or found[record.id].status != "ok":
             found[record.id] = record
+    if copies:
+        more = f" and {len(copies) - 1} more" if len(copies) > 1 else ""
+        faults.append(f"copies of runs are counted once: {copies[0]}{more}")
     return list(found.values()), faults
 
 

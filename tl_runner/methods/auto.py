@@ -48,7 +48,7 @@ class Auto(Method):
         if "granted" in found.needs:
             raise Refused(
                 f"method.candidates: {name} learns from granted target labels, which can judge it too: compare such"
-                " methods by their floor, as tl-report and hydra/sweeper=tl_optuna do"
+                " methods on some of those that are held out, as hydra/sweeper=tl_optuna does"
             )
         return found
 

@@ -1,15 +1,18 @@
 """What a reader of a leaderboard must know before believing it."""
 
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 import pandas as pd
 
-from tl_runner.report.settings import cell
+from tl_runner.report.settings import cell, settings
 from tl_runner.store import RunRecord
 
 FEW = 3  # seeds below which an interval means little
+MANY = 3  # settings of one method, from which on the highest is a choice
 NAMED = 6  # settings that a sentence names
 LONG = 120  # signs of an error that are told
 
@@ -22,9 +25,7 @@ def caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
     pairs: dict[str, list[Row]] = defaultdict(list)
     for row in frame.to_dict("records"):
         pairs[row["pair"]].append(row)
-    seeds: dict[str, set[Any]] = defaultdict(set)
-    for record in ended:
-        seeds[record.setting].add(record.seed)
+    seeds = {(each.first.setting, each.pair): set(each.scored) for each in settings(records)}
     return [
         *_failed(records),
         *_other_data(ended),
@@ -39,14 +40,25 @@ def _failed(records: Sequence[RunRecord]) -> Iterator[str]:
     reasons: dict[tuple[str, str], int] = defaultdict(int)
     for record in records:
         if record.status in ("failed", "diverged"):
-            reasons[record.choices["method"], str(record.error).partition("\n")[0][:LONG]] += 1
+            told = shorten(str(record.error).partition("\n")[0], LONG, placeholder=" …")
+            reasons[record.choices["method"], told] += 1
     told = [f"{count} of {method}: {reason}" for (method, reason), count in reasons.items()]
     if told:
         yield f"{sum(reasons.values())} runs failed: {_names(told, '; ')} (their run.log has more)"
 
 
 def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
-    """Runs that say the same of their data, and saw other rows."""
+    """Runs that say the same of their data, and saw other rows, or other files."""
+    files: dict[str, set[str]] = defaultdict(set)
+    for record in ended:
+        node = json.dumps([record.choices["dataset"], record.config.get("dataset")], sort_keys=True, default=str)
+        files[node].add(str(record.where.get("files")))
+    for node, versions in files.items():
+        if len(versions) > 1:
+            yield (
+                f"the files of {json.loads(node)[0]} changed between runs ({', '.join(sorted(versions))}): each version"
+                " has a table of its own, and only runs on the same one are compared"
+            )
     seen: dict[Hashable, set[str]] = defaultdict(set)
     for record in ended:
         seen[cell(record), str(record.seed)].add(str(record.data.get("fingerprint")))
@@ -73,6 +85,12 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
     scored = [row for row in rows if row["n"]]
     if few := [row["label"] for row in scored if row["n"] < FEW]:
         yield f"fewer than {FEW} seeds of {_names(few)}: no spread to judge by"
+    counts = Counter((row["method"], row["granted"]) for row in scored)
+    if many := [f"{count} of {method}" for (method, _), count in counts.items() if count >= MANY]:
+        yield (
+            f"several settings of one method ({_names(many)}): which is highest is known by the test labels alone, and"
+            " flatters it; hydra/sweeper=tl_optuna chooses without them"
+        )
     if scored and not any(row["baseline"] for row in scored):
         yield "no run of a baseline (source_only) on the same data and backbone: nothing to compare with"
     steps = {row["setting"]: row["steps"] for row in scored}
@@ -81,10 +99,11 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
         yield f"unequal budgets, in steps of training: {_names(unequal)}"
 
 
-def _missing(rows: Sequence[Row], seeds: Mapping[str, set[Any]]) -> Iterator[str]:
+def _missing(rows: Sequence[Row], seeds: Mapping[tuple[str, str], set[Any]]) -> Iterator[str]:
     """Seeds that others of the pair have, and a setting has not."""
-    everything = set().union(*(seeds[row["setting"]] for row in rows))
-    counts = [(row["label"], len(everything - seeds[row["setting"]])) for row in rows]
+    had = [(row["label"], seeds[row["setting"], row["pair"]]) for row in rows]
+    everything = set().union(*(found for _, found in had))
+    counts = [(label, len(everything - found)) for label, found in had]
     if lacking := [f"{label} lacks {count}" for label, count in counts if count]:
         yield f"seeds are missing of {len(everything)}: {_names(lacking)}"
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from tl_runner.report.comparison import WORSE
 from tl_runner.report.ranking import Ranking
 
 Row = Mapping[Any, Any]
@@ -42,7 +43,7 @@ def _signed(share: float, form: str) -> str:
 
 
 def chance(p: float) -> str:
-    return "" if isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+    return "" if isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
 
 
 def _counted(row: Row) -> str:
@@ -128,21 +129,19 @@ def remarks(frame: pd.DataFrame, rankings: Sequence[Ranking]) -> list[str]:
 def _losers(frame: pd.DataFrame) -> Iterator[str]:
     """Negative transfer is said in words too: a narrow table has no room for findings."""
     for pair, rows in by_pair(frame).items():
-        for verdict in ("negative transfer", "maybe worse"):
+        for verdict in WORSE:
             if worse := [f"{row['label']} {difference(row)}" for row in rows if row["verdict"] == verdict]:
                 yield f"{pair}: {verdict}, in points: {', '.join(worse)}."
 
 
 def _regrets(frame: pd.DataFrame) -> Iterator[str]:
+    """What `auto` costs, beside the best that one might have run instead."""
     for pair, rows in by_pair(frame).items():
-        for auto in (row for row in rows if row["method"] == "auto" and row["n"]):
-            rivals = [row for row in rows if row["granted"] == auto["granted"] and row["n"] and row["method"] != "auto"]
-            if rivals:
-                best = max(rivals, key=lambda row: row["target"])
-                points = 100 * (best["target"] - auto["target"])
-                place = f"{points:.1f} points below" if points >= 0 else f"{-points:.1f} points above"
-                named = f"{best['label']}, the best other setting with the same labels"
-                yield f"{pair}: {auto['label']} is {place} {named}."
+        for row in (row for row in rows if row["rival"]):
+            points = round(100 * row["over_rival"], 1)
+            place = f"{abs(points)} points {'above' if points > 0 else 'below'}" if points else "level with"
+            seeds = f"{row['rival_seeds']} seed{'s' * (row['rival_seeds'] > 1)}"
+            yield f"{pair}: {row['label']} is {place} {row['rival']}, the best other with the same labels, on {seeds}."
 
 
 def _ranked(ranking: Ranking) -> list[str]:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from tl_runner.report.settings import Setting
 from tl_runner.report.statistics import LEVEL, Paired, holm, paired
 
 ALIKE = ("train", "optimizer", "schedule", "augment", "pretrain", "select")  # groups that a baseline had better share
+WORSE = ("negative transfer", "maybe worse")
 UNTESTED = Paired(0, nan, nan, nan, nan, 0, 0, 0)
 
 
@@ -20,8 +21,9 @@ class Comparison:
 
     `verdict`: better, negative transfer; maybe better, maybe worse, which are so before that correction alone; no
     difference shown; "" for a baseline and where too few seeds are shared.
-    `best`: not shown to be worse than the best with the same labels on the same data. `closed`: which share it closes
-    of the gap from the baseline to training on all target labels; nan where there is no such gap.
+    `best`: not shown to be worse than the best with the same labels on the same data, nor (maybe) worse than the
+    baseline. `rival`, of `auto` alone: the best other setting with the same labels, on the same seeds. `closed`: which
+    share it closes of the gap from the baseline to training on all target labels; nan where there is no such gap.
     """
 
     setting: Setting
@@ -29,7 +31,16 @@ class Comparison:
     gain: Paired
     verdict: str
     best: bool
+    rival: "Rival | None"
     closed: float
+
+
+class Rival(NamedTuple):
+    """What one might have run instead: its label, what the setting gains over it, and on how many seeds of both."""
+
+    label: str
+    gain: float
+    seeds: int
 
 
 def compared(settings: Sequence[Setting]) -> list[Comparison]:
@@ -54,7 +65,8 @@ def compared(settings: Sequence[Setting]) -> list[Comparison]:
             baseline=bases[id(s)],
             gain=gains[id(s)],
             verdict=_verdict(gains[id(s)]),
-            best=id(s) in best,
+            best=id(s) in best and _verdict(gains[id(s)]) not in WORSE,
+            rival=_rival(s, families[s.cell, str(s.first.granted)]) if s.first.choices["method"] == "auto" else None,
             closed=_closed(s, bases[id(s)], uppers[id(s)]),
         )
         for s in settings
@@ -105,6 +117,16 @@ def _best(family: Sequence[Setting]) -> set[int]:
     corrected = holm([each.p for each in against])
     equal = {id(s) for s, p in zip(others, corrected, strict=True) if p >= LEVEL}
     return {id(top), *equal}
+
+
+def _rival(setting: Setting, family: Sequence[Setting]) -> Rival | None:
+    """The other setting that is best on the seeds of both; of those that share the most seeds."""
+    mine, found = setting.accuracies("selected"), []
+    for other in family:
+        theirs = other.accuracies("selected")
+        if (seeds := mine.keys() & theirs.keys()) and other.first.choices["method"] != setting.first.choices["method"]:
+            found.append(Rival(other.label, fmean(mine[seed] - theirs[seed] for seed in seeds), len(seeds)))
+    return min(found, key=lambda rival: (-rival.seeds, rival.gain), default=None)
 
 
 def _verdict(gain: Paired) -> str:

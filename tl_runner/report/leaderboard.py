@@ -1,6 +1,7 @@
 """All runs as one table: a row per setting, over its seeds."""
 
 from collections.abc import Sequence, Set
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ COLUMNS = (
     *("n", "failed", "unfinished"),
     *(column for score in SCORES for column in (score, f"{score}_sd")),
     *("baseline", "pairs", "difference", "low", "high", "p", "verdict", "wins", "ties", "losses", "closed", "best"),
-    "steps",
+    *("rival", "over_rival", "rival_seeds", "steps"),
 )
 
 
@@ -24,7 +25,8 @@ def leaderboard(records: Sequence[RunRecord], by_labels: Set[str] = frozenset())
 
     n runs that ended well, failed (with diverged) and unfinished ones; `variant` tells it from its namesakes, `label`
     is method and variant in one; mean and sd (over seeds, n − 1) of each score, accuracies in [0, 1], regret =
-    oracle − selected; and what `comparison` says of it beside its `baseline` (the setting of that, or ""). `steps` are
+    oracle − selected; and what `comparison` says of it beside its `baseline` (the setting of that, or "") and, of auto,
+    its `rival` (the label of that). `steps` are
     those of training, a source model's among them. Settings of runs whose ids are among `by_labels` were tried by a
     search that saw the target's labels: `variant` says so.
     """
@@ -56,6 +58,9 @@ def _row(of: Comparison, searched: bool) -> dict[str, Any]:
         "verdict": of.verdict,
         "closed": of.closed,
         "best": of.best,
+        "rival": of.rival.label if of.rival else "",
+        "over_rival": of.rival.gain if of.rival else nan,
+        "rival_seeds": of.rival.seeds if of.rival else 0,
         "steps": setting.steps,
     }
 

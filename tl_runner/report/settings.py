@@ -10,6 +10,7 @@ from typing import Any
 from tl_runner.store import NEUTRAL, RunRecord
 
 TOLD = 3  # keys that a table names where settings differ; the records have them all
+LONG = 24  # signs of a value that it tells at least
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Setting:
 
     @cached_property
     def scored(self) -> dict[Any, RunRecord]:
-        """The runs that ended well, by seed."""
-        return {run.seed: run for run in self.runs if run.status == "ok" and run.scores}
+        """The runs that ended well, by seed, in the order of seeds: sums are the same wherever the runs lie."""
+        good = [run for run in self.runs if run.status == "ok" and run.scores]
+        return {run.seed: run for run in sorted(good, key=lambda run: str(run.seed).rjust(20))}
 
     def accuracies(self, name: str) -> dict[Any, float]:
         """By seed: `selected`, `last`, `oracle` or `source` on the test splits, of the runs that have it."""
@@ -138,18 +140,30 @@ def _variants(firsts: Sequence[RunRecord]) -> dict[str, str]:
             namesakes[cell(record), record.choices["method"], record.choices["backbone"], budget].append(record)
     described = dict.fromkeys((record.setting for record in firsts), "")
     for group in namesakes.values():
-        values = _values(dict(_flatten(record.config)) for record in group if record.status == "ok")
+        ended = [record for record in group if record.status == "ok"] or group
+        values = _values(dict(_flatten(record.config)) for record in ended)
         for record in group if len(group) > 1 else ():
             node = {key: value for key, value in _flatten(record.config) if not _of_data(key)}
             different = [key for key, value in node.items() if values[key] - {str(value)}]
             different.sort(key=lambda key: -len(values[key]))  # what has most values tells most
             more = [f"and {len(different) - TOLD} more"] if len(different) > TOLD else []
-            described[record.setting] = " ".join([*(_said(key, node[key]) for key in different[:TOLD]), *more])
+            said = [_said(key, node[key], values[key]) for key in different[:TOLD]]
+            described[record.setting] = " ".join([*said, *more])
     return described
 
 
-def _said(key: str, value: Any) -> str:
-    return f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+def _said(key: str, value: Any, others: Iterable[str] = ()) -> str:
+    """A key with its value; of a long one as much as tells it from those of others."""
+    if isinstance(value, float):
+        return f"{key}={value:g}"
+    text, rivals = _typed(str(value)), [_typed(other) for other in others if other != str(value)]
+    enough = next((n for n in range(LONG, len(text)) if not any(r[:n] == text[:n] for r in rivals)), len(text))
+    return f"{key}={text[:enough]}…" if enough + 1 < len(text) else f"{key}={text}"
+
+
+def _typed(text: str) -> str:
+    """A list as it is typed: [mmd,coral], without quotes and spaces."""
+    return text.replace("'", "").replace(", ", ",")
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -111,16 +111,19 @@ def leaderboard(
         telling = cells.telling(rows)
         names = _fitting(telling, rows, width)
         cut |= dict.fromkeys(name for name in telling if name not in names)
-        table = Table(title=Text(cells.heading(pair, rows)), title_justify="left", title_style="bold")
+        table = Table()
         for name in names:
             column = cells.COLUMNS[name]
-            table.add_column(column.heading, justify="right" if column.figure else "left", overflow="fold")
+            widest = None if column.figure else _widest(width)
+            justify = "right" if column.figure else "left"
+            table.add_column(column.heading, justify=justify, overflow="fold", max_width=widest)
         for row, after in zip(rows, [*rows[1:], None], strict=True):
             styles = {"target": "bold" if row["best"] else ""}
             styles |= dict.fromkeys(("difference", "verdict"), VERDICT_STYLE.get(row["verdict"], ""))
             table.add_row(*(Text(cells.COLUMNS[name].text(row), styles.get(name, "")) for name in names))
             if after and after["granted"] != row["granted"]:
                 table.add_section()
+        yield Text(cells.heading(pair, rows), "bold")
         yield table
     if cut:
         left_out = ", ".join(cells.COLUMNS[name].heading for name in cut)
@@ -139,11 +142,17 @@ def _fitting(names: Sequence[str], rows: Sequence[Any], width: int) -> list[str]
     room, taken = width - 1, set()
     for name in (name for name in cells.IMPORTANT if name in names):
         column = cells.COLUMNS[name]
-        room -= max(len(column.heading), *(len(column.text(row)) for row in rows)) + 3
+        needed = max(len(column.heading), *(len(column.text(row)) for row in rows))
+        room -= 3 + (needed if column.figure else min(needed, _widest(width)))
         if room < 0:
             break
         taken.add(name)
     return [name for name in names if name in taken]
+
+
+def _widest(width: int) -> int:
+    """A column of names takes no more of a terminal than this; longer ones are folded."""
+    return max(16, width // 4)
 
 
 def duration(seconds: float) -> str:

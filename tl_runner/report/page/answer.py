@@ -17,7 +17,7 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
     free = [each for each in scored if each[1]["granted"] == "0" and each[1]["method"] != "target_only"]
     if free:
         name, row = max(free, key=_target)
-        sentences.append(f"Best without target labels: {_said(name, row, called.get(row['baseline'], ''))}")
+        sentences.append(f"Highest without target labels: {_said(name, row, called.get(row['baseline'], ''))}")
         if row["method"] == "source_only" and len(free) > 1:
             sentences.append("Nothing that was tried did better than no adaptation.")
     granted = [each for each in scored if each not in free and each[1]["method"] not in ("source_only", "target_only")]
@@ -25,7 +25,7 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
         name, row = max(granted, key=_target)
         budget = "" if f"granted={row['granted']}" in name else f" (granted={row['granted']})"
         sentences.append(
-            f"Best with granted target labels: {_said(name + budget, row, called.get(row['baseline'], ''))}"
+            f"Highest with granted target labels: {_said(name + budget, row, called.get(row['baseline'], ''))}"
         )
     tested = [each for each in scored if each[1].get("verdict")]
     better = [each for each in tested if each[1]["verdict"] == "better"]

@@ -26,7 +26,8 @@ def figure(groups: Sequence[Group]) -> Figure:
     portions, width = columns(shown)
     panels = [Panel("", _chart(portion, x, width), wide=len(portions) == 1) for portion in portions]
     caption = (
-        "Target accuracy minus that of the baseline (source_only with the same label budget) on the same seeds and"
+        "Target accuracy minus that of the baseline (source_only, or target_only where the labels differ; with the"
+        " same label budget if it has such runs) on the same seeds and"
         " data, in points, with the paired 95 % interval; n is the number of pairs. Colours follow the test after"
         " Holm's correction, which the intervals do not have."
     )

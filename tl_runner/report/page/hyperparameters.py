@@ -39,7 +39,7 @@ def figure(groups: Sequence[Group]) -> Figure:
             for value, group in points
         ]
         reached = [end for _, mean, sd, _ in scores for end in ends(mean, sd)]
-        y = Scale(max(0.0, min(reached) - 0.02), min(1.0, max(reached)) + 0.02, "target accuracy, %", percent=True)
+        y = Scale(max(0.0, min(reached) - 0.02), min(1.0, max(reached) + 0.02), "target accuracy, %", percent=True)
         values = [value for value, *_ in scores]
         x = spanning(values, key, log=decades(values) >= WIDE)
         said = ", ".join(f"{value:g}: {100 * mean:.1f} %" for value, mean, *_ in scores)
@@ -47,7 +47,8 @@ def figure(groups: Sequence[Group]) -> Figure:
         if len(set(values)) == len(values):
             chart.line(values, [mean for _, mean, *_ in scores], "c0")
         for value, mean, sd, _ in scores:
-            chart.whisker(value, max(y.low, mean - sd), min(y.high, mean + sd), "c0")
+            low, high = ends(mean, sd)
+            chart.whisker(value, max(y.low, low), min(y.high, high), "c0")
             chart.mark(value, mean, "c0")
         counts = sorted({n for *_, n in scores})
         seeds = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else str(counts[0])

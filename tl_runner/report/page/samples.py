@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tl_runner.report.page.figure import Cells, Figure, Gallery, Picture
 from tl_runner.report.page.groups import BASELINES, Group
 from tl_runner.report.page.kept import Kept
+from tl_runner.store import RunRecord
 
 LARGE = 96  # pixels a side at most
 SMALL = 64  # up to here every pixel is kept; larger images are photographs, and made JPEG
@@ -70,7 +71,8 @@ def weighed(groups: Sequence[Group]) -> Figure:
                 ]
                 galleries.append(Gallery(heading, pictures))
             else:
-                cells.append(_table(heading, rows.reshape(len(rows), -1), weights))
+                flat = rows.reshape(len(rows), -1)
+                cells.append(_table(heading, _inputs(run.record, flat.shape[1]), flat, weights))
     caption = (
         "The source's training rows with the largest and the smallest importance in the first run of the setting (n"
         " = 1), with their weights, whose mean over the source is 1. What weighs most should look like the target."
@@ -135,10 +137,21 @@ def _others(groups: Sequence[Group]) -> list[Group]:
     return [group for group in groups if group.method not in BASELINES]
 
 
-def _table(heading: str, rows: NDArray[Any], weights: NDArray[Any]) -> Cells:
+def _inputs(record: RunRecord, count: int) -> list[str]:
+    """What the numbers of an input are called: the columns of a user's table as they are encoded, else x0, x1, …."""
+    names: list[str] = []
+    for column in (record.data.get("encoding") or {}).get("columns", ()):
+        if column["kind"] == "categorical":
+            names += [f"{column['name']}={category}" for category in column["categories"]]
+        else:
+            names += [f"{column['name']} (scaled)", *[f"{column['name']} missing"] * column["gaps"]]
+    return names if len(names) == count else [f"x{number}" for number in range(count)]
+
+
+def _table(heading: str, names: Sequence[str], rows: NDArray[Any], weights: NDArray[Any]) -> Cells:
     told = rows[:, :COLUMNS]
     more = [f"and {rows.shape[1] - COLUMNS} more"] if rows.shape[1] > COLUMNS else []
-    columns = ["weight", *(f"x{number}" for number in range(told.shape[1])), *more]
+    columns = ["weight", *names[:COLUMNS], *more]
     lines = [
         [f"{w:.3g}", *(f"{value:.2f}" for value in row), *([""] * len(more))]
         for w, row in zip(weights, told, strict=False)
