@@ -211,6 +211,12 @@ def test_what_the_command_refuses(tiny, typed):
     assert "samples must be between 3" in typed("tl-export", tiny.folder, "--to", "pt2", "--samples", "2").err
     assert "there is no folder no" in typed("tl-export", tiny.folder, "--to", "pt2", "--out", "no/model.pt2").err
     assert typed("tl-export", tiny.folder, "--to", "pickle").code == 2
+    weights = tiny.folder / "model.safetensors"
+    before = weights.read_bytes()
+    assert "this command did not write it" in typed("tl-export", tiny.folder, "--to", "pt2", "--out", weights).err
+    assert weights.read_bytes() == before
+    said = typed("tl-export", tiny.folder, "--to", "pt2", "--out", "model.onnx")
+    assert said.code == 1 and "named as --to onnx writes it" in said.err and not Path("model.onnx").exists()
 
 
 def test_the_largest_difference_is_that_of_any_row_in_a_call_of_any_size():

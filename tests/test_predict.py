@@ -245,8 +245,15 @@ def test_what_can_not_be_used_is_refused_in_words(shot, clinic, typed):
     assert "empty is a folder" in refused(typed("tl-predict", shot.folder, names(shot)[0], "--out", "empty"))
     file = clinic.config["dataset"]["target"]
     before = Path(file).read_bytes()
-    assert "is one of the inputs" in refused(typed("tl-predict", clinic.folder, file, "--out", file))
+    assert "this command did not write it" in refused(typed("tl-predict", clinic.folder, file, "--out", file))
     assert Path(file).read_bytes() == before
+    mine = (shot.folder / "run.json", shot.folder / "model.safetensors", shot.folder / "test.csv")
+    for kept in (*mine, Path("/dev/null")):  # of which none is an earlier sheet
+        held = kept.stat()
+        said = refused(typed("tl-predict", shot.folder, names(shot)[0], "--out", kept))
+        assert "this command did not write it" in said and kept.stat() == held
+    for _ in range(2):
+        assert typed("tl-predict", shot.folder, names(shot)[0], "--out", "twice.csv").code == 0
     if not torch.cuda.is_available():
         assert "finds 0 CUDA devices" in refused(typed("tl-predict", clinic.folder, file, "--device", "cuda"))
     assert "is no UTF-8 text" in refused(typed("tl-predict", clinic.folder, next(n for n in names(shot) if "png" in n)))

@@ -43,6 +43,15 @@ def beside(config_dir: Path | None) -> list[Path]:
 
 def finish(work: Callable[[], None]) -> None:
     """Do a command's work: what the package has to say goes to stderr, and an error is one line and exit code 1."""
+    try:
+        _spoken(work)
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _spoken(work: Callable[[], None]) -> None:
     from tl_runner.report.consoles import complain, consoles
 
     _, errors = consoles()
@@ -63,10 +72,8 @@ def finish(work: Callable[[], None]) -> None:
     ours.addHandler(handler)
     try:
         work()
-    except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         from tl_runner.job import FULL_ERROR
 

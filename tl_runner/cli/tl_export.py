@@ -46,7 +46,7 @@ def main() -> None:
 
 def _export(asked: argparse.Namespace) -> None:
     admit(beside(asked.config_dir))
-    from tl_runner.errors import within
+    from tl_runner.errors import Refused, within
     from tl_runner.restore import finished, load
     from tl_runner.using.export import OUTPUT, SUFFIXES, export
     from tl_runner.using.samples import samples
@@ -54,7 +54,11 @@ def _export(asked: argparse.Namespace) -> None:
 
     within(3, 10**6, samples=asked.samples)
     trained, record = load(asked.run), finished(asked.run)
-    out = writable(asked.out or asked.run / f"model{SUFFIXES[asked.to]}")
+    out = writable(
+        asked.out or asked.run / f"model{SUFFIXES[asked.to]}", lambda file: file.suffix == SUFFIXES[asked.to]
+    )
+    if other := [to for to, suffix in SUFFIXES.items() if out.suffix == suffix and to != asked.to]:
+        raise Refused(f"--out {out} is named as --to {other[0]} writes it, and this is --to {asked.to}")
     tried = samples(trained, record, asked.samples)
     if tried.why:
         log.info("checked on random inputs alone: %s", tried.why)

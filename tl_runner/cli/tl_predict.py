@@ -61,14 +61,12 @@ def _predict(asked: argparse.Namespace) -> None:
     from tl_runner.restore import finished, load
     from tl_runner.using.inputs import inputs, of_test
     from tl_runner.using.predict import agreement
-    from tl_runner.using.sheet import opened, writable
+    from tl_runner.using.sheet import is_sheet, opened, writable
 
     device = machine.claim(asked.device, None)
     trained = load(asked.run)
     chosen = of_test(asked.run, trained.preprocessing) if asked.test else inputs(asked.inputs, trained.preprocessing)
-    out: Path | None = asked.out and writable(asked.out)
-    if out and out.exists() and any(out.samefile(path) for path, _ in chosen):
-        raise Refused(f"--out {out} is one of the inputs: name another file")
+    out: Path | None = asked.out and writable(asked.out, is_sheet)
     trained.model.to(device)
     with opened(out) as stream:
         found = _written(trained, chosen, stream, asked.on_bad)

@@ -85,6 +85,8 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
     scored = [row for row in rows if row["n"]]
     if few := [row["label"] for row in scored if row["n"] < FEW]:
         yield f"fewer than {FEW} seeds of {_names(few)}: no spread to judge by"
+    if unsure := sum(str(row["verdict"]).startswith("maybe") for row in scored):
+        yield f"{unsure} of the findings {'are' if unsure > 1 else 'is'} a maybe: more seeds would tell"
     counts = Counter((row["method"], row["granted"]) for row in scored)
     if many := [f"{count} of {method}" for (method, _), count in counts.items() if count >= MANY]:
         yield (

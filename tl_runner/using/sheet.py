@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -37,13 +37,22 @@ class Sheet:
             self._writer.writerow([name, self.classes[index], row[index], *row])
 
 
-def writable(out: Path) -> Path:
-    """The path, if a file can be put there; raises `Refused`."""
+def writable(out: Path, ours: Callable[[Path], bool]) -> Path:
+    """The path, if a file can be put there, in the place of none or of an earlier one of `ours`; raises `Refused`."""
     if out.is_dir():
         raise Refused(f"{out} is a folder: name a file")
     if not out.parent.is_dir():
         raise Refused(f"{out}: there is no folder {out.parent}")
+    if out.exists() and not (out.is_file() and (not out.stat().st_size or ours(out))):
+        raise Refused(f"{out} is there, and this command did not write it: name another file")
     return out
+
+
+def is_sheet(file: Path) -> bool:
+    """Whether it begins as predictions do."""
+    begin = ",".join(COLUMNS).encode()
+    with file.open("rb") as stream:
+        return stream.read(len(begin)) == begin
 
 
 @contextmanager

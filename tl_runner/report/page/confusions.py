@@ -54,8 +54,8 @@ def matrices(groups: Sequence[Group]) -> Figure:
             missing="No run of this pair has predictions with true labels to show (diagnose=none leaves them out).",
         )
     caption = (
-        "Rows are true classes, columns predicted ones, of the target's test split at the selected checkpoint. A"
-        " cell is the share of its true class in %, mean over n seeds."
+        "Rows are true classes, columns predicted ones in the order of the rows, of the target's test split at the"
+        " selected checkpoint. A cell is the share of its true class in %, mean over n seeds."
         f" {'Cells without a figure hold less than 1 %.' if panels else ''} "
     )
     return Figure("confusions", title, caption + left_out, panels, cells=cells)
