@@ -279,7 +279,8 @@ def test_rows_are_below_each_other():
 
 
 def test_ticks_are_round_and_within():
-    assert Scale(0.31, 0.97, percent=True).ticks() == pytest.approx([0.4, 0.6, 0.8])
+    assert Scale(0.31, 0.97, percent=True).ticks() == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    assert Scale(-0.47, 0.36).ticks(most=4) == pytest.approx([-0.4, -0.2, 0.0, 0.2])  # and no lonely 0
     assert Scale(-0.3, 7.1).ticks() == [0, 2, 4, 6]
     assert Scale(0.005, 200, log=True).ticks() == pytest.approx([0.01, 0.1, 1, 10, 100])
     assert Scale(0.01, 100, log=True).at(1) == pytest.approx(0.5)

@@ -35,15 +35,19 @@ class Scale:
         return (value - low) / (high - low)
 
     def ticks(self, most: int = 5) -> list[float]:
-        """Round values within the axis: steps of 1, 2 or 5 times a power of ten; powers of ten on logarithmic axes."""
+        """Round values within the axis, hardly more than `most`: steps of 1, 2 or 5 times a power of ten; powers of ten
+        on logarithmic axes.
+        """
         if self.log:
             first, last = ceil(log10(self.low) - 1e-9), floor(log10(self.high) + 1e-9)
             every = max(1, ceil((last - first + 1) / most))
             return [10.0**power for power in range(first, last + 1, every)]
-        rough = (self.high - self.low) / most
-        power = 10.0 ** floor(log10(rough))
-        step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough * 0.999)
-        return [number * step for number in range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)]
+        power = 10.0 ** floor(log10((self.high - self.low) / most))
+        for step in (size * power for size in (1, 2, 5, 10)):
+            found = range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)
+            if len(found) <= most + 1:
+                return [number * step for number in found]
+        return []
 
     def said(self, value: float) -> str:
         return (f"{100 * value:.3g}" if self.percent else f"{round(value, 10):g}").replace("-", "−")
@@ -75,6 +79,7 @@ class Chart:
         left, right, top, bottom = (4, 4, 4, 4) if bare else (LEFT, RIGHT, TOP, BOTTOM)
         self.box: tuple[int, int, int, int] = (left, top, size[0] - left - right, size[1] - top - bottom)
         self.parts: list[Markup] = []
+        self.names: Sequence[str] = ()
         if not bare:
             self._upright_axis()
             self._level_axis()
@@ -87,8 +92,7 @@ class Chart:
         for value in x.ticks():
             chart._add('<path class="grid" d="M{} 6V{}"/>', f"{chart._px(value):.1f}", 6 + ROW * len(names))
         chart._level_axis()
-        for row, name in enumerate(names):
-            chart._word(10, chart._py(-row) + 13, name, "start", "row")
+        chart.names = names
         return chart
 
     def line(self, xs: Sequence[float], ys: Sequence[float], kind: str) -> None:
@@ -172,7 +176,8 @@ class Chart:
         head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
             width, height, self.words
         )
-        return head + Markup("").join(self.parts) + Markup("</svg>")
+        above = [_text(10, self._py(-row) + 13, name, "start", "row") for row, name in enumerate(self.names)]
+        return head + Markup("").join([*self.parts, *above]) + Markup("</svg>")  # no line runs through a name
 
     def _upright_axis(self) -> None:
         left, _, width, _ = self.box
@@ -189,9 +194,7 @@ class Chart:
         self._word(left + width, top + height + 29, self.x.name, "end", "named")
 
     def _word(self, x: float, y: float, words: str, anchor: str, kind: str = "") -> None:
-        self._add(
-            '<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>', kind, f"{x:.1f}", f"{y:.1f}", anchor, words
-        )
+        self.parts.append(_text(x, y, words, anchor, kind))
 
     def _add(self, shape: str, *values: object) -> None:
         self.parts.append(Markup(shape).format(*map(escape, values)))
@@ -201,3 +204,8 @@ class Chart:
 
     def _py(self, y: float) -> float:
         return self.box[1] + self.box[3] * (1 - self.y.at(y))
+
+
+def _text(x: float, y: float, words: str, anchor: str, kind: str) -> Markup:
+    shape = Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>')
+    return shape.format(kind, f"{x:.1f}", f"{y:.1f}", anchor, words)
