@@ -255,6 +255,14 @@ def test_failed_settings_alone_are_told_apart_too():
     assert sorted(leaderboard(wrong)["variant"]) == ["method.margin=2", "method.margin=3"]
 
 
+def test_runs_that_say_one_class_of_everything_are_named():
+    found = runs("mmd", [0.9] * 3)
+    for each, shares in zip(found, ([1.0, 0.0], [0.9, 0.1], None), strict=True):
+        each.diagnosis = {"histogram": shares} if shares else None
+    said = caveats(found, leaderboard(found))
+    assert "one class is predicted for all of the target's test rows by runs of mmd (1)" in said
+
+
 def test_files_that_changed_are_said_and_no_seed_is_missed_for_it():
     old, new = runs("mmd", [0.5] * 3), [run("mmd", seed, 0.6) for seed in (3, 4, 5)]
     for each, files in [*((run, "aa") for run in old), *((run, "bb") for run in new)]:

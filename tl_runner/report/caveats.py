@@ -30,6 +30,7 @@ def caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
         *_failed(records),
         *_other_data(ended),
         *_mixed(ended),
+        *_constant(ended),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _of_pair(rows)),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _missing(rows, seeds)),
     ]
@@ -79,6 +80,14 @@ def _mixed(ended: Sequence[RunRecord]) -> Iterator[str]:
             yield f"runs of different {name}: {', '.join(sorted(found))}"
     if dirty := sum(bool(record.where.get("dirty")) for record in ended):
         yield f"{dirty} of {len(ended)} runs were made from a working tree with uncommitted changes"
+
+
+def _constant(ended: Sequence[RunRecord]) -> Iterator[str]:
+    """Runs that say one class of everything, which an accuracy on unequal shares hides."""
+    shares = [(run.choices["method"], (run.diagnosis or {}).get("histogram") or [0.0]) for run in ended]
+    if found := Counter(method for method, share in shares if max(share) == 1):
+        told = _names(f"{method} ({count})" for method, count in found.items())
+        yield f"one class is predicted for all of the target's test rows by runs of {told}"
 
 
 def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
