@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from textwrap import shorten
 from typing import Any
 
 import pandas as pd
 
-from tl_runner.report.settings import cell, settings
+from tl_runner.report.settings import cell
 from tl_runner.store import RunRecord
 
 FEW = 3  # seeds below which an interval means little
@@ -25,14 +25,13 @@ def caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
     pairs: dict[str, list[Row]] = defaultdict(list)
     for row in frame.to_dict("records"):
         pairs[row["pair"]].append(row)
-    seeds = {(each.first.setting, each.pair): set(each.scored) for each in settings(records)}
     return [
         *_failed(records),
         *_other_data(ended),
         *_mixed(ended),
         *_constant(ended),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _of_pair(rows)),
-        *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _missing(rows, seeds)),
+        *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _missing(rows)),
     ]
 
 
@@ -110,9 +109,9 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
         yield f"unequal budgets, in steps of training: {_names(unequal)}"
 
 
-def _missing(rows: Sequence[Row], seeds: Mapping[tuple[str, str], set[Any]]) -> Iterator[str]:
+def _missing(rows: Sequence[Row]) -> Iterator[str]:
     """Seeds that others of the pair have, and a setting has not."""
-    had = [(row["label"], seeds[row["setting"], row["pair"]]) for row in rows]
+    had = [(row["label"], {*row["seeds"].split()}) for row in rows]
     everything = set().union(*(found for _, found in had))
     counts = [(label, len(everything - found)) for label, found in had]
     if lacking := [f"{label} lacks {count}" for label, count in counts if count]:

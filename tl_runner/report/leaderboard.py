@@ -13,7 +13,7 @@ from tl_runner.store import RunRecord
 SCORES = ("target", "last", "oracle", "source", "regret", "seconds")  # each with its deviation, as target_sd
 COLUMNS = (
     *("setting", "pair", "dataset", "method", "backbone", "granted", "variant", "label"),
-    *("n", "failed", "unfinished"),
+    *("n", "failed", "unfinished", "seeds"),
     *(column for score in SCORES for column in (score, f"{score}_sd")),
     *("baseline", "pairs", "difference", "low", "high", "p", "verdict", "wins", "ties", "losses", "closed", "best"),
     *("rival", "over_rival", "rival_seeds", "steps"),
@@ -23,12 +23,12 @@ COLUMNS = (
 def leaderboard(records: Sequence[RunRecord], by_labels: Set[str] = frozenset()) -> pd.DataFrame:
     """One row per setting, by pair of domains and label budget, best first by what was selected without target labels.
 
-    n runs that ended well, failed (with diverged) and unfinished ones; `variant` tells it from its namesakes, `label`
-    is method and variant in one; mean and sd (over seeds, n − 1) of each score, accuracies in [0, 1], regret =
-    oracle − selected; and what `comparison` says of it beside its `baseline` (the setting of that, or "") and, of auto,
-    its `rival` (the label of that). `steps` are
-    those of training, a source model's among them. Settings of runs whose ids are among `by_labels` were tried by a
-    search that saw the target's labels: `variant` says so.
+    n runs that ended well, with their `seeds`, failed (with diverged) and unfinished ones; `variant` tells it from its
+    namesakes, `label` is method and variant in one; mean and sd (over seeds, n − 1) of each score, accuracies in
+    [0, 1], regret = oracle − selected; and what `comparison` says of it beside its `baseline` (the setting of that, or
+    "") and, of auto, its `rival` (the label of that). `steps` are those of training, a source model's among them.
+    Settings of runs whose ids are among `by_labels` were tried by a search that saw the target's labels: `variant`
+    says so.
     """
     searched = {record.setting for record in records if record.id in by_labels}
     rows = [_row(each, each.setting.first.setting in searched) for each in compared(settings(records))]
@@ -51,6 +51,7 @@ def _row(of: Comparison, searched: bool) -> dict[str, Any]:
         "n": len(setting.scored),
         "failed": sum(status in ("failed", "diverged") for status in statuses),
         "unfinished": statuses.count("running"),
+        "seeds": " ".join(map(str, setting.scored)),
         **{name: values.mean() for name, values in spread.items()},
         **{f"{name}_sd": values.std(ddof=1) for name, values in spread.items()},
         "baseline": of.baseline.first.setting if of.baseline else "",
