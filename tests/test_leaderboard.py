@@ -250,6 +250,15 @@ def test_long_values_are_told_as_far_as_they_differ():
     assert "method.candidates=[mcc,mmd,coral,dann,cdan…" in [*leaderboard(several)["variant"]]
 
 
+def test_data_in_long_folders_are_different_pairs():
+    folder = "/a/long/way/to/the/data/of/clinic_"
+    several = [run("mmd", 0, 0.5, fingerprint=name) for name in "ab"]
+    for each, name in zip(several, "ab", strict=True):
+        each.config["dataset"] = {"_target_": "csv", "target": f"{folder}{name}.csv"}
+        each.setting += name
+    assert sorted(leaderboard(several)["pair"]) == [f"digits target={folder}{name}…" for name in "ab"]
+
+
 def test_failed_settings_alone_are_told_apart_too():
     wrong = [run("auto", 0, 0.0, status="failed", margin=margin) for margin in (2, 3)]
     assert sorted(leaderboard(wrong)["variant"]) == ["method.margin=2", "method.margin=3"]

@@ -102,7 +102,7 @@ def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
         values = _values(data.values())
         telling = sorted((key for key in values if len(values[key]) > 1), key=lambda key: -len(values[key]))
         for key, node in data.items():
-            said = [_said(k.removeprefix("dataset."), node[k]) for k in telling if node.get(k) is not None]
+            said = [_said(k.removeprefix("dataset."), node[k], values[k]) for k in telling if node.get(k) is not None]
             found[key] = next(
                 (" ".join([name, *said[:count]]) for count in range(len(said)) if _alone(node, data, telling[:count])),
                 " ".join([name, *said]),
@@ -152,7 +152,7 @@ def _variants(firsts: Sequence[RunRecord]) -> dict[str, str]:
     return described
 
 
-def _said(key: str, value: Any, others: Iterable[str] = ()) -> str:
+def _said(key: str, value: Any, others: Iterable[str]) -> str:
     """A key with its value; of a long one as much as tells it from those of others."""
     if isinstance(value, float):
         return f"{key}={value:g}"
