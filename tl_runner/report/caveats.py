@@ -49,14 +49,14 @@ def _failed(records: Sequence[RunRecord]) -> Iterator[str]:
 
 def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
     """Runs that say the same of their data, and saw other rows, or other files."""
-    files: dict[str, set[str]] = defaultdict(set)
+    files: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in ended:
-        node = json.dumps([record.choices["dataset"], record.config.get("dataset")], sort_keys=True, default=str)
-        files[node].add(str(record.where.get("files")))
-    for node, versions in files.items():
+        node = json.dumps(record.config.get("dataset"), sort_keys=True, default=str)
+        files[record.choices["dataset"], node].add(str(record.where.get("files")))
+    for (dataset, _), versions in files.items():
         if len(versions) > 1:
             yield (
-                f"the files of {json.loads(node)[0]} changed between runs ({', '.join(sorted(versions))}): each version"
+                f"the files of {dataset} changed between runs ({', '.join(sorted(versions))}): each version"
                 " has a table of its own, and only runs on the same one are compared"
             )
     seen: dict[Hashable, set[str]] = defaultdict(set)

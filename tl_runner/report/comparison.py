@@ -59,13 +59,14 @@ def compared(settings: Sequence[Setting]) -> list[Comparison]:
         corrected = holm([gains[id(s)].p for s in family])
         gains |= {id(s): gains[id(s)]._replace(p=p) for s, p in zip(family, corrected, strict=True)}
         best |= _best(family)
+    verdicts = {id(s): _verdict(gains[id(s)]) for s in settings}
     return [
         Comparison(
             setting=s,
             baseline=bases[id(s)],
             gain=gains[id(s)],
-            verdict=_verdict(gains[id(s)]),
-            best=id(s) in best and _verdict(gains[id(s)]) not in WORSE,
+            verdict=verdicts[id(s)],
+            best=id(s) in best and verdicts[id(s)] not in WORSE,
             rival=_rival(s, families[s.cell, str(s.first.granted)]) if s.first.choices["method"] == "auto" else None,
             closed=_closed(s, bases[id(s)], uppers[id(s)]),
         )
