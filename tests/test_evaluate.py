@@ -5,6 +5,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from tl_runner.backbones import identity
+from tl_runner.batchnorm import Sides
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
@@ -53,7 +54,8 @@ def test_the_verdict_puts_the_oracle_beside_the_choice():
 def floor_of(granted: str, keeps_source: bool) -> tuple[float | None, int]:
     pair, _, _ = cut(blobs(0, samples=100, classes=3), 0, Budget.parse(granted), torch.device("cpu"))
     backbone, width = identity(pair.shape)
-    evidence, _ = examine(Model(backbone, width, pair.classes), pair, 1, keeps_source)
+    model = Model(backbone, width, pair.classes)
+    evidence, _ = examine(Sides(model, model), pair, 1, keeps_source)
     assert evidence.source_val is not None
     return evidence.floor, evidence.floor_rows
 

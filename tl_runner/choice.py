@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from tl_runner import cached
+from tl_runner.batchnorm import by_domain, statistics
 from tl_runner.config import Parts
-from tl_runner.core import Method, Model
+from tl_runner.core import Method, Model, Stream
 from tl_runner.divergence import told_apart
 from tl_runner.domains import Pair
 from tl_runner.errors import Diverged, Refused
@@ -123,13 +124,15 @@ class Trials:
             admit(method, self.pair)
             if method.start == "source":
                 yield from source_model(model, self.pair, self.parts, source_names(self.record), self.cache)
+            start, streams = statistics(model), frozenset[Stream]()
             method, model, pair = ready(method, model, self.pair, plan, seed)
             optimizer, schedule, augment = self.parts.optimizer, self.parts.schedule, self.parts.augment
             for point in train(model, method, pair, plan, optimizer, schedule, augment, seed, Cursor()):
+                streams = point.streams
                 yield point._replace(phase=f"trying {name}")
         except (Refused, Diverged) as error:
             return str(error)
-        predicted = read(model, pair.target.val).predicted
+        predicted = read(by_domain(model, pair, streams, start).target, pair.target.val).predicted
         if not bool(torch.isfinite(predicted).all()):
             return "its predictions are not finite numbers"
         cached.keep(file, {"predicted": predicted})

@@ -97,8 +97,7 @@ class Model(nn.Module):
     belongs to the model, so that a saved model takes raw data too).
 
     `batchnorm`: with `joint` one pass sees all domains as one batch; with `per_domain` each stream is
-    normalised by its own statistics while training. Evaluation uses the running statistics, which in both
-    cases have seen every stream.
+    normalised by its own statistics while training. `batchnorm.by_domain` says what evaluation normalises by.
     """
 
     stage: str | None = None  # where the features are read, if not at the end: see `features.at`

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner import exhibits
+from tl_runner.batchnorm import Sides
 from tl_runner.core import Model
 from tl_runner.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
 from tl_runner.domains import Pair, Split, Subset
@@ -51,10 +52,10 @@ class Diagnosis:
             return Setup(pair, None, {})
         reader, seen = frozen(model, pair) if once else (model, pair)
         gap = self._gap(*(read(reader, _first(split, model)).features for split in _validation(seen)))
-        return Setup(pair, gap, self._stages(model, pair))
+        return Setup(pair, gap, self._stages(Sides(model, model), pair))
 
     def after(
-        self, model: Model, pair: Pair, before: Setup, source: Reading | None, predicted: Tensor, answers: Tensor
+        self, sides: Sides, pair: Pair, before: Setup, source: Reading | None, predicted: Tensor, answers: Tensor
     ) -> tuple[Facts | None, dict[str, Tensor]]:
         """What the record says, and the tensors for figures, of the selected checkpoint.
 
@@ -63,8 +64,8 @@ class Diagnosis:
         """
         if self.level == "none":
             return None, {}
-        answers, target = answers.cpu(), read(model, _first(pair.target.test, model))
-        validation = [read(model, split) for split in _validation(pair)]
+        answers, target = answers.cpu(), read(sides.target, _first(pair.target.test, sides.target))
+        validation = [read(side, split) for side, split in zip(sides, _validation(pair), strict=False)]
         gap = self._gap(*(reading.features for reading in validation))
         told: Facts = {
             "before": before.gap,
@@ -85,8 +86,8 @@ class Diagnosis:
                 "joint_error": joint_error(source.features, labels[:ROWS], target.features, answers[:compared]),
             }
         if self.level == "full":
-            inputs = (_whole(_first(split, model), model) for split in _validation(before.pair))
-            stages = {"before": before.stages, "after": self._stages(model, before.pair)}
+            inputs = (_whole(_first(split, sides.target), sides.target) for split in _validation(before.pair))
+            stages = {"before": before.stages, "after": self._stages(sides, before.pair)}
             told |= {"inputs": self._gap(*inputs), "stages": stages}
         known = exhibits.Side(source, labels) if source and labels is not None else None
         figures = exhibits.of_run(before.pair, pair, known, exhibits.Side(target, answers))
@@ -100,15 +101,15 @@ class Diagnosis:
         return {"a_distance": apart and apart.a_distance._asdict(), "mmd": mmd and mmd._asdict()}
 
     @torch.no_grad()
-    def _stages(self, model: Model, pair: Pair) -> Facts:
+    def _stages(self, sides: Sides, pair: Pair) -> Facts:
         """The proxy A-distance at each stage of the backbone, which the first takes from the inputs; `full` only."""
         if self.level != "full" or pair.source is None:
             return {}
-        model.eval()
-        flows = [[*portions(_first(split, model), model.device)] for split in _validation(pair)]
+        flows = [[*portions(_first(split, sides.target), sides.target.device)] for split in _validation(pair)]
         found = {}
-        for name, stage in model.backbone.named_children():
-            flows = [[stage(x) for x in flow] for flow in flows]
+        for name in sides.target.stages:
+            stages = [side.eval().backbone.get_submodule(name) for side in sides]
+            flows = [[stage(x) for x in flow] for stage, flow in zip(stages, flows, strict=True)]
             source, target = (torch.cat([Readout()(x).float().cpu() for x in flow]) for flow in flows)
             apart = told_apart(source, target)
             found[name] = apart and apart.a_distance._asdict()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tl_runner import validators
+from tl_runner.batchnorm import Sides
 from tl_runner.core import Model
 from tl_runner.divergence import ROWS, told_apart
 from tl_runner.domains import Pair, Split
@@ -86,16 +87,16 @@ def verdict(predictions: Mapping[int, Tensor], labels: Tensor, selected: int) ->
     return {"target": scores(predictions[selected], labels), **named}
 
 
-def examine(model: Model, pair: Pair, step: int, keeps_source: bool) -> tuple[Evidence, Tensor]:
+def examine(sides: Sides, pair: Pair, step: int, keeps_source: bool) -> tuple[Evidence, Tensor]:
     """The evidence at this step, and the probabilities on the target's test split, which nobody scores yet.
 
     `keeps_source` says whether the method still learns the source's task: else its accuracy is no floor.
     """
-    target, test = read(model, pair.target.val), predict(model, pair.target.test)
+    target, test = read(sides.target, pair.target.val), predict(sides.target, pair.target.test)
     if not bool(torch.isfinite(test).all()):
         raise Diverged(f"the model's predictions at step {step} are not finite numbers")
     source_val, floor, floor_rows, risk, a_distance = None, None, 0, None, None
-    source = read(model, pair.source.val) if pair.source else None
+    source = read(sides.source, pair.source.val) if pair.source else None
     if source:
         apart = told_apart(source.features, target.features)
         a_distance = apart and apart.a_distance.value
@@ -106,7 +107,7 @@ def examine(model: Model, pair: Pair, step: int, keeps_source: bool) -> tuple[Ev
                 chances = source.predicted[apart.rows].gather(1, y[apart.rows, None])[:, 0]
                 risk = validators.risk(-chances.clamp_min(LEAST).log(), apart.weights)
     if pair.held_out is not None:
-        floor = accuracy(predict(model, pair.held_out.x), pair.held_out.y)
+        floor = accuracy(predict(sides.target, pair.held_out.x), pair.held_out.y)
         floor_rows = len(pair.held_out.y)
     elif pair.granted is None and keeps_source and source:  # else there are too few labels to hold some out
         floor, floor_rows = source_val, len(source.predicted)

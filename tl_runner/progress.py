@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_runner import chance
+from tl_runner.batchnorm import Sides, packed
 from tl_runner.select import Evidence
 from tl_runner.train import Cursor
 
@@ -40,14 +41,14 @@ class Progress:
         return next(seen for seen in self.history if seen.step == self.chosen)
 
     def judge(
-        self, evidence: Evidence, predicted: Tensor, rule: Callable[[Sequence[Evidence]], int], model: nn.Module
+        self, evidence: Evidence, predicted: Tensor, rule: Callable[[Sequence[Evidence]], int], sides: Sides
     ) -> None:
-        """Take in an evaluation; keep the model's weights if the rule now prefers this checkpoint."""
+        """Take in an evaluation; keep the weights of both sides if the rule now prefers this checkpoint."""
         self.history.append(evidence)
         self.predictions[evidence.step] = predicted
         if rule(self.history) == len(self.history) - 1:
             self.chosen = evidence.step
-            self.weights = {name: w.detach().to("cpu", copy=True) for name, w in model.state_dict().items()}
+            self.weights = {name: w.detach().to("cpu", copy=True) for name, w in packed(sides).items()}
 
     def state(self, model: nn.Module, method: nn.Module, made: Mapping[str, Any]) -> dict[str, Any]:
         """All of it with the model's and the method's parameters and the generators, in plain types and tensors.

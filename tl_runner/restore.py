@@ -1,9 +1,10 @@
 """A finished run put to use: its model, what makes inputs of files, the names of its classes."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from tl_runner import config
+from tl_runner.batchnorm import Side, unpacked
 from tl_runner.core import Model
 from tl_runner.errors import Refused
 from tl_runner.heads import rebuilt
@@ -27,15 +28,18 @@ class Trained(NamedTuple):
     classes: tuple[str, ...]
 
 
-def load(run: str | Path) -> Trained:
+def load(run: str | Path, domain: Side = "target") -> Trained:
     """The selected checkpoint of the run in this folder, in evaluation mode on the CPU, ready for use.
 
+    `domain` says whose rows the model is to meet: its BatchNorm layers have the target's statistics, or the source's.
     Nothing but the folder is needed, no dataset. Raises `Refused` where it holds no run, one that did not end well,
     or one whose weights were not kept.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if domain not in get_args(Side):
+        raise Refused(f"domain takes target or source, got {domain!r}")
     folder = Path(run)
     record = finished(folder)
     weights = folder / "model.safetensors"
@@ -48,7 +52,7 @@ def load(run: str | Path) -> Trained:
     backbone, width = config.build(config.unweighted(record.config["backbone"]), "backbone")(shape)
     model = rebuilt(Model(backbone, width, record.data["classes"]), shape, record.data["model"])
     try:
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(unpacked(load_file(weights), domain))
     except (SafetensorError, RuntimeError) as error:
         raise Refused(f"{weights} can't be read into the run's network: {error}") from error
     return Trained(model.eval(), recorded(record.data, record.config["dataset"]), model.classes)

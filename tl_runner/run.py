@@ -3,6 +3,7 @@
 from collections.abc import Generator
 
 from tl_runner import config, machine
+from tl_runner.batchnorm import by_domain, loaded, statistics
 from tl_runner.chance import chance_of
 from tl_runner.choice import begun
 from tl_runner.core import Model
@@ -45,6 +46,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         method, told = yield from begun(method, model, pair, parts, record, files.cache)
         record.data |= told
         setup = parts.diagnose.before(model, pair, method.once)
+        start = statistics(model)
         method, model, pair = ready(method, model, pair, plan, seed)
         record.data |= {"input": str(model.backbone[0]), "model": blueprint(model)}
 
@@ -55,8 +57,9 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         for trained in points:
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
-                evidence, predicted = examine(model, pair, point.step, "source" in method.needs)
-                progress.judge(evidence, predicted, parts.select, model)
+                sides = by_domain(model, pair, point.streams, start)
+                evidence, predicted = examine(sides, pair, point.step, "source" in method.needs)
+                progress.judge(evidence, predicted, parts.select, sides)
                 point = point._replace(evidence=evidence)
             files.curve(point)
             with checkpoint.around(lambda: progress.state(model, method, made)):
@@ -65,12 +68,12 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         files.predictions(progress.predictions, answers.names)
         if parts.settings.save:
             files.tensors("model", progress.weights)
-        model.load_state_dict(progress.weights)
+        sides = loaded(model, progress.weights)
         record.evidence = progress.evidence._asdict()
-        source = read(model, pair.source.test) if pair.source else None
+        source = read(sides.source, pair.source.test) if pair.source else None
         of_source = scores(source.predicted, pair.labelled_source[1].test) if source and pair.shared_labels else None
         labels, predicted = answers.open(), progress.predictions[progress.chosen]
         record.scores = {"source": of_source, **verdict(progress.predictions, labels, progress.chosen)}
-        record.diagnosis, exhibits = parts.diagnose.after(model, pair, setup, source, predicted, labels)
+        record.diagnosis, exhibits = parts.diagnose.after(sides, pair, setup, source, predicted, labels)
         files.tensors("diagnosis", exhibits)
     return record

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from tl_runner import cached, machine
 from tl_runner.atomic import write
+from tl_runner.batchnorm import by_domain, packed
 from tl_runner.chance import chance_of, derive, settle
 from tl_runner.checkpoint import Checkpoint
 from tl_runner.config import Parts
@@ -106,7 +107,8 @@ def source_model(
     if pair.shared_labels:
         learner.head = model.head
     model.taught = (learner.head,)
-    key = identify({**names, "pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels})
+    settings = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels, "batchnorm": "exact"}
+    key = identify({**names, **settings})
     weights = cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     with alone(weights):
@@ -123,6 +125,7 @@ def source_model(
         ):
             with checkpoint.around(lambda: progress.state(learner, method, {})):
                 yield point._replace(seconds=progress.elapsed, phase="source model")
+        learner.load_state_dict(packed(by_domain(learner, task, {"source"}, {})))
         source_val = accuracy(predict(learner, source.val), labels.val)
         told = {"id": key, "steps": plan.steps, "rows": cursor.rows, "source_val": source_val}
         told["seconds"] = round(progress.elapsed, 3)

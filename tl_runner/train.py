@@ -59,6 +59,7 @@ class Point(NamedTuple):
     terms: Mapping[str, float]  # means of the method's terms and notes since the point before
     rows: int  # read since the start
     phase: str = "train"
+    streams: Set[Stream] = frozenset()  # whose rows training has read so far
     seconds: float = 0.0  # since the start, said by the run
     evidence: Evidence | None = None  # where the run examined the model
 
@@ -99,12 +100,13 @@ def train(
         raise Refused(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
     device = model.device
     window: list[dict[str, Tensor]] = []
-    phases = method.phases(model)
+    phases, read = method.phases(model), frozenset[Stream]()
     if not phases and not cursor.points:
         cursor.points = 1
         yield Point(0, 0, {}, 0, "prepared")
     for phase, first, steps in _shares(phases, plan.steps):
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
+        read |= streams if steps else frozenset()
         engine = cursor.engine = optimizer(begin(phase, model, method))
         peaks = [group["lr"] for group in engine.param_groups]
         if first < cursor.step < first + steps:
@@ -133,7 +135,7 @@ def train(
             window.append({name: value.detach().to(device, torch.float32) for name, value in watched.items()})
             if cursor.step % plan.log_every == 0 or plan.examines(cursor.step):
                 cursor.points += 1
-                yield Point(cursor.step, plan.steps, _means(window, cursor.step), cursor.rows, phase.name)
+                yield Point(cursor.step, plan.steps, _means(window, cursor.step), cursor.rows, phase.name, read)
                 window.clear()
 
 

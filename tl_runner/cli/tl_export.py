@@ -39,6 +39,12 @@ def main() -> None:
     parser.add_argument("--to", choices=["onnx", "torchscript", "pt2"], required=True, help="the format")
     parser.add_argument("--out", metavar="FILE", type=Path, help="default: model.onnx, … in the run's folder")
     parser.add_argument("--samples", metavar="N", type=int, default=256, help="how many to check it on (256)")
+    parser.add_argument(
+        "--domain",
+        choices=["target", "source"],
+        default="target",
+        help="whose BatchNorm statistics normalise the inputs",
+    )
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="where the code of the run's backbone lies")
     asked = parser.parse_args()
     finish(lambda: _export(asked))
@@ -53,7 +59,7 @@ def _export(asked: argparse.Namespace) -> None:
     from tl_runner.using.sheet import writable
 
     within(3, 10**6, samples=asked.samples)
-    trained, record = load(asked.run), finished(asked.run)
+    trained, record = load(asked.run, asked.domain), finished(asked.run)
     out = writable(
         asked.out or asked.run / f"model{SUFFIXES[asked.to]}", lambda file: file.suffix == SUFFIXES[asked.to]
     )
@@ -62,7 +68,12 @@ def _export(asked: argparse.Namespace) -> None:
     tried = samples(trained, record, asked.samples)
     if tried.why:
         log.info("checked on random inputs alone: %s", tried.why)
-    facts = {"run": record.id, **record.choices, "tl_runner": record.where["versions"]["tl_runner"]}
+    facts = {
+        "run": record.id,
+        **record.choices,
+        "domain": asked.domain,
+        "tl_runner": record.where["versions"]["tl_runner"],
+    }
     file, difference = export(trained, tried.x, asked.to, out, facts)
     shape = ", ".join(map(str, tried.x.shape[1:]))
     print(

@@ -47,10 +47,15 @@ def main() -> None:
     parser.add_argument("--out", metavar="FILE.csv", type=Path, help="write there, whole or not at all")
     parser.add_argument("--on-bad", choices=["error", "skip"], default="error", help="at an image that can't be read")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA where it is")
+    parser.add_argument(
+        "--domain", choices=["target", "source"], default="target", help="whose BatchNorm statistics normalise the rows"
+    )
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="where the code of the run's backbone lies")
     asked = parser.parse_args()
     if asked.test == bool(asked.inputs):
         parser.error("name at least one INPUT, or --test" if not asked.test else "--test takes no INPUT")
+    if asked.test and asked.domain == "source":
+        parser.error("--test predicts the target's test split: it takes no --domain source")
     finish(lambda: _predict(asked))
 
 
@@ -64,7 +69,7 @@ def _predict(asked: argparse.Namespace) -> None:
     from tl_runner.using.sheet import is_sheet, opened, writable
 
     device = machine.claim(asked.device, None)
-    trained = load(asked.run)
+    trained = load(asked.run, asked.domain)
     chosen = of_test(asked.run, trained.preprocessing) if asked.test else inputs(asked.inputs, trained.preprocessing)
     out: Path | None = asked.out and writable(asked.out, is_sheet)
     trained.model.to(device)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from tl_runner import losses
 from tl_runner.augment import strong_view
+from tl_runner.batchnorm import statistics_kept
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import Refused, within
-from tl_runner.methods.batchnorm import statistics_kept
 
 FLOOR = 1e-12  # a class that no row of a batch may be has a mean probability of 0
 

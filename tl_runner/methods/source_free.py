@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tl_runner import losses, needed
+from tl_runner.batchnorm import ROWS, batchnorms, renormalise
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
 from tl_runner.features import portions
-from tl_runner.methods.batchnorm import ROWS, batchnorms, renormalise
 
 FLOOR = 1e-8  # a class of no mass has a centroid of 0
 
