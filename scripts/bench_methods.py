@@ -1,43 +1,70 @@
-"""Every method on the embedded data sets, and the table of it in docs/methods.md.
+"""Every method on the standing pairs, and the tables of it in docs/methods.md.
 
-    python scripts/bench_methods.py --outputs FOLDER [--seeds 10] [--pairs digits blobs …] [--write docs/methods.md]
+    python scripts/bench_methods.py --outputs FOLDER [--seeds 200 201 …] [--pairs digits blobs …] [--methods mmd …]
+    python scripts/bench_methods.py --write docs/methods.md                      # the tables, of what is kept
 
-Runs that are there are not made again, so that it goes on where it was cut off. All methods take the same number of
-steps: those that start from the source model have half of them for it, or all where they train nothing after. Methods
-that learn from granted labels get ten a class, and are compared with a source_only that has them too. Differences are
-taken seed by seed; the interval is Student's t.
+The first makes runs and keeps their compact results in docs/measured/. It resumes: finished runs are skipped. All
+methods take the same number of steps: those that start from the source model have half of them for it, or all where
+they train nothing after. Methods that learn from granted labels get ten a class, and are compared with a source_only
+that has them too. Differences are taken seed by seed.
 """
 
 import argparse
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import measured
 import numpy as np
+from measured import Measured
 from scipy import stats
 
 from tl_runner import config, menu
 from tl_runner.core import Method
-from tl_runner.store import RunRecord, records
+from tl_runner.store import records
 
-STEPS = 300
 GRANTED = 10  # a class, for methods that need granted labels
 FITTED = {"feature_extract", "coral_linear", "sa", "tca", "ot_map", "tradaboost", "adabn"}  # they train nothing
+SEEDS = (200, 201, 202, 203, 204)  # on which nothing was tuned
+
+
+class Standing(NamedTuple):
+    """A pair of the benchmark: its words on the command line, and the steps of each method."""
+
+    words: tuple[str, ...]
+    steps: int = 300
+
+
+def _shifted(shift: str) -> Standing:
+    """Handwritten digits -> handwritten digits under a shift of the image, of severity 3."""
+    words = ("dataset=digits", "dataset.source=handwritten", f"dataset.shift={shift}", "dataset.samples=600")
+    return Standing((*words, "backbone=small"), 150)
+
+
 PAIRS = {
-    "digits": ["dataset=digits", "backbone=small"],
-    "blobs": ["dataset=blobs", "backbone=mlp"],
-    "synthetic covariate": ["dataset=synthetic", "dataset.shift=covariate", "backbone=mlp"],
-    "synthetic covariate, misspecified": [
-        *("dataset=synthetic", "dataset.shift=covariate", "dataset.features=2", "dataset.redundant=0"),
-        *("dataset.samples=2000", "backbone=linear"),
-    ],
-    "synthetic affine": ["dataset=synthetic", "dataset.shift=affine", "backbone=mlp"],
-    "synthetic none": ["dataset=synthetic", "dataset.shift=none", "backbone=mlp"],
+    "digits": Standing(("dataset=digits", "backbone=small")),
+    "contrast": _shifted("contrast"),
+    "fog": _shifted("fog"),
+    "noise": _shifted("noise"),
+    "rotation": _shifted("rotate"),
+    "blobs": Standing(("dataset=blobs", "backbone=mlp")),
+    "covariate": Standing(("dataset=synthetic", "dataset.shift=covariate", "backbone=mlp")),
+    "covariate, linear": Standing(
+        (
+            *("dataset=synthetic", "dataset.shift=covariate", "dataset.features=2", "dataset.redundant=0"),
+            *("dataset.samples=2000", "backbone=linear"),
+        )
+    ),
+    "affine": Standing(("dataset=synthetic", "dataset.shift=affine", "backbone=mlp")),
+    "no shift": Standing(("dataset=synthetic", "dataset.shift=none", "backbone=mlp")),
 }
 BEGIN, END = "<!-- made by scripts/bench_methods.py: begin -->", "<!-- end -->"
+BASE = "source_only"
+
+Points = Mapping[int, float]  # by seed, in percent
 
 
 def methods() -> dict[str, Method]:
@@ -46,99 +73,97 @@ def methods() -> dict[str, Method]:
     return {name: config.named("method", name, "method") for name in names}
 
 
-def commands(pair: Sequence[str], known: dict[str, Method]) -> Iterator[list[str]]:
+def commands(pair: Standing, known: dict[str, Method]) -> Iterator[list[str]]:
     """The sweeps of a pair: with and without granted labels, of methods with all or half of the steps for training."""
     for granted in (0, GRANTED):
-        for steps in (STEPS, STEPS // 2):
+        for steps in (pair.steps, pair.steps // 2):
             chosen = [
                 name
                 for name, method in known.items()
                 if ("granted" in method.needs) == bool(granted)
-                and (STEPS // 2 if method.start == "source" and name not in FITTED else STEPS) == steps
+                and (pair.steps // 2 if method.start == "source" and name not in FITTED else pair.steps) == steps
             ]
-            if granted and steps == STEPS:
-                chosen.append("source_only")
+            if granted and steps == pair.steps:
+                chosen.append(BASE)
             if chosen:
                 budget = [f"granted={granted}", f"train.steps={steps}", f"pretrain.steps={steps}"]
-                yield [*pair, f"method={','.join(chosen)}", *budget]
+                yield [*pair.words, f"method={','.join(chosen)}", *budget]
 
 
-class Cell(NamedTuple):
-    """What the runs of a method on a pair gave, by seed; `refused` where none of them ended."""
+def run(pair: str, words: Sequence[str], seeds: Sequence[int], outputs: Path, jobs: int) -> None:
+    """A sweep, and what is kept of it."""
+    place = outputs / pair.replace(" ", "_").replace(",", "")
+    fixed = [f"seed={','.join(map(str, seeds))}", f"outputs={place}", "threads=1", "save=false"]
+    command = [str(Path(sys.executable).with_name("tl-run")), "-m", *words, *fixed, f"hydra.launcher.n_jobs={jobs}"]
+    print(*command, flush=True)
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # a refusal is a row of the table
+    found, faults = records([place])
+    ended = [record for record in found if record.status in ("ok", "failed", "diverged")]
+    measured.add(measured.compact(record, pair) for record in ended)
+    print(f"{len(ended)} of {pair} are kept{'; ' if faults else ''}{'; '.join(faults)}", flush=True)
 
-    selected: dict[int, float]
-    last: dict[int, float]
-    seconds: list[float]
-    asked: int
-    refused: str
 
-
-def cells(found: Sequence[RunRecord]) -> dict[str, dict[str, dict[str, Cell]]]:
-    """By label budget, by pair, and by method, the best first."""
-    runs: dict[str, dict[str, dict[str, list[RunRecord]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for run in found:
-        budget = "no target labels" if str(run.granted) == "0" else f"{run.granted} target labels a class"
-        runs[budget][pair_of(run)][run.choices["method"]].append(run)
+def by_pair(kept: Sequence[Measured]) -> dict[str, dict[str, dict[str, list[Measured]]]]:
+    """The runs by label budget, pair and method, pairs in their order above, methods best first."""
+    found: dict[str, dict[str, dict[str, list[Measured]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for each in sorted(kept, key=lambda each: [*PAIRS].index(each.pair)):
+        found[each.granted][each.pair][each.method].append(each)
     return {
-        budget: {
-            pair: dict(sorted(((m, cell(of)) for m, of in by_method.items()), key=lambda item: -_mean(item[1])))
-            for pair, by_method in sorted(by_pair.items())
-        }
-        for budget, by_pair in sorted(runs.items(), reverse=True)
+        budget: {pair: dict(sorted(of.items(), key=lambda item: -_mean(item[1]))) for pair, of in pairs.items()}
+        for budget, pairs in sorted(found.items())
     }
 
 
-def pair_of(run: RunRecord) -> str:
-    """What a table calls the data and the backbone of a run."""
-    said = [run.choices["dataset"], run.config["dataset"].get("shift", "none"), run.choices["backbone"]]
-    return " ".join(word for word in said if word != "none")
+def scored(runs: Sequence[Measured]) -> Points:
+    """Target accuracy of the selected checkpoint."""
+    return {run.seed: 100 * run.chosen for run in runs if not run.error}
 
 
-def cell(runs: Sequence[RunRecord]) -> Cell:
-    selected, last = (
-        {run.seed: 100 * run.scores[which]["accuracy"] for run in runs if run.scores} for which in ("selected", "last")
-    )
-    refused = "" if selected else min(str(run.error) for run in runs)
-    return Cell(selected, last, [run.seconds for run in runs if run.seconds], len(runs), refused)
-
-
-def overview(by_pair: dict[str, dict[str, Cell]]) -> Iterator[str]:
+def overview(pairs: Mapping[str, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
     """A line a method, a column a pair: the difference to source_only, bold where its interval leaves 0."""
-    yield "| method | " + " | ".join(by_pair) + " |"
-    yield "|---|" + "--:|" * len(by_pair)
-    for method in sorted({method for of in by_pair.values() for method in of} - {"source_only"}):
-        gained = [gains(of, method) if method in of else [] for of in by_pair.values()]
-        line = [f"{_sure(gain)}{np.mean(gain):+.1f}{_sure(gain)}" if gain else "–" for gain in gained]
+    yield "| method | " + " | ".join(pairs) + " |"
+    yield "|---|" + "--:|" * len(pairs)
+    means = {pair: np.mean([*scored(of[BASE]).values()]) for pair, of in pairs.items() if BASE in of}
+    yield f"| {BASE}, % | " + " | ".join(f"{means[pair]:.1f}" if pair in means else "" for pair in pairs) + " |"
+    for method in sorted({method for of in pairs.values() for method in of} - {BASE}):
+        gained = [gains(of, method) if method in of else [] for of in pairs.values()]
+        bold = [_sure(gain, pair) for gain, pair in zip(gained, pairs, strict=True)]
+        line = [f"{sign}{np.mean(gain):+.1f}{sign}" if gain else "–" for gain, sign in zip(gained, bold, strict=True)]
         yield f"| {method} | {' | '.join(line)} |"
 
 
-def table(of: dict[str, Cell]) -> Iterator[str]:
+def table(pair: str, of: Mapping[str, Sequence[Measured]]) -> Iterator[str]:
     """The lines of a pair's table, a method each."""
-    yield "| method | n | target, % | − source-only, points (95 % interval) | last, % | s |"
-    yield "|---|--:|--:|--:|--:|--:|"
+    yield "| method | n | target, % | − source-only, points (95 % interval) | last, % | best, % | source, % | s |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
     for method, runs in of.items():
-        if runs.refused:
-            yield f"| {method} | 0 of {runs.asked} | refused: {runs.refused} | | | |"
+        ended = [run for run in runs if not run.error]
+        if not ended:
+            yield f"| {method} | 0 of {len(runs)} | {min(run.error for run in runs)} | | | | | |"
             continue
-        n = str(runs.asked) if len(runs.selected) == runs.asked else f"{len(runs.selected)} of {runs.asked}"
-        gain = [] if method == "source_only" else gains(of, method)
-        low, high = interval(gain)
+        gain = [] if method == BASE else gains(of, method)
+        low, high = interval(gain, pair)
         said = f"{np.mean(gain):+.1f} ({low:+.1f} to {high:+.1f})" if len(gain) > 1 else ""
-        sure = _sure(gain)
-        mean = f"{_mean(runs):.1f}" + (
-            f" ± {np.std([*runs.selected.values()], ddof=1):.1f}" if len(runs.selected) > 1 else ""
-        )
-        last, seconds = np.mean([*runs.last.values()]), np.median(runs.seconds)
-        yield f"| {method} | {n} | {mean} | {sure}{said}{sure} | {last:.1f} | {seconds:.1f} |"
+        sure, points = _sure(gain, pair), [*scored(runs).values()]
+        mean = f"{np.mean(points):.1f}" + (f" ± {np.std(points, ddof=1):.1f}" if len(points) > 1 else "")
+        last, best = (100 * np.mean([take(run.accuracies) for run in ended]) for take in (lambda a: a[-1], max))
+        source = [100 * run.source for run in ended if run.source is not None]
+        told = f"{np.mean(source):.1f}" if source else ""
+        n = str(len(runs)) if len(ended) == len(runs) else f"{len(ended)} of {len(runs)}"
+        seconds = np.median([run.seconds for run in ended])
+        yield f"| {method} | {n} | {mean} | {sure}{said}{sure} | {last:.1f} | {best:.1f} | {told} | {seconds:.1f} |"
 
 
-def gains(of: dict[str, Cell], method: str) -> list[float]:
+def gains(of: Mapping[str, Sequence[Measured]], method: str) -> list[float]:
     """Over source_only in points, a seed each."""
-    mine, base = of[method].selected, of["source_only"].selected if "source_only" in of else {}
-    return [mine[seed] - base[seed] for seed in sorted(mine.keys() & base.keys())]
+    return differences(scored(of[method]), scored(of.get(BASE, [])))
 
 
-def interval(gain: Sequence[float]) -> tuple[float, float]:
+def differences(mine: Points, others: Points) -> list[float]:
+    return [mine[seed] - others[seed] for seed in sorted(mine.keys() & others.keys())]
+
+
+def interval(gain: Sequence[float], pair: str) -> tuple[float, float]:
     """The mean's 95 % interval by Student's t; all numbers where there are fewer than two."""
     if len(gain) < 2:
         return -np.inf, np.inf
@@ -147,43 +172,23 @@ def interval(gain: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _sure(gain: Sequence[float]) -> str:
-    low, high = interval(gain)
+def _sure(gain: Sequence[float], pair: str) -> str:
+    low, high = interval(gain, pair)
     return "**" if low > 0 or high < 0 else ""
 
 
-def _mean(runs: Cell) -> float:
-    return float(np.mean([*runs.selected.values()])) if runs.selected else -1.0
+def _mean(runs: Sequence[Measured]) -> float:
+    points = [*scored(runs).values()]
+    return float(np.mean(points)) if points else -1.0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--outputs", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--pairs", nargs="*", default=list(PAIRS), choices=list(PAIRS))
-    parser.add_argument("--methods", nargs="*", default=[], help="only these, and source_only")
-    parser.add_argument("--write", type=Path, help="a file with the two markers between which the table goes")
-    said = parser.parse_args()
-    known = methods()
-    if said.methods:
-        known = {name: known[name] for name in dict.fromkeys(["source_only", *said.methods])}
-    for pair in said.pairs:
-        for words in commands(PAIRS[pair], known):
-            fixed = [f"seed=range({said.seeds})", f"outputs={said.outputs}", "threads=1", "save=false"]
-            command = [str(Path(sys.executable).with_name("tl-run")), "-m", *words, *fixed]
-            print(*command, flush=True)
-            subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # a refusal is a row of the table
-    found, faults = records([said.outputs])
-    ended = sum(record.status == "ok" for record in found)
-    lines = []
-    for budget, by_pair in cells(found).items():
-        lines += [f"### Differences to source-only in points, {budget}", "", *overview(by_pair), ""]
-        for pair, of in by_pair.items():
-            lines += [f"<details><summary>{pair}, {budget}</summary>", "", *table(of), "", "</details>", ""]
-    text = "\n".join([*lines, f"{len(found)} runs, {len(found) - ended + len(faults)} of them not ok."])
-    print(text)
-    if said.write:
-        put(said.write, BEGIN, END, text)
+def tables(kept: Sequence[Measured]) -> Iterator[str]:
+    for budget, pairs in by_pair(kept).items():
+        said = "no target labels" if budget == "0" else f"{budget} target labels a class"
+        yield from (f"### Differences to source-only in points, {said}", "", *overview(pairs), "")
+        for pair, of in pairs.items():
+            yield from (f"<details><summary>{pair}, {said}</summary>", "", *table(pair, of), "", "</details>", "")
+    yield f"{len(kept)} runs, {sum(bool(each.error) for each in kept)} of them not ok."
 
 
 def put(file: Path, begin: str, end: str, text: str) -> None:
@@ -191,6 +196,28 @@ def put(file: Path, begin: str, end: str, text: str) -> None:
     before, _, rest = file.read_text().partition(begin)
     _, _, after = rest.partition(end)
     file.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", type=Path, help="the folder of the runs; without it only what is kept is read")
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser.add_argument("--pairs", nargs="*", default=[*PAIRS], choices=[*PAIRS])
+    parser.add_argument("--methods", nargs="*", default=[], help="only these, and source_only")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--write", type=Path, help="a file with the two markers between which the tables go")
+    said = parser.parse_args()
+    if said.outputs:
+        known = methods()
+        if said.methods:
+            known = {name: known[name] for name in dict.fromkeys([BASE, *said.methods])}
+        for pair in said.pairs:
+            for words in commands(PAIRS[pair], known):
+                run(pair, words, said.seeds, said.outputs, said.jobs)
+    text = "\n".join(tables(measured.load()))
+    print(text)
+    if said.write:
+        put(said.write, BEGIN, END, text)
 
 
 if __name__ == "__main__":
