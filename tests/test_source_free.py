@@ -173,13 +173,6 @@ def test_classes_that_the_target_lacks_draw_no_row():
     assert torch.equal(by_centroid(features, p), y)  # centroids for all five give 5 % of the rows to the absent two
 
 
-def test_the_length_of_features_decides_nothing_but_beside_the_one():
-    """Raw means would lean to the long row; unit rows count alike."""
-    features = torch.tensor([[100.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 1.2]])
-    p = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.45, 0.55]])
-    assert by_centroid(features, p).tolist() == by_centroid_in_loops(features.numpy(), p.numpy())
-
-
 def test_a_class_without_mass_is_given_to_no_row_and_equal_rows_are_no_trouble():
     features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.2], [-1.0, 0.0]])
     p = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
