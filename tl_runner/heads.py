@@ -202,7 +202,9 @@ def _empty(plan: Mapping[str, Any], classes: int) -> nn.Module:
         "Votes": lambda: Votes(**empty),
         "Kernel": lambda: Kernel(**empty),
         # models that were saved before there was the option have unit weights
-        "Cosine": lambda: Cosine(*columns, plan["temperature"], plan.get("unit_weights", True)),
+        "Cosine": lambda: Cosine(
+            *columns, temperature=plan["temperature"], unit_weights=plan.get("unit_weights", True)
+        ),
         "ReLU": nn.ReLU,
         "Dropout": lambda: nn.Dropout(plan["p"]),
     }
