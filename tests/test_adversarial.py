@@ -307,6 +307,20 @@ def test_mdd_is_the_papers_and_each_player_goes_its_way():
     assert method.notes["critic_accuracy"].item() == pytest.approx(0.5 * (1 - others[0] / 16 + others[1] / 10))
 
 
+@pytest.mark.parametrize("hidden", [0, 16])
+def test_mdds_heads_are_of_one_form_and_start_apart(hidden):
+    pair, plain = task("0")
+    method = MDD(hidden=hidden, dropout=0.3)
+    model, _ = method.prepare(plain, pair, 0)
+    assert repr(method.adversary) == repr(model.head)
+    own, other = ([*head.parameters()] for head in (model.head, method.adversary))
+    assert [p.shape for p in own] == [p.shape for p in other] and not torch.equal(own[0], other[0])
+    assert isinstance(plain.head, nn.Linear) and (model.head is plain.head) == (hidden == 0)
+    if hidden:  # the authors' classifier: one hidden layer
+        assert [type(part) for part in model.head.children()] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+        assert own[0].shape == (hidden, model.width)
+
+
 # ADDA
 
 
@@ -388,8 +402,9 @@ def test_mme_is_the_papers_and_each_player_goes_its_way():
     w = model.head.weight
 
     def logits(f: Tensor) -> Tensor:
-        cosines = [[(row @ c) / (row.norm() * c.norm()).clamp_min(1e-12) for c in w] for row in f]
-        return torch.stack([torch.stack(row) for row in cosines]) / 0.5
+        """Rows of length 1, prototypes of any (their code; the paper's section 3.2 writes W f / ‖f‖)."""
+        products = [[(row @ c) / row.norm().clamp_min(1e-12) for c in w] for row in f]
+        return torch.stack([torch.stack(row) for row in products]) / 0.5
 
     p = logits(target).softmax(-1)
     entropy = -(p * p.log()).sum(1).mean()
@@ -426,6 +441,7 @@ def test_weight_scales_the_term(kind, term):
         method = kind(weight=weight)
         model, batch = begun(method, "5" if kind is MME else "0")
         method.eval()
+        model.head.eval()  # MDD's has dropout
         values.append(method.terms(model, batch, P)[term])
     torch.testing.assert_close(values[1], 2 * values[0])
     assert values[0] != 0

@@ -558,3 +558,21 @@ def test_deepjdot_is_the_cost_of_a_plan_without_gradient():
     got = method.terms(model, batch, 0.5)["deepjdot"]
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(gradient(model, got), gradient(model, expected), rtol=1e-4, atol=1e-6)
+
+
+def test_deepjdots_default_plan_follows_the_features_and_not_the_labels():
+    """α 0.001 and λ 0.0001, as in the authors' code for SVHN -> MNIST: SciPy's matching of the features alone.
+
+    With λ = 0.1 the plan pairs what is predicted with what is labelled, also where the predictions are wrong.
+    """
+    method, y = DeepJDOT(), torch.arange(12) % 3
+    assert (method.cost_features, method.cost_labels) == (0.001, 1e-4)
+    source, target = features(12, 4, 0) + 3 * F.one_hot(y, 4), features(12, 4, 1) + 3 * F.one_hot(y, 4)
+    wrong = 3 * F.one_hot((y + 1) % 3, 3).float()
+    distances = ((source[:, None] - target[None]) ** 2).sum(-1).double().numpy()
+    rows, columns = optimize.linear_sum_assignment(distances)
+    plan = transport(joint_cost(source, target, y, wrong, method.cost_features, method.cost_labels))
+    assert plan.argmax(1).tolist() == columns[rows.argsort()].tolist()
+    assert (y == y[plan.argmax(1)]).all()
+    misled = transport(joint_cost(source, target, y, wrong, method.cost_features, 0.1))
+    assert (y != y[misled.argmax(1)]).all()

@@ -22,7 +22,7 @@ from tl_runner.datasets.split import cut
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.features import at, whole
-from tl_runner.heads import Cosine, Neighbours, blueprint, fitted, linear_classifier, rebuilt
+from tl_runner.heads import Cosine, Neighbours, blueprint, fitted, linear_classifier, perceptron, rebuilt
 from tl_runner.methods.feature_extract import FeatureExtract
 
 CPU = torch.device("cpu")
@@ -151,17 +151,38 @@ def test_weights_are_copies_of_rows():
 def test_a_chain_of_heads_and_a_cosine_are_built_again_from_their_blueprint():
     torch.manual_seed(0)
     rows = Neighbours(torch.rand(9, 3), torch.arange(9) % 2, 2, k=3)
-    for head in (torch.nn.Sequential(torch.nn.Linear(6, 3), rows), Cosine(6, 2, temperature=0.1)):
+    heads = (
+        torch.nn.Sequential(torch.nn.Linear(6, 3), rows),
+        Cosine(6, 2, temperature=0.1),
+        Cosine(6, 2, temperature=0.1, unit_weights=True),
+        perceptron(6, 4, 0.3, 2),
+    )
+    for head in heads:
         model = Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b"))
         model.head = head
         plan = json.loads(json.dumps(blueprint(model)))
         again = rebuilt(Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b")), (6,), plan)
         again.load_state_dict(model.state_dict())
         x = torch.rand(5, 6)
-        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+        torch.testing.assert_close(again.eval()(x), model.eval()(x), rtol=0, atol=0)
+        assert repr(again.head) == repr(model.head)  # the share of dropout too
 
 
-def test_a_cosine_head_knows_directions_alone():
+def test_a_cosine_head_knows_features_by_their_direction_alone():
     head = Cosine(3, 2, temperature=0.5)
     head.weight.data = torch.tensor([[2.0, 0, 0], [0, 3.0, 0]])
-    torch.testing.assert_close(head(torch.tensor([[10.0, 10.0, 0.0]])), torch.full((1, 2), 2 / 2**0.5))
+    row = torch.tensor([[10.0, 10.0, 0.0]])
+    torch.testing.assert_close(head(row), torch.tensor([[4.0, 6.0]]) / 2**0.5)
+    head.unit_weights = True
+    torch.testing.assert_close(head(row), torch.full((1, 2), 2 / 2**0.5))
+
+
+def test_a_cosine_head_that_was_saved_without_the_option_has_unit_weights():
+    model = Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b"))
+    model.head = Cosine(6, 2, temperature=0.1, unit_weights=True)
+    plan = blueprint(model)
+    assert plan.pop("unit_weights") is True
+    again = rebuilt(Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b")), (6,), plan)
+    again.load_state_dict(model.state_dict())
+    x = torch.rand(5, 6)
+    torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)

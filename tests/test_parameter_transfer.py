@@ -514,6 +514,25 @@ def test_bi_tuning_contrasts_classes_and_rows_with_the_queue(task, monkeypatch):
         assert all(p.grad is not None and p.grad.any() for p in module.parameters())
 
 
+def test_the_contrasts_of_bi_tuning_leave_the_head_alone(task):
+    """The prototypes are the head's weights without gradient; the head learns from the cross-entropy."""
+    method, pair, model = bi_tuning(task)
+    terms = method.terms(model, granted(pair), 0.0)
+    for name, learners in (("class_contrast", [model.backbone]), ("row_contrast", [model.backbone, method.projector])):
+        for module in (model.head, model.backbone, method.projector):
+            found = torch.autograd.grad(terms[name], [*module.parameters()], retain_graph=True, allow_unused=True)
+            assert any(g is not None and bool(g.any()) for g in found) == (module in learners)
+    assert all(g.any() for g in torch.autograd.grad(terms["granted"], [*model.head.parameters()]))
+
+
+def test_the_projector_of_bi_tuning_learns_at_a_tenth_of_the_heads_rate(task):
+    method, _, model = bi_tuning(task)
+    (phase,) = method.phases(model)
+    rates = {p: group.lr for group in begin(phase, model, method) for p in group.parameters}
+    (head,), (projector,) = ({rates[p] for p in part.parameters()} for part in (model.head, method.projector))
+    assert projector == pytest.approx(0.1 * head)
+
+
 def test_the_queue_forgets_the_oldest_keys_first(task):
     method, pair, model = bi_tuning(task)  # 3 keys for each of 10 classes
     seen: list[int] = []

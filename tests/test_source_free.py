@@ -132,21 +132,20 @@ def test_tent_refuses_batchnorm_that_has_nothing_to_train():
 
 
 def by_centroid_in_loops(features: np.ndarray, p: np.ndarray) -> list[int]:
-    """Liang et al. 2020, equations (4) to (6), row by row."""
-    classes, weight = p.shape[1], p
-    labels: list[int] = []
+    """Liang et al. 2020, equations (4) to (6), row by row, on rows of length 1 with a 1, as their code has it."""
+    rows = [np.append(f, 1.0) / np.linalg.norm(np.append(f, 1.0)) for f in features]
+    weight, labels = p, [int(row.argmax()) for row in p]
     for _ in range(2):
         centroids = {}
-        for k in range(classes):
+        for k in {*labels}:  # the classes that some row is predicted as
             mass = sum(row[k] for row in weight)
-            if mass > 0:
-                centroids[k] = sum(row[k] * f for row, f in zip(weight, features, strict=True)) / mass
+            centroids[k] = sum(row[k] * f for row, f in zip(weight, rows, strict=True)) / mass
 
         def distance(f, c):
             return 1 - f @ c / np.linalg.norm(f) / np.linalg.norm(c)
 
-        labels = [min(centroids, key=lambda k: distance(f, centroids[k])) for f in features]
-        weight = [[float(label == k) for k in range(classes)] for label in labels]
+        labels = [min(centroids, key=lambda k: distance(f, centroids[k])) for f in rows]
+        weight = [[float(label == k) for k in range(p.shape[1])] for label in labels]
     return labels
 
 
@@ -157,6 +156,21 @@ def test_pseudo_labels_are_those_of_the_loops():
     found = by_centroid(features, p).tolist()
     assert found == by_centroid_in_loops(features.double().numpy(), p.double().numpy())
     assert found != p.argmax(-1).tolist() and len({*found}) == 4
+    p[:, 2] *= 0.3  # nobody's first choice, and of some mass
+    p[:, 2] = p[:, 2].minimum(0.99 * p[:, [0, 1, 3]].amax(1))
+    found = by_centroid(features, p).tolist()
+    assert found == by_centroid_in_loops(features.double().numpy(), p.double().numpy())
+    assert {*found} == {0, 1, 3}
+
+
+def test_classes_that_the_target_lacks_draw_no_row():
+    """Three of five classes are there; the two others are no row's first choice, but have some of its probability."""
+    generator = torch.Generator().manual_seed(1)
+    means, y = 5 * torch.eye(5, 6), torch.arange(300) % 3
+    features = means[y] + torch.randn(300, 6, generator=generator)
+    p = (features @ means.T / 10).softmax(-1)
+    assert p.argmax(-1).max() == 2 and p[:, 3:].sum(0).min() > 1
+    assert torch.equal(by_centroid(features, p), y)  # centroids for all five give 5 % of the rows to the absent two
 
 
 def test_a_class_without_mass_is_given_to_no_row_and_equal_rows_are_no_trouble():

@@ -5,7 +5,7 @@ of their own, and an `nn.Sequential` of them is a head too. `blueprint` and `reb
 shape again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,8 @@ ABSENT = -1e4  # the logit of a class that no fitted row had
 
 Fitted = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted at once
 IDLE = {"C": ("head", {"knn", "ncm", "linear"}), "k": ("head", {"logistic", "svm", "ncm", "linear"})}  # `Method.idle`
+
+OPTIONS = ("k", "temperature", "unit_weights", "p")  # of a head's modules that a stored model is to know
 
 
 class Neighbours(nn.Module):
@@ -43,15 +45,25 @@ class Neighbours(nn.Module):
 
 
 class Cosine(nn.Module):
-    """logit_c = cos(f, w_c) / temperature: the direction of the features decides, not their length."""
+    """logit_c = w_c · f/‖f‖ / temperature: the direction of the features decides, not their length.
 
-    def __init__(self, width: int, classes: int, temperature: float = 0.05):
+    With `unit_weights` w_c has length 1 too, and w_c · f/‖f‖ is the cosine. That is the form of models that were saved
+    before the head had this option.
+    """
+
+    def __init__(self, width: int, classes: int, temperature: float = 0.05, unit_weights: bool = False):
         super().__init__()
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(classes, width)))
-        self.temperature = temperature
+        self.temperature, self.unit_weights = temperature, unit_weights
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.normalize(x, dim=-1) @ nn.functional.normalize(self.weight, dim=-1).T / self.temperature
+        weight = nn.functional.normalize(self.weight, dim=-1) if self.unit_weights else self.weight
+        return nn.functional.normalize(x, dim=-1) @ weight.T / self.temperature
+
+
+def perceptron(width: int, hidden: int, dropout: float, classes: int) -> nn.Sequential:
+    """A head of one hidden layer: width -> hidden -> classes."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 
 
 class Kernel(nn.Module):
@@ -168,7 +180,7 @@ def _told(head: nn.Module) -> dict[str, Any]:
     if isinstance(head, nn.Sequential):
         return {"head": "Sequential", "parts": [_told(part) for part in head]}
     shapes = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
-    options = {name: getattr(head, name) for name in ("k", "temperature") if hasattr(head, name)}
+    options = {name: getattr(head, name) for name in OPTIONS if hasattr(head, name)}
     return {"head": type(head).__name__, "shapes": shapes, **options}
 
 
@@ -184,12 +196,16 @@ def _empty(plan: Mapping[str, Any], classes: int) -> nn.Module:
     if plan["head"] == "Sequential":
         return nn.Sequential(*(_empty(part, classes) for part in plan["parts"]))
     empty = {name: torch.zeros(size) for name, size in plan["shapes"].items()}
-    if plan["head"] == "Neighbours":
-        return Neighbours(empty["rows"], empty["labels"].long(), classes, plan["k"])
-    if plan["head"] == "Votes":
-        return Votes(**empty)
-    if plan["head"] == "Kernel":
-        return Kernel(**empty)
-    if plan["head"] == "Cosine":
-        return Cosine(*reversed(plan["shapes"]["weight"]), temperature=plan["temperature"])
-    return nn.Linear(*reversed(plan["shapes"]["weight"]))
+    columns = [*reversed(plan["shapes"].get("weight", ()))]  # of a weight (classes, width): width, classes
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        "Neighbours": lambda: Neighbours(empty["rows"], empty["labels"].long(), classes, plan["k"]),
+        "Votes": lambda: Votes(**empty),
+        "Kernel": lambda: Kernel(**empty),
+        # models that were saved before there was the option have unit weights
+        "Cosine": lambda: Cosine(
+            *columns, temperature=plan["temperature"], unit_weights=plan.get("unit_weights", True)
+        ),
+        "ReLU": nn.ReLU,
+        "Dropout": lambda: nn.Dropout(plan["p"]),
+    }
+    return kinds.get(plan["head"], lambda: nn.Linear(*columns))()

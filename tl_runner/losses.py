@@ -59,6 +59,11 @@ def scheduled(schedule: Schedule, progress: float) -> float:
     return {"ramp": ramp(progress), "linear": progress, "constant": 1.0, "cosine": cosine}[schedule]
 
 
+def extended(features: Tensor) -> Tensor:
+    """(f, 1) / ‖(f, 1)‖ of each row, the 1 for a head's bias; (…, n, d) -> (…, n, d + 1)."""
+    return F.normalize(torch.cat([features, features.new_ones(*features.shape[:-1], 1)], -1), dim=-1)
+
+
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """‖a_i − b_j‖², (…, n, d) and (…, m, d) -> (…, n, m), in float32.
 

@@ -22,7 +22,9 @@ def norm_step(features: Tensor, step: float = 1.0) -> Tensor:
 class AFN(Method):
     """CE(source) + weight · schedule(p) · (norm step of f_s + norm step of f_t): see `norm_step`.
 
-    The notes are the mean norms of both sides. Xu et al., ICCV 2019 (arXiv:1811.07456), the stepwise form.
+    The notes are the mean norms of both sides. The paper's weight is 0.05, under SGD; with AdamW norms grow without
+    end, and AFN loses at every weight that was tried (digits, validation, seeds 100–109: 49.5 % at 0.05, 67.4 % at
+    0.0005, source-only 70.9 %). Xu et al., ICCV 2019 (arXiv:1811.07456), the stepwise form.
     """
 
     needs = frozenset({"source", "target"})

@@ -14,6 +14,8 @@ from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
 from tl_runner.methods.finetune import discriminative
 
+PROJECTOR = 0.1  # of the head's learning rate
+
 
 def contrast(similarity: Tensor, positive: Tensor, there: Tensor, temperature: float) -> Tensor:
     """mean_i −1/|P_i| Σ_{j ∈ P_i} log (exp(s_ij/τ) / Σ_{k there} exp(s_ik/τ)); P_i are the positive j that are there.
@@ -27,13 +29,8 @@ def contrast(similarity: Tensor, positive: Tensor, there: Tensor, temperature: f
 
 
 def prototypes(head: nn.Linear) -> Tensor:
-    """The head's weight beside its bias, each class brought to length 1: (C, d + 1)."""
-    return F.normalize(torch.cat([head.weight, head.bias[:, None]], -1), dim=-1)
-
-
-def extended(features: Tensor) -> Tensor:
-    """Features (n, d) beside a 1, for the bias, brought to length 1: (n, d + 1)."""
-    return F.normalize(torch.cat([features, features.new_ones(len(features), 1)], -1), dim=-1)
+    """The head's weight beside its bias, each class brought to length 1, without gradient: (C, d + 1)."""
+    return F.normalize(torch.cat([head.weight, head.bias[:, None]], -1).detach(), dim=-1)
 
 
 class BiTuning(Method):
@@ -41,9 +38,11 @@ class BiTuning(Method):
 
     Two random views (`augment.strong`) of each granted row: a query, and a key by the momentum encoder θ_k ←
     m·θ_k + (1 − m)·θ. L_row compares a query's projection z (length 1) with those of all keys, those of its class
-    being positive. L_class compares the prototype of a row's class, (w, b) of the head at length 1, with (h, 1) of its
-    query and of all keys at length 1. The queue holds the last `queue` keys a class, whichever classes they are of.
-    CE is that of the queries. Zhong et al. 2020 (arXiv:2011.06182).
+    being positive. L_class compares the prototype of a row's class, (w, b) of the head at length 1 and without
+    gradient, with (h, 1) of its query and of all keys at length 1: the contrasts train the features, CE of the queries
+    alone the head. The projector learns at `PROJECTOR` times the head's rate, as in the authors' code. The queue holds
+    the last queue × classes keys, whichever classes they are of, a batch's own among them; the authors' holds `queue`
+    of each class, at first random ones, and of a batch only a row's own key. Zhong et al. 2020 (arXiv:2011.06182).
     """
 
     needs = frozenset({"granted"})
@@ -90,7 +89,8 @@ class BiTuning(Method):
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("tune", 1.0, [*discriminative(model, (), self.lr_backbone), Group(self.projector.parameters())])]
+        projector = Group(self.projector.parameters(), PROJECTOR)
+        return [Phase("tune", 1.0, [*discriminative(model, (), self.lr_backbone), projector])]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         (x,), y = batch.inputs, batch.granted.y
@@ -98,8 +98,8 @@ class BiTuning(Method):
         with torch.no_grad():
             self._follow(model)
             key = self.encoder(self._view(x)).float()
-            self._queue(extended(key), F.normalize(self.key_projector(key).float(), dim=-1), y)
-        h, z = extended(features.float()), F.normalize(self.projector(features).float(), dim=-1)
+            self._queue(losses.extended(key), F.normalize(self.key_projector(key).float(), dim=-1), y)
+        h, z = losses.extended(features.float()), F.normalize(self.projector(features).float(), dim=-1)
         assert isinstance(model.head, nn.Linear)
         with torch.autocast(x.device.type, enabled=False):
             same, there = y[:, None] == self.labels, self.labels >= 0

@@ -23,7 +23,8 @@ def largest_squared(features: Tensor) -> Tensor:
 class BSP(Method):
     """CE(source) + weight · schedule(p) · (σ₁(f_s)² + σ₁(f_t)²), on top of an adversary: that of DANN or CDAN, or none.
 
-    The adversary is that method with its defaults. Chen et al., ICML 2019.
+    The adversary is that method with its defaults. The paper's weight is 1e-4, which costs points here (digits,
+    validation, seeds 100–109: 74.4 %, at 1e-5 82.4 %, without the term 77.8 %). Chen et al., ICML 2019.
     """
 
     needs = frozenset({"source", "target"})

@@ -29,7 +29,8 @@ class CoTuning(Method):
 
     q are the predictions of the backbone in training under a copy of the source model's head, which trains along at the
     backbone's rate; p(y_s | y_t), see `relation`, is of the source model as it was, on the granted rows: the direct
-    approach of You et al., NeurIPS 2020.
+    approach of You et al., NeurIPS 2020. They calibrate its predictions first, and their code inverts p(y_t | y_s) by a
+    classifier that is chosen on validation labels; here few rows are granted.
     """
 
     needs = frozenset({"granted"})

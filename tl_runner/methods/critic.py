@@ -54,8 +54,8 @@ class Adversarial(Method, ABC):
         return {**labelled, **self.adversary(model, source, target, progress)}
 
 
-def critic(width: int, hidden: int, dropout: float, outputs: int = 1) -> nn.Sequential:
-    """Two hidden layers, from rows of `width` columns to `outputs` logits; with one, above 0 it says source."""
+def critic(width: int, hidden: int, dropout: float) -> nn.Sequential:
+    """Two hidden layers, from rows of `width` columns to one logit: above 0 it says source."""
     return nn.Sequential(
         nn.Linear(width, hidden),
         nn.ReLU(),
@@ -63,7 +63,7 @@ def critic(width: int, hidden: int, dropout: float, outputs: int = 1) -> nn.Sequ
         nn.Linear(hidden, hidden),
         nn.ReLU(),
         nn.Dropout(dropout),
-        nn.Linear(hidden, outputs),
+        nn.Linear(hidden, 1),
     )
 
 

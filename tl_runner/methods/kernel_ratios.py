@@ -12,8 +12,8 @@ MOST = 20_000  # source rows of kmm, whose kernel then takes 1.6 GB
 class ULSIF(Weighting):
     """w ≈ p_t/p_s by kernel ridge regression in closed form (uLSIF; Kanamori, Hido & Sugiyama, JMLR 2009).
 
-    `kernel_ratios.ulsif` has the formula; `centres` is the most kernels, `folds` the parts of the cross-validation that
-    chooses their width and the ridge.
+    `kernel_ratios.ulsif` has the formula, and what it does not share with its authors' code; `centres` is the most
+    kernels, `folds` the parts of the cross-validation that chooses their width and the ridge.
     """
 
     def __init__(self, centres: int = 100, folds: int = 5, view: View = "inputs", order: Order = "joint"):

@@ -21,8 +21,8 @@ class MCD(Method):
 
     The heads ascend on their discrepancy on the target, the features descend on it, weighted by schedule(p). The paper
     alternates the two (three kinds of steps, the last repeated); here both are one step, by gradient reversal. F₁ is
-    the model's head; F₂ starts elsewhere, learns from the same labels, and is dropped at the end. Saito et al., CVPR
-    2018.
+    the model's head; F₂ starts elsewhere, learns from the same labels, and is dropped at the end. Both are linear; the
+    authors' have two or three layers. Saito et al., CVPR 2018.
     """
 
     needs = frozenset({"source", "target"})

@@ -1,17 +1,18 @@
 """Margin disparity discrepancy: an adversarial head agrees with the head on source and differs on target (MDD)."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tl_runner import losses, needed
 from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.methods.critic import critic
+from tl_runner.heads import perceptron
 
 
 def log_others(logits: Tensor, labels: Tensor) -> Tensor:
@@ -24,7 +25,8 @@ def log_others(logits: Tensor, labels: Tensor) -> Tensor:
 class MDD(Method):
     """CE(source) + weight · (margin · CE(h(r_s), ŷ_s) − mean log(1 − softmax(h(r_t))_ŷt)), r = reverse(f, schedule(p)).
 
-    ŷ are the classes that the model's head predicts, h is an adversarial head on the same features. It descends: it
+    ŷ are the classes that the model's head predicts, h is an adversarial head on the same features, of the same form:
+    both have one layer of `hidden` units with `dropout`, or none at hidden=0, where both are linear. It descends: it
     agrees with the model's on source and differs on target. The features ascend, weighted by schedule(p); the model's
     head gets nothing of it. `margin` is the factor γ (exp ρ of the margin ρ in the paper). Zhang et al., ICML 2019.
     """
@@ -41,16 +43,26 @@ class MDD(Method):
     ):
         super().__init__()
         within(0, weight=weight)
-        within(1, margin=margin, hidden=hidden)
+        within(1, margin=margin)
+        within(0, hidden=hidden)
         within(0, 1, dropout=dropout)
         self.weight, self.margin, self.hidden, self.dropout = weight, margin, hidden, dropout
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         needed.trainable_backbone(model)
+        if self.hidden:
+            model = deepcopy(model)
+            with chance_of(seed, "head"):
+                model.head = self._head(model)
         with chance_of(seed, "adversarial head"):
-            self.adversary = critic(model.width, self.hidden, self.dropout, outputs=len(model.classes))
+            self.adversary = self._head(model)
         return model, pair
+
+    def _head(self, model: Model) -> nn.Module:
+        if not self.hidden:
+            return nn.Linear(model.width, len(model.classes))
+        return perceptron(model.width, self.hidden, self.dropout, len(model.classes))
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         source, target, *granted = model.features(*batch.inputs)

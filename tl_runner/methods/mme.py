@@ -1,4 +1,4 @@
-"""Minimax entropy: a cosine head moves towards the target rows, the features gather around it (MME)."""
+"""Minimax entropy: a head of prototypes moves towards the target rows, the features gather around it (MME)."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,11 +14,12 @@ from tl_runner.heads import Cosine
 
 
 class MME(Method):
-    """CE(source) + CE(granted) − weight · mean H(softmax(head(reverse(f_t, schedule(p))))), head = cos(f, w_c) / T.
+    """CE(source) + CE(granted) − weight · mean H(softmax(head(reverse(f_t, schedule(p))))), head = w_c · f/‖f‖ / T.
 
-    The head ascends on the entropy of the unlabelled target rows, so that its directions move towards them; the
-    features descend on it, weighted by schedule(p), and gather around these directions. Semi-supervised. Saito et al.,
-    ICCV 2019.
+    The head ascends on the entropy of the unlabelled target rows, so that its prototypes w_c move towards them; the
+    features descend on it, weighted by schedule(p), and gather around these. As in the authors' code features have
+    length 1 and prototypes any; that code takes a step for the labelled rows and then one for the entropy, where here
+    both are one step's. Semi-supervised. Saito et al., ICCV 2019.
     """
 
     needs = frozenset({"source", "target", "granted"})

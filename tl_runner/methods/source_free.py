@@ -14,7 +14,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
 from tl_runner.features import portions
 
-FLOOR = 1e-8  # a class of no mass has a centroid of 0
+FLOOR = 1e-8  # a class that no row is given has no mass to divide by
 
 
 class SHOT(Method):
@@ -22,7 +22,8 @@ class SHOT(Method):
 
     q is the softmax of a row: each is to be sure, all together of every class. ŷ is the row's class by `by_centroid`,
     made anew from all target rows at every evaluation. Only the backbone is trained, at `lr_backbone` times the rate;
-    granted labels join by CE. Liang, Hu & Feng, ICML 2020 (arXiv:2002.08546).
+    granted labels join by CE. The authors also train the source model with smoothed labels, a bottleneck and a
+    weight-normalised head: here it is the one of all methods. Liang, Hu & Feng, ICML 2020 (arXiv:2002.08546).
     """
 
     needs = frozenset({"target"})
@@ -133,15 +134,17 @@ def scales_and_shifts(model: nn.Module) -> list[nn.Parameter]:
 def by_centroid(features: Tensor, probabilities: Tensor) -> Tensor:
     """The class of each row whose centroid is nearest by its cosine; (n, d), (n, C) -> (n,).
 
-    Centroids are the means of the features weighted by the probabilities, and then once again, by the classes so
-    found (Liang et al. 2020, equations 4 to 6). A class without mass is given to no row.
+    Centroids are the means of the rows (f, 1) / ‖(f, 1)‖ weighted by the probabilities, and then once again, by the
+    classes so found (Liang et al. 2020, equations 4 to 6, on the rows of the authors' code). In each round only the
+    classes that some row was predicted as have one: a class that the target lacks would draw rows to a mean of little
+    weights of all others.
     """
-    weights, unit = probabilities, F.normalize(features, dim=-1)
+    rows, weights = losses.extended(features), probabilities
     labels = weights.argmax(-1)
     for _ in range(2):
-        mass = weights.sum(0)
-        centroids = weights.T @ features / mass.clamp_min(FLOOR)[:, None]
-        cosines = unit @ F.normalize(centroids, dim=-1).T
-        labels = cosines.masked_fill(mass == 0, -torch.inf).argmax(-1)
-        weights = F.one_hot(labels, weights.shape[1]).to(features.dtype)
+        predicted = F.one_hot(labels, weights.shape[1]).any(0)
+        centroids = weights.T @ rows / weights.sum(0).clamp_min(FLOOR)[:, None]
+        cosines = rows @ F.normalize(centroids, dim=-1).T
+        labels = cosines.masked_fill(~predicted, -torch.inf).argmax(-1)
+        weights = F.one_hot(labels, weights.shape[1]).to(rows.dtype)
     return labels
