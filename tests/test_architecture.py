@@ -42,14 +42,15 @@ MAY_IMPORT = {
     "augment": {"chance", "errors"},
     "weights": {"errors"},
     "backbones": {"errors", "weights"},
-    "optimizers": {"core", "errors"},
+    "rates": {"core"},
+    "optimizers": {"core", "errors", "rates"},
     "evaluate": {"core", "divergence", "domains", "errors", "features", "select", "validators"},
     "exhibits": {"domains", "evaluate"},
     "diagnose": {"core", "divergence", "domains", "errors", "evaluate", "exhibits", "features"},
-    "train": {"chance", "core", "domains", "errors", "select"},
+    "train": {"chance", "core", "domains", "errors", "rates", "select"},
     "methods": {
         *("alignment", "augment", "chance", "config", "core", "distances", "domains", "errors", "features", "fixed"),
-        *("heads", "importance", "kernel_ratios", "losses", "needed"),
+        *("heads", "importance", "kernel_ratios", "losses", "needed", "rates"),
     },
     "datasets": {"atomic", "chance", "domains", "errors"},
     "checkpoint": {"atomic"},
@@ -57,7 +58,7 @@ MAY_IMPORT = {
     "lock": {"atomic", "errors"},
     "start": {
         *("atomic", "cached", "chance", "checkpoint", "config", "core", "domains", "errors", "evaluate", "identity"),
-        *("lock", "machine", "methods", "optimizers", "progress", "store", "train", "whereabouts"),
+        *("lock", "machine", "methods", "optimizers", "progress", "rates", "store", "train", "whereabouts"),
     },
     "choice": {
         *("cached", "config", "core", "divergence", "domains", "errors", "evaluate", "identity", "methods", "start"),
