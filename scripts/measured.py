@@ -20,7 +20,7 @@ class Measured(NamedTuple):
     """What is kept of a run: its accuracy on the target's test split at each evaluation, and what was known there.
 
     `evidence` holds a list for each field of `select.Evidence`, as long as `accuracies` ([0, 1]); `selected` is the
-    place of the checkpoint that `select=default` chose on the day. A run that did not end well has `error`, and no lists.
+    place of the checkpoint that `select=default` chose on the day. One that did not end well has an `error`.
     """
 
     pair: str

@@ -346,13 +346,13 @@ def test_adda_trains_the_critic_on_labels_and_the_encoder_on_inverted_ones():
 
 def test_adda_leaves_the_head_and_the_source_encoder_as_they_were():
     pair, model = images("5")
-    method = ADDA(hidden=8, lr_backbone=0.5)
+    method = ADDA(hidden=8)
     model, pair = method.prepare(model, pair, 0)
     (phase,) = method.phases(model)
     groups = begin(phase, model, method)
     trained = {p for group in groups for p in group.parameters}
     assert trained == {*model.backbone.parameters(), *method.critic.parameters()}
-    assert [group.lr for group in groups] == [0.5, 1.0]
+    assert [(group.lr, group.of_backbone) for group in groups] == [(1.0, True), (1.0, False)]
     before = {key: value.clone() for key, value in method.source_encoder.state_dict().items()}
     running = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     model.train()
@@ -373,7 +373,8 @@ def test_the_critic_has_a_rate_of_its_own(method):
     pair, model = task()
     model, _ = method.prepare(model, pair, 0)
     (phase,) = method.phases(model)
-    rates = {id(parameter): group.lr for group in phase.groups for parameter in group.parameters}
+    groups = begin(phase, model, method)
+    rates = {id(parameter): group.lr for group in groups for parameter in group.parameters}
     assert {rates[id(p)] for p in method.critic.parameters()} == {0.3}
     assert {rates[id(p)] for p in model.parameters()} == {1.0}
 

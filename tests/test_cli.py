@@ -263,12 +263,12 @@ def test_hydras_own_switches_work_and_run_nothing():
 
 
 def test_a_fixed_key_of_a_swept_group_is_for_all_its_options(tmp_path):
-    words = ["-m", "method=finetune,l2sp", "method.lr_backbone=0.5", "optimizer.lr=0.01,0.001", *QUICKER]
+    words = ["-m", "method=mmd,coral", "method.weight=0.5", "optimizer.lr=0.01,0.001", *QUICKER]
     done = command("tl-run", *words)
     assert done.returncode == 0, done.stderr
     found, _ = records([tmp_path / "outputs"])
-    assert [record.config["method"]["lr_backbone"] for record in found] == [0.5] * 4
-    assert "finetune optimizer.lr=0.01 seed=0" in done.stdout and "method.lr_backbone=0.5" not in done.stdout
+    assert [record.config["method"]["weight"] for record in found] == [0.5] * 4
+    assert "mmd optimizer.lr=0.01 seed=0" in done.stdout and "method.weight=0.5" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def test_lp_ft_trains_the_head_on_unchanged_features_and_then_all(task):
 def test_the_backbone_learns_at_its_own_rate(task):
     pair, model = task
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = tuned(Finetune(lr_backbone=0.1), pair, model, steps=1, lr=0.01)[0]
+    model.pretrained = True
+    state = tuned(Finetune(), pair, model, steps=1, lr=0.01)[0]
     step = {
         name: (state[name] - before[name]).abs().max().item() for name in ("backbone.hidden.1.weight", "head.weight")
     }
@@ -141,7 +142,7 @@ def test_l2sp_ends_where_its_objective_is_least_on_a_linear_model():
         return -log_p[np.arange(len(y)), y].mean() + 0.05 * np.square(flat - start.ravel()).sum()  # ½ · 0.1
 
     least = minimize(objective, start.ravel(), tol=1e-12).x.reshape(2, 3)
-    method = L2SP(weight_backbone=0.1, weight_head=0.0, lr_backbone=1.0)
+    method = L2SP(weight_backbone=0.1, weight_head=0.0)
     model, pair = method.prepare(model, pair, 0)
 
     def optimizer(groups: Sequence[Group]) -> torch.optim.Optimizer:

@@ -19,6 +19,7 @@ from tl_runner.datasets.split import cut
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.meta import ANIL, MAML, Reptile, judged, reptile
+from tl_runner.rates import factor
 from tl_runner.train import Cursor, Train, begin, draw, train
 
 KINDS = {"maml": MAML, "anil": ANIL, "reptile": Reptile}
@@ -174,11 +175,11 @@ def test_a_step_is_the_mean_over_its_tasks(name):
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_after_the_tasks_come_the_granted_rows_as_in_fine_tuning(name):
     pair, model = task()
-    method = KINDS[name](meta=0.25, lr_backbone=0.3)
+    method = KINDS[name](meta=0.25)
     method.prepare(model, pair, 0)
     meta, adapt = method.phases(model)
     assert (meta.share, adapt.share) == (0.25, 0.75) and (meta.streams, adapt.streams) == ({"source"}, {"granted"})
-    assert [group.lr for group in adapt.groups] == [1.0, 0.3]
+    assert [[factor(group) for group in begin(p, model, method)] for p in (meta, adapt)] == [[1.0, 1.0], [1.0, 0.1]]
     method.notes["task_accuracy"] = torch.tensor(0.5)
     batch = batch_of(method, model, pair, 1)
     model.eval()

@@ -31,6 +31,7 @@ from tl_runner.methods.delta import Delta, channels_first, drift
 from tl_runner.methods.finetune import Finetune
 from tl_runner.methods.lwf import LwF, distillation
 from tl_runner.methods.stochnorm import StochasticNorm, StochNorm
+from tl_runner.rates import LrBackbone, factor
 from tl_runner.train import Cursor, Train, begin, draw, train
 
 CPU = torch.device("cpu")
@@ -62,10 +63,12 @@ def granted(pair: Pair, n: int = 16) -> Batch:
     return draw(pair, {"granted"}, n, 0, 0, augment.none, CPU)
 
 
-def states(method: Method, pair: Pair, model: Model, steps: int, lr: float = 0.01) -> list[dict]:
+def states(
+    method: Method, pair: Pair, model: Model, steps: int, lr: float = 0.01, lr_backbone: LrBackbone = "auto"
+) -> list[dict]:
     model, pair = method.prepare(model, pair, 0)
     plan = Train(steps=steps, log_every=1, batch=16)
-    optimizer = partial(optimizers.adamw, lr=lr)
+    optimizer = partial(optimizers.adamw, lr=lr, lr_backbone=lr_backbone)
     points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor())
     return [{name: tensor.clone() for name, tensor in model.state_dict().items()} for _ in points]
 
@@ -99,7 +102,7 @@ def test_gradual_unfreezing_adds_a_stage_in_each_phase_from_the_head_down(freeze
 def test_each_stage_learns_at_a_factor_of_the_next_ones_rate(decay, task):
     pair, model = task
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    (after,) = states(Finetune(lr_backbone=0.5, lr_decay=decay), pair, model, steps=1)
+    (after,) = states(Finetune(lr_decay=decay), pair, model, steps=1, lr_backbone=0.5)
     weights = ("head", "backbone.hidden.1", "backbone.conv2.0", "backbone.conv1.0")
     rates = [(after[f"{name}.weight"] - before[f"{name}.weight"]).abs().max().item() for name in weights]
     expected = [0.01, 0.005, 0.005 * decay, 0.005 * decay**2]
@@ -288,12 +291,13 @@ def test_lwf_compares_the_sources_classes_and_trains_their_head_along(form, task
     assert model.taught[0] is not method.source_head  # which stays as it was
 
 
-@pytest.mark.parametrize("method", [LwF(lr_backbone=0.3), CoTuning(lr_backbone=0.3)])
+@pytest.mark.parametrize("method", [LwF(), CoTuning()])
 def test_the_source_head_trains_at_the_rate_of_the_backbone(method, task):
     pair, model = task
     model, _ = method.prepare(model, pair, 0)
     (phase,) = method.phases(model)
-    rates = {id(parameter): group.lr for group in phase.groups for parameter in group.parameters}
+    groups = begin(phase, model, method)
+    rates = {id(parameter): factor(group, 0.3) for group in groups for parameter in group.parameters}
     assert {rates[id(p)] for p in [*method.source_head.parameters(), *model.backbone.parameters()]} == {0.3}
     assert {rates[id(p)] for p in model.head.parameters()} == {1.0}
 

@@ -19,7 +19,7 @@ from omegaconf import BooleanNode, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import ValidationError
 
 from tl_runner import menu
-from tl_runner.errors import Refused, nearest, within
+from tl_runner.errors import MOVED, Refused, nearest, within
 from tl_runner.select import Evidence
 
 log = logging.getLogger(__name__)
@@ -167,6 +167,11 @@ def unweighted(backbone: Mapping[str, Any]) -> dict[str, Any]:
     return {**backbone, "weights": None} if "weights" in backbone else dict(backbone)
 
 
+def starts_trained(backbone: Any) -> bool:
+    """Whether a backbone, with its options bound, starts from trained parameters: those that `weights` names."""
+    return bool(getattr(backbone, "keywords", {}).get("weights"))
+
+
 def locate(path: str, group: str) -> Any:
     """The object at a dotted path: a module's class or function."""
     module, _, name = str(path).rpartition(".")
@@ -208,6 +213,8 @@ def check(target: Any, options: Mapping[str, Any], prefix: str) -> dict[str, Any
     known = schema(target)
     for name in options:
         if name not in known:
+            if name in MOVED and prefix.startswith("method"):
+                raise Refused(f"unknown key {prefix}{name}: {MOVED[name]}")
             listed = ", ".join(prefix + key for key in known) or "it has none"
             raise Refused(f"unknown key {prefix}{name}{nearest(name, known)} (possible: {listed})")
     return {

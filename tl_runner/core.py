@@ -102,6 +102,7 @@ class Model(nn.Module):
 
     stage: str | None = None  # where the features are read, if not at the end: see `features.at`
     features_kept: Path | None = None  # the folder where features of the frozen backbone are kept for other runs
+    pretrained = False  # whether the backbone's parameters were trained before: by weights, or on the source
     cached = False  # whether a run's inputs have been through the backbone beforehand: see `features.frozen`
 
     def __init__(self, backbone: nn.Sequential, width: int, classes: Sequence[str], batchnorm: str = "joint"):
@@ -195,14 +196,18 @@ class Model(nn.Module):
 
 
 class Group(NamedTuple):
-    """Parameters that share a learning rate: `lr` is a factor of the optimiser's; `decay` says whether they decay.
+    """Parameters that share a learning rate; `decay` says whether they decay. See `rates`.
 
-    A group that several phases share needs a list of them: an iterator is empty after the first.
+    `lr` is a factor of the optimiser's rate; where `of_backbone` is true, of the backbone's (`optimizer.lr_backbone`).
+    None leaves it to the loop: the backbone's rate for its parameters, the full rate for all others. The loop sets
+    `pretrained`. A group that several phases share needs a list of parameters: an iterator is empty after the first.
     """
 
     parameters: Iterable[nn.Parameter]
-    lr: float = 1.0
+    lr: float | None = None
     decay: bool = True
+    of_backbone: bool = False
+    pretrained: bool = False
 
 
 class Episodes(NamedTuple):
@@ -222,7 +227,8 @@ class Phase(NamedTuple):
 
     What is in no group gets no gradient. `frozen` are stages of the backbone that stay as they are, their BatchNorm
     statistics too (their parameters belong in no group), `streams` what a batch holds in this phase; None is what the
-    method needs, and granted labels where there are some. `episodes` says how source rows are drawn, if not at random.
+    method needs, and granted labels where there are some. `episodes` says how source rows are drawn, if not at random,
+    `pretrained` that the phases before it are the backbone's pre-training.
     """
 
     name: str
@@ -231,6 +237,7 @@ class Phase(NamedTuple):
     frozen: Sequence[str] = ()
     streams: Set[Stream] | None = None
     episodes: Episodes | None = None
+    pretrained: bool = False
 
 
 class Method(nn.Module):

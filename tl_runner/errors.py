@@ -56,6 +56,12 @@ ALIASES = {
 }
 
 
+# Keys that methods had, and what to use now.
+MOVED = {
+    "lr_backbone": "use optimizer.lr_backbone, one key for all methods (auto, or a factor of optimizer.lr)",
+}
+
+
 class Refused(ValueError):
     """A configuration, a file or a request that can't be used, said in words for the person who made it."""
 

@@ -129,6 +129,9 @@ FOOTER = """hydra/launcher also takes basic (one after another, in one process),
 HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are kept in outputs/runs; README.md says more."""
 
 
+SHARED = ("optimizer.lr_backbone",)  # that all options of their group have, and every method heeds
+
+
 def _groups(folders: Sequence[Path]) -> Iterator[str]:
     default, group = {**defaults(), **_plugins()}, None
     for option in options(folders):
@@ -143,6 +146,11 @@ def _groups(folders: Sequence[Path]) -> Iterator[str]:
 def _keys() -> Iterator[str]:
     for key, value, comment in re.findall(r"^(\w+): (\S+) +# (.*)$", settings().text, re.MULTILINE):
         yield f"    {f'{key}={value}':<21} {comment}"
+    for shared in SHARED:
+        group, _, name = shared.partition(".")
+        text = next(option.text for option in options([conf()]) if option.group == group)
+        for value, comment in re.findall(rf"^{name}: (\S+) +# (.*)$", text, re.MULTILINE):
+            yield f"    {f'{shared}={value}'} {comment}"
 
 
 def _read(file: Path, group: str) -> Option:

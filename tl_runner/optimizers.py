@@ -8,6 +8,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from tl_runner.core import Group
 from tl_runner.errors import Refused, within
+from tl_runner.rates import LrBackbone, factor
 
 
 def sgd(
@@ -16,11 +17,14 @@ def sgd(
     momentum: float = 0.9,
     nesterov: bool = True,
     weight_decay: float = 5e-4,
+    lr_backbone: LrBackbone = "auto",
 ) -> Optimizer:
     """Stochastic gradient descent with (Nesterov's) momentum."""
     within(0, lr=lr, weight_decay=weight_decay)
     within(0, 1, momentum=momentum)
-    return SGD(_settings(groups, lr, weight_decay), lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+    return SGD(
+        _settings(groups, lr, weight_decay, lr_backbone), lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0
+    )
 
 
 def adamw(
@@ -29,14 +33,18 @@ def adamw(
     beta1: float = 0.5,
     beta2: float = 0.999,
     weight_decay: float = 0.01,
+    lr_backbone: LrBackbone = "auto",
 ) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
     within(0, lr=lr, weight_decay=weight_decay)
     within(0, 0.999999, beta1=beta1, beta2=beta2)
-    return AdamW(_settings(groups, lr, weight_decay), lr=lr, betas=(beta1, beta2))
+    return AdamW(_settings(groups, lr, weight_decay, lr_backbone), lr=lr, betas=(beta1, beta2))
 
 
-def _settings(groups: Sequence[Group], lr: float, weight_decay: float) -> list[dict[str, object]]:
+def _settings(
+    groups: Sequence[Group], lr: float, weight_decay: float, lr_backbone: LrBackbone
+) -> list[dict[str, object]]:
+    within(0, lr_backbone=1.0 if lr_backbone == "auto" else lr_backbone)
     listed: list[tuple[list[nn.Parameter], Group]] = [(list(group.parameters), group) for group in groups]
     if not any(parameters for parameters, _ in listed):
         raise Refused(
@@ -44,7 +52,7 @@ def _settings(groups: Sequence[Group], lr: float, weight_decay: float) -> list[d
             " in a method of your own no phase may have empty groups, such as an iterator that another phase has used"
         )
     return [
-        {"params": parameters, "lr": lr * group.lr, "weight_decay": weight_decay * group.decay}
+        {"params": parameters, "lr": lr * factor(group, lr_backbone), "weight_decay": weight_decay * group.decay}
         for parameters, group in listed
         if parameters
     ]

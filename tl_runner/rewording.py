@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.errors import MissingConfigException, OverrideParseException
 
 from tl_runner import menu
-from tl_runner.errors import nearest
+from tl_runner.errors import MOVED, nearest
 
 
 def reworded(error: Exception, words: Sequence[str], folders: Sequence[Path]) -> str:
@@ -32,6 +32,8 @@ def reworded(error: Exception, words: Sequence[str], folders: Sequence[Path]) ->
 
 def _unknown_key(key: str, chosen: Mapping[str, str], options: Sequence[menu.Option]) -> str:
     group, _, name = key.partition(".")
+    if group == "method" and name in MOVED:
+        return f"unknown key {key}: {MOVED[name]}"
     for option in options:
         if (
             name

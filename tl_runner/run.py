@@ -13,7 +13,7 @@ from tl_runner.evaluate import examine, read, scores, verdict
 from tl_runner.heads import blueprint
 from tl_runner.progress import resumed
 from tl_runner.recording import recording
-from tl_runner.start import admit, ready
+from tl_runner.start import admit, backbone_rates, ready
 from tl_runner.store import RunRecord
 from tl_runner.train import Point, train
 
@@ -42,13 +42,14 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         with chance_of(seed, "model"):
             backbone, width = parts.backbone(pair.shape)
             model = Model(backbone, width, pair.classes, plan.batchnorm).to(device)
-            model.features_kept = files.features
+            model.features_kept, model.pretrained = files.features, config.starts_trained(parts.backbone)
         method, told = yield from begun(method, model, pair, parts, record, files.cache)
         record.data |= told
         setup = parts.diagnose.before(model, pair, method.once)
         start = statistics(model)
         method, model, pair = ready(method, model, pair, plan, seed)
         record.data |= {"input": str(model.backbone[0]), "model": blueprint(model)}
+        record.data["lr_backbone"] = backbone_rates(method, model, parts.optimizer)
 
         made = files.made()
         progress = resumed(left, model, method, made)

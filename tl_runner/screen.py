@@ -71,6 +71,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
         backbone, width = parts.backbone(pair.shape)
         model = Model(backbone, width, pair.classes, parts.train.batchnorm).to(device)
         model.features_kept = record.cache / record.features
+        model.pretrained = config.starts_trained(parts.backbone)
     wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained

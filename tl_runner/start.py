@@ -7,7 +7,7 @@ seed and machine, and kept under its hash in outputs/cache/source_models.
 
 import json
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from tl_runner.lock import alone
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.optimizers import adamw, cosine
 from tl_runner.progress import resumed
+from tl_runner.rates import LrBackbone, by_rate, factor, served
 from tl_runner.store import RunRecord
 from tl_runner.train import Point, Train, train
 from tl_runner.whereabouts import made_by
@@ -37,17 +38,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pretrain:
-    """How the source model is trained: AdamW along half a cosine, the last checkpoint; `steps=0` trains none."""
+    """How the source model is trained: AdamW along half a cosine, the last checkpoint; `steps=0` trains none.
+
+    `lr_backbone` is what `optimizer.lr_backbone` is to a method: a factor of `lr` for the backbone.
+    """
 
     steps: int = 300
     batch: int = 64
     lr: float = 3e-3
     weight_decay: float = 0.01
     precision: Literal["fp32", "bf16"] = "fp32"
+    lr_backbone: LrBackbone = "auto"
 
     def __post_init__(self) -> None:
         within(0, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
         within(2, batch=self.batch)
+        within(0, lr_backbone=1.0 if self.lr_backbone == "auto" else self.lr_backbone)
 
 
 def admit(method: Method, pair: Pair) -> None:
@@ -74,6 +80,27 @@ def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> t
         model, pair = method.prepare(model, pair, seed)
     settle(seed)
     return method.to(device), machine.fast(model.to(device), plan), pair
+
+
+def backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) -> dict[str, list[float]]:
+    """The factors of the learning rate at which the backbone learns, by phase, for the record.
+
+    Warns where a number was set that no phase uses.
+    """
+    of_model, said = {*model.backbone.parameters()}, getattr(optimizer, "keywords", {}).get("lr_backbone", "auto")
+    found: dict[str, list[float]] = {}
+    used = False
+    for phase in method.phases(model):
+        groups = served(optimizer, by_rate(phase.groups, model, phase.pretrained))
+        inside = [group for group in groups if not of_model.isdisjoint(group.parameters)]
+        found[phase.name] = sorted({factor(group, said) for group in inside})
+        used = used or any(group.of_backbone for group in groups)
+    if said != "auto" and not used:
+        log.warning(
+            "optimizer.lr_backbone=%s does nothing: this method leaves the backbone as it is, or has a rate of its own",
+            said,
+        )
+    return found
 
 
 def source_names(record: RunRecord) -> dict[str, Any]:
@@ -106,6 +133,7 @@ def source_model(
         learner = Model(model.backbone, model.width, source.classes).to(labels.train.device)
     if pair.shared_labels:
         learner.head = model.head
+    learner.pretrained, model.pretrained = model.pretrained, True
     model.taught = (learner.head,)
     settings = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels, "batchnorm": "exact"}
     key = identify({**names, **settings})
@@ -119,7 +147,7 @@ def source_model(
         settle(derive(said.seed, "pretrain"))
         progress = resumed(checkpoint.load(), learner, method, {})
         settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
-        optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay)
+        optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay, lr_backbone=plan.lr_backbone)
         for point in train(
             learner, method, task, settings, optimizer, cosine, parts.augment, said.seed, cursor := progress.cursor
         ):

@@ -15,6 +15,7 @@ from tl_runner.chance import derive, episodes, rows
 from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase, Stream
 from tl_runner.domains import Labelled, Pair, Split
 from tl_runner.errors import Diverged, Refused, within
+from tl_runner.rates import by_rate, served
 from tl_runner.select import Evidence
 
 Augment = Callable[[Tensor, int], Tensor]  # of the inputs (n, …) and a seed
@@ -107,7 +108,7 @@ def train(
     for phase, first, steps in _shares(phases, plan.steps):
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
         read |= streams if steps else frozenset()
-        engine = cursor.engine = optimizer(begin(phase, model, method))
+        engine = cursor.engine = optimizer(served(optimizer, begin(phase, model, method)))
         peaks = [group["lr"] for group in engine.param_groups]
         if first < cursor.step < first + steps:
             engine.load_state_dict({**cursor.kept})
@@ -140,9 +141,9 @@ def train(
 
 
 def begin(phase: Phase, model: Model, method: Method) -> list[Group]:
-    """Let what is in the phase's groups have a gradient, and nothing else; returns them, their parameters listed."""
+    """Let what is in the phase's groups have a gradient, and nothing else; returns them as `by_rate` does."""
     model.freeze(phase.frozen)
-    groups = [group._replace(parameters=[*group.parameters]) for group in phase.groups]
+    groups = by_rate(phase.groups, model, phase.pretrained)
     trained = {parameter for group in groups for parameter in group.parameters}
     for parameter in chain(model.parameters(), method.parameters()):
         parameter.requires_grad_(parameter in trained)

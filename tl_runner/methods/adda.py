@@ -33,14 +33,13 @@ class ADDA(Method):
         weight: float = 1.0,
         hidden: int = 1024,
         dropout: float = 0.2,
-        lr_backbone: float = 0.1,
         schedule: losses.Schedule = "ramp",
     ):
         super().__init__()
-        within(0, weight=weight, lr_backbone=lr_backbone)
+        within(0, weight=weight)
         within(1, hidden=hidden)
         within(0, 1, dropout=dropout)
-        self.weight, self.hidden, self.dropout, self.lr_backbone = weight, hidden, dropout, lr_backbone
+        self.weight, self.hidden, self.dropout = weight, hidden, dropout
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
@@ -52,8 +51,7 @@ class ADDA(Method):
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        encoder = Group(model.backbone.parameters(), lr=self.lr_backbone)
-        return [Phase("train", 1.0, [encoder, Group(self.critic.parameters())])]
+        return [Phase("train", 1.0, [Group(model.backbone.parameters()), Group(self.critic.parameters())])]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         labelled = batch.only({"granted"}).labelled  # the source's labels have done their work

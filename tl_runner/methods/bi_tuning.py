@@ -61,15 +61,14 @@ class BiTuning(Method):
         projection: int = 128,
         flip: bool = False,
         magnitude: float = 0.5,
-        lr_backbone: float = 0.1,
     ):
         super().__init__()
-        within(0, weight=weight, lr_backbone=lr_backbone)
+        within(0, weight=weight)
         within(1e-3, temperature=temperature)
         within(0, 1, momentum=momentum, magnitude=magnitude)
         within(1, queue=queue, projection=projection)
         self.weight, self.temperature, self.momentum, self.queue = weight, temperature, momentum, queue
-        self.projection, self.flip, self.magnitude, self.lr_backbone = projection, flip, magnitude, lr_backbone
+        self.projection, self.flip, self.magnitude = projection, flip, magnitude
         self.next = 0  # place in the queue
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
@@ -90,7 +89,7 @@ class BiTuning(Method):
 
     def phases(self, model: Model) -> Sequence[Phase]:
         projector = Group(self.projector.parameters(), PROJECTOR)
-        return [Phase("tune", 1.0, [*discriminative(model, (), self.lr_backbone), projector])]
+        return [Phase("tune", 1.0, [*discriminative(model), projector])]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         (x,), y = batch.inputs, batch.granted.y

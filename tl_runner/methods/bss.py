@@ -35,14 +35,14 @@ class BSS(Method):
     start = "source"
     across_labels = True
 
-    def __init__(self, weight: float = 1e-3, k: int = 1, lr_backbone: float = 0.1):
+    def __init__(self, weight: float = 1e-3, k: int = 1):
         super().__init__()
-        within(0, weight=weight, lr_backbone=lr_backbone)
+        within(0, weight=weight)
         within(1, k=k)
-        self.weight, self.k, self.lr_backbone = weight, k, lr_backbone
+        self.weight, self.k = weight, k
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("tune", 1.0, discriminative(model, (), self.lr_backbone))]
+        return [Phase("tune", 1.0, discriminative(model))]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         (features,) = model.features(*batch.inputs)

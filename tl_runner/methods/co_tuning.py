@@ -38,10 +38,10 @@ class CoTuning(Method):
     across_labels = True
     relation: Tensor
 
-    def __init__(self, weight: float = 2.3, lr_backbone: float = 0.1):
+    def __init__(self, weight: float = 2.3):
         super().__init__()
-        within(0, weight=weight, lr_backbone=lr_backbone)
-        self.weight, self.lr_backbone = weight, lr_backbone
+        within(0, weight=weight)
+        self.weight = weight
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         self.source_head = needed.source_head(model)
@@ -53,8 +53,8 @@ class CoTuning(Method):
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        head = Group(self.source_head.parameters(), self.lr_backbone)
-        return [Phase("tune", 1.0, [*discriminative(model, (), self.lr_backbone), head])]
+        head = Group(self.source_head.parameters(), 1.0, of_backbone=True)
+        return [Phase("tune", 1.0, [*discriminative(model), head])]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         (features,) = model.features(*batch.inputs)

@@ -77,11 +77,10 @@ class Delta(Method):
         weight: float = 0.01,
         layers: Sequence[str] = (),
         attention: Literal["uniform", "supervised"] = "uniform",
-        lr_backbone: float = 0.1,
     ):
         super().__init__()
-        within(0, weight=weight, lr_backbone=lr_backbone)
-        self.weight, self.layers, self.lr_backbone = weight, layers, lr_backbone
+        within(0, weight=weight)
+        self.weight, self.layers = weight, layers
         self.kind: Literal["uniform", "supervised"] = attention
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
@@ -104,7 +103,7 @@ class Delta(Method):
         return (x.new_full((number,), 1 / number) for number in channels)
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("tune", 1.0, discriminative(model, (), self.lr_backbone))]
+        return [Phase("tune", 1.0, discriminative(model))]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         now = model.maps(*batch.inputs, at=self.at)

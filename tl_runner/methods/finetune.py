@@ -33,16 +33,14 @@ def trainable(model: Model) -> tuple[str, ...]:
     return tuple(name for name, stage in model.backbone.named_children() if any(True for _ in stage.parameters()))
 
 
-def discriminative(
-    model: Model, frozen: Sequence[str], lr_backbone: float, decay: bool = True, lr_decay: float = 1.0
-) -> list[Group]:
-    """The head at the full rate; what is not frozen of the backbone at `lr_backbone` times that, each stage in a group.
+def discriminative(model: Model, frozen: Sequence[str] = (), decay: bool = True, lr_decay: float = 1.0) -> list[Group]:
+    """The head at the full rate; what is not frozen of the backbone at the backbone's rate, each stage in a group.
 
     Its last stage is at that rate, and each stage before it at `lr_decay` times the next one's.
     """
     stages = trainable(model)
     body = [
-        Group(model.backbone.get_submodule(name).parameters(), lr_backbone * lr_decay**above, decay)
+        Group(model.backbone.get_submodule(name).parameters(), lr_decay**above, decay, of_backbone=True)
         for name, above in zip(stages, reversed(range(len(stages))), strict=True)
         if name not in frozen
     ]
@@ -62,26 +60,23 @@ class Finetune(Method):
     needs = frozenset({"granted"})
     start = "source"
     across_labels = True
-    idle: ClassVar = {"lr_backbone": ("freeze", {"head_only"}), "lr_decay": ("freeze", {"head_only"})}
+    idle: ClassVar = {"lr_decay": ("freeze", {"head_only"})}
 
     def __init__(
         self,
         freeze: str = "none",
-        lr_backbone: float = 0.1,
         lr_decay: float = 1.0,
         lp_ft: bool = False,
         gradual: bool = False,
     ):
         super().__init__()
-        within(0, lr_backbone=lr_backbone)
         within(0, 1, lr_decay=lr_decay)
         if freeze == "head_only" and (lp_ft or gradual):
             name, after = ("lp_ft", "the whole network") if lp_ft else ("gradual", "one stage after the other")
             raise Refused(f"method.{name} trains {after} after the head: it says nothing with freeze=head_only")
         if lp_ft and gradual:
             raise Refused("method.gradual begins with the head alone, as method.lp_ft does: choose one of them")
-        self.freeze, self.lr_backbone, self.lr_decay = freeze, lr_backbone, lr_decay
-        self.lp_ft, self.gradual = lp_ft, gradual
+        self.freeze, self.lr_decay, self.lp_ft, self.gradual = freeze, lr_decay, lp_ft, gradual
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         frozen = frozen_stages(model, self.freeze)  # a stage that does not exist is refused before anything is trained
@@ -102,7 +97,7 @@ class Finetune(Method):
         return [probe._replace(share=1.0), *(self._tune(model, stages) for stages in [*below, frozen])]
 
     def _tune(self, model: Model, frozen: Sequence[str]) -> Phase:
-        return Phase("tune", 1.0, discriminative(model, frozen, self.lr_backbone, lr_decay=self.lr_decay), frozen)
+        return Phase("tune", 1.0, discriminative(model, frozen, lr_decay=self.lr_decay), frozen)
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
@@ -119,10 +114,10 @@ class L2SP(Method):
     start = "source"
     across_labels = True
 
-    def __init__(self, weight_backbone: float = 0.01, weight_head: float = 0.01, lr_backbone: float = 0.1):
+    def __init__(self, weight_backbone: float = 0.01, weight_head: float = 0.01):
         super().__init__()
-        within(0, weight_backbone=weight_backbone, weight_head=weight_head, lr_backbone=lr_backbone)
-        self.weight_backbone, self.weight_head, self.lr_backbone = weight_backbone, weight_head, lr_backbone
+        within(0, weight_backbone=weight_backbone, weight_head=weight_head)
+        self.weight_backbone, self.weight_head = weight_backbone, weight_head
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         start = [parameter.detach().clone() for parameter in model.backbone.parameters()]
@@ -133,7 +128,7 @@ class L2SP(Method):
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("tune", 1.0, discriminative(model, (), self.lr_backbone, decay=False))]
+        return [Phase("tune", 1.0, discriminative(model, decay=False))]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         drift = torch.stack(

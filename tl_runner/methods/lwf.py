@@ -44,12 +44,11 @@ class LwF(Method):
         weight: float = 1.0,
         form: Literal["kl", "outputs"] = "kl",
         temperature: float = 2.0,
-        lr_backbone: float = 0.1,
     ):
         super().__init__()
-        within(0, weight=weight, lr_backbone=lr_backbone)
+        within(0, weight=weight)
         within(1e-3, temperature=temperature)
-        self.weight, self.temperature, self.lr_backbone = weight, temperature, lr_backbone
+        self.weight, self.temperature = weight, temperature
         self.form: Literal["kl", "outputs"] = form
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
@@ -58,8 +57,8 @@ class LwF(Method):
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        head = Group(self.source_head.parameters(), self.lr_backbone)
-        return [Phase("tune", 1.0, [*discriminative(model, (), self.lr_backbone), head])]
+        head = Group(self.source_head.parameters(), 1.0, of_backbone=True)
+        return [Phase("tune", 1.0, [*discriminative(model), head])]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         (x,) = batch.inputs

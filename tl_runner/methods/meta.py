@@ -31,14 +31,13 @@ class MetaLearning(Method, ABC):
     needs = frozenset({"source", "granted"})
     across_labels = True
 
-    def __init__(self, episodes: Episodes, steps: int, lr_inner: float, meta: float, lr_backbone: float):
+    def __init__(self, episodes: Episodes, steps: int, lr_inner: float, meta: float):
         super().__init__()
         within(1, tasks=episodes.tasks, shots=episodes.shots, steps=steps)
         within(2, ways=episodes.ways)
-        within(0, lr_inner=lr_inner, lr_backbone=lr_backbone)
+        within(0, lr_inner=lr_inner)
         within(0.01, 0.99, meta=meta)
-        self.episodes, self.steps, self.lr_inner = episodes, steps, lr_inner
-        self.meta, self.lr_backbone = meta, lr_backbone
+        self.episodes, self.steps, self.lr_inner, self.meta = episodes, steps, lr_inner, meta
 
     @abstractmethod
     def over_tasks(self, model: Model, tasks: Sequence[Tensor]) -> Tensor:
@@ -56,10 +55,9 @@ class MetaLearning(Method, ABC):
 
     def phases(self, model: Model) -> Sequence[Phase]:
         learner = [Group([*model.backbone.parameters(), *self.task_head.parameters()])]
-        tuned = discriminative(model, (), self.lr_backbone)
         return [
             Phase("meta", self.meta, learner, streams=frozenset({"source"}), episodes=self.episodes),
-            Phase("adapt", 1 - self.meta, tuned, streams=frozenset({"granted"})),
+            Phase("adapt", 1 - self.meta, discriminative(model), streams=frozenset({"granted"}), pretrained=True),
         ]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
@@ -88,10 +86,9 @@ class MAML(MetaLearning):
         lr_inner: float = 0.1,
         first_order: bool = False,
         meta: float = 0.5,
-        lr_backbone: float = 0.1,
     ):
         within(1, queries=queries)
-        super().__init__(Episodes(tasks, ways, shots, queries), steps, lr_inner, meta, lr_backbone)
+        super().__init__(Episodes(tasks, ways, shots, queries), steps, lr_inner, meta)
         self.first_order = first_order
 
     def over_tasks(self, model: Model, tasks: Sequence[Tensor]) -> Tensor:
@@ -136,10 +133,9 @@ class Reptile(MetaLearning):
         steps: int = 5,
         lr_inner: float = 0.1,
         meta: float = 0.5,
-        lr_backbone: float = 0.1,
     ):
         within(1, shots=shots, steps=steps)  # before they are multiplied
-        super().__init__(Episodes(tasks, ways, shots * steps, 0), steps, lr_inner, meta, lr_backbone)
+        super().__init__(Episodes(tasks, ways, shots * steps, 0), steps, lr_inner, meta)
 
     def over_tasks(self, model: Model, tasks: Sequence[Tensor]) -> Tensor:
         learner = nn.Sequential(model.backbone, self.task_head)

@@ -21,21 +21,19 @@ class SHOT(Method):
     """weight · schedule(p) · (mean H(q) − H(mean q) + beta · CE(q, ŷ)) of target rows, the source's head left as it is.
 
     q is the softmax of a row: each is to be sure, all together of every class. ŷ is the row's class by `by_centroid`,
-    made anew from all target rows at every evaluation. Only the backbone is trained, at `lr_backbone` times the rate;
-    granted labels join by CE. The authors also train the source model with smoothed labels, a bottleneck and a
-    weight-normalised head: here it is the one of all methods. Liang, Hu & Feng, ICML 2020 (arXiv:2002.08546).
+    made anew from all target rows at every evaluation. Only the backbone is trained; granted labels join by CE. The
+    authors also train the source model with smoothed labels, a bottleneck and a weight-normalised head: here it is the
+    one of all methods. Liang, Hu & Feng, ICML 2020 (arXiv:2002.08546).
     """
 
     needs = frozenset({"target"})
     start = "source"
     labels: Tensor
 
-    def __init__(
-        self, weight: float = 1.0, beta: float = 0.3, lr_backbone: float = 0.1, schedule: losses.Schedule = "constant"
-    ):
+    def __init__(self, weight: float = 1.0, beta: float = 0.3, schedule: losses.Schedule = "constant"):
         super().__init__()
-        within(0, weight=weight, beta=beta, lr_backbone=lr_backbone)
-        self.weight, self.beta, self.lr_backbone = weight, beta, lr_backbone
+        within(0, weight=weight, beta=beta)
+        self.weight, self.beta = weight, beta
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
@@ -45,7 +43,7 @@ class SHOT(Method):
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("adapt", 1.0, [Group(model.backbone.parameters(), lr=self.lr_backbone)])]
+        return [Phase("adapt", 1.0, [Group(model.backbone.parameters())])]
 
     def refresh(self, model: Model, pair: Pair) -> None:
         model.eval()

@@ -75,11 +75,10 @@ class StochNorm(Method):
     start = "source"
     across_labels = True
 
-    def __init__(self, p: float = 0.5, lr_backbone: float = 0.1):
+    def __init__(self, p: float = 0.5):
         super().__init__()
         within(0, 1, p=p)
-        within(0, lr_backbone=lr_backbone)
-        self.p, self.lr_backbone = p, lr_backbone
+        self.p = p
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         model = deepcopy(model)
@@ -88,7 +87,7 @@ class StochNorm(Method):
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("tune", 1.0, discriminative(model, (), self.lr_backbone))]
+        return [Phase("tune", 1.0, discriminative(model))]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))

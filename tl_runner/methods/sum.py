@@ -10,6 +10,7 @@ from tl_runner import config
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
+from tl_runner.rates import by_rate
 
 log = logging.getLogger(__name__)
 
@@ -52,29 +53,31 @@ class Sum(Method):
 
     def phases(self, model: Model) -> Sequence[Phase]:
         own = {*model.parameters()}
-        rates: dict[nn.Parameter, tuple[float, bool]] = {}
+        rates: dict[nn.Parameter, tuple[float | None, bool, bool]] = {}
         trained: list[tuple[str, set[nn.Parameter]]] = []
         for part in self.each():
             name, phases = type(part).__name__, part.phases(model)
             if len(phases) != 1 or phases[0].frozen or phases[0].streams or phases[0].episodes:
                 raise Refused(f"method.parts: {name} is no sum of terms: it trains in a way of its own")
             mine: set[nn.Parameter] = set()
-            for group in phases[0].groups:
+            for group in by_rate(phases[0].groups, model):
                 for parameter in group.parameters:
-                    rate, decay = rates.get(parameter, (group.lr, group.decay))
-                    if rate != group.lr:
+                    rate = group.lr, group.of_backbone
+                    *other, decay = rates.get(parameter, (*rate, group.decay))
+                    if rate != (*other,):
                         raise Refused(
-                            f"method.parts: {name} trains the model at another rate than {trained[0][0]}: where a part"
-                            " has an lr_backbone, lr_backbone: 1 is the rate of those that have none"
+                            f"method.parts: {name} trains the backbone at another rate than {trained[0][0]}; 1 as its"
+                            " own factor (lr_decay) is optimizer.lr_backbone, the rate of the others"
                         )
-                    rates[parameter] = rate, decay and group.decay
+                    rates[parameter] = *rate, decay and group.decay
                     mine.add(parameter)
             trained.append((name, mine & own))
             if trained[0][1] != mine & own:
                 raise Refused(f"method.parts: {name} does not train the same parts of the model as {trained[0][0]}")
         groups = [
-            Group([parameter for parameter in rates if rates[parameter] == kind], *kind)
+            Group([parameter for parameter in rates if rates[parameter] == kind], lr, decay, of_backbone)
             for kind in dict.fromkeys(rates.values())
+            for lr, of_backbone, decay in [kind]
         ]
         return [Phase("train", 1.0, groups)]
 
