@@ -55,7 +55,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         for trained in points:
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
-                evidence, predicted = examine(model, pair, point.step, "source" in method.needs)
+                evidence, predicted = examine(model, pair, point.step, method.keeps_source_task)
                 progress.judge(evidence, predicted, parts.select, model)
                 point = point._replace(evidence=evidence)
             files.curve(point)

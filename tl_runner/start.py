@@ -52,6 +52,11 @@ class Pretrain:
 def admit(method: Method, pair: Pair) -> None:
     """Refuse, in words, a method that can't serve this task."""
     name = type(method).__name__
+    if method.keeps_source_task and "source" not in method.needs:
+        raise Refused(
+            f"{name} says that it keeps the source's task, and its `needs` name no source rows: set keeps_source_task ="
+            " False in the class, or add 'source' to its `needs`"
+        )
     if pair.source is None and "source" in method.needs:
         raise Refused(
             f"this task has no source domain, its source is in the backbone's weights; {name} learns from source"

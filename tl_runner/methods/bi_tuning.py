@@ -47,6 +47,7 @@ class BiTuning(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
     keys_h: Tensor

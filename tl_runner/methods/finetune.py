@@ -60,6 +60,7 @@ class Finetune(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
     idle: ClassVar = {"lr_backbone": ("freeze", {"head_only"}), "lr_decay": ("freeze", {"head_only"})}
@@ -116,6 +117,7 @@ class L2SP(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
 

@@ -26,6 +26,7 @@ class SHOT(Method):
     """
 
     needs = frozenset({"target"})
+    keeps_source_task = False
     start = "source"
     labels: Tensor
 
@@ -72,6 +73,7 @@ class Tent(Method):
     """
 
     needs = frozenset({"target"})
+    keeps_source_task = False
     start = "source"
 
     def __init__(self, weight: float = 1.0, lr_norm: float = 0.333, schedule: losses.Schedule = "constant"):
@@ -106,6 +108,7 @@ class AdaBN(Method):
     """
 
     needs = frozenset({"target"})
+    keeps_source_task = False
     start = "source"
 
     def __init__(self, rows: int = ROWS):

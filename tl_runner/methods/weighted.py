@@ -60,6 +60,7 @@ class Weighting(Method, ABC):
         self.view: View = view
         self.order: Order = order
         self.start, self.needs = START[view], NEEDS[order]
+        self.keeps_source_task = order == "joint"  # then_finetune ends on granted labels alone
 
     @abstractmethod
     def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
