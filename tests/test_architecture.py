@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "weights": {"errors"},
     "backbones": {"errors", "weights"},
     "optimizers": {"core", "errors"},
-    "evaluate": {"core", "divergence", "domains", "errors", "features", "select", "validators"},
+    "evaluate": {"core", "divergence", "domains", "errors", "features", "importance", "select", "validators"},
     "exhibits": {"domains", "evaluate"},
     "diagnose": {"core", "divergence", "domains", "errors", "evaluate", "exhibits", "features"},
     "train": {"chance", "core", "domains", "errors", "select"},

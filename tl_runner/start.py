@@ -76,8 +76,23 @@ def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> t
     device = model.device
     with chance_of(seed, "prepare"):
         model, pair = method.prepare(model, pair, seed)
+    _floor_missed(method, pair)
     settle(seed)
     return method.to(device), machine.fast(model.to(device), plan), pair
+
+
+def _floor_missed(method: Method, pair: Pair) -> None:
+    """Say it where source rows are weighed, and accuracy on the source is no floor because of that."""
+    if pair.weights is None or pair.granted is not None or not method.keeps_source_task:
+        return
+    name = type(method).__name__
+    if pair.val_weights is None:
+        log.warning(
+            "%s weighs the source's training rows and not its validation rows, so accuracy on these is no floor to"
+            " choose a checkpoint by: pair.weighted(weights, val) takes their weights too", name,
+        )  # fmt: skip
+    elif not pair.val_weights.any():
+        log.warning("%s: no validation row of the source weighs anything, so there is no floor to choose by", name)
 
 
 def source_names(record: RunRecord) -> dict[str, Any]:
