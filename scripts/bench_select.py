@@ -50,7 +50,8 @@ class Curve(NamedTuple):
 
 def curve(run: RunRecord) -> Curve:
     lines = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
-    history = [Evidence(**{name: line[name] for name in Evidence._fields}) for line in lines if "entropy" in line]
+    known = [{name: line[name] for name in Evidence._fields if name in line} for line in lines if "entropy" in line]
+    history = [Evidence(**each) for each in known]
     predicted = load_file(run.folder / "predictions.safetensors")
     labels = load_file(run.folder / "diagnosis.safetensors")["labels"]
     right = [(predicted[f"step_{each.step}"].argmax(-1) == labels).double().mean().item() for each in history]

@@ -45,7 +45,9 @@ MAY_IMPORT = {
     "backbones": {"errors", "weights"},
     "rates": {"core"},
     "optimizers": {"core", "errors", "rates"},
-    "evaluate": {"batchnorm", "core", "divergence", "domains", "errors", "features", "select", "validators"},
+    "evaluate": {
+        *("batchnorm", "core", "divergence", "domains", "errors", "features", "importance", "select", "validators"),
+    },
     "exhibits": {"domains", "evaluate"},
     "diagnose": {"batchnorm", "core", "divergence", "domains", "errors", "evaluate", "exhibits", "features"},
     "train": {"chance", "core", "domains", "errors", "rates", "select"},

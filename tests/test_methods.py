@@ -1,5 +1,7 @@
 """The contract of a method, for every YAML in conf/method, and what is particular to each."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from tl_runner.errors import Refused
 from tl_runner.methods.auto import Auto
 from tl_runner.methods.dann import DANN
 from tl_runner.methods.mmd import MMD
+from tl_runner.start import admit
 from tl_runner.train import Cursor, Train, begin, draw, train
 
 
@@ -73,6 +76,58 @@ def test_terms_are_finite_named_scalars_and_what_is_trained_gets_a_gradient(name
         method.zero_grad()
     model.eval()
     assert torch.isfinite(model(pair.target.test.take(torch.arange(9)))).all()
+
+
+def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
+    """What the model learns last where source labels are moved on by so many classes: its gradient, or what it says."""
+    pair, model = images("5" if "granted" in method.needs else "0")
+    source, labels = pair.labelled_source
+    moved = labels._replace(train=(labels.train + shift) % len(source.classes))
+    pair = replace(pair, source=replace(source, labels=moved))
+    with chance_of(0, "prepare"):
+        model, pair = method.prepare(model, pair, 0)
+    if not (phases := method.phases(model)):
+        return model.eval()(pair.target.test.take(torch.arange(9))).detach()
+    begin(phases[-1], model, method)
+    with torch.no_grad():
+        method.refresh(model, pair)
+    model.train()
+    method.train()
+    with chance_of(0, "step"):
+        terms = method.terms(model, batch_of(method, pair, phases[-1]), 0.9)
+    torch.stack(list(terms.values())).sum().backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(name for name in METHODS if name != "auto"),  # which is replaced by one of the others
+        *({name: {"order": "then_finetune"}} for name in ("weighted", "density_ratio", "kmm", "sample_selection")),
+        *({"balanced": {"gamma": gamma}} for gamma in (0.0, 1.0)),
+        {"sum": {"parts": ["shot", "adda"]}},
+    ],
+    ids=str,
+)
+def test_a_method_keeps_the_source_task_where_it_learns_from_source_labels_until_the_end(said):
+    before, after = (learnt_of_source_labels(config.named("method", said, "method"), shift) for shift in (0, 1))
+    method: Method = config.named("method", said, "method")
+    assert method.keeps_source_task == (not torch.equal(before, after))
+
+
+def test_a_method_without_source_rows_that_claims_to_keep_the_source_task_is_refused():
+    class Forgetful(Method):
+        needs = frozenset({"target"})
+
+    with pytest.raises(Refused, match=r"Forgetful .* set keeps_source_task = False in the class"):
+        admit(Forgetful(), task()[0])
+
+
+def test_accuracy_on_the_source_is_no_floor_where_its_labels_are_not_learnt(tmp_path):
+    record = made(tmp_path, "method=adda", *QUICK)
+    assert record.evidence and record.scores
+    assert record.evidence["floor"] is record.evidence["risk"] is None and record.evidence["source_val"] is not None
+    assert record.scores["selected"]["step"] == record.scores["last"]["step"]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,5 +1,7 @@
 """Weighted training: the right weight meets the right row, in the right order, and the loss is their mean."""
 
+import logging
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,10 +18,13 @@ from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs, synthetic
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
+from tl_runner.evaluate import examine, predict
 from tl_runner.methods.kernel_ratios import KLIEP, KMM, MOST, RULSIF, ULSIF
 from tl_runner.methods.sample_selection import SampleSelection
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.methods.weighted import DensityRatio, Weighted, Weighting, effective_rows
+from tl_runner.report.tables import result
+from tl_runner.start import ready
 from tl_runner.train import Cursor, Train, draw, train
 
 CPU = torch.device("cpu")
@@ -94,15 +99,15 @@ def test_what_is_compared_are_the_features_of_the_model_if_so_said(kind):
     compared = []
 
     class Told(kind):
-        def weights(self, source, target, seed):
-            compared.append((source, target))
-            return super().weights(source, target, seed)
+        def weights(self, source, target, seed, others=None):
+            compared.append((source, target, others))
+            return super().weights(source, target, seed, others)
 
     _, weighted = Told(view="features").prepare(model, pair, 3)
     with torch.no_grad():
-        expected = [
-            model.backbone(side.train.take(torch.arange(60))) for side in (pair.labelled_source[0], pair.target)
-        ]
+        source, _ = pair.labelled_source
+        splits = (source.train, pair.target.train, source.val)
+        expected = [model.backbone(split.take(torch.arange(len(split)))) for split in splits]
     torch.testing.assert_close(compared[0], tuple(expected))
     assert weighted.weights is not None and weighted.weights.mean().item() == pytest.approx(1, abs=1e-5)
     _, again = kind(view="features").prepare(model, pair, 3)
@@ -147,3 +152,97 @@ def test_under_covariate_shift_weights_bring_the_source_to_the_target():
         _, weighted = method.prepare(Model(backbone, width, pair.classes), pair, 0)
         assert weighted.weights is not None
         assert ((weighted.weights[:, None] * x).mean(0) - target.mean(0)).norm() < gain * plain
+
+
+def test_the_floor_is_the_accuracy_on_the_source_as_it_is_weighed():
+    """A plain loop: Σ w_i [right] / Σ w_i, on (Σ w)² / Σ w² rows; held-out granted labels come first."""
+    pair, model = task()
+    source, labels = pair.labelled_source
+    w = torch.arange(float(len(source.val)))
+    weighed = pair.weighted(torch.ones(len(source.train)), w)
+    right = [int(row.argmax() == y) for row, y in zip(predict(model, source.val), labels.val, strict=True)]
+    plain = examine(model, pair, 1, keeps_source=True)[0]
+    assert (plain.floor, plain.floor_rows, plain.floor_of) == (sum(right) / len(right), len(right), "source")
+    found = examine(model, weighed, 1, keeps_source=True)[0]
+    expected = sum(float(wi) * hit for wi, hit in zip(w, right, strict=True)) / float(w.sum())
+    assert found.floor == pytest.approx(expected) and found.floor != pytest.approx(plain.floor)
+    assert found.floor_rows == pytest.approx(float(w.sum() ** 2 / (w**2).sum()))
+    assert found.floor_of == "weighted source" and found.source_val == plain.source_val
+    assert examine(model, weighed, 1, keeps_source=False)[0].floor is None
+    granted, _ = task(granted=5)
+    both = examine(model, granted.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True)[0]
+    assert both.floor_of == "granted" and granted.held_out and both.floor_rows == len(granted.held_out.y)
+
+
+def test_one_heavy_row_decides_the_floor_and_leaves_much_doubt():
+    pair, model = task()
+    source, labels = pair.labelled_source
+    right = predict(model, source.val).argmax(-1) == labels.val
+    for at, floor in ((int(right.int().argmax()), 1.0), (int(right.int().argmin()), 0.0)):
+        w = torch.full((len(source.val),), 1e-9).index_fill(0, torch.tensor(at), 1.0)
+        found = examine(model, pair.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True)[0]
+        assert (found.floor, found.floor_rows) == pytest.approx((floor, 1.0), abs=1e-6)
+
+
+def test_where_the_weights_of_validation_rows_are_not_known_there_is_no_floor_and_that_is_said(caplog):
+    class Unweighed(SourceOnly):
+        def prepare(self, model, pair, seed):
+            return model, pair.weighted(torch.ones(60))
+
+    class Weightless(SourceOnly):
+        def prepare(self, model, pair, seed):
+            return model, pair.weighted(torch.ones(60), torch.zeros(20))
+
+    pair, model = task()
+    for kind, says in (
+        (Unweighed, "pair.weighted(weights, val)"),
+        (Weightless, "no validation row of the source weighs"),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            _, model, weighed = ready(kind(), model, pair, Train(), 0)
+        assert says in caplog.text
+        assert examine(model, weighed, 1, keeps_source=True)[0].floor is None
+    with pytest.raises(ValueError, match="20 finite weights"):
+        pair.weighted(torch.ones(60), torch.ones(19))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_validation_rows_weigh_as_training_rows_would(kind):
+    """Told the training rows as others, an estimate says of them about what it says of them as its own."""
+    pair, model = task()
+    source, labels = pair.labelled_source
+    twin = replace(pair, source=replace(source, val=source.train, labels=labels._replace(val=labels.train)))
+    model, weighed = kind().prepare(model, twin, 0)
+    assert weighed.weights is not None and weighed.val_weights is not None
+    val = weighed.val_weights / weighed.val_weights.mean()
+    assert torch.corrcoef(torch.stack([weighed.weights, val]))[0, 1] > 0.6  # a ratio is cross-fitted, or is not
+    if kind in (Weighted, KMM, KLIEP, ULSIF, RULSIF, SampleSelection):
+        torch.testing.assert_close(val.float(), weighed.weights, rtol=1e-4, atol=1e-5)
+
+
+def test_weighed_validation_rows_look_like_the_target_which_the_plain_ones_do_not():
+    pair, _, _ = cut(synthetic(0, 2000, shift="covariate"), 0, Budget("count", 0), CPU)
+    backbone, width = linear(pair.shape, width=4)
+    source, _ = pair.labelled_source
+    x, target = (split.take(torch.arange(len(split))) for split in (source.val, pair.target.train))
+    plain = (x.mean(0) - target.mean(0)).norm()
+    for method, gain in (
+        (DensityRatio(), 0.6), (Weighted("count"), 0.95), (Weighted("rbf"), 1.0), (KMM(), 0.5), (KLIEP(), 0.9),
+        (ULSIF(), 0.9), (RULSIF(), 0.95), (SampleSelection(), 1.0), (SampleSelection("density_ratio"), 1.0),
+    ):  # fmt: skip
+        _, weighted = method.prepare(Model(backbone, width, pair.classes), pair, 0)
+        w = weighted.val_weights
+        assert w is not None
+        assert ((w[:, None] * x).sum(0) / w.sum() - target.mean(0)).norm() < gain * plain
+
+
+def test_the_rows_in_effect_are_on_record_and_said(tmp_path):
+    record = made(tmp_path, "method=density_ratio", *QUICK)
+    assert record.evidence and record.evidence["floor_of"] == "weighted source"
+    rows = record.data["rows"]["source"][1]
+    assert 1 <= record.evidence["floor_rows"] < rows
+    said = str(result(record, None)[-1])
+    assert f"({record.evidence['floor_rows']:.0f} of {rows} validation rows in effect)" in said
+    plain = made(tmp_path, "method=source_only", *QUICK)
+    assert plain.evidence and plain.evidence["floor_rows"] == rows and "in effect" not in str(result(plain, None)[-1])

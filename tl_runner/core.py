@@ -253,11 +253,16 @@ class Method(nn.Module):
     `across_labels` says whether the method can serve a target with other classes than the source, `once` whether
     it computes the features of each row once, so that random views of it can't be trained on. `idle` names options that
     do nothing with some values of another one, as {"k": ("head", {"ncm"})}: who sets them then is warned.
+
+    `keeps_source_task` says whether the model, its features and its head, learns from source labels until the end.
+    Only then is accuracy on the source a floor by which a checkpoint can be chosen. False where source rows serve
+    another end than their labels, or serve it only at first; a method without source rows must set it to False.
     """
 
     needs: Set[Stream] = frozenset({"source"})
     start: Literal["backbone", "source", "scratch"] = "backbone"
     across_labels: bool = False
+    keeps_source_task: bool = True
     once: ClassVar[bool] = False
     idle: ClassVar[Mapping[str, tuple[str, Set[str]]]] = {}
 

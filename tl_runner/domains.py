@@ -117,7 +117,8 @@ class Pair:
 
     `source` is None where the source is in the backbone's weights. `granted` are the target labels that the
     task gives away for training, `held_out` those of them that are kept back to choose a checkpoint. `weights`
-    (n,) are the importance of the source's training rows, None where all weigh 1.
+    (n,) are the importance of the source's training rows, None where all weigh 1, and `val_weights` (k,) that of its
+    validation rows, None where it is not known.
     """
 
     source: Domain | None
@@ -125,6 +126,7 @@ class Pair:
     granted: LabelledSplit | None = None
     held_out: LabelledSplit | None = None
     weights: Tensor | None = None
+    val_weights: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -155,14 +157,22 @@ class Pair:
             raise LookupError("this task grants no target labels")
         return self.granted
 
-    def weighted(self, weights: Tensor) -> "Pair":
-        """The same pair, its source rows weighing this (n,), normalised to mean 1."""
-        source, labels = self.labelled_source
-        if weights.shape != labels.train.shape or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
-            raise ValueError(f"{len(source.train)} finite weights, none below 0, are needed, got {weights}")
+    def weighted(self, weights: Tensor, val: Tensor | None = None) -> "Pair":
+        """The same pair, its source's training rows weighing this (n,), normalised to mean 1.
+
+        `val` (k,) are the weights of its validation rows by the same measure, in any scale. Without them the accuracy
+        on these rows is no floor to choose a checkpoint by.
+        """
+        _, labels = self.labelled_source
+        for given, of in ((weights, labels.train), (val, labels.val)):
+            if given is not None and not (
+                given.shape == of.shape and bool((torch.isfinite(given) & (given >= 0)).all())
+            ):
+                raise ValueError(f"{len(of)} finite weights, none below 0, are needed, got {given}")
         if not weights.sum() > 0:
             raise Refused("all source rows would weigh 0: the weights leave nothing to train on")
-        return replace(self, weights=(weights / weights.double().mean()).float().to(labels.train.device))
+        weights = (weights / weights.double().mean()).float().to(labels.train.device)
+        return replace(self, weights=weights, val_weights=val)
 
     def mapped(self, features: Callable[[Split], Split]) -> "Pair":
         """The same pair, every split replaced by what the function makes of it."""

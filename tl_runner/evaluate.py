@@ -6,17 +6,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tl_runner import validators
+from tl_runner import importance, validators
 from tl_runner.batchnorm import Sides
 from tl_runner.core import Model
 from tl_runner.divergence import ROWS, told_apart
 from tl_runner.domains import Pair, Split
 from tl_runner.errors import Diverged
 from tl_runner.features import portions
-from tl_runner.select import Evidence
+from tl_runner.select import Evidence, FloorOf
 
 LEAST = 1e-12  # of a probability whose logarithm is taken
 BINS = 15  # of equal width, for the calibration error
+
+Floor = tuple[float | None, float, FloorOf | None]  # the accuracy, how many labels it rests on, and whose they are
 
 
 class Reading(NamedTuple):
@@ -87,6 +89,20 @@ def verdict(predictions: Mapping[int, Tensor], labels: Tensor, selected: int) ->
     return {"target": scores(predictions[selected], labels), **named}
 
 
+def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:
+    """The accuracy on the source's validation rows, weighed as the training rows are, and how many rows it rests on.
+
+    Those are (Σw)²/Σw², in effect. No accuracy where no validation row weighs anything, or none knows what it weighs.
+    """
+    if pair.weights is None:
+        return accuracy(predicted, y), len(y), "source"
+    if pair.val_weights is None or not pair.val_weights.any():
+        return None, 0, None
+    w = pair.val_weights.double().cpu()
+    right = (predicted.argmax(-1) == y.cpu()).double()
+    return ((w * right).sum() / w.sum()).item(), importance.effective_rows(w).item(), "weighted source"
+
+
 def examine(sides: Sides, pair: Pair, step: int, keeps_source: bool) -> tuple[Evidence, Tensor]:
     """The evidence at this step, and the probabilities on the target's test split, which nobody scores yet.
 
@@ -95,7 +111,8 @@ def examine(sides: Sides, pair: Pair, step: int, keeps_source: bool) -> tuple[Ev
     target, test = read(sides.target, pair.target.val), predict(sides.target, pair.target.test)
     if not bool(torch.isfinite(test).all()):
         raise Diverged(f"the model's predictions at step {step} are not finite numbers")
-    source_val, floor, floor_rows, risk, a_distance = None, None, 0, None, None
+    source_val, risk, a_distance = None, None, None
+    floor: Floor = None, 0, None
     source = read(sides.source, pair.source.val) if pair.source else None
     if source:
         apart = told_apart(source.features, target.features)
@@ -107,15 +124,15 @@ def examine(sides: Sides, pair: Pair, step: int, keeps_source: bool) -> tuple[Ev
                 chances = source.predicted[apart.rows].gather(1, y[apart.rows, None])[:, 0]
                 risk = validators.risk(-chances.clamp_min(LEAST).log(), apart.weights)
     if pair.held_out is not None:
-        floor = accuracy(predict(sides.target, pair.held_out.x), pair.held_out.y)
-        floor_rows = len(pair.held_out.y)
-    elif pair.granted is None and keeps_source and source:  # else there are too few labels to hold some out
-        floor, floor_rows = source_val, len(source.predicted)
+        floor = accuracy(predict(sides.target, pair.held_out.x), pair.held_out.y), len(pair.held_out.y), "granted"
+    elif pair.granted is None and keeps_source and source and pair.shared_labels:
+        floor = source_floor(source.predicted, pair.labelled_source[1].val, pair)
     evidence = Evidence(
         step=step,
         source_val=source_val,
-        floor=floor,
-        floor_rows=floor_rows,
+        floor=floor[0],
+        floor_rows=floor[1],
+        floor_of=floor[2],
         information=validators.information(target.predicted),
         entropy=validators.entropy(target.predicted),
         classes=target.predicted.shape[-1],

@@ -134,10 +134,13 @@ def frozen(model: Model, pair: Pair) -> tuple[Model, Pair]:
     return model, pair.mapped(lambda split: Embedded(split, model))
 
 
-def rows_to_compare(model: Model, pair: Pair, view: Literal["inputs", "features"]) -> tuple[Tensor, Tensor]:
-    """The training rows of source and target (n, d), (m, d) on the CPU: flattened inputs, or the model's features."""
+def rows_to_compare(model: Model, pair: Pair, view: Literal["inputs", "features"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Training rows of source and target (n, d), (m, d), and the source's validation rows (k, d), on the CPU.
+
+    They are flattened inputs, or the model's features.
+    """
     source, _ = pair.labelled_source
     if view == "features":
         _, pair = frozen(model, pair)
         source, _ = pair.labelled_source
-    return whole(source.train), whole(pair.target.train)
+    return whole(source.train), whole(pair.target.train), whole(source.val)

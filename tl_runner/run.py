@@ -59,7 +59,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
                 sides = by_domain(model, pair, point.streams, start)
-                evidence, predicted = examine(sides, pair, point.step, "source" in method.needs)
+                evidence, predicted = examine(sides, pair, point.step, method.keeps_source_task)
                 progress.judge(evidence, predicted, parts.select, sides)
                 point = point._replace(evidence=evidence)
             files.curve(point)

@@ -7,13 +7,15 @@ grows, its answer stays or moves to the newest point. So a run keeps the weights
 import logging
 from collections.abc import Sequence
 from math import log, sqrt
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tl_runner.errors import within
 
 logger = logging.getLogger(__name__)
 
 DOUBT = 2.0  # standard errors within which two floors count as equal
+
+FloorOf = Literal["granted", "source", "weighted source"]
 
 
 class Evidence(NamedTuple):
@@ -24,8 +26,8 @@ class Evidence(NamedTuple):
 
     step: int
     source_val: float | None  # accuracy on the source's validation split, if it has the target's classes
-    floor: float | None  # accuracy on held-out granted labels, else source_val if the source task is kept
-    floor_rows: int  # how many labels the floor was measured on
+    floor: float | None  # accuracy on held-out granted labels, else on source_val's rows if the source task is kept
+    floor_rows: float  # how many labels the floor was measured on; in effect, (Σw)²/Σw², where these rows are weighed
     information: float  # H(mean p) − mean H(p) in nats
     entropy: float  # mean H(p)
     classes: int  # how many there are
@@ -34,6 +36,7 @@ class Evidence(NamedTuple):
     density: float | None = None  # soft neighbourhood density
     risk: float | None = None  # of the source's validation rows, weighed to look like the target's; if its task is kept
     a_distance: float | None = None  # proxy A-distance of the validation splits' features
+    floor_of: FloorOf | None = None  # whose labels the floor was measured on
 
 
 def last(history: Sequence[Evidence]) -> int:

@@ -59,6 +59,11 @@ class Pretrain:
 def admit(method: Method, pair: Pair) -> None:
     """Refuse, in words, a method that can't serve this task."""
     name = type(method).__name__
+    if method.keeps_source_task and "source" not in method.needs:
+        raise Refused(
+            f"{name} says that it keeps the source's task, and its `needs` name no source rows: set keeps_source_task ="
+            " False in the class, or add 'source' to its `needs`"
+        )
     if pair.source is None and "source" in method.needs:
         raise Refused(
             f"this task has no source domain, its source is in the backbone's weights; {name} learns from source"
@@ -78,6 +83,7 @@ def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> t
     device = model.device
     with chance_of(seed, "prepare"):
         model, pair = method.prepare(model, pair, seed)
+    _floor_missed(method, pair)
     settle(seed)
     return method.to(device), machine.fast(model.to(device), plan), pair
 
@@ -101,6 +107,20 @@ def backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) 
             said,
         )
     return found
+
+
+def _floor_missed(method: Method, pair: Pair) -> None:
+    """Say it where source rows are weighed, and accuracy on the source is no floor because of that."""
+    if pair.weights is None or pair.granted is not None or not method.keeps_source_task:
+        return
+    name = type(method).__name__
+    if pair.val_weights is None:
+        log.warning(
+            "%s weighs the source's training rows and not its validation rows, so accuracy on these is no floor to"
+            " choose a checkpoint by: pair.weighted(weights, val) takes their weights too", name,
+        )  # fmt: skip
+    elif not pair.val_weights.any():
+        log.warning("%s: no validation row of the source weighs anything, so there is no floor to choose by", name)
 
 
 def source_names(record: RunRecord) -> dict[str, Any]:

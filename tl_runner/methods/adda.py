@@ -26,6 +26,7 @@ class ADDA(Method):
     """
 
     needs = frozenset({"source", "target"})
+    keeps_source_task = False  # source rows are for the critic; their labels have done their work
     start = "source"
 
     def __init__(

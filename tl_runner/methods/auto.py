@@ -20,6 +20,7 @@ class Auto(Method):
     """
 
     needs = frozenset({"source", "target"})
+    keeps_source_task = True  # of the method that takes its place, which says it for itself
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ class Balanced(Method):
         super().__init__()
         within(0, 1, gamma=gamma)
         self.gamma = gamma
+        self.keeps_source_task = gamma < 1  # at 1 the source's labels count nothing
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         share = {"source": 1 - self.gamma, "granted": self.gamma}

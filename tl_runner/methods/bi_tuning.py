@@ -46,6 +46,7 @@ class BiTuning(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
     keys_h: Tensor

@@ -32,6 +32,7 @@ class BSS(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
 

@@ -34,6 +34,7 @@ class CoTuning(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
     relation: Tensor

@@ -69,6 +69,7 @@ class Delta(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
 

@@ -23,6 +23,7 @@ class FeatureExtract(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
     once = True

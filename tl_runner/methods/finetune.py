@@ -58,6 +58,7 @@ class Finetune(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
     idle: ClassVar = {"lr_decay": ("freeze", {"head_only"})}
@@ -111,6 +112,7 @@ class L2SP(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
 

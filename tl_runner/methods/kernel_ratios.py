@@ -22,9 +22,9 @@ class ULSIF(Weighting):
         within(2, 100, folds=folds)
         self.centres, self.folds = centres, folds
 
-    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         enough_for(self.folds, source, target)
-        return kernel_ratios.ulsif(source, target, seed, self.centres, self.folds)
+        return kernel_ratios.ulsif(source, target, seed, self.centres, self.folds, others)
 
 
 class RULSIF(Weighting):
@@ -42,9 +42,9 @@ class RULSIF(Weighting):
         within(2, 100, folds=folds)
         self.alpha, self.centres, self.folds = alpha, centres, folds
 
-    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         enough_for(self.folds, source, target)
-        return kernel_ratios.rulsif(source, target, seed, self.alpha, self.centres, self.folds)
+        return kernel_ratios.rulsif(source, target, seed, self.alpha, self.centres, self.folds, others)
 
 
 class KLIEP(Weighting):
@@ -60,9 +60,9 @@ class KLIEP(Weighting):
         within(2, 100, folds=folds)
         self.centres, self.folds = centres, folds
 
-    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         enough_for(self.folds, target)
-        return kernel_ratios.kliep(source, target, seed, self.centres, self.folds)
+        return kernel_ratios.kliep(source, target, seed, self.centres, self.folds, others)
 
 
 class KMM(Weighting):
@@ -78,10 +78,10 @@ class KMM(Weighting):
         within(1, bound=bound)  # below, no weights have mean 1
         self.bandwidth, self.bound = bandwidth, bound
 
-    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         if len(source) > MOST:
             raise Refused(
                 f"kmm compares every source row with every other, {len(source):,} are too many (at most {MOST:,}):"
                 " method=kliep or method=ulsif take any number, or set dataset.samples"
             )
-        return kernel_ratios.kmm(source, target, self.bandwidth, self.bound)
+        return kernel_ratios.kmm(source, target, self.bandwidth, self.bound, others)

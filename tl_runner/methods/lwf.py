@@ -35,6 +35,7 @@ class LwF(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
     idle: ClassVar = {"temperature": ("form", {"outputs"})}

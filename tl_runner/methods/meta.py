@@ -29,6 +29,7 @@ class MetaLearning(Method, ABC):
     """Tasks of source classes, then CE(granted); a subclass says what a task's loss is."""
 
     needs = frozenset({"source", "granted"})
+    keeps_source_task = False  # tasks of source classes have a head of their own, and end before the fine-tuning
     across_labels = True
 
     def __init__(self, episodes: Episodes, steps: int, lr_inner: float, meta: float):

@@ -31,11 +31,13 @@ class SampleSelection(Weighting):
         within(1e-6, 1, fraction=fraction)
         self.by, self.fraction = by, fraction
 
-    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
+        n = len(source)
         if self.by == "distance":
-            unlike, _ = importance.nearest(source, target)
+            unlike = importance.by_distance(source, target, "distance", others=others)
         else:
             enough_for(FOLDS, source, target)
-            unlike = -importance.density_ratio(source, target, seed, folds=FOLDS)
-        kept = unlike.argsort(stable=True)[: max(1, round(self.fraction * len(source)))]
-        return torch.zeros(len(source)).index_fill(0, kept, 1.0)
+            unlike = -importance.density_ratio(source, target, seed, folds=FOLDS, others=others)
+        kept = unlike[:n].argsort(stable=True)[: max(1, round(self.fraction * n))]
+        chosen = torch.zeros(n).index_fill(0, kept, 1.0)
+        return torch.cat([chosen, (unlike[n:] <= unlike[kept[-1]]).float()])  # others as far as the last one kept

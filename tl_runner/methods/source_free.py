@@ -27,6 +27,7 @@ class SHOT(Method):
     """
 
     needs = frozenset({"target"})
+    keeps_source_task = False
     start = "source"
     labels: Tensor
 
@@ -71,6 +72,7 @@ class Tent(Method):
     """
 
     needs = frozenset({"target"})
+    keeps_source_task = False
     start = "source"
 
     def __init__(self, weight: float = 1.0, lr_norm: float = 0.333, schedule: losses.Schedule = "constant"):
@@ -105,6 +107,7 @@ class AdaBN(Method):
     """
 
     needs = frozenset({"target"})
+    keeps_source_task = False
     start = "source"
 
     def __init__(self, rows: int = ROWS):

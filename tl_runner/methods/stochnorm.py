@@ -72,6 +72,7 @@ class StochNorm(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "source"
     across_labels = True
 

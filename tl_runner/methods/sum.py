@@ -37,6 +37,7 @@ class Sum(Method):
         self.needs = frozenset().union(*(part.needs for part in built))
         self.start = "source" if any(part.start == "source" for part in built) else "backbone"
         self.across_labels = all(part.across_labels for part in built)
+        self.keeps_source_task = any(part.keeps_source_task for part in built)
         self.uncounted: list[str] = []  # terms that another part had brought, as said in the log
 
     def each(self) -> Sequence[Method]:

@@ -15,6 +15,7 @@ class TargetOnly(Method):
     """
 
     needs = frozenset({"granted"})
+    keeps_source_task = False
     start = "scratch"
     across_labels = True
 

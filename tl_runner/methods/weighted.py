@@ -4,7 +4,8 @@ The weights have mean 1 and are computed once, from unlabelled rows of both doma
 (`view=inputs`), or the features of the source model, from which training then starts (`view=features`). `order=joint`
 trains on the weighted source and on granted labels, where there are some, in one loss; `then_finetune` on the weighted
 source over the first half of the steps and on the granted labels over the second. The curve notes the weights'
-effective number of rows, (Σw)²/Σw².
+effective number of rows, (Σw)²/Σw². Rows of the source's validation split weigh by the same estimate, so that the
+floor by which a checkpoint is chosen is the accuracy on the source as it is weighed.
 
 `Weighting` is what they share; its subclasses, here and in `kernel_ratios.py` and `sample_selection.py`, say what w is.
 """
@@ -60,15 +61,20 @@ class Weighting(Method, ABC):
         self.view: View = view
         self.order: Order = order
         self.start, self.needs = START[view], NEEDS[order]
+        self.keeps_source_task = order == "joint"  # then_finetune ends on granted labels alone
 
     @abstractmethod
-    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
-        """Of rows (n, d) and (m, d) on the CPU the weights (n,) of the first: finite, none below 0, in any scale."""
+    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
+        """Of rows (n, d) and (m, d) on the CPU the weights (n,) of the first: finite, none below 0, in any scale.
+
+        With `others` (k, d), source rows that the estimate is not made from, (n + k,): theirs follow.
+        """
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        weights = self.weights(*rows_to_compare(model, pair, self.view), seed)
+        source, target, val = rows_to_compare(model, pair, self.view)
+        weights, of_val = self.weights(source, target, seed, val).split([len(source), len(val)])
         self.notes["effective_rows"] = effective_rows(weights)
-        return model, pair.weighted(weights)
+        return model, pair.weighted(weights, of_val)
 
     def phases(self, model: Model) -> Sequence[Phase]:
         """One phase with all labelled rows, or one with the source's and then one with the granted target's."""
@@ -99,8 +105,8 @@ class Weighted(Weighting):
         self.mode: importance.Mode = mode
         self.bandwidth = bandwidth
 
-    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
-        return importance.by_distance(source, target, self.mode, self.bandwidth)
+    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
+        return importance.by_distance(source, target, self.mode, self.bandwidth, others)
 
 
 class DensityRatio(Weighting):
@@ -116,6 +122,6 @@ class DensityRatio(Weighting):
         within(2, 100, folds=folds)
         self.C, self.folds = C, folds
 
-    def weights(self, source: Tensor, target: Tensor, seed: int) -> Tensor:
+    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         enough_for(self.folds, source, target)
-        return importance.density_ratio(source, target, seed, self.C, self.folds)
+        return importance.density_ratio(source, target, seed, self.C, self.folds, others)

@@ -45,12 +45,23 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     words = [f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels"] * trained
     if start := record.data.get("source_model"):
         words.append(f"from a source model of {start['steps']} steps ({percent(start['source_val'])} on its val split)")
+    if floor := _weighed(record):
+        words.append(floor)
     if auto := record.data.get("auto"):
         words.append(f"auto came to {auto['chosen']} after {auto['steps']} steps: {auto['why']}")
     if gap := _gap(record):
         words.append(gap)
     words += [f"granted={record.granted}", f"{record.seconds:.1f} s", record.where["device"]]
     return table, Text(" · ".join(words) + f"\n{record.folder}{advice}")
+
+
+def _weighed(record: RunRecord) -> str:
+    """The accuracy on the source that the checkpoint was chosen by, where its rows are weighed as in training."""
+    known = record.evidence or {}
+    if known.get("floor_of") != "weighted source":
+        return ""
+    rows = f"{known['floor_rows']:.0f} of {record.data['rows']['source'][1]} validation rows in effect"
+    return f"the source as it is weighed: {percent(known['floor'])} ({rows})"
 
 
 def _gap(record: RunRecord) -> str:

@@ -183,7 +183,8 @@ def _curve(file: Path) -> Iterator[Point]:
     """The points that a run has kept so far."""
     for line in file.read_text().splitlines() if file.exists() else ():
         kept = json.loads(line)
-        evidence = Evidence(**{name: kept[name] for name in Evidence._fields}) if "entropy" in kept else None
+        known = {name: kept[name] for name in Evidence._fields if name in kept}
+        evidence = Evidence(**known) if "entropy" in kept else None
         yield Point(kept["step"], 0, kept["terms"], 0, seconds=kept["seconds"], evidence=evidence)
 
 
