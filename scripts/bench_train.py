@@ -13,6 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import tl_runner  # noqa: F401  (it sets how threads wait, before torch loads, as in tl-run)
+
+# isort: split
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
@@ -38,10 +41,10 @@ DEFAULT = [
 ]
 
 
-def points(words: str) -> Iterator[Point]:
-    """The points of an endless run, one per window."""
+def points(words: str, steps: int = STEPS) -> Iterator[Point]:
+    """The points of an endless run, one per window of so many steps."""
     with initialize_config_module("tl_runner.conf", version_base="1.3"):
-        overrides = [*words.split(), f"train.log_every={STEPS}", "train.steps=1000000", "train.evaluations=1"]
+        overrides = [*words.split(), f"train.log_every={steps}", "train.steps=1000000", "train.evaluations=1"]
         content = OmegaConf.to_container(compose("config", overrides=overrides))
     assert isinstance(content, dict)
     parts = config.load({str(key): value for key, value in content.items()})

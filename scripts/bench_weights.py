@@ -22,6 +22,9 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
+import tl_runner  # noqa: F401  (it sets how threads wait, before torch and NumPy load)
+
+# isort: split
 import numpy as np
 import torch
 from scipy import stats

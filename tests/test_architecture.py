@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "cached": {"atomic"},
     "errors": set(),
     "menu": {"errors"},
+    "openmp": set(),
     "losses": set(),
     "importance": {"losses"},
     "validators": {"losses"},

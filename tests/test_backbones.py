@@ -11,6 +11,7 @@ from torchvision import models
 from tl_runner import backbones, config
 from tl_runner.core import Model
 from tl_runner.errors import Refused
+from tl_runner.weights import fill, read_weights
 
 NAMES = [path.removeprefix("backbone/").removesuffix(".yaml") for path in YAMLS if path.startswith("backbone/")]
 IMAGE = {"small", "resnet18", "resnet50", "timm"}
@@ -163,11 +164,151 @@ def test_a_model_that_timm_does_not_have_or_that_wants_another_size_is_refused(m
         backbones.timm((3, 32, 32), "resnet18", "pretrained")
 
 
-def test_a_pickled_model_and_names_of_data_parallel_are_told_what_to_save(tmp_path):
+def test_a_pickled_model_is_told_what_to_save(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
-    with pytest.raises(Refused, match=r"save model\.state_dict\(\)"):
+    with pytest.raises(Refused, match=r"It names code \(torch.nn.modules.linear.Linear\).* save model\.state_dict\(\)"):
         backbones.resnet18((3, 32, 32), str(tmp_path / "model.pt"))
-    state = {f"module.{name}": value for name, value in models.resnet18().state_dict().items()}
-    torch.save(state, tmp_path / "parallel.pt")
-    with pytest.raises(Refused, match="those of DataParallel"):
-        backbones.resnet18((3, 32, 32), str(tmp_path / "parallel.pt"))
+
+
+class Net(torch.nn.Module):
+    """Six names with BatchNorm's, and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Sequential(torch.nn.Linear(2, 3, bias=False), torch.nn.BatchNorm1d(3))
+        self.fc = torch.nn.Linear(3, 2)
+
+
+def behind(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.fixture
+def state():
+    """What a trained network of that kind has."""
+    torch.manual_seed(1)
+    net = Net()
+    net.layer(torch.randn(8, 2))
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def loaded(content, tmp_path, file="w.pth"):
+    """The network after it was filled with what a file holds."""
+    save_file(content, tmp_path / file) if file.endswith("safetensors") else torch.save(content, tmp_path / file)
+    torch.manual_seed(2)
+    net = Net()
+    fill(net, read_weights(tmp_path / file), file)
+    return net.state_dict()
+
+
+def same(filled, state, without=()):
+    return all(torch.equal(filled[name], state[name]) for name in state if name[:2] != "fc" and name not in without)
+
+
+COUNTED = "layer.1.num_batches_tracked"
+
+
+def test_a_state_dict_from_before_num_batches_tracked_is_loaded(state, tmp_path, caplog):
+    caplog.set_level("INFO")
+    old = {name: value for name, value in state.items() if name != COUNTED}
+    filled = loaded(old, tmp_path)
+    assert same(filled, state, {COUNTED}) and state[COUNTED] == 1 and filled[COUNTED] == 0
+    assert "w.pth: 1 num_batches_tracked, which PyTorch before 0.4.1 did not save, stay 0" in caplog.text
+    with pytest.raises(Refused, match=r"– 1 missing: layer.1.running_mean$"):
+        loaded({name: value for name, value in old.items() if name != "layer.1.running_mean"}, tmp_path)
+
+
+def test_the_published_file_of_a_resnet_may_lack_the_counters(monkeypatch):
+    torch.manual_seed(1)
+    published = {k: v for k, v in models.resnet18().state_dict().items() if "num_batches" not in k}
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: published)
+    stages = backbones.resnet18((3, 32, 32), weights="imagenet")[0].state_dict()
+    assert torch.equal(stages["layer4.1.bn2.weight"], published["layer4.1.bn2.weight"])
+    assert torch.equal(stages["stem.conv1.weight"], published["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("wrap", "entry"),
+    [
+        (lambda state: {"model": state}, "'model'"),
+        (lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"state": {}}}, "'state_dict'"),
+        (lambda state: {"model_state_dict": state, "loss": 0.1}, "'model_state_dict'"),
+        (lambda state: {"epoch": 1, "model": {"state_dict": state, "args": {"lr": 0.1}}}, "'model' -> 'state_dict'"),
+        (
+            lambda state: {"state_dict": {"backbone": state, "head": {"w": state["fc.bias"]}}},
+            "'state_dict' -> 'backbone'",
+        ),
+    ],
+)
+def test_the_state_dict_in_a_checkpoint_is_found_and_named(wrap, entry, state, tmp_path, caplog):
+    assert same(loaded(wrap(state), tmp_path), state)
+    assert f"the weights are those in its entry {entry}\n" in caplog.text + "\n"
+
+
+@pytest.mark.parametrize("file", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "model.", "net.", "encoder.", "backbone.", "module.model.", "model.backbone.net.", "module.module."],
+)
+def test_a_known_prefix_is_stripped_and_named(prefix, file, state, tmp_path, caplog):
+    others = {"criterion.weight": torch.ones(1), "head.bias": torch.ones(2)}
+    assert same(loaded(behind(prefix, state) | others, tmp_path, file), state)
+    told = (
+        f"{file}: names are read without {prefix!r}; what does not begin so is left out (criterion.weight, head.bias)"
+    )
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_of_torch_compile_are_read_without_it(prefix, state, tmp_path, caplog):
+    assert same(loaded({"state_dict": behind(prefix, state)}, tmp_path), state)
+    assert "'_orig_mod.'" in caplog.text and "left out" not in caplog.text
+    inside = {name.replace("layer.", "layer._orig_mod."): value for name, value in state.items()}
+    assert same(loaded(behind("model.", inside), tmp_path), state)
+
+
+def test_a_name_of_the_network_is_no_prefix(tmp_path):
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = torch.nn.Linear(2, 2)
+            self.model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2)})
+
+    torch.manual_seed(1)
+    state = Encoder().state_dict()
+    net = Encoder()
+    fill(net, state, "w.pth")
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    fill(net := Encoder(), behind("model.", state), "w.pth")
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_an_unknown_prefix_or_entry_is_named_with_what_was_found_and_expected(state, tmp_path):
+    with pytest.raises(Refused) as refusal:
+        loaded(behind("module.student.", state), tmp_path)
+    for words in (
+        "5 missing: layer.0.weight, layer.1.bias",
+        "unexpected: module.student.fc.bias",
+        "6 fit behind 'module.student.', which is none of module., model., net., encoder., backbone., _orig_mod.",
+    ):
+        assert words in str(refusal.value)
+    with pytest.raises(Refused) as refusal:
+        loaded({"teacher": state, "epoch": 3, "model": {"student": state, "t": 1}}, tmp_path)
+    for words in (
+        "w.pth, in its entry 'model', holds no state dict: it has student (8 tensors), t (int)",
+        "Expected are names with tensors, or one entry of state_dict, model_state_dict,",
+    ):
+        assert words in str(refusal.value)
+
+
+def test_what_could_be_one_or_another_is_refused(state, tmp_path):
+    with pytest.raises(
+        Refused, match=r"holds more than one state dict \(model, encoder\): it has encoder \(8 tensors\)"
+    ):
+        loaded({"encoder": state, "model": state}, tmp_path)
+    with pytest.raises(Refused, match=r"more than once, behind 'net\.', 'backbone\.': save one of them alone"):
+        loaded(behind("net.", state) | behind("backbone.", state), tmp_path)
+    with pytest.raises(Refused, match=r"holds no state dict: it has epoch \(int\), layer.0.weight \(Tensor\)"):
+        loaded({**state, "epoch": 3}, tmp_path)
+    with pytest.raises(Refused, match="holds no state dict: it has nothing"):
+        loaded({}, tmp_path)

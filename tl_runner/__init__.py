@@ -1,14 +1,22 @@
 """tl_runner: which way of transferring works on your data?
 
 The public names are loaded when they are first used, so that importing the package needs no torch.
+Every command, worker and remote job imports this package before it loads torch: how threads wait is set here.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from tl_runner.openmp import let_threads_sleep
 
 if TYPE_CHECKING:
     from tl_runner.core import Batch, Labelled, Method, Model, Pair
     from tl_runner.restore import load
+
+if "torch" not in sys.modules:  # else its threads are settled, and the environment is left as it is
+    let_threads_sleep(os.environ)
 
 __all__ = ["Batch", "Labelled", "Method", "Model", "Pair", "load"]
 

@@ -1,36 +1,72 @@
 """Files of weights: read without running code in them, and loaded only where they fit."""
 
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import Refused
 
+log = logging.getLogger(__name__)
+
+# Entries of a checkpoint that hold the state dict, as Lightning, timm, MMCV, the training scripts of papers name them.
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "encoder", "backbone")
+# What a name begins with where the network was a part of another module: DataParallel, torch.compile, a Trainer.
+PREFIXES = ("module.", "model.", "net.", "encoder.", "backbone.", "_orig_mod.")
+COUNTER = ".num_batches_tracked"  # of BatchNorm, since PyTorch 0.4.1; it decides nothing where momentum is a number
+LISTED = 8
+
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a safetensors file or a torch file that holds tensors only."""
+    """The state dict in a safetensors file, or in a torch file that holds tensors and plain values only."""
     if not path.is_file():
         raise Refused(f"backbone.weights={path}: there is no such file (possible: null, imagenet or a file)")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            content: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own errors for a file that is not what it says
         code = isinstance(error, UnpicklingError) and "global" in str(error).lower()
-        hint = ". It names code, as a whole model does: save model.state_dict() instead" if code else ""
+        named = re.search(r"GLOBAL (\S+)", str(error)) if code else None
+        hint = f". It names code ({named[1] if named else 'of a class'}), as a whole model does:" if code else ""
+        hint += " save model.state_dict() instead" if code else ""
         raise Refused(
             f"backbone.weights={path} can't be read as a file of weights: {type(error).__name__}{hint}"
         ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise Refused(f"backbone.weights={path} holds no state dict: names and tensors are expected")
+    state, wrappers = unwrap(content, f"backbone.weights={path}")
+    if wrappers:
+        log.warning("%s: the weights are those in its entry %s", path, " -> ".join(map(repr, wrappers)))
     return state
+
+
+def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict in a checkpoint, and the names of the entries that lead to it, of those in `WRAPPERS`."""
+    wrappers: list[str] = []
+    while not _is_state(content):
+        if not isinstance(content, Mapping):
+            raise Refused(f"{_at(origin, wrappers)} holds no state dict: names and tensors are expected")
+        inside = {name: value for name, value in content.items() if isinstance(value, Mapping) and value}
+        known = [name for name in WRAPPERS if name in inside]
+        if len(known) != 1:
+            why = f"holds more than one state dict ({', '.join(known)})" if known else "holds no state dict"
+            last = sorted(content.items(), key=lambda entry: isinstance(entry[1], Tensor))  # tensors are no surprise
+            found = _shortened([f"{name} ({_described(value)})" for name, value in last]) or "nothing"
+            raise Refused(
+                f"{_at(origin, wrappers)} {why}: it has {found}. Expected are names with tensors, or one entry of"
+                f" {', '.join(WRAPPERS)}; save the state dict alone"
+            )
+        wrappers.append(known[0])
+        content = inside[known[0]]
+    return dict(content), wrappers
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: Sequence[str] = ("fc",)) -> None:
@@ -40,9 +76,12 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: S
     """
     without = tuple(f"{name}." for name in classifier)
     own = {key: value for key, value in net.state_dict().items() if not key.startswith(without)}
-    state = {key: value for key, value in state.items() if not key.startswith(without)}
+    prefix, inside = stripped(state, own.keys(), origin)
+    state = {key: value for key, value in inside.items() if not key.startswith(without)}
+    absent = own.keys() - state.keys()
+    uncounted = {key for key in absent if key.endswith(COUNTER)}
     faults = {
-        "missing": sorted(own.keys() - state.keys()),
+        "missing": sorted(absent - uncounted),
         "unexpected": sorted(state.keys() - own.keys()),
         "of another shape": sorted(
             f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
@@ -51,12 +90,80 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: S
         ),
     }
     if any(faults.values()):
-        listed = "; ".join(
-            f"{len(keys)} {kind}: {', '.join(keys[:8])}{' …' * (len(keys) > 8)}"
-            for kind, keys in faults.items()
-            if keys
+        listed = "; ".join(f"{len(keys)} {kind}: {_shortened(keys)}" for kind, keys in faults.items() if keys)
+        behind = f", behind the prefix {prefix!r}" if prefix else ""
+        raise Refused(
+            f"backbone.weights={origin} does not fit this network{behind} – {listed}{_unknown_prefix(own, state)}"
         )
-        wrapped = all(key.startswith("module.") for key in state)
-        hint = " (names that begin with 'module.' are those of DataParallel: save model.module's)" if wrapped else ""
-        raise Refused(f"backbone.weights={origin} does not fit this network – {listed}{hint}")
     net.load_state_dict(state, strict=False)
+    if uncounted:
+        log.info("%s: %d num_batches_tracked, which PyTorch before 0.4.1 did not save, stay 0", origin, len(uncounted))
+
+
+def stripped(state: Mapping[str, Tensor], own: Collection[str], origin: str) -> tuple[str, dict[str, Tensor]]:
+    """The chain of `PREFIXES` behind which most names of the network `own` stand, and what stands there.
+
+    torch.compile's `_orig_mod.` is no name of a module: it goes wherever it stands.
+    """
+    plain = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    if len(plain) < len(state):
+        raise Refused(f"backbone.weights={origin} has names that differ in '_orig_mod.' alone")
+    matches = {chain: sum(chain + key in plain for key in own) for chain in _chains(plain)}
+    most = max(matches.values())
+    best = [chain for chain, number in matches.items() if number == most]
+    if not most or "" in best:
+        prefix = ""
+    elif len(best) > 1:
+        raise Refused(
+            f"backbone.weights={origin} holds this network more than once, behind {', '.join(map(repr, best))}:"
+            " save one of them alone"
+        )
+    else:
+        (prefix,) = best
+    inside = {key.removeprefix(prefix): value for key, value in plain.items() if key.startswith(prefix)}
+    removed = [repr(prefix)] * bool(prefix) + ["'_orig_mod.'"] * (plain.keys() != state.keys())
+    if removed:
+        others = sorted(key for key in plain if not key.startswith(prefix))
+        left = f"; what does not begin so is left out ({_shortened(others)})" if others else ""
+        log.warning("%s: names are read without %s%s", origin, " and ".join(removed), left)
+    return prefix, inside
+
+
+def _chains(names: Mapping[str, Any]) -> list[str]:
+    """All chains of `PREFIXES` that names begin with, the empty one first."""
+    chains = [""]
+    for chain in chains:  # which grows meanwhile, up to the length of the names
+        chains += [chain + p for p in PREFIXES if any(name.startswith(chain + p) for name in names)]
+    return chains
+
+
+def _unknown_prefix(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """What most of the names begin with that would fit without, if that is no known prefix."""
+    fitting = Counter[str]()
+    for key in state:
+        parts = key.split(".")
+        names = [".".join(parts[start:]) for start in range(1, len(parts))]
+        fitting.update(key.removesuffix(name) for name in names if name in own)
+    prefix, number = fitting.most_common(1)[0] if fitting else ("", 0)
+    if 2 * number <= len(own):
+        return ""
+    return f". {number} fit behind {prefix!r}, which is none of {', '.join(PREFIXES)}: save the names without it"
+
+
+def _is_state(content: Any) -> bool:
+    named = isinstance(content, Mapping) and content and all(isinstance(name, str) for name in content)
+    return bool(named) and all(isinstance(value, Tensor) for value in content.values())
+
+
+def _at(origin: str, wrappers: Sequence[str]) -> str:
+    return f"{origin}, in its entry {' -> '.join(map(repr, wrappers))}," if wrappers else origin
+
+
+def _described(value: Any) -> str:
+    if _is_state(value):
+        return f"{len(value)} tensors"
+    return f"{len(value)} entries" if isinstance(value, Mapping) else type(value).__name__
+
+
+def _shortened(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:LISTED])}{' …' * (len(words) > LISTED)}"
