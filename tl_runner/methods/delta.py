@@ -25,11 +25,11 @@ def channels_first(maps: Tensor) -> Tensor:
 
 
 def drift(now: Tensor, then: Tensor, attention: Tensor) -> Tensor:
-    """½ · mean over rows and positions of Σ_j C·a_j · (now − then)²_j; (n, C, positions) twice and (C,) -> scalar.
+    """½ · Σ over rows, mean over positions, of Σ_j C·a_j · (now − then)²_j; (n, C, positions) twice and (C,) -> scalar.
 
     `attention` sums to 1: the uniform one weighs every channel 1.
     """
-    gap = (now.float() - then.float()).square().mean((0, 2))
+    gap = (now.float() - then.float()).square().mean(2).sum(0)
     return 0.5 * len(attention) * (attention * gap).sum()
 
 
@@ -60,12 +60,14 @@ def supervised_attention(model: Model, granted: LabelledSplit, at: Sequence[str]
 
 
 class Delta(Method):
-    """CE(granted) + weight · Σ_layers ½ · mean_x Σ_j C·a_j · ‖map_j(x) − map⁰_j(x)‖² / positions.
+    """CE(granted) + weight · Σ_layers ½ · Σ_x Σ_j C·a_j · ‖map_j(x) − map⁰_j(x)‖² / positions.
 
     map⁰ is the map of the source model with its running BatchNorm statistics, j its C channels, `layers` the stages
     of the backbone, all that have parameters where none are named. `attention` a is `uniform`, 1/C, or `supervised`:
     a = softmax_j(CE without channel j − CE) of the source model's frozen features under a classifier fitted to
-    granted rows, a channel being left out by setting its map to 0. Li et al., ICLR 2019.
+    granted rows, a channel being left out by setting its map to 0. CE is the mean over the batch, the other term its
+    sum, as in the authors' code: of a batch of another size the weight means another strength. That code standardises
+    the costs of the channels and divides them by 5 before the softmax. Li et al., ICLR 2019.
     """
 
     needs = frozenset({"granted"})
