@@ -22,9 +22,7 @@ def nuclear_norm(logits: Tensor) -> Tensor:
 class BNM(Method):
     """CE(source) − weight · schedule(p) · ‖softmax(target)‖_* / n: predictions that are sure and of many classes.
 
-    As the paper has it; the authors' code takes the mean of the min(n, C) singular values, which of 64 rows and 10
-    classes is 6.4 times as much. The note `predicted_classes` is their number in effect. Cui et al., CVPR 2020
-    (arXiv:2003.12237).
+    The note `predicted_classes` is their number in effect. Cui et al., CVPR 2020 (arXiv:2003.12237).
     """
 
     needs = frozenset({"source", "target"})
