@@ -285,7 +285,7 @@ def test_lwf_compares_the_sources_classes_and_trains_their_head_along(form, task
             [sum((a - b) ** 2 for a, b in zip(*rows, strict=True)) for rows in zip(teacher, student, strict=True)]
         )
     term = method.terms(model, batch, 0.0)["lwf"]
-    assert term.item() == pytest.approx(0.5 * expected, rel=1e-4)
+    assert term.item() == pytest.approx(0.5 * expected, rel=1e-4, abs=2e-8)  # float32 sums of terms near 1 cancel
     term.backward()
     assert all(p.grad is not None and p.grad.any() for p in method.source_head.parameters())
     assert model.taught[0] is not method.source_head  # which stays as it was
