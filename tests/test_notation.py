@@ -67,6 +67,7 @@ CODES = {
     "cylinders": [f"{i % 4 + 2}x{i % 5}" for i in range(40)],
     "diagnoses": [f"V{i}.{i % 9}" if i % 3 else f"E{i}" for i in range(40)],
     "several answers": [f"{i % 3},{i % 5},{i % 7}" for i in range(40)],
+    "some answers": ["1", "1,2", "2,3", "1,2,3"] * 10,
     "ages": ["<18", "18-25", "26-65", ">65"] * 10,
     "bounds of one number": ["<5", ">5"] * 20,
     "grades": ["1", "1-", "2+", "2", "2-", "3+"] * 7,

@@ -160,8 +160,8 @@ def _wide_encoding(data: bytes) -> str:
         return "UTF-16"
     head = data[:4000]
     zero = [head[at::4].count(0) > len(head) / 8 for at in range(4)]  # most signs of a table are ASCII
-    patterns = {(0, 1, 0, 1): "UTF-16LE", (1, 0, 1, 0): "UTF-16BE", (0, 1, 1, 1): "UTF-32LE", (1, 1, 1, 0): "UTF-32BE"}
-    return patterns.get(tuple(map(int, zero)), "")
+    patterns = {"0101": "UTF-16LE", "1010": "UTF-16BE", "0111": "UTF-32LE", "1110": "UTF-32BE"}
+    return patterns.get("".join(str(int(at)) for at in zero), "")
 
 
 def _without_separator_line(text: str, file: str, separator: str) -> str:

@@ -58,7 +58,7 @@ def _fractions(names: Iterable[str]) -> bool:
 
 def warn_of_order(classes: Iterable[str], label: str) -> None:
     """Many numbers, fractions, amounts or dates are likely quantities: as classes they have no order, which is said."""
-    found = in_order(classes)
+    found = list(in_order(classes))
     fractions, many = _fractions(found) and len(found) > 2, all(map(NUMBER.fullmatch, found)) and len(found) > FEW
     odd = another_notation(np.array(found, dtype=object))
     if fractions or many or (odd and odd.likely):

@@ -60,25 +60,23 @@ class Form:
 _DATES = "write numbers instead, such as the days since a fixed date"
 _TIMES = "write numbers instead, such as minutes"
 _BOUNDS = "write the bound alone as a number, or leave such cells empty"
-_FORMS: list[tuple[Form, re.Pattern[str]]] = [
-    (Form(what, doubt, mend), re.compile(pattern, re.IGNORECASE))
-    for what, doubt, mend, pattern in (
-        (
-            "a number with a sign, digits or quotes that are not plain ASCII",
-            "none",
-            PLAIN,
-            rf"(?:'|=\")?{_SIGN}{_POINT}\"?",
-        ),
-        ("a number with separators between thousands", "none", PLAIN, rf"{_SIGN}{_GROUPED}"),
-        ("a number with a decimal comma", "none", PLAIN, rf"{_SIGN}{_COMMA}"),
-        ("a percentage", "some", PLAIN, rf"{_ANY} ?[%‰]"),
-        ("an amount of money", "some", PLAIN, rf"{_SIGN}{_MONEY} ?{_ANY}|{_ANY} ?{_MONEY}"),
-        ("a date", "some", _DATES, rf"{_DATE}(?:[T ,]+{_TIME}{_ZONE})?"),
-        ("a time", "some", _TIMES, rf"{_TIME}|\d{{1,2}}h\d\d|(?:\d+ ?[dhms][a-z]* ?){{2,}}"),
-        ("a bound and not a number", "much", _BOUNDS, rf"[<>≤≥~≈±]=? ?{_ANY}"),
-        ("a number with a remark", "much", PLAIN, rf"{_ANY} ?\([^)]*\)|{_ANY} ?[*†‡#!]+|\({_ANY}\)|{_ANY}-"),
-    )
+_WRITTEN: list[tuple[str, Doubt, str, str]] = [
+    (
+        "a number with a sign, digits or quotes that are not plain ASCII",
+        "none",
+        PLAIN,
+        rf"(?:'|=\")?{_SIGN}{_POINT}\"?",
+    ),
+    ("a number with separators between thousands", "none", PLAIN, rf"{_SIGN}{_GROUPED}"),
+    ("a number with a decimal comma", "none", PLAIN, rf"{_SIGN}{_COMMA}"),
+    ("a percentage", "some", PLAIN, rf"{_ANY} ?[%‰]"),
+    ("an amount of money", "some", PLAIN, rf"{_SIGN}{_MONEY} ?{_ANY}|{_ANY} ?{_MONEY}"),
+    ("a date", "some", _DATES, rf"{_DATE}(?:[T ,]+{_TIME}{_ZONE})?"),
+    ("a time", "some", _TIMES, rf"{_TIME}|\d{{1,2}}h\d\d|(?:\d+ ?[dhms][a-z]* ?){{2,}}"),
+    ("a bound and not a number", "much", _BOUNDS, rf"[<>≤≥~≈±]=? ?{_ANY}"),
+    ("a number with a remark", "much", PLAIN, rf"{_ANY} ?\([^)]*\)|{_ANY} ?[*†‡#!]+|\({_ANY}\)|{_ANY}-"),
 ]
+_FORMS = [(Form(what, doubt, mend), re.compile(pattern, re.IGNORECASE)) for what, doubt, mend, pattern in _WRITTEN]
 _UNIT = re.compile(rf"{_ANY} ?(?P<unit>[^\W\d_°]+|°[^\W\d_]?|[^\W\d_]+(?:[/·^*]?[^\W_]+)+|[^\W\d_]+ [^\W\d_]+)")
 
 
@@ -151,7 +149,9 @@ def points_between_thousands(cells: Iterable[str | None]) -> int | None:
 
 
 def _without_codes(forms: dict[str, Form], words: Counter[str]) -> dict[str, Form]:
-    """Less what only looks like numbers: units of many kinds (`12a`, `1234 AB`), codes of one length (`110 001`)."""
+    """Less what only looks like numbers: units of many kinds (`12a`, `1234 AB`), codes of one length (`110 001`),
+    and lists (`1,3` beside `1,2,3`).
+    """
     units = Counter[str]()
     for word, found in forms.items():
         if found.unit:
@@ -159,6 +159,8 @@ def _without_codes(forms: dict[str, Form], words: Counter[str]) -> dict[str, For
     known = sum(count for unit, count in units.items() if unit in UNITS)
     if units and max(known, *units.values()) < SHARE * sum(units.values()):
         forms = {word: found for word, found in forms.items() if not found.unit}
+    if any(re.fullmatch(r"\d+(?:, ?\d+){2,}", word) for word in words if word not in forms):
+        forms = {word: found for word, found in forms.items() if "," not in word}
     codes = [word for word in forms if re.fullmatch(r"\d+(?:[ .]\d{3})+", word)]
     if len(codes) == len(words) and len({len(word) for word in codes}) == 1 and len(codes[0]) > len("99 999"):
         return {}
