@@ -1,10 +1,12 @@
 """A delimited text file as named columns of cells. Whatever is wrong in it is said with its line."""
 
+import codecs
 import csv
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ class Table:
         if name not in self.cells:
             raise Refused(
                 f"dataset.{key}={name}: {self.file} has no such column{nearest(name, self.cells)}"
-                f" (it has {listed(self.cells)})"
+                f" (it has {listed(self.cells)}){about_comment(self.header)}"
             )
         rest = {other: cells for other, cells in self.cells.items() if other != name}
         return self.cells[name], replace(self, cells=rest)
@@ -70,20 +72,21 @@ def read(
     None. Columns named in `drop` are left out, and where `only` names some all others; blank lines are passed over.
     `said` is what named the file, as it was typed.
     """
-    text = _text(file, said)
+    text = _without_separator_line(_text(file, said), file, separator)
     records = _records(text, file, SEPARATORS[separator])
-    _, first = next(records, (0, []))
+    top, first = next(records, (0, []))
     header = tuple(name.strip() for name in first)
     used = [name for name in header if name not in drop and (only is None or name in only)]
+    rest = list(islice(records, 1))
+    _refuse_line_above_header(file, top, header, *rest)
     _check_header(file, header, used, separator, least=2 if only is None else 0)
     absent = {"", *(word.strip().lower() for word in missing)}
     lines, rows = [], []
-    for line, record in records:
+    for line, record in chain(rest, records):
         if len(record) != len(header):
-            raise Refused(
-                f"line {line} of {file} has {len(record)} cells, the header {len(header)}:"
-                f" is it cut off, or does a cell hold a {separator} without quotes around it?"
-            )
+            cut = f"is it cut off, or does a cell hold a {separator} without quotes around it?"
+            why = "is it a comment, as its # says? Take it out" if record[0].startswith("#") else cut
+            raise Refused(f"line {line} of {file} has {len(record)} cells, the header {len(header)}: {why}")
         lines.append(line)
         rows.append([None if (word := cell.strip()).lower() in absent else word for cell in record])
     if not rows:
@@ -109,6 +112,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names[:TOLD]) + (f", … – {len(names)} in all" if len(names) > TOLD else "")
 
 
+def about_comment(header: Sequence[str]) -> str:
+    """What to say of a first line that begins like a comment, where it lacks a name that it must have."""
+    return ". Is its first line a comment, as its # says? Take it out" if header[:1] and header[0][:1] == "#" else ""
+
+
 def typed(key: str, words: Iterable[str]) -> str:
     """A list as it is typed in a shell: `dataset.drop=[id]`, in quotes where a word needs them."""
     words = list(words)
@@ -127,6 +135,11 @@ def _text(file: str, said: str) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise Refused(f"{said} can't be read: {error.strerror}") from error
+    if encoding := _wide_encoding(data):
+        raise Refused(
+            f'{file} is {encoding}, as Excel\'s "Unicode text" is, and must be UTF-8: convert it, as in'
+            f' iconv -f {encoding} -t UTF-8 OLD > NEW, or export it as "CSV UTF-8"'
+        )
     if b"\0" in data:
         raise Refused(f"{file} is no UTF-8 text: a spreadsheet or an archive must be exported as CSV first")
     try:
@@ -136,6 +149,51 @@ def _text(file: str, said: str) -> str:
         raise Refused(
             f"line {line} of {file} is not UTF-8: convert the file, as in iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
         ) from error
+
+
+def _wide_encoding(data: bytes) -> str:
+    """`UTF-16` or `UTF-32` (with LE or BE where no mark at the start says so) of text in two or four bytes a sign."""
+    for encoding, mark in (("UTF-32", codecs.BOM_UTF32_LE), ("UTF-32", codecs.BOM_UTF32_BE)):
+        if data.startswith(mark):
+            return encoding
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    head = data[:4000]
+    zero = [head[at::4].count(0) > len(head) / 8 for at in range(4)]  # most signs of a table are ASCII
+    patterns = {"0101": "UTF-16LE", "1010": "UTF-16BE", "0111": "UTF-32LE", "1110": "UTF-32BE"}
+    return patterns.get("".join(str(int(at)) for at in zero), "")
+
+
+def _without_separator_line(text: str, file: str, separator: str) -> str:
+    """Less a first line such as `sep=;`, by which Excel is told the separator; it must be the one that is set."""
+    match = re.match(r'"?sep=(\\t|[^\r\n])\1*"?[,;|\t]*(?=[\r\n])', text, re.IGNORECASE)
+    if match is None:
+        return text
+    sign = match[1].replace("\\t", "\t")
+    if sign != SEPARATORS[separator]:
+        right = [name for name, other in SEPARATORS.items() if other == sign]
+        mend = f"set dataset.separator={right[0]}" if right else f"possible: {listed(SEPARATORS)}"
+        raise Refused(
+            f"line 1 of {file} says that {sign!r} separates its cells, and dataset.separator={separator}: {mend}"
+        )
+    return text[match.end() :]  # the end of the line stays, so that lines count as in an editor
+
+
+def _refuse_line_above_header(
+    file: str, top: int, header: Sequence[str], following: tuple[int, list[str]] = (0, [])
+) -> None:
+    """A first line that is a title or a comment: alone in its line, or begun by # and not as wide as the next."""
+    line, record = following
+    comment = bool(header) and header[0].startswith("#")
+    other_separator = bool(header) and any(sign in header[0] for sign in SEPARATORS.values())
+    above = len(header) == 1 < len(record) and (comment or not other_separator)
+    if above or (comment and (len(header) == 1 or len(record) != len(header))):
+        raise Refused(
+            f"line {top} of {file} holds {', '.join(header)!r}"
+            + (f" alone, line {line} has {len(record)} cells" if above else "")
+            + f": is it a {'comment' if comment else 'title'}? The first line must name the columns: take out what"
+            " stands above that line"
+        )
 
 
 def _records(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -156,7 +214,8 @@ def _check_header(file: str, header: Sequence[str], used: Sequence[str], separat
         raise Refused(f"{file} is empty: its first line must name the columns")
     if len(header) < least:
         others = [name for name, sign in SEPARATORS.items() if sign in header[0]]
-        hint = f"set dataset.separator={others[0]}?" if others else "a label and one more are needed"
+        other = f"set dataset.separator={others[0]}? It holds for both files" if others else ""
+        hint = other or "a label and one more are needed"
         raise Refused(f"{file} has one column with dataset.separator={separator}: {hint}")
     for index, name in enumerate(header, 1):
         if name in used and not name:

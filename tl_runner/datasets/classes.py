@@ -1,40 +1,88 @@
 """The classes of two domains: read from a column, and what follows where they are not the same."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 
-from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, names
+from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, names, observed, typed
+from tl_runner.datasets.notation import another_notation
+from tl_runner.datasets.spelling import about_respelled, doubles, respelled
 from tl_runner.errors import Refused
+
+log = logging.getLogger(__name__)
 
 Policy = Literal["same", "differ", "shared"]
 Classes = tuple[str, ...]
 FEW = 20  # classes, up to which no label is taken for a measurement or an identifier
 
 
-def without_label(table: Table, label: str) -> tuple[Table, Cells]:
-    """The table's features, and the name of each row's class (n,)."""
+def without_label(
+    table: Table, label: str, missing: Sequence[str], literally: Callable[[str], Table]
+) -> tuple[Table, Cells]:
+    """The table's features, and the name of each row's class (n,).
+
+    `missing` are the words for a missing value; `literally` reads the label of a file without regard to them.
+    """
     cells, features = table.split_off(label, "label")
     if not features.cells:
         raise Refused(f"{table.file} has no column but the label {label!r} to learn from")
     empty = np.flatnonzero(cells == None)  # noqa: E711  (of each cell)
     if len(empty):
+        again = literally(table.file)
+        words = sorted(set(observed(again.cells[label][np.isin(again.lines, table.lines[empty])])))
+        kept = [word for word in missing if word.strip().lower() not in {word.lower() for word in words}]
+        as_class = f", or, if {listed(map(repr, words))} is a class, set {typed('missing', kept)}" if words else ""
         raise Refused(
             f"{len(empty)} of the {len(cells)} rows of {table.name} have no label in column {label!r}"
-            f" ({table.file}, lines {listed(map(str, table.lines[empty]))}): take them out; the target's labels are"
-            " needed to score, and kept from the methods"
+            f" ({table.file}, lines {listed(map(str, table.lines[empty]))}): take them out{as_class}; the target's"
+            " labels are needed to score, and kept from the methods"
         )
     classes = names(cells)
     different = set(classes)
-    fractions = all(NUMBER.fullmatch(name) for name in different) and any(float(name) % 1 for name in different)
-    if len(different) > FEW and (fractions or len(different) > len(classes) / 2):
+    if len(different) > FEW and (_fractions(different) or len(different) > len(classes) / 2):
         raise Refused(
             f"column {label!r} of {table.file} has {len(different)} different values in {len(classes)} rows, like"
             f" {classes[0]!r}: a label is one of a few classes, and no measurement (that would be regression, which"
             " tl_runner does not do). dataset.label=COLUMN names another"
         )
     return features, classes
+
+
+def _fractions(names: Iterable[str]) -> bool:
+    """Whether all are numbers, with a point or a comma, and not all of them whole."""
+    pointed = [name.replace(",", ".") for name in names]
+    return all(map(NUMBER.fullmatch, pointed)) and any(float(name) % 1 for name in pointed)
+
+
+def warn_of_order(classes: Iterable[str], label: str) -> None:
+    """Many numbers, fractions, amounts or dates are likely quantities: as classes they have no order, which is said."""
+    found = list(in_order(classes))
+    fractions, many = _fractions(found) and len(found) > 2, all(map(NUMBER.fullmatch, found)) and len(found) > FEW
+    odd = another_notation(np.array(found, dtype=object))
+    if fractions or many or (odd and odd.likely):
+        log.warning(
+            "column %r holds %d different numbers, amounts or dates, from %s to %s: they are trained as %d classes"
+            " without an order, so that a near miss counts like any other error. If they are quantities, tl_runner does"
+            " not predict them (that is regression): write a few named ranges instead",
+            label, len(found), found[0], found[-1], len(found),
+        )  # fmt: skip
+
+
+def warn_of_spelling(source: Sequence[str], target: Sequence[str], policy: Policy) -> None:
+    """Classes that differ only in case or spacing, within a side, or between sides where that is not refused."""
+    for side, classes in (("source", source), ("target", target)):
+        for group in doubles(classes):
+            log.warning(
+                "classes of the %s differ only in case or spacing: %s. They are %d classes; if they are one, write them"
+                " alike", side, listed(map(repr, group)), len(group),
+            )  # fmt: skip
+    if policy != "same" and (pairs := respelled(target, source)):
+        log.warning(
+            "dataset.labels=%s: these classes differ only in spelling, and are taken for different ones: %s. If they"
+            " are the same, write them alike in both", policy, about_respelled(pairs),
+        )  # fmt: skip
 
 
 def in_order(names: Iterable[str]) -> Classes:
@@ -58,8 +106,11 @@ def agree(source: Sequence[str], target: Sequence[str], policy: Policy) -> tuple
             for side, mine, other in (("source", source, target), ("target", target, source))
             if (extra := [name for name in mine if name not in other])
         ]
+        said = f"the domains' classes differ: {'; '.join(only)}."
+        if pairs := respelled(target, source):
+            said += f" These differ only in spelling, write them alike: {about_respelled(pairs)}."
         raise Refused(
-            f"the domains' classes differ: {'; '.join(only)}. dataset.labels=shared keeps the rows of shared classes;"
+            f"{said} dataset.labels=shared keeps the rows of shared classes;"
             " dataset.labels=differ keeps all, for methods that transfer between label sets"
         )
     for side, left in (("source", source), ("target", target)):

@@ -1,19 +1,25 @@
 """Which columns of a table are numbers and which are categories."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_runner.datasets.cells import NUMBER, Cells, Table, observed, typed
+from tl_runner.datasets import notation
+from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, observed, typed
 from tl_runner.errors import Refused
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["numeric", "categorical"]
 Floats = NDArray[np.float64]
 
 LARGEST = 1e30  # float32 ends at 3e38
 MANY, TOO_MANY = 100, 1000  # categories: suspicious where most rows have their own; more than one-hot is for
+SPARE = 3  # words beside numbers, up to which they are likely to stand for missing values
 
 
 def kinds(
@@ -22,23 +28,26 @@ def kinds(
     """The kind of each of the source's columns, by the source's cells unless the configuration names it.
 
     A column most of whose cells are finite numbers is numeric; text in it, on either side, is refused with the keys
-    that could explain it. So are a column without a value, one that numbers the rows, and free text or an identifier.
+    that could explain it. So are a column without a value on a side, one that numbers the rows, free text or an
+    identifier, and numbers in another notation (`another_notation`).
     """
 
     def kind(name: str) -> Kind:
         cells = source.cells[name]
         present = observed(cells)
-        if not len(present):
-            raise Refused(f"column {name!r} has no value in the source ({source.file}): {typed('drop', [name])}")
+        _refuse_empty(name, source, target)
         if name in categorical:
             return "categorical"
         values, text = numbers(cells)
         if name not in numeric and text.sum() >= len(present) / 2:
-            _refuse_decimal_commas(name, source, present, categorical)
+            _refuse_another_notation(name, source, categorical)
+            _refuse_numbers_beside_a_word(name, source, categorical, missing)
             _refuse_free_text(name, source, present, categorical)
             return "categorical"
         for table in (source, target):
             _refuse_text(name, table, categorical, missing)
+            if name not in numeric:
+                _refuse_points_between_thousands(name, table, categorical, numeric)
         if name not in numeric and len(cells) > 2 and np.ptp(values - source.lines) == 0:
             raise Refused(
                 f"column {name!r} of {source.file} numbers the rows ({cells[0]}, {cells[1]}, …):"
@@ -56,16 +65,38 @@ def numbers(cells: Cells) -> tuple[Floats, NDArray[np.bool_]]:
     return values, np.isnan(values) & (cells != None)  # noqa: E711
 
 
+def _refuse_empty(name: str, source: Table, target: Table) -> None:
+    """A column must have a value on both sides: the other's would be of no use, or all be one made-up number."""
+    empty = {
+        role: table
+        for role, table in (("source", source), ("target", target))
+        if all(cell is None for cell in table.cells[name])
+    }
+    if empty:
+        where = " and ".join(f"no value in the {role} ({table.file})" for role, table in empty.items())
+        raise Refused(
+            f"column {name!r} has {where}: each cell is empty, or a word for a missing value (dataset.missing)."
+            f" {typed('drop', [name])} leaves the column out"
+        )
+
+
 def _refuse_text(name: str, table: Table, categorical: Sequence[str], missing: Sequence[str]) -> None:
     _, text = numbers(table.cells[name])
     if text.any():
         first = int(text.argmax())
         word = table.cells[name][first]
-        raise Refused(
+        said = (
             f"column {name!r}: line {table.lines[first]} of {table.file} holds {word!r}, which is no finite number"
-            f" ({text.sum()} of {len(table)} rows). If it stands for a missing value, set"
-            f" {typed('missing', [*missing, word])}; if the column holds categories,"
-            f" {typed('categorical', [*categorical, name])}"
+            f" ({text.sum()} of {len(table)} rows)"
+        )
+        as_categories = typed("categorical", [*categorical, name])
+        if found := notation.form(word):
+            raise Refused(
+                f"{said}, but {found.what}: {found.mend}. If the column holds categories, set {as_categories}"
+            )
+        raise Refused(
+            f"{said}. If it stands for a missing value, set"
+            f" {typed('missing', [*missing, word])}; if the column holds categories, {as_categories}"
         )
 
 
@@ -79,10 +110,50 @@ def _refuse_free_text(name: str, source: Table, present: Cells, categorical: Seq
         )
 
 
-def _refuse_decimal_commas(name: str, source: Table, present: Cells, categorical: Sequence[str]) -> None:
-    pointed = np.array([cell.replace(",", ".") for cell in present], dtype=object)
-    if numbers(pointed)[1].sum() < len(present) / 2:
+def _refuse_another_notation(name: str, source: Table, categorical: Sequence[str]) -> None:
+    """Numbers, dates and times that would become a category each; where they may be meant so, a warning."""
+    cells = source.cells[name]
+    if (found := notation.another_notation(cells)) is None:
+        return
+    said = (
+        f"column {name!r}: line {source.lines[found.first]} of {source.file} holds {cells[found.first]!r},"
+        f" {found.what} ({found.count} of {len(cells)} rows hold such values)"
+    )
+    keys = f"{typed('drop', [name])} leaves it out, {typed('categorical', [*categorical, name])} takes each"
+    if found.likely:
+        raise Refused(f"{said}: {found.mend}. {keys} value for a category")
+    log.warning(
+        "%s: its %d different values are taken for categories, without an order. If they are quantities, %s."
+        " %s value for a category without this warning", said, len(set(observed(cells))), found.mend, keys,
+    )  # fmt: skip
+
+
+def _refuse_numbers_beside_a_word(name: str, source: Table, categorical: Sequence[str], missing: Sequence[str]) -> None:
+    """A column of numbers, most of which are missing and written as a word such as `-`, is none of categories."""
+    words = Counter(observed(source.cells[name]).tolist())
+    different = sum(NUMBER.fullmatch(word) is not None for word in words)
+    others = sorted(word for word in words if not NUMBER.fullmatch(word))
+    if different > notation.FEW and len(others) <= SPARE:
+        rows = sum(words[word] for word in others)
+        first = int(np.isin(source.cells[name], others).argmax())
         raise Refused(
-            f"column {name!r} of {source.file} holds {present[0]!r}: numbers have a point and no comma here."
-            f" Rewrite them, or take each for a category: {typed('categorical', [*categorical, name])}"
+            f"column {name!r} of {source.file} holds {different} different numbers, and {listed(map(repr, others))} in"
+            f" {rows} of {len(source)} rows (the first is line {source.lines[first]}). If"
+            f" {'that stands' if len(others) == 1 else 'those stand'} for a missing value, set"
+            f" {typed('missing', [*missing, *others])}; if the column holds categories,"
+            f" {typed('categorical', [*categorical, name])}"
+        )
+
+
+def _refuse_points_between_thousands(
+    name: str, table: Table, categorical: Sequence[str], numeric: Sequence[str]
+) -> None:
+    """`1.100` beside `900` is likely 1100, and would be read as 1.1."""
+    cells = table.cells[name]
+    if (first := notation.points_between_thousands(cells)) is not None:
+        raise Refused(
+            f"column {name!r}: line {table.lines[first]} of {table.file} holds {cells[first]!r} beside whole numbers:"
+            f" does the point stand between thousands? It would be read as {float(cells[first]):g}. If so, take such"
+            f" points out; if they are decimal points, set {typed('numeric', [*numeric, name])}; if the column holds"
+            f" categories, {typed('categorical', [*categorical, name])}"
         )

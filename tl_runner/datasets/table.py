@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read
-from tl_runner.datasets.classes import Classes, agree, in_order, without_label
+from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read, typed
+from tl_runner.datasets.classes import Classes, agree, in_order, warn_of_order, warn_of_spelling, without_label
 from tl_runner.datasets.columns import Kind, kinds
 from tl_runner.datasets.encoding import code, encode, fit, matrix
+from tl_runner.datasets.spelling import about_respelled, doubles, respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
 from tl_runner.errors import Refused, nearest
 
@@ -48,10 +49,15 @@ def csv(
     file says the same at every `seed`.
     """
     _refuse_said_twice(label=(label,), domain=(domain,), categorical=categorical, numeric=numeric, drop=drop)
-    sides = _domains(partial(read, separator=separator, missing=missing, drop=drop), source, target, file, domain)
-    (known, ys), (other, yt) = (without_label(table, label) for table in sides)
+    sides = _domains(
+        partial(read, separator=separator, missing=missing, drop=drop), source, target, file, domain, missing
+    )
+    literally = partial(read, said=label, separator=separator, missing=(), only={label})
+    (known, ys), (other, yt) = (without_label(table, label, missing, literally) for table in sides)
     _refuse_other_columns(known, other, categorical=categorical, numeric=numeric, drop=drop)
+    warn_of_spelling(in_order(ys), in_order(yt), labels)
     classes = agree(in_order(ys), in_order(yt), labels)
+    warn_of_order({*classes[0], *classes[1]}, label)
     kept = [np.isin(y, side) for y, side in zip((ys, yt), classes, strict=True)]
     known, other, ys, yt = known.take(kept[0]), other.take(kept[1]), ys[kept[0]], yt[kept[1]]
     found = kinds(known, other, categorical, numeric, missing)
@@ -69,7 +75,12 @@ def csv(
 
 
 def _domains(
-    reading: Callable[[str, str], Table], source: str | None, target: str | None, file: str | None, domain: str | None
+    reading: Callable[[str, str], Table],
+    source: str | None,
+    target: str | None,
+    file: str | None,
+    domain: str | None,
+    missing: Sequence[str],
 ) -> tuple[Table, Table]:
     """The source's and the target's rows, from two files or by the values of a column of one."""
     if file is None and domain is None and source is not None and target is not None:
@@ -86,8 +97,11 @@ def _domains(
     for key, value in (("source", source), ("target", target)):
         if value not in there:
             said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
+            gap = [word for word in missing if word.strip().lower() == str(value).strip().lower()]
+            kept = typed("missing", [word for word in missing if word not in gap])
+            mend = f". {value} is a word for a missing value: {kept} changes that" if gap else ""
             raise Refused(
-                f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {listed(there)})"
+                f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {listed(there)}){mend}"
             )
     if source == target:
         raise Refused(f"dataset.source and dataset.target are both {source}: there is nothing to transfer")
@@ -160,12 +174,32 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
 
 
 def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, Kind]) -> None:
-    """Categories that only the target has are all 0 when encoded: that is said."""
+    """Categories that only the target has are all 0 when encoded: that is said.
+
+    Refuses a column where the target spells all of its categories otherwise than the source.
+    """
     for column, kind in found.items():
         if kind == "categorical":
-            there, here = (in_order(names(observed(table.cells[column]))) for table in (target, source))
+            there, here = (_categories(table.cells[column]) for table in (target, source))
+            pairs = respelled(there, here)
+            if pairs and len(pairs) == len(there):
+                raise Refused(
+                    f"column {column!r}: the source and the target have no category in common, as they spell them"
+                    f" differently: {about_respelled(pairs)}. Write them alike, or leave the column out:"
+                    f" {typed('drop', [column])}"
+                )
+            for side, table, categories in (("source", source, here), ("target", target, there)):
+                for group in doubles(categories):
+                    log.warning(
+                        "column %r of the %s (%s) has categories that differ only in case or spacing: %s. Each counts"
+                        " as one of its own", column, side, table.file, listed(map(repr, group)),
+                    )  # fmt: skip
             if new := [name for name in there if name not in here]:
                 log.warning(
-                    "column %r: the source has none of the target's %s: they are encoded like a missing value",
-                    column, listed(new),
+                    "column %r: the source has none of the target's %s: they are encoded like a missing value%s",
+                    column, listed(new), f". These differ only in spelling: {about_respelled(pairs)}" if pairs else "",
                 )  # fmt: skip
+
+
+def _categories(cells: Cells) -> Classes:
+    return in_order(names(np.array(sorted(set(observed(cells))), dtype=object)))

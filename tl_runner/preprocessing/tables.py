@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Table, listed, names, observed, read
+from tl_runner.datasets import notation
+from tl_runner.datasets.cells import Table, about_comment, listed, names, observed, read
 from tl_runner.datasets.columns import numbers
 from tl_runner.datasets.encoding import encode, matrix
+from tl_runner.datasets.spelling import respelled
 from tl_runner.errors import Refused, nearest
 from tl_runner.preprocessing.portion import Input, Portion
 
 log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
+SEVERAL = 10  # rows: a column without a value in so many is likely one that was lost
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Columns:
             raise Refused(
                 f"{file} has no column {absent[0]!r}{nearest(absent[0], spare)}: the run learnt from"
                 f" {listed(self.kinds)}; the file, read with a {self.separator} between cells, has"
-                f" {listed(table.header)}"
+                f" {listed(table.header)}{about_comment(table.header)}"
             )
         return table
 
@@ -113,9 +116,15 @@ class Columns:
                 raise Refused(f"{table.file} has no column {name!r}{nearest(name, table.cells)}")
             if kind == "numeric" and (text := numbers(table.cells[name])[1]).any():
                 first = int(text.argmax())
+                word = table.cells[name][first]
+                if form := notation.form(word):
+                    raise Refused(
+                        f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite number"
+                        f" ({text.sum()} of {len(table)} rows), but {form.what}: {form.mend}"
+                    )
                 words = f", empty, {listed(self.missing)}" if self.missing else " or empty"
                 raise Refused(
-                    f"column {name!r}: {table.places()[first]} holds {table.cells[name][first]!r}, which is no finite"
+                    f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite"
                     f" number ({text.sum()} of {len(table)} rows); missing values are{words.removeprefix(',')}"
                 )
         if spare := [name for name in table.header if name and name not in {*self.kinds, *self.known}]:
@@ -124,11 +133,31 @@ class Columns:
             present = observed(table.cells[column["name"]])
             where = f"{table.file}, column {column['name']!r}"
             if column["kind"] == "categorical":
-                if new := sorted({*names(present)} - {*column["categories"]}):
-                    log.warning("%s: training did not meet %s: taken like a missing value", where, listed(new))
-            elif (missing := len(table) - len(present)) and not column["gaps"]:
+                met, there = column["categories"], sorted({*names(present)})
+                if new := [name for name in there if name not in met]:
+                    pairs = respelled(there, met)
+                    told = listed(f"{name!r} as {other!r}" for name, other in pairs.items())
+                    spelled = f". It spelled {told}: write it so" if pairs else ""
+                    log.warning(
+                        "%s: training did not meet %s: taken like a missing value%s", where, listed(new), spelled
+                    )
+            else:
+                _warn_of_points(table, column["name"])
+            if not len(present) and len(table) >= SEVERAL:
+                log.warning("%s has no value in any of the %d rows: all are taken as missing", where, len(table))
+            elif column["kind"] == "numeric" and (missing := len(table) - len(present)) and not column["gaps"]:
                 told = f"{missing} of {len(table)} values are missing, and in training none was"
                 log.warning("%s: %s: taken as the median of training, %g", where, told, column["median"])
+
+
+def _warn_of_points(table: Table, name: str) -> None:
+    """`1.100` beside `900` is likely 1100, and is read as 1.1."""
+    cells = table.cells[name]
+    if (first := notation.points_between_thousands(cells)) is not None:
+        log.warning(
+            "column %r: %s holds %r beside whole numbers, which is read as %g: if the point stands between thousands,"
+            " take it out", name, table.places()[first], cells[first], float(cells[first]),
+        )  # fmt: skip
 
 
 def _row(row: Row, number: int) -> Table:
