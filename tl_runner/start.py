@@ -155,8 +155,8 @@ def source_model(
         learner.head = model.head
     learner.pretrained, model.pretrained = model.pretrained, True
     model.taught = (learner.head,)
-    settings = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels, "batchnorm": "exact"}
-    key = identify({**names, **settings})
+    how = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels, "batchnorm": "exact"}
+    key = identify({**names, **how})
     weights = cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     with alone(weights):
