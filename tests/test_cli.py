@@ -314,9 +314,18 @@ def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
     assert command("tl-run", *words, "method=source_only").returncode == 0
     assert "source_only, same seed" in command("tl-run", *words, "method=mmd").stdout
     os.utime("b.csv")
-    assert "changed since" not in command("tl-run", *words, "method=mmd").stderr  # touched, and the same
+    again = command("tl-run", *words, "method=mmd")  # touched, and the same
+    assert "made before" in again.stdout and not again.stderr
+    (first,) = (Path(name) for name in again.stdout.split() if "runs/csv/mmd-" in name)
+    before = {file.name: file.read_bytes() for file in first.iterdir()}
     table("b.csv", 3)
-    assert "files of the dataset changed since" in command("tl-run", *words, "method=mmd").stderr
+    told = f"new: data changed since {first.name}"
+    assert told in " ".join(command("tl-run", *words, "method=mmd", "dry=true").stdout.split())
+    changed = command("tl-run", *words, "method=mmd")
+    assert "made before" not in changed.stdout and first.name not in changed.stdout
+    assert f"new: the data changed since {first} was made" in " ".join(changed.stderr.split())
+    assert before == {file.name: file.read_bytes() for file in first.iterdir()}
+    assert "made before" in command("tl-run", *words, "method=mmd").stdout
     assert "nothing to compare it with yet" in command("tl-run", *words, "method=coral").stdout
     command("tl-run", *words, "method=source_only", "seed=1")
     report = command("tl-report", "--format", "csv").stdout

@@ -18,6 +18,7 @@ from tl_runner.atomic import write
 from tl_runner.chance import chance_of, derive, settle
 from tl_runner.checkpoint import Checkpoint
 from tl_runner.config import Parts
+from tl_runner.contents import Contents
 from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
@@ -106,7 +107,8 @@ def source_model(
     if pair.shared_labels:
         learner.head = model.head
     model.taught = (learner.head,)
-    key = identify({**names, "pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels})
+    known = {**names, "pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels}
+    key = identify(known, Contents(cache.parent))
     weights = cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     with alone(weights):
