@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import CONF, PLUGINS, QUICK, YAMLS
 
-from tl_runner import menu
+from tl_runner import contents, menu
 from tl_runner.store import records
 
 QUICKER = [*QUICK, "device=cpu", "threads=1"]
@@ -331,5 +331,15 @@ def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
     report = command("tl-report", "--format", "csv").stdout
     rows = list(DictReader(report.splitlines()))
     assert len({row["pair"] for row in rows if "files=" in row["pair"]}) == 2
-    assert sorted(row["method"] for row in rows) == ["coral", "mmd", "source_only", "source_only"]
+    assert sorted(row["method"] for row in rows) == ["coral", "mmd", "mmd", "source_only", "source_only"]
     assert all(row["n"] == "1" for row in rows)
+
+
+def test_a_sweep_looks_at_its_files_once(tmp_path, typed, monkeypatch):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("x,y,label\n1,2,a\n")
+    looked, listed = [], contents._listed
+    monkeypatch.setattr(contents, "_listed", lambda path, *rest: looked.append(path.name) or listed(path, *rest))
+    words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "dry=true"]
+    assert "6 runs: 6 new" in typed("tl-run", "-m", *words, "method=mmd,coral", "seed=0,1,2").out
+    assert sorted(looked) == ["a.csv", "b.csv"] and not Path("outputs/runs").exists()

@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 class _Listed(NamedTuple):
     name: str
-    path: Path
+    path: str  # a Path each would take as long as all of the rest, for files that are not read again
     stamp: tuple[int, ...]  # bytes, mtime and ctime in ns, inode; empty where it can't be told
 
 
@@ -81,8 +81,8 @@ class Contents:
         progress = _Progress(path, sum(each.stamp[0] for each in new))
         for each in new:
             started = time.time_ns()
-            values[each.name] = value = _value(each.path, names, progress)
-            settled = max(each.stamp[1:3]) < started - MARGIN and _stamp(each.path) == each.stamp
+            values[each.name] = value = _value(Path(each.path), names, progress)
+            settled = max(each.stamp[1:3]) < started - MARGIN and _stamp(Path(each.path)) == each.stamp
             if settled and not isinstance(value, str | None):
                 known[each.name] = [*each.stamp, value]
         if place and any(each.name in known for each in new):
@@ -117,14 +117,15 @@ def _listed(path: Path, names: Sequence[str] | None, apart: frozenset[tuple[int,
     """The files there, under the names that they go by, but for those in folders that are kept `apart`."""
     if not path.is_dir():
         if path.is_file():
-            yield _Listed(path.name, path, _stamp(path))
+            yield _Listed(path.name, str(path), _stamp(path))
     elif names is None:
-        yield from _inside(path, "", apart)
+        yield from _inside(str(path), "", apart)
     else:
-        yield from (_Listed(name, path / name, _stamp(path / name)) for name in names if (path / name).is_file())
+        files = ((name, path / name) for name in names)
+        yield from (_Listed(name, str(file), _stamp(file)) for name, file in files if file.is_file())
 
 
-def _inside(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[_Listed]:
+def _inside(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[_Listed]:
     """The regular files in a folder, at any depth, and links to nothing; a link back to a folder `above` is no way."""
     try:
         with os.scandir(folder) as entries:
@@ -132,18 +133,18 @@ def _inside(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Ite
     except OSError as error:
         log.warning("%s can't be listed: %s", folder, error.strerror)
         return
-    above |= {here} if (here := _folder(folder)) else frozenset()
+    above |= {here} if (here := _folder(Path(folder))) else frozenset()
     for entry in inside:
-        name, path = prefix + normalize("NFC", entry.name), Path(entry.path)  # macOS writes é as two characters
+        name = prefix + normalize("NFC", entry.name)  # macOS writes é as two characters
         try:
             found = entry.stat()
         except OSError:
-            yield _Listed(name, path, ())
+            yield _Listed(name, entry.path, ())
             continue
         if S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) not in above:
-            yield from _inside(path, f"{name}/", above)
+            yield from _inside(entry.path, f"{name}/", above)
         elif S_ISREG(found.st_mode):
-            yield _Listed(name, path, _of(found))
+            yield _Listed(name, entry.path, _of(found))
 
 
 def _folder(path: Path) -> tuple[int, int] | None:
