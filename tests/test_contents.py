@@ -165,6 +165,14 @@ def test_odd_things_in_a_folder_end_no_look_at_it(tmp_path):
     assert data({"_target_": "mine.data", "root": str(folder)}, Contents(folder / "out")).files == 4
 
 
+def test_relative_paths_begin_where_the_look_began(tmp_path, monkeypatch):
+    monkeypatch.chdir(filled(tmp_path, ["here/a.csv"]) / "here")
+    look, node = Contents(Path("outputs")), {**CSV, "source": "a.csv", "target": "b.csv"}
+    monkeypatch.chdir(tmp_path)  # as a run's own code may do
+    assert data(node, look) == data({**node, "source": "here/a.csv"}, Contents()) != Data(None, 0, 0)
+    assert look.outputs == tmp_path / "here" / "outputs"
+
+
 def test_a_long_reading_is_told_in_words(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(contents, "PATIENCE", 0.0)
     monkeypatch.setattr(contents, "BLOCK", 2**10)
@@ -191,7 +199,8 @@ def test_what_is_published_is_what_torchvision_knows():
 
 def test_every_dataset_that_has_files_is_known():
     """A new option that names a place must get its line in `inputs`."""
-    nodes = {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in (CONF / "dataset").glob("*.yaml")}
+    files = (CONF / "dataset").glob("*.yaml")
+    nodes: dict[str, Any] = {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}
     placed = {node["_target_"].removeprefix(inputs.OURS) for node in nodes.values() if {"root", "file"} & {*node}}
     assert placed == {*inputs.CIFAR, "fashion.fashion", "folder.image_folder", "table.csv"}
     for name in ("digits", "blobs", "synthetic"):

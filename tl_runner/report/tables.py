@@ -92,7 +92,7 @@ def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     words = [f"about {duration(seconds)} to go at {places} at a time"] if seconds else []
     words += [f"{unknown} runs are like none that was made before: no estimate"] if unknown else []
     changed = [each.since for each in planned if each.since]
-    words += [f"{len(changed)} new: the data changed since, as since {changed[0].folder}"] if changed else []
+    words += [f"{len(changed)} new because the data changed: {changed[0].folder} read other"] if changed else []
     if len(planned) > LISTED:
         return counts, Text("; ".join(words), "dim")
     table = _table("", "state", "run", "folder")
