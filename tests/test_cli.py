@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import CONF, PLUGINS, QUICK, YAMLS
 
-from tl_runner import menu
+from tl_runner import contents, menu
 from tl_runner.store import records
 
 QUICKER = [*QUICK, "device=cpu", "threads=1"]
@@ -314,13 +314,32 @@ def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
     assert command("tl-run", *words, "method=source_only").returncode == 0
     assert "source_only, same seed" in command("tl-run", *words, "method=mmd").stdout
     os.utime("b.csv")
-    assert "changed since" not in command("tl-run", *words, "method=mmd").stderr  # touched, and the same
+    again = command("tl-run", *words, "method=mmd")  # touched, and the same
+    assert "made before" in again.stdout and not again.stderr
+    (first,) = (Path(name) for name in again.stdout.split() if "runs/csv/mmd-" in name)
+    before = {file.name: file.read_bytes() for file in first.iterdir()}
     table("b.csv", 3)
-    assert "files of the dataset changed since" in command("tl-run", *words, "method=mmd").stderr
+    told = f"new: data changed since {first.name}"
+    assert told in " ".join(command("tl-run", *words, "method=mmd", "dry=true").stdout.split())
+    changed = command("tl-run", *words, "method=mmd")
+    assert "made before" not in changed.stdout and first.name not in changed.stdout
+    assert f"new: the data changed since {first} was made" in " ".join(changed.stderr.split())
+    assert before == {file.name: file.read_bytes() for file in first.iterdir()}
+    assert "made before" in command("tl-run", *words, "method=mmd").stdout
     assert "nothing to compare it with yet" in command("tl-run", *words, "method=coral").stdout
     command("tl-run", *words, "method=source_only", "seed=1")
     report = command("tl-report", "--format", "csv").stdout
     rows = list(DictReader(report.splitlines()))
     assert len({row["pair"] for row in rows if "files=" in row["pair"]}) == 2
-    assert sorted(row["method"] for row in rows) == ["coral", "mmd", "source_only", "source_only"]
+    assert sorted(row["method"] for row in rows) == ["coral", "mmd", "mmd", "source_only", "source_only"]
     assert all(row["n"] == "1" for row in rows)
+
+
+def test_a_sweep_looks_at_its_files_once(tmp_path, typed, monkeypatch):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("x,y,label\n1,2,a\n")
+    looked, listed = [], contents._listed
+    monkeypatch.setattr(contents, "_listed", lambda path, *rest: looked.append(path.name) or listed(path, *rest))
+    words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "dry=true"]
+    assert "6 runs: 6 new" in typed("tl-run", "-m", *words, "method=mmd,coral", "seed=0,1,2").out
+    assert sorted(looked) == ["a.csv", "b.csv"] and not Path("outputs/runs").exists()

@@ -19,14 +19,15 @@ from tl_runner.errors import Busy, Refused
 from tl_runner.job import Order, Outcome, attend, job, made_before
 from tl_runner.lock import alone, claimed, owner
 from tl_runner.plan import left, plan
-from tl_runner.recording import Recording
+from tl_runner.recording import Recording, recording
 from tl_runner.report import tables
 from tl_runner.report.board import Board
 from tl_runner.report.consoles import complain
 from tl_runner.run import run
-from tl_runner.store import RunRecord, describe, read, stored
+from tl_runner.store import RunRecord, describe, on_other_data, read, stored
 from tl_runner.sweep import slots as module
 from tl_runner.sweep.slots import slots
+from tl_runner.sweep.task import say_other_data
 
 
 def described(outputs: Path, *overrides: str) -> RunRecord:
@@ -329,3 +330,94 @@ def test_a_record_that_cannot_be_read_is_said_before_it_is_made_again(tmp_path, 
     assert plan([Order(record)])[0].state == "new"
     assert f"{record.folder / 'run.json'} can't be read: the run is made again" in caplog.text
     assert attended(record).record.status == "ok"
+
+
+def csv_files(folder: Path, moved: int = 1) -> Path:
+    """Two small CSV files, a.csv and b.csv, the second moved."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, by in (("a.csv", 0), ("b.csv", moved)):
+        rows = [f"{i % 7 + by * (i % 2)},{i % 5},{'ab'[i % 2]}" for i in range(60)]
+        (folder / name).write_text("x,y,label\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def of_tables(outputs: Path, *overrides: str) -> RunRecord:
+    words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny"]
+    return describe(*composed(*words, "method=source_only", "diagnose=none", f"outputs={outputs}", *overrides))
+
+
+def test_changed_data_is_a_new_run_and_the_earlier_one_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(csv_files(tmp_path / "here"))
+    first = attended(of_tables(tmp_path / "out")).record
+    assert first.where["read"] == {"files": 2, "bytes": sum(Path(name).stat().st_size for name in ("a.csv", "b.csv"))}
+    assert read(first.folder / "run.json").where["files"] == first.where["files"] and len(first.where["files"]) == 16
+    os.utime("b.csv")
+    assert attended(of_tables(tmp_path / "out")).what == "kept" and not on_other_data(first)
+    csv_files(Path(), moved=3)
+    changed = of_tables(tmp_path / "out")
+    assert changed.id != first.id and changed.setting != first.setting
+    (planned,) = plan([Order(changed)])
+    assert planned.state == "new" and planned.since and planned.since.folder == first.folder
+    console = Console(width=200, record=True)
+    console.print(*tables.plan([planned], 1))
+    assert f"new: data changed since {first.folder.name}" in console.export_text()
+    assert attended(changed).what == "made" and read(first.folder / "run.json").status == "ok"
+    assert on_other_data(changed) is None  # it is there now
+    csv_files(Path())
+    assert attended(of_tables(tmp_path / "out")).record.id == first.id
+
+
+def test_the_same_command_in_another_folder_is_another_run_unless_it_holds_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(csv_files(tmp_path / "here"))
+    first = of_tables(tmp_path / "out")
+    monkeypatch.chdir(csv_files(tmp_path / "copy"))
+    assert of_tables(tmp_path / "out").id == first.id
+    monkeypatch.chdir(tmp_path)
+    assert (
+        of_tables(tmp_path / "out", "dataset.source=copy/a.csv", f"dataset.target={tmp_path}/here/b.csv").id == first.id
+    )
+    monkeypatch.chdir(csv_files(tmp_path / "there", moved=5))
+    assert of_tables(tmp_path / "out").id != first.id
+
+
+def test_a_run_whose_data_is_not_there_fails_in_its_datasets_words_and_is_on_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = attended(of_tables(tmp_path / "out"))
+    assert outcome.failed and "a.csv" in outcome.told and "there is no such file" in outcome.told
+    assert read(outcome.record.folder / "run.json").where["read"] == {"files": 0, "bytes": 0}
+
+
+def test_data_that_changes_between_the_command_and_the_run_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(csv_files(tmp_path))
+    record = of_tables(tmp_path / "out")
+    csv_files(tmp_path, moved=4)
+    outcome = attended(record)
+    assert outcome.failed and "Changed data is another run: type the command again" in outcome.told
+    assert attended(of_tables(tmp_path / "out")).record.status == "ok"
+
+
+def test_a_run_that_was_cut_off_starts_anew_on_changed_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(csv_files(tmp_path))
+    words = ["train.log_every=5", "checkpoint_every=0", "timeout=0.001"]
+    cut = attended(of_tables(tmp_path / "out", *words)).record
+    assert [*cut.folder.glob("checkpoint*.pt")]
+    csv_files(tmp_path, moved=4)
+    again = attended(of_tables(tmp_path / "out", *words, "timeout=null")).record
+    assert again.status == "ok" and "resumed" not in again.where and [*cut.folder.glob("checkpoint*.pt")]
+
+
+def test_new_data_is_said_once_for_all_runs_of_a_command(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(csv_files(tmp_path))
+    seeds = [of_tables(tmp_path / "out", f"seed={seed}") for seed in (0, 1)]
+    for record in seeds:
+        with recording(record):
+            pass
+    caplog.clear()
+    say_other_data([Order(record) for record in seeds])
+    assert not caplog.records
+    csv_files(tmp_path, moved=4)
+    say_other_data([Order(of_tables(tmp_path / "out", f"seed={seed}")) for seed in (0, 1, 2)])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"new: the data changed since {seeds[0].folder} was made by the same configuration; 2 of 3 runs read other"
+        " files or other content"
+    ]

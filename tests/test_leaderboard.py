@@ -13,7 +13,7 @@ from tl_runner.report.comparison import compared
 from tl_runner.report.formats import written
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.ranking import rankings
-from tl_runner.report.settings import settings
+from tl_runner.report.settings import cell, settings
 from tl_runner.store import RunRecord, Status
 
 GOLDEN = Path(__file__).with_name("golden") / "leaderboard.md"
@@ -257,6 +257,14 @@ def test_data_in_long_folders_are_different_pairs():
         each.config["dataset"] = {"_target_": "csv", "target": f"{folder}{name}.csv"}
         each.setting += name
     assert sorted(leaderboard(several)["pair"]) == [f"digits target={folder}{name}…" for name in "ab"]
+
+
+def test_data_that_was_moved_is_the_same_pair_and_other_data_is_not():
+    several = [run("mmd", seed, 0.5) for seed in range(3)]
+    for each, place, files in zip(several, ("/a", "b/c", "/a"), ("aa", "aa", "bb"), strict=True):
+        each.config["dataset"] = {"_target_": "tl_runner.datasets.folder.image_folder", "root": place, "target": "t"}
+        each.where["files"] = files
+    assert cell(several[0]) == cell(several[1]) != cell(several[2])
 
 
 def test_failed_settings_alone_are_told_apart_too():

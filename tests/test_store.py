@@ -1,7 +1,6 @@
 """A run's identity, its record whatever happens, and its folder."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -13,7 +12,6 @@ import tl_runner
 from tl_runner import atomic
 from tl_runner.atomic import write
 from tl_runner.errors import Diverged, Refused
-from tl_runner.identity import stamp
 from tl_runner.recording import recording
 from tl_runner.store import describe, finished, read, records
 
@@ -196,16 +194,3 @@ def test_whether_a_dataset_may_be_downloaded_changes_no_identity(tmp_path):
     fetched = {**config, "dataset": {**config["dataset"], "download": True}}
     other = {**config, "dataset": {**config["dataset"], "size": 64}}
     assert describe(config, choices).id == describe(fetched, choices).id != describe(other, choices).id
-
-
-def test_files_of_a_dataset_are_stamped_by_what_they_hold(tmp_path):
-    (tmp_path / "data").mkdir()
-    file = tmp_path / "data" / "a.csv"
-    file.write_text("x,label\n1,a\n")
-    node = {"root": str(tmp_path / "data"), "size": 3, "shift": "noise"}
-    first = stamp(node)
-    assert first == stamp(node) and stamp({"size": 3, "shift": "noise"}) is None and stamp(None) is None
-    os.utime(file, ns=(1, 1))
-    assert stamp(node) == first
-    file.write_text("x,label\n2,a\n")
-    assert stamp(node) != first

@@ -14,12 +14,14 @@ from torch import Tensor
 from tl_runner import cached
 from tl_runner.batchnorm import by_domain, statistics
 from tl_runner.config import Parts
+from tl_runner.contents import Contents
 from tl_runner.core import Method, Model, Stream
 from tl_runner.divergence import told_apart
 from tl_runner.domains import Pair
 from tl_runner.errors import Diverged, Refused
 from tl_runner.evaluate import read
 from tl_runner.identity import identify
+from tl_runner.inputs import placeless
 from tl_runner.methods.auto import BASE, Auto
 from tl_runner.start import admit, ready, source_model, source_names
 from tl_runner.store import RunRecord
@@ -142,5 +144,7 @@ class Trials:
         """A hash of all that the trial depends on, as the identity of a run is one."""
         groups = ("dataset", "backbone", "pretrain", "optimizer", "schedule", "augment", "train", "seed", "granted")
         of_run = {group: self.record.config.get(group) for group in groups}
+        of_run["dataset"] = placeless(of_run["dataset"])  # the fingerprint says what is in its files
         made = {"data": self.record.data["fingerprint"], "machine": made_by(self.record.where)}
-        return identify({**of_run, **made, "method": self.auto.said[name], "steps": steps})
+        known = {**of_run, **made, "method": self.auto.said[name], "steps": steps}
+        return identify(known, Contents(self.cache.parent))

@@ -1,44 +1,28 @@
 """Who a run is: a hash of its configuration, so that the same one has the same folder. Needs no torch.
 
-The hash takes in the source of every part that comes from outside of this package, and the content of a file of
-weights that the configuration names.
+The hash takes in the source of every part that comes from outside of this package, and the content of each file of
+weights that the configuration names, wherever it lies. What the files of a dataset hold is for `inputs`.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-READ = 2**28  # bytes of a dataset's files that are read to tell whether they changed
+from tl_runner.contents import Contents
+from tl_runner.inputs import there
 
 
-def identify(config: Mapping[str, Any]) -> str:
-    """A hash of a configuration, with the sources of parts from outside and the files of weights that it names."""
-    return _digest([config, sorted(_sources(config))])
+def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
+    """A hash of a configuration, with the sources of parts from outside and the files that it names.
 
-
-def stamp(dataset: Any) -> str | None:
-    """A hash of the files that a dataset's options name; None where they name none.
-
-    By their content up to `READ` bytes in all; beyond, by their names, sizes and times, which are cheap and tell that
-    files may have changed, not that they have.
+    The node of a dataset is taken as it is, see `inputs.identity`.
     """
-    named = (
-        [Path(value) for value in dataset.values() if isinstance(value, str)] if isinstance(dataset, Mapping) else []
-    )
-    files = sorted(file for path in named if path.exists() for file in ([path] if path.is_file() else path.rglob("*")))
-    known = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return _content(tuple(known)) if known else None
-
-
-@lru_cache(maxsize=64)  # the jobs of a sweep mostly name the same files
-def _content(files: tuple[tuple[str, int, int], ...]) -> str:
-    if sum(size for _, size, _ in files) > READ:
-        return _digest(files)
-    return _digest([(name, blake2b(Path(name).read_bytes()).hexdigest()) for name, _, _ in files])
+    contents = contents or Contents()
+    settled = {key: value if key == "dataset" else _settled(value, contents) for key, value in config.items()}
+    return _digest([settled, sorted(_sources(config))])
 
 
 def leaves(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -60,14 +44,29 @@ def _digest(value: Any) -> str:
     return blake2b(text.encode(), digest_size=5).hexdigest()
 
 
+def _settled(node: Any, contents: Contents, own: bool = False) -> Any:
+    """The same tree, files in it by what they hold: those of weights, and what a part from outside (`own`) names.
+
+    A folder stays a name: a part that is no dataset may well write into it.
+    """
+    if isinstance(node, Mapping):
+        own = not node["_target_"].startswith("tl_runner.") if isinstance(node.get("_target_"), str) else own
+        return {
+            str(key): value if key == "_target_" else _settled(value, contents, own or key == "weights")
+            for key, value in node.items()
+        }
+    if isinstance(node, list | tuple):
+        return [_settled(value, contents, own) for value in node]
+    path = there(node, contents.home) if own else None
+    return {"content": [found.hash for found in contents.of(path)]} if path and path.is_file() else node
+
+
 def _sources(node: Any) -> Iterator[str]:
-    """A hash of the source file of each `_target_` outside this package, and of each file of weights."""
+    """A hash of the source file of each `_target_` outside this package."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str) and not target.startswith("tl_runner."):
             yield _source(target.rpartition(".")[0])
-        if isinstance(node.get("weights"), str) and Path(node["weights"]).is_file():
-            yield blake2b(Path(node["weights"]).read_bytes()).hexdigest()
         for value in node.values():
             yield from _sources(value)
     elif isinstance(node, list):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tl_runner.config import settings
 from tl_runner.errors import Busy, Diverged, Late, Refused
-from tl_runner.identity import stamp
 from tl_runner.lock import Claim, claimed
 from tl_runner.store import RunRecord, stored
 from tl_runner.whereabouts import whereabouts
@@ -119,8 +118,6 @@ def made_before(record: RunRecord) -> RunRecord | None:
     changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
     if wanted.device != "auto" and not str(earlier.where.get("device")).startswith(wanted.device):
         changed.append(f"device {earlier.where.get('device')} then, {wanted.device} now")
-    if earlier.where.get("files") != stamp(record.config["dataset"]):
-        changed.append("files of the dataset changed since")
     if changed:
         log.warning("the stored run was made otherwise: %s", "; ".join(changed))
     return earlier

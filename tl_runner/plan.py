@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from tl_runner.job import Order, made_before
 from tl_runner.lock import owner
-from tl_runner.store import RunRecord, records, stored
+from tl_runner.store import RunRecord, on_other_data, records, stored
 
 State = Literal["new", "done", "to resume", "failed", "under way"]
 
@@ -15,6 +15,7 @@ class Planned(NamedTuple):
     order: Order
     state: State
     seconds: float | None  # that it may take, from the mean of earlier runs; None where there are none like it
+    since: RunRecord | None = None  # the last run of this configuration, where the data changed since
 
 
 def plan(orders: Sequence[Order]) -> list[Planned]:
@@ -24,7 +25,8 @@ def plan(orders: Sequence[Order]) -> list[Planned]:
     planned = []
     for order in orders:
         state = _state(order.record)
-        planned.append(Planned(order, state, 0.0 if state == "done" else _estimate(order.record, ended)))
+        seconds = 0.0 if state == "done" else _estimate(order.record, ended)
+        planned.append(Planned(order, state, seconds, on_other_data(order.record)))
     return planned
 
 

@@ -13,9 +13,11 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_runner import inputs
 from tl_runner.atomic import write
+from tl_runner.contents import Contents
 from tl_runner.errors import Diverged, Late, Refused
-from tl_runner.identity import leaves, stamp
+from tl_runner.identity import leaves
 from tl_runner.store import RunRecord, finished
 from tl_runner.whereabouts import made_by, whereabouts
 
@@ -40,6 +42,7 @@ class Recording:
         self.place = record.folder.absolute()  # whatever working folder the run's own code changes to
         self.folder = self.place.with_name(f"{self.place.name}.new") if self.spare else self.place
         self.cache = record.cache
+        self.contents = Contents(record.outputs)
         self.tracker: Guarded | None = None
         self.earlier = 0.0  # seconds that other processes gave to this run
 
@@ -118,6 +121,17 @@ class Recording:
         code = {"tl_runner": self.record.where["versions"]["tl_runner"]}
         return {**code, **made_by(self.record.where), "data": self.record.data["fingerprint"]}
 
+    def confirm_data(self) -> None:
+        """Refuse to go on where a file of the data changed after this run got its identity, which would be another's.
+
+        To be called when the data has been read: what changes later changes nothing.
+        """
+        if inputs.data(self.record.config.get("dataset"), self.contents).digest != self.record.where["files"]:
+            raise Refused(
+                "files of the dataset changed after the command had looked at them and before the run had read them."
+                " Changed data is another run: type the command again when nothing writes to them any more"
+            )
+
     def track(self, part: "Callable[[RunRecord], Tracker]") -> None:
         """Show the run's points elsewhere too; raises `Refused` where the tracker's library is missing."""
         from tl_runner.trackers.guarded import Guarded
@@ -165,7 +179,7 @@ def recording(record: RunRecord) -> Iterator[Recording]:
     files, started, over = Recording(record), time.monotonic(), True
     record.status, record.scores, record.evidence, record.error, record.data = "running", None, None, None, {}
     record.diagnosis = None
-    record.where = {**whereabouts(), "files": stamp(record.config.get("dataset"))}
+    record.where = {**whereabouts(), **{name: record.where.get(name) for name in ("files", "read")}}
     files.open()
     handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

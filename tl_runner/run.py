@@ -37,6 +37,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         with chance_of(seed, "data"):
             drawn = config.call(parts.dataset, seed=seed, cache=files.cache)
             pair, answers, record.data = cut(drawn, seed, budget, device)
+        files.confirm_data()
         admit(method, pair)
         record.granted = budget.said(record.data["granted"], len(pair.classes))
         with chance_of(seed, "model"):

@@ -60,7 +60,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     parts = config.load(record.config)
     seed = parts.settings.seed
     device = machine.claim(parts.settings.device, parts.settings.threads)
-    record.where = whereabouts() | machine.facts(device, parts.train)
+    record.where |= whereabouts() | machine.facts(device, parts.train)
     budget = Budget.parse(parts.settings.granted).settle(needed=False)
     with chance_of(seed, "data"):
         drawn = config.call(parts.dataset, seed=seed, cache=record.cache)

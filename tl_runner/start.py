@@ -19,6 +19,7 @@ from tl_runner.batchnorm import by_domain, packed
 from tl_runner.chance import chance_of, derive, settle
 from tl_runner.checkpoint import Checkpoint
 from tl_runner.config import Parts
+from tl_runner.contents import Contents
 from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
@@ -156,7 +157,7 @@ def source_model(
     learner.pretrained, model.pretrained = model.pretrained, True
     model.taught = (learner.head,)
     how = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels, "batchnorm": "exact"}
-    key = identify({**names, **how})
+    key = identify({**names, **how}, Contents(cache.parent))
     weights = cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     with alone(weights):

@@ -1,7 +1,7 @@
 """The record of a run, and the records in folders of runs. Nothing here needs torch.
 
-A run's identity is that of its composed configuration, without what cannot change its numbers. Same identity, same
-folder.
+A run's identity is that of its composed configuration, without what cannot change its numbers, and of the content of
+the files that its dataset reads. Same identity, same folder.
 """
 
 import json
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tl_runner import inputs
+from tl_runner.contents import Contents
 from tl_runner.identity import identify
 
 # Keys that do not change a run's numbers (or, as device and threads, only their last bits: `where` has them).
@@ -63,7 +65,7 @@ class RunRecord:
 
     @property
     def outputs(self) -> Path:
-        return Path(str(self.config.get("outputs") or "outputs"))
+        return _outputs(self.config)
 
     @property
     def cache(self) -> Path:
@@ -74,23 +76,51 @@ class RunRecord:
     def features(self) -> str:
         """The folder in `cache` of what frozen backbones of this configuration make of their inputs."""
         parts = {"backbone": self.config["backbone"], "by": self.where["versions"]["tl_runner"]}
-        return f"features/{identify(parts)}"
+        return f"features/{identify(parts, Contents(self.outputs))}"
 
 
-def describe(config: dict[str, Any], choices: Mapping[str, str]) -> RunRecord:
-    """The record of a composed configuration, before its run. Any configuration has one, a wrong one too."""
+def describe(config: dict[str, Any], choices: Mapping[str, str], contents: Contents | None = None) -> RunRecord:
+    """The record of a composed configuration, before its run. Any configuration has one, a wrong one too.
+
+    Runs of one command share its `contents`, so that files are looked at once, not once a run.
+    """
     config = {**config, "seed": _whole(config["seed"])} if "seed" in config else config
+    contents = contents or Contents(_outputs(config))
+    data = inputs.data(config.get("dataset"), contents)
     numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
-    if isinstance(dataset := config.get("dataset"), dict):
-        numbers["dataset"] = {key: value for key, value in dataset.items() if key != "download"}
+    if "dataset" in config:
+        numbers["dataset"] = inputs.identity(config["dataset"], data.digest, contents.home)
     return RunRecord(
-        id=identify(numbers),
-        setting=identify({key: value for key, value in numbers.items() if key != "seed"}),
+        id=identify(numbers, contents),
+        setting=identify({key: value for key, value in numbers.items() if key != "seed"}, contents),
         choices=dict(choices),
         seed=config.get("seed"),
         granted=config.get("granted"),
         config=config,
+        where={"files": data.digest, "read": {"files": data.files, "bytes": data.bytes}},
     )
+
+
+def on_other_data(record: RunRecord) -> RunRecord | None:
+    """The last run of the same configuration whose files held something else; None if this very run is there, too."""
+    if not record.where.get("files") or (record.folder / "run.json").exists():
+        return None
+    found, name = [], record.folder.name.removesuffix(record.id)
+    for file in record.folder.parent.glob(f"{name}*/run.json"):
+        try:
+            other = read(file)
+        except (OSError, ValueError):
+            continue  # the tables tell of it
+        if "read" in other.where and other.where["files"] not in (None, record.where["files"]):
+            found += [(other.status == "ok", file.stat().st_mtime, other)] if _typed(other) == _typed(record) else []
+    return max(found, key=lambda each: each[:2])[2] if found else None
+
+
+def _typed(record: RunRecord) -> str:
+    """What a run's configuration says, whatever its files hold."""
+    numbers = {key: value for key, value in record.config.items() if key not in NEUTRAL}
+    numbers["dataset"] = inputs.placeless(record.config.get("dataset"))
+    return json.dumps(numbers, sort_keys=True, default=str)
 
 
 def stored(record: RunRecord) -> RunRecord | None:
@@ -155,6 +185,10 @@ def read(file: Path) -> RunRecord:
         raise ValueError("it is no record of a run")
     known = {"seed": None, "granted": None, **{name: value for name, value in content.items() if name in names}}
     return RunRecord(**known, found=file.parent)
+
+
+def _outputs(config: Mapping[str, Any]) -> Path:
+    return Path(str(config.get("outputs") or "outputs"))
 
 
 def _whole(seed: Any) -> Any:

@@ -16,6 +16,7 @@ from tl_runner.errors import Refused
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tl_runner.contents import Contents
     from tl_runner.store import RunRecord
     from tl_runner.sweep.task import Task
 
@@ -132,10 +133,10 @@ def _show(task: "Task", multirun: bool, console: "Console") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for outcome in task.outcomes if not multirun else ():
         if outcome.what in ("made", "kept") and not outcome.failed:
-            console.print(*tables.result(outcome.record, _baseline(outcome.record)), sep="\n")
+            console.print(*tables.result(outcome.record, _baseline(outcome.record, task.contents)), sep="\n")
 
 
-def _baseline(record: "RunRecord") -> "RunRecord | None":
+def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":
     """The baseline's finished run on the same data that differs in the method alone, or also in its label budget."""
     from tl_runner.store import describe, finished
 
@@ -144,7 +145,7 @@ def _baseline(record: "RunRecord") -> "RunRecord | None":
         return None
     method = {"_target_": BASELINES[record.baseline]}
     same = int(record.granted) if str(record.granted).isdigit() else record.granted
-    tried = [describe({**record.config, "method": method, "granted": g}, choices) for g in (same, "auto", 0)]
+    tried = [describe({**record.config, "method": method, "granted": g}, choices, contents) for g in (same, "auto", 0)]
     for described in tried:
         described.config = {**described.config, "outputs": str(record.folder.parents[2])}  # wherever it lies now
     found = filter(None, map(finished, tried))

@@ -6,7 +6,8 @@ from math import nan
 from statistics import correlation, mean
 from typing import Any, NamedTuple
 
-from tl_runner.identity import identify, stamp
+from tl_runner.identity import identify
+from tl_runner.inputs import placeless
 from tl_runner.screen import Screened
 from tl_runner.store import NEUTRAL, RunRecord
 
@@ -44,7 +45,6 @@ def made(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> list[M
     pretrain are the candidate's, and the stage too: feature_extract's layer, else the last. Runs of a method that
     differ in anything else but the seed are not averaged: those of the setting that has most candidates count.
     """
-    stamps = {id(candidate): stamp(candidate.record.config["dataset"]) for candidate in candidates}
     found: dict[str, dict[str, dict[int, list[RunRecord]]]] = {method: {} for method in COMPARED}
     for run in records:
         method = run.choices["method"]
@@ -56,7 +56,7 @@ def made(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> list[M
             if here.choices["dataset"] != run.choices["dataset"] or here.choices["backbone"] != run.choices["backbone"]:
                 continue
             staged = candidate.stage == layer or (candidate.last and layer is None)
-            if staged and run.where.get("files") == stamps[id(candidate)] and _same(here.config, run):
+            if staged and run.where.get("files") == here.where.get("files") and _same(here.config, run):
                 of_setting = found[method].setdefault(_rest(run.config), defaultdict(list))
                 of_setting[index].append(run)
     return [_summed(method, settings, len(candidates)) for method, settings in found.items() if settings]
@@ -106,10 +106,7 @@ def _same(config: Mapping[str, Any], run: RunRecord) -> bool:
 
 
 def _named(config: Mapping[str, Any], parts: Sequence[str]) -> str:
-    said = {part: config.get(part) for part in parts}
-    if isinstance(dataset := said["dataset"], Mapping):
-        said["dataset"] = {key: value for key, value in dataset.items() if key != "download"}
-    return identify(said)
+    return identify({**{part: config.get(part) for part in parts}, "dataset": placeless(config.get("dataset"))})
 
 
 def _rest(config: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tl_runner.inputs import placeless
 from tl_runner.store import NEUTRAL, RunRecord
 
 TOLD = 3  # keys that a table names where settings differ; the records have them all
@@ -76,7 +77,7 @@ def settings(records: Sequence[RunRecord]) -> list[Setting]:
 
 def cell(record: RunRecord) -> str:
     """The dataset's own configuration and files, as text."""
-    node = record.config.get("dataset")
+    node = placeless(record.config.get("dataset"))
     return json.dumps([record.choices["dataset"], node, record.where.get("files")], sort_keys=True, default=str)
 
 

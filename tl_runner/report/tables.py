@@ -102,11 +102,14 @@ def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     seconds, unknown = left(planned, places)
     words = [f"about {duration(seconds)} to go at {places} at a time"] if seconds else []
     words += [f"{unknown} runs are like none that was made before: no estimate"] if unknown else []
+    changed = [each.since for each in planned if each.since]
+    words += [f"{len(changed)} new because the data changed: {changed[0].folder} read other"] if changed else []
     if len(planned) > LISTED:
         return counts, Text("; ".join(words), "dim")
     table = _table("", "state", "run", "folder")
-    for order, state, _ in planned:
-        table.add_row(Text(state), Text(order.name), Text(order.record.folder.name))
+    for order, state, _, since in planned:
+        said = f"{state}: data changed since {since.folder.name}" if since else state
+        table.add_row(Text(said), Text(order.name), Text(order.record.folder.name))
     return counts, table, Text("; ".join(words), "dim")
 
 

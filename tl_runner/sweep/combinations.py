@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from tl_runner import menu
+from tl_runner.contents import Contents
 from tl_runner.errors import Refused, nearest
 from tl_runner.job import Order
 from tl_runner.sweep.task import ordered
@@ -24,10 +25,12 @@ def combinations(words: Sequence[str], folders: Sequence[Path], used: Sequence[s
     places = ",".join(f"file://{folder.resolve()}" for folder in folders)
     search = [f"hydra.searchpath=[{places}]"] if folders else []
     orders: dict[str, Order] = {}
+    contents: Contents | None = None
     with initialize_config_module("tl_runner.conf", version_base="1.3"):
         for overrides in product(*listed):
             composed = compose("config", overrides=[*search, *overrides], return_hydra_config=True)
-            order = ordered(composed, composed.hydra, list(words))
+            contents = contents or Contents(Path(str(composed.get("outputs") or "outputs")))
+            order = ordered(composed, composed.hydra, list(words), contents)
             orders.setdefault(order.record.id, order)
     return list(orders.values())
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from tl_runner.errors import Refused
 from tl_runner.job import Order, Outcome
-from tl_runner.sweep.task import Task, ordered
+from tl_runner.sweep.task import Task, say_other_data
 
 if TYPE_CHECKING:
     from tl_runner.report.board import Board
@@ -37,6 +37,7 @@ class Launching(Launcher, ABC):
         orders = [self._order(list(words)) for words in job_overrides]
         runs = list({order.record.folder: order for order in orders}.values())  # jobs may be one run: 1 and 1.0
         outcomes = {}
+        say_other_data(runs)
         self.task.working = True
         with board(len(runs)) as shown:
             try:
@@ -59,7 +60,7 @@ class Launching(Launcher, ABC):
         if order := self.ahead.pop(tuple(overrides), None):
             return order
         composed: Any = self.context.config_loader.load_sweep_config(self.config, overrides)
-        return ordered(composed, composed.hydra, self.task.words)
+        return self.task.order(composed, composed.hydra)
 
 
 def needed(module: str, extra: str) -> ModuleType:

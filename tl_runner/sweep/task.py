@@ -1,13 +1,18 @@
 """What Hydra calls with a composed configuration: the run is made in this process. Launchers may send it elsewhere."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tl_runner import menu
+from tl_runner.contents import Contents
 from tl_runner.errors import Refused
 from tl_runner.job import Order, Outcome, attend
-from tl_runner.store import RunRecord, describe
+from tl_runner.store import RunRecord, describe, on_other_data
+
+log = logging.getLogger("tl_runner.sweep")
 
 
 @dataclass
@@ -21,6 +26,7 @@ class Task:
     working: bool = False  # there is a job that can stop by itself
     stopping: bool = False  # it was asked to
     refusal: Exception | None = None  # why a single run could not be described
+    contents: Contents | None = None  # of the files that its jobs read
 
     def __call__(self, composed: Any) -> Outcome | None:
         from hydra.core.hydra_config import HydraConfig
@@ -28,7 +34,7 @@ class Task:
 
         hydra = HydraConfig.get()
         try:
-            order = ordered(composed, hydra, self.words)
+            order = self.order(composed, hydra)
         except Exception as error:  # Hydra would add a line of its own
             self.refusal = error
             return None
@@ -39,10 +45,19 @@ class Task:
             outcome = Outcome(*order, "waiting")
         else:
             self.working = True
+            say_other_data([order])
             outcome = _made_here(order, self, hydra.mode == RunMode.MULTIRUN)
             self.working = False
         self.outcomes.append(outcome)
         return outcome
+
+    def order(self, composed: Any, hydra: Any) -> Order:
+        """The order that a composed configuration is; `hydra` is its node of Hydra's.
+
+        What its files hold is looked at once in a command, whatever number of jobs read them.
+        """
+        self.contents = self.contents or Contents(Path(str(composed.get("outputs") or "outputs")))
+        return ordered(composed, hydra, self.words, self.contents)
 
     def show_plan(self, orders: list[Order], places: int) -> None:
         """What dry=true prints in place of runs."""
@@ -53,24 +68,35 @@ class Task:
         consoles()[0].print(*tables.plan(plan(orders), places), sep="\n")
 
 
-def ordered(composed: Any, hydra: Any, words: list[str]) -> Order:
+def ordered(composed: Any, hydra: Any, words: list[str], contents: Contents | None = None) -> Order:
     """The order that a composed configuration is, once all of its values stand; `hydra` is its node of Hydra's."""
     from omegaconf import OmegaConf
 
     plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     config = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
-    record = _record({str(key): value for key, value in config.items()}, hydra.runtime.choices)
+    record = _record({str(key): value for key, value in config.items()}, hydra.runtime.choices, contents)
     return Order(record, menu.variant(hydra.overrides.task, words))
 
 
-def _record(config: dict[str, Any], chosen: Mapping[str, Any]) -> RunRecord:
+def say_other_data(orders: Sequence[Order]) -> None:
+    """Say it where new runs are new for their data alone: a person may take them for runs that were made before."""
+    found = [(order, earlier) for order in orders if (earlier := on_other_data(order.record))]
+    if found:
+        runs = f"{len(found)} of {len(orders)} runs read" if len(orders) > 1 else "this run reads"
+        log.warning(
+            "new: the data changed since %s was made by the same configuration; %s other files or other content",
+            found[0][1].folder, runs,
+        )  # fmt: skip
+
+
+def _record(config: dict[str, Any], chosen: Mapping[str, Any], contents: Contents | None) -> RunRecord:
     choices: dict[str, str] = {}
     for group in ("dataset", "backbone", "method"):
         if not isinstance(chosen.get(group), str):
             raise Refused(f"{group} takes one option, as in {group}={menu.defaults()[group]}")
         choices[group] = chosen[group]
-    return describe(config, choices)
+    return describe(config, choices, contents)
 
 
 def _made_here(order: Order, task: Task, one_of_many: bool) -> Outcome:

@@ -20,7 +20,7 @@ from tl_runner.sweep.frozen import Frozen
 from tl_runner.sweep.remembered import Remembered
 from tl_runner.sweep.sought import MEANING, Sought, Way, sought
 from tl_runner.sweep.space import Choice, Dimension, Space, space
-from tl_runner.sweep.task import Task, ordered
+from tl_runner.sweep.task import Task
 
 from .launcher import Local  # by Hydra's name for this package: as tl_runner.sweep.plugins it is another class
 
@@ -124,7 +124,7 @@ class TlOptuna(Sweeper):
 
     def _order(self, words: Sequence[str]) -> Order:
         composed = self.frozen.compose(self.master, words, keep=not isinstance(self.launcher, Local))
-        return ordered(composed, composed.hydra, self.task.words)
+        return self.task.order(composed, composed.hydra)
 
     def _check(self) -> None:
         from tl_runner.sweep.study import PRUNERS, SAMPLERS
@@ -170,7 +170,7 @@ class TlOptuna(Sweeper):
 
     def _probe(self, part: Space, drawn: Sequence[str]) -> Order:
         composed = self.frozen.compose(self.master, [*part.fixed, *drawn, *part.seeds[:1]], keep=False)
-        return ordered(composed, composed.hydra, self.task.words)
+        return self.task.order(composed, composed.hydra)
 
 
 def _typed(dimension: Dimension) -> str:

@@ -13,7 +13,7 @@ from tl_runner.job import Order
 from tl_runner.store import NEUTRAL
 from tl_runner.sweep.frozen import Frozen
 from tl_runner.sweep.remembered import Remembered
-from tl_runner.sweep.task import Task, ordered
+from tl_runner.sweep.task import Task
 
 log = logging.getLogger("tl_runner.sweep")  # whose warnings are shown
 
@@ -48,7 +48,7 @@ class Grid(BasicSweeper):
         ahead = getattr(self.launcher, "ahead", None)  # a launcher of ours takes orders, others configurations
         for overrides in composing(batch):
             composed = self.frozen.compose(self.config, overrides, keep=ahead is None)
-            order = ordered(composed, composed.hydra, self.task.words)
+            order = self.task.order(composed, composed.hydra)
             if earlier := self.orders.get(order.record.folder):
                 one, other = earlier.record.config, order.record.config
                 same = [key for key in sorted(NEUTRAL) if one.get(key) != other.get(key)]
