@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read
-from tl_runner.datasets.classes import Classes, agree, in_order, without_label
+from tl_runner.datasets.classes import Classes, agree, counted, in_order, label_knowledge, without_label
 from tl_runner.datasets.columns import Kind, kinds
 from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.split import Drawn, Encoding, Raw
@@ -35,6 +35,7 @@ def csv(
     domain: str | None = None,
     label: str = "label",
     labels: Literal["same", "differ", "shared"] = "same",
+    label_set: tuple[str, ...] = (),
     categorical: tuple[str, ...] = (),
     numeric: tuple[str, ...] = (),
     drop: tuple[str, ...] = (),
@@ -51,8 +52,9 @@ def csv(
     sides = _domains(partial(read, separator=separator, missing=missing, drop=drop), source, target, file, domain)
     (known, ys), (other, yt) = (without_label(table, label) for table in sides)
     _refuse_other_columns(known, other, categorical=categorical, numeric=numeric, drop=drop)
-    classes = agree(in_order(ys), in_order(yt), labels)
+    classes = agree(in_order(ys), in_order(yt), labels, label_set)
     kept = [np.isin(y, side) for y, side in zip((ys, yt), classes, strict=True)]
+    left_out = {role: counted(y[~rows]) for role, y, rows in zip(("source", "target"), (ys, yt), kept, strict=True)}
     known, other, ys, yt = known.take(kept[0]), other.take(kept[1]), ys[kept[0]], yt[kept[1]]
     found = kinds(known, other, categorical, numeric, missing)
 
@@ -63,8 +65,7 @@ def csv(
     source_rows, target_rows = (raw(*side) for side in zip((known, other), (ys, yt), classes, strict=True))
     _warn_of_shared_rows(source_rows, target_rows)
     _warn_of_unseen(known, other, found)
-    left_out = {role: int((~rows).sum()) for role, rows in zip(("source", "target"), kept, strict=True)}
-    notes = {"left_out": left_out} if labels == "shared" else {}
+    notes = label_knowledge(labels, label_set, left_out)
     return Drawn(source_rows, target_rows, notes, encoding=_fitted_by(known, found))
 
 
