@@ -16,6 +16,7 @@ NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 GREY = {"1", "L", "LA", "La"}
 SIXTEEN_BITS = {"PNG", "PPM"}  # formats whose 32-bit integers are 16-bit numbers; in others, white is anyone's guess
 BITS_A_SAMPLE = 258  # a TIFF's tag
+BITS = "tl_runner bits a sample"  # where a copy, which has no tags, keeps it
 DRAFT = 2  # a JPEG is unpacked at 1/2, 1/4 or 1/8, if that leaves this many times the pixels wanted a side
 
 
@@ -44,6 +45,14 @@ def opened(path: Path, side: int) -> Image.Image:
     image = Image.open(path, formats=formats())
     image.draft(None, (DRAFT * side, DRAFT * side))
     return image
+
+
+def copied(image: Image.Image) -> Image.Image:
+    """A copy that still says what its numbers mean: the format of its file, and the bits of a TIFF's sample."""
+    copy = image.copy()
+    copy.format = image.format
+    copy.info[BITS] = _bits_a_sample(image)
+    return copy
 
 
 def square(path: Path, size: int, how: PixelFormat = BY_FILE) -> Square:
@@ -124,7 +133,7 @@ def _deep(image: Image.Image, bits: int | None = None) -> tuple[NDArray[np.float
 
 def _bits_a_sample(image: Image.Image) -> int:
     """As a TIFF says it, which may be 12; else 16."""
-    return int(getattr(image, "tag_v2", {}).get(BITS_A_SAMPLE, (16,))[0])
+    return int(image.info.get(BITS) or getattr(image, "tag_v2", {}).get(BITS_A_SAMPLE, (16,))[0])
 
 
 def _raw_modes(image: Image.Image) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tl_runner.datasets.picture import extensions, fractions, opened, squared, trouble
+from tl_runner.datasets.picture import copied, extensions, fractions, opened, squared, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, PixelFormat
 from tl_runner.errors import Refused
 from tl_runner.preprocessing.portion import Input, Portion
@@ -97,9 +97,7 @@ class Images:
         """The input (channels, height, width), or why there is none."""
         try:
             if isinstance(image, Image.Image):
-                copy = image.copy()  # since it is turned in place
-                copy.format = image.format  # tells what the numbers of 32 bits mean
-                return self._row(copy)
+                return self._row(copied(image))  # since it is turned in place
             if Path(image).is_dir():
                 return "that is a folder"
             with opened(Path(image), max(self.height, self.width)) as file:
