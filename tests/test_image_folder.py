@@ -1,6 +1,7 @@
 """A user's images: what a folder may look like, what a file may be, and what is said where it can't be used."""
 
 import io
+import json
 import logging
 import os
 import shutil
@@ -859,3 +860,26 @@ def test_a_long_decode_says_how_far_it_is(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(decoded, "PATIENCE", -1.0)
     loaded()
     assert "10 of 10 images of b are decoded" in caplog.text
+
+
+# The whole way: what a person is told
+
+
+def test_a_label_set_from_the_targets_labels_is_told_by_every_command(typed):
+    root = plain(Path("data"), "a", ("cat", "dog", "emu"), n=8)
+    plain(root, "xb", ("cat", "dog"), n=8)
+    words = ["dataset=image_folder", "dataset.source=a", "dataset.target=b", "dataset.size=8", "method=source_only"]
+    words += ["train=tiny", "threads=1", "device=cpu", "tracker=none"]
+    said = typed("tl-run", *words, "dataset.labels=shared")
+    assert said.code == 0 and "granted knowledge of the label set" in said.err
+    assert "label set granted: read from the target's labels" in " ".join(said.out.split())
+    (file,) = Path("outputs").rglob("run.json")
+    known = json.loads(file.read_text())["data"]["label_knowledge"]
+    assert known == {"by": "target labels", "left_out": {"source": ["emu"], "target": []}}
+    report = typed("tl-report")
+    assert report.code == 0 and "1 of 1 runs were granted the label set" in " ".join(report.out.split())
+    said = typed("tl-run", *words, "dataset.label_set=[cat,dog]", "outputs=stated")
+    assert said.code == 0 and "label set" not in said.err and "label set" not in said.out
+    assert "label set" not in typed("tl-report", "stated").out
+    said = typed("tl-run", *words, "dataset.label_set=[cat,dig]")
+    assert said.code == 1 and "no domain has a class 'dig' – did you mean 'dog'? (there are cat, dog, emu)" in said.err
