@@ -531,6 +531,7 @@ def test_stated_classes_are_those_of_both_whatever_the_target_holds(tmp_path, ca
     plain(root, "xb", ("ant", "dog", "emu"))  # of other colours than the source's
     drawn = loaded(label_set=("fox", "emu", "dog"))
     source, target = drawn.source, drawn.target
+    assert source is not None
     assert source.classes == target.classes == ("dog", "emu", "fox")
     assert source.y.bincount().tolist() == [5, 5, 5] and target.y.bincount().tolist() == [5, 5]  # no fox is there
     assert torch.equal(source.x[:, 0, 0, 0].long(), 10 * (source.y + 1))

@@ -50,17 +50,21 @@ class Numbers(NamedTuple):
     def together(cls, each: Iterable["Numbers"]) -> "Numbers":
         """Of several images."""
         every = list(each)
-        spans = {name: _union(getattr(one, name) for one in every) for name in ("deep", "cut", "fourth")}
-        counts = {name: sum(getattr(one, name) for one in every) for name in ("deep_images", "clear", "dropped")}
-        return cls(**spans, **counts)
+        return cls(
+            deep=_union(one.deep for one in every),
+            cut=_union(one.cut for one in every),
+            fourth=_union(one.fourth for one in every),
+            deep_images=sum(one.deep_images for one in every),
+            clear=sum(one.clear for one in every),
+            dropped=sum(one.dropped for one in every),
+        )
 
     @classmethod
     def read(cls, facts: dict[str, Any]) -> "Numbers":
         """From JSON's words; raises `KeyError`, `TypeError` or `ValueError` where they are no such facts."""
-        spans = {
-            name: facts[name] and (float(facts[name][0]), float(facts[name][1])) for name in ("deep", "cut", "fourth")
-        }
-        return cls(**spans, **{name: int(facts[name]) for name in ("deep_images", "clear", "dropped")})
+        deep, cut, fourth = (_span(facts[name]) for name in ("deep", "cut", "fourth"))
+        deep_images, clear, dropped = (int(facts[name]) for name in ("deep_images", "clear", "dropped"))
+        return cls(deep, cut, fourth, deep_images, clear, dropped)
 
 
 def doubts(found: Numbers, asked: PixelFormat) -> Iterator[str]:
@@ -96,6 +100,10 @@ def doubts(found: Numbers, asked: PixelFormat) -> Iterator[str]:
             f"{found.clear} images are transparent everywhere, and come out white. dataset.channels=3 uses their"
             " colours without the transparency"
         )
+
+
+def _span(said: Any) -> Span | None:
+    return None if said is None else (float(said[0]), float(said[1]))
 
 
 def _bits(high: float) -> int:
