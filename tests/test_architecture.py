@@ -85,7 +85,8 @@ MAY_IMPORT = {
     "trackers": {"errors", "lock", "select", "store", "train"},
     "preprocessing": {"datasets", "errors"},
     "restore": {"batchnorm", "config", "core", "errors", "heads", "preprocessing", "store"},
-    "using": {"atomic", "errors", "features", "preprocessing", "restore", "store"},
+    # using -> datasets: which files of a folder count must be one rule for training and predicting (`litter`)
+    "using": {"atomic", "datasets", "errors", "features", "preprocessing", "restore", "store"},
     "run": {
         *("batchnorm", "chance", "choice", "config", "core", "datasets", "evaluate", "heads", "machine", "progress"),
         *("recording", "start", "store", "train"),

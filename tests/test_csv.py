@@ -214,7 +214,16 @@ def test_label_sets_that_differ():
     assert (len(differ.source.classes), len(differ.target.classes)) == (2, 3)
     shared = csv(0, source=source, target=target, labels="shared")
     assert shared.source.classes == shared.target.classes == ("cultivar 0", "cultivar 1")
-    assert shared.notes == {"left_out": {"source": 0, "target": int((differ.target.y == 2).sum())}}
+    assert shared.notes == {
+        "left_out": {"source": 0, "target": int((differ.target.y == 2).sum())},
+        "label_knowledge": {"by": "target labels", "left_out": {"source": [], "target": ["cultivar 2"]}},
+    }
+    stated = csv(0, source=target, target=source, label_set=("cultivar 2", "cultivar 0"))
+    assert stated.source.classes == stated.target.classes == ("cultivar 0", "cultivar 2")
+    assert 2 not in stated.target.y and set(stated.source.y.tolist()) == {0, 1} and set(stated.target.y.tolist()) == {0}
+    assert stated.notes["label_knowledge"] == {"by": "label_set", "classes": ["cultivar 0", "cultivar 2"]}
+    with pytest.raises(Refused, match=r"no domain has a class 'cultivar 3' – did you mean 'cultivar \d'\?"):
+        csv(0, source=source, target=target, label_set=("cultivar 0", "cultivar 3"))
     assert torch.equal(shared.target.x, differ.target.x[differ.target.y < 2])
     turned = csv(0, source=target, target=source, labels="shared")
     assert torch.equal(turned.source.x, shared.target.x) and torch.equal(turned.source.y, shared.target.y)

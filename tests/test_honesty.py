@@ -1,5 +1,7 @@
 """No target label reaches training or selection, and the same command gives the same bytes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,10 @@ from conftest import METHODS, QUICK, built, made
 
 from tl_runner.chance import derive
 from tl_runner.core import Method
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.content import digests
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import Drawn
+from tl_runner.datasets.split import Drawn, cut
 
 SUPERVISED = [name for name in METHODS if "granted" in built(name).needs]  # learn from granted target labels
 UNSUPERVISED = [name for name in METHODS if name not in SUPERVISED]
@@ -87,3 +91,21 @@ def test_a_method_that_draws_without_a_seed_is_reproducible_all_the_same(tmp_pat
     torch.manual_seed(2)
     second = made(tmp_path / "b", *words)
     assert (first.folder / "model.safetensors").read_bytes() == (second.folder / "model.safetensors").read_bytes()
+
+
+def test_the_docs_say_how_many_test_rows_the_defaults_were_chosen_on():
+    """Seeds divide one pool anew: validation rows of the seeds 100–109 against test rows of the seeds 0–9."""
+    pool = digits(0)._replace(source=None)
+
+    def rows(seed: int, part: str) -> set[int]:
+        pair, *_ = cut(pool, seed, Budget("count", 0), torch.device("cpu"))
+        split = getattr(pair.target, part)
+        return set(digests(split.take(torch.arange(len(split)))).tolist())
+
+    seen = set[int]().union(*(rows(seed, "val") for seed in range(100, 110)))
+    tests = [rows(seed, "test") for seed in range(10)]
+    assert all(len(test) == 360 for test in tests)  # no two rows are alike
+    shares = [100 * len(test & seen) / len(test) for test in tests]
+    told = f"{sum(shares) / 10:.1f} % ({min(shares):.1f} to {max(shares):.1f})"
+    assert told == "90.3 % (88.3 to 91.7)"
+    assert told in " ".join((Path(__file__).parents[1] / "docs" / "methods.md").read_text().split())

@@ -1,9 +1,11 @@
 """A user's images: what a folder may look like, what a file may be, and what is said where it can't be used."""
 
 import io
+import json
 import logging
 import os
 import shutil
+import struct
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,7 +20,8 @@ from sklearn.datasets import load_digits
 from tl_runner.datasets import decoded
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.folder import image_folder
-from tl_runner.datasets.picture import extensions, square
+from tl_runner.datasets.picture import copied, extensions, square, squared
+from tl_runner.datasets.pixel_format import PixelFormat
 from tl_runner.datasets.split import Drawn, Raw, cut
 from tl_runner.errors import Refused
 
@@ -50,6 +53,10 @@ def both(**options: Any) -> tuple[Raw, Raw]:
     source, target, *_ = loaded(**options)
     assert source is not None
     return source, target
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
 
 
 def pixel(path: Path) -> tuple[int, ...]:
@@ -189,6 +196,169 @@ def test_numbers_whose_white_is_unknown_are_not_guessed(tmp_path, mode, value):
     Image.new(mode, (12, 10), value).save(tmp_path / "depth.tif")
     with pytest.raises(ValueError, match="no telling which number is white"):
         square(tmp_path / "depth.tif", 8)
+
+
+def ramp(path: Path, top: int, mode: str = "I;16") -> Path:
+    """A scan of 64 pixels whose numbers go evenly from 0 to `top`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.round(np.linspace(0, top, 64)).reshape(8, 8)
+    Image.fromarray(values.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])).save(path)
+    return path
+
+
+def scans(top: int, ending: str = "png", mode: str = "I;16") -> None:
+    for domain in "ab":
+        for label in ("cat", "dog"):
+            for i in range(5):
+                ramp(Path("data") / domain / label / f"{i}.{ending}", top - 8 * i, mode)
+
+
+def test_a_scan_of_twelve_bits_keeps_all_its_grey_levels(caplog):
+    """Of 64 different numbers 0…4095; at white = 65535 they are 16 grey levels between 0 and 16."""
+    scans(4095)
+    dark = loaded().target.x
+    assert len(dark.unique()) == 17 and dark.max() == 16
+    said = "the 16-bit pixels go from 0 to 4095 of 65535, and come out dark, in at most 17 grey levels. If they are"
+    assert said in caplog.text and "of 12 bits, set dataset.bit_depth=12; dataset.bit_depth=16 keeps" in caplog.text
+    assert [said.partition(":")[0] for said in warned(caplog)] == ["data/a", "data/b"]
+    caplog.clear()
+    drawn = loaded(bit_depth=12)
+    assert not warned(caplog) and drawn.notes["pixel_format"] == {"bit_depth": 12, "channels": None}
+    expected = np.round(np.round(np.linspace(0, 4095, 64)) * 255 / 4095).reshape(8, 8)
+    assert drawn.target.x.shape == (10, 1, 8, 8) and np.array_equal(drawn.target.x[0, 0].numpy(), expected)
+    assert len(drawn.target.x[0].unique()) == 64
+    assert torch.equal(loaded(bit_depth=16).target.x, dark) and not warned(caplog)
+
+
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (1000, 10), (4000, 12), (16000, 14), (30000, 15)])
+def test_the_depth_that_is_advised_is_that_of_a_camera(caplog, top, bits):
+    scans(top)
+    loaded()
+    assert f"set dataset.bit_depth={bits};" in caplog.text
+    assert loaded(bit_depth=bits).target.x.max() > 200
+
+
+def test_scans_of_all_sixteen_bits_are_no_doubt(caplog):
+    scans(65535)
+    assert loaded().target.x.max() == 255 and not warned(caplog)
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("I", "tif"), ("F", "tif")])
+def test_the_depth_says_what_is_white_in_files_of_32_bits(mode, ending):
+    scans(4095, ending, mode)
+    with pytest.raises(Refused, match=r"32 bits a pixel from 0 to 4095, and no telling which number is white: dataset"):
+        loaded()
+    assert loaded(bit_depth=12).target.x.max() == 255
+
+
+def test_a_depth_that_a_file_goes_beyond_or_none_has_is_refused():
+    scans(4095)
+    with pytest.raises(Refused, match=r"its pixels go from 0 to 4095, and 10 bits \(dataset.bit_depth\) to 1023"):
+        loaded(bit_depth=10)
+    with pytest.raises(Refused, match="bit_depth must be between 1 and 32, got 33"):
+        loaded(bit_depth=33)
+    shutil.rmtree("data")
+    plain(Path("data"))
+    with pytest.raises(Refused, match=r"dataset.bit_depth=12: no file holds more than 8 bits a pixel; leave it out"):
+        loaded(bit_depth=12)
+
+
+def sixteen_bit_colour(path: Path, top: int) -> None:
+    """A PNG of 16 bits a channel, which Pillow does not write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.full((10, 12, 3), top, ">u2")
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 12, 10, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    body = [struct.pack(">I", len(c)) + name + c + struct.pack(">I", zlib.crc32(name + c)) for name, c in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(body))
+
+
+def test_sixteen_bit_colours_of_twelve_bits_are_told_of(caplog):
+    root = plain(Path("data"))
+    for label in ("cat", "dog"):
+        shutil.rmtree(root / "b" / label)
+        for i in range(5):
+            sixteen_bit_colour(root / "b" / label / f"{i}.png", 4095)
+    loaded()
+    assert "data/b: the upper bytes of the 16-bit colours go from 15 to 15 of 255, and come out dark" in caplog.text
+    with pytest.raises(Refused, match=r"16 bits a channel, of which Pillow gives the upper 8.*dataset.bit_depth"):
+        loaded(bit_depth=12)
+
+
+def test_the_depth_that_a_tiff_states_is_followed(caplog):
+    """Pillow reads 12 bits a sample, and writes none: the file is put together by hand."""
+    values = np.round(np.linspace(0, 4095, 64)).astype(int).tolist()
+    packed = b"".join(((a << 12) | b).to_bytes(3, "big") for a, b in zip(values[::2], values[1::2], strict=True))
+    tags = [(256, 3, 8), (257, 3, 8), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, 8)]
+    tags.append((279, 4, len(packed)))
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    content = struct.pack("<2sHI", b"II", 42, 8 + len(packed)) + packed
+    content += struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    Path("scan.tif").write_bytes(content)
+    found = square(Path("scan.tif"), 8)
+    assert found.numbers.deep is None
+    x = np.frombuffer(found.pixels, np.uint8).reshape(3, 64)
+    with Image.open("scan.tif") as image:
+        assert squared(copied(image), 8) == found  # as a user hands it to a loaded run
+    assert np.array_equal(x[0], np.round(np.array(values) * 255 / 4095))
+
+
+def four_bands(fourth: int, mode: str = "RGBA") -> None:
+    """TIFFs as an aerial camera's: red, green, blue and near infrared."""
+    for domain in "ab":
+        for label in ("cat", "dog"):
+            for i in range(5):
+                draw(Path("data") / domain / label / f"{i}.tif", (200, 10 * i, 50, fourth + i), mode)
+
+
+def test_a_fourth_band_is_taken_for_transparency_only_with_a_word(caplog):
+    four_bands(0)
+    x = loaded().target.x
+    assert x[:, :, 4, 4].min() > 240  # all but white
+    said = "data/b: the fourth band of the TIFFs goes from 0 to 4 of 255, and is taken for transparency: at 0 a pixel"
+    assert said in caplog.text and "dataset.channels=3 leaves that band out, dataset.channels=rgba" in caplog.text
+    assert "data/b: 2 images are transparent everywhere, and come out white" in caplog.text
+    caplog.clear()
+    assert torch.equal(loaded(channels="rgba").target.x, x) and not warned(caplog)
+    drawn = loaded(channels=3)
+    assert drawn.target.x[:, :, 4, 4].tolist() == [[200, 10 * i, 50] for i in range(5)] * 2
+    assert not warned(caplog) and drawn.notes["pixel_format"]["channels"] == 3
+    grey = loaded(channels=1).target.x
+    assert grey.shape == (10, 1, 8, 8) and grey[1, 0, 4, 4] == round(0.299 * 200 + 0.587 * 10 + 0.114 * 50)
+
+
+def test_an_opaque_fourth_band_is_no_doubt_and_a_nameless_one_is_told_of(caplog):
+    four_bands(251)
+    for file in Path("data").rglob("*.tif"):
+        draw(file, (200, 0, 50, 255), "RGBA")
+    loaded()
+    assert not warned(caplog)
+    four_bands(0, "RGBX")
+    assert loaded().target.x[0, :, 4, 4].tolist() == [200, 0, 50]
+    assert "data/b: 10 TIFFs have a fourth band of no stated meaning: it is left out." in caplog.text
+    caplog.clear()
+    loaded(channels=3)
+    assert not warned(caplog)
+
+
+@pytest.mark.parametrize("ending", ["png", "webp"])
+def test_images_that_are_transparent_everywhere_are_told_of(caplog, ending):
+    root = plain(Path("data"))
+    draw(root / "b" / "cat" / f"clear.{ending}", (10, 20, 30, 0), "RGBA")
+    draw(root / "b" / "cat" / f"half.{ending}", (10, 20, 30, 128), "RGBA")
+    loaded()
+    assert "data/b: 1 images are transparent everywhere, and come out white. dataset.channels=3" in caplog.text
+    caplog.clear()
+    assert loaded(channels="rgba") and not warned(caplog)
+
+
+def test_grey_files_have_as_many_channels_as_is_said():
+    root = Path("data")
+    for domain in "ab":
+        for label in ("cat", "dog"):
+            for i in range(5):
+                draw(root / domain / label / f"{i}.png", 10 * i, "L")
+    assert [loaded(channels=channels).target.x.shape[1] for channels in (None, 1, 3)] == [1, 1, 3]
 
 
 def test_an_image_is_turned_as_its_exif_says(tmp_path):
@@ -340,6 +510,59 @@ def test_class_sets_may_differ_if_one_says_so(tmp_path):
         loaded(labels="shared")
 
 
+def test_classes_by_the_targets_labels_are_granted_knowledge(tmp_path, caplog):
+    root = plain(tmp_path / "data", "a", ("cat", "dog", "emu", "fox"))
+    plain(root, "b", ("ant", "dog", "emu"), n=4)
+    assert loaded(labels="shared").notes["left_out"] == {"source": 10, "target": 4}
+    assert loaded(labels="shared").notes["label_knowledge"] == {
+        "by": "target labels", "left_out": {"source": ["cat", "fox"], "target": ["ant"]},
+    }  # fmt: skip
+    assert "leaves out 10 rows of the source (cat, fox) and 4 rows of the target (ant)" in caplog.text
+    assert "dataset.label_set=[…] states the classes instead" in caplog.text
+    caplog.clear()
+    plain(root, "c", ("cat", "dog", "emu", "fox"))
+    drawn = loaded(labels="shared", target="c")
+    assert drawn.notes["left_out"] == {"source": 0, "target": 0} and "label_knowledge" not in drawn.notes
+    assert "label_knowledge" not in loaded(target="c").notes and not warned(caplog)
+
+
+def test_stated_classes_are_those_of_both_whatever_the_target_holds(tmp_path, caplog):
+    root = plain(tmp_path / "data", "a", ("cat", "dog", "emu", "fox"))
+    plain(root, "xb", ("ant", "dog", "emu"))  # of other colours than the source's
+    drawn = loaded(label_set=("fox", "emu", "dog"))
+    source, target = drawn.source, drawn.target
+    assert source is not None
+    assert source.classes == target.classes == ("dog", "emu", "fox")
+    assert source.y.bincount().tolist() == [5, 5, 5] and target.y.bincount().tolist() == [5, 5]  # no fox is there
+    assert torch.equal(source.x[:, 0, 0, 0].long(), 10 * (source.y + 1))
+    assert drawn.notes["left_out"] == {"source": 5, "target": 5}
+    assert drawn.notes["label_knowledge"] == {"by": "label_set", "classes": ["dog", "emu", "fox"]}
+    assert not warned(caplog)
+    assert cut(drawn, 0, Budget("count", 0), CPU)[2]["classes"] == ["dog", "emu", "fox"]
+    loaded(label_set=("ant", "dog"))
+    assert "dataset.label_set: the source has no row of class ant: nothing tells what it is" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"label_set": ("cat", "dgo")},
+            r"no domain has a class 'dgo' – did you mean 'dog'\? \(there are cat, dog\)",
+        ),
+        ({"label_set": ("cat", "Dog")}, r"label_set: no domain has a class 'Dog' – did you mean 'dog'\?"),
+        ({"label_set": ("cat",)}, "label_set=cat: name two classes or more, each once"),
+        ({"label_set": ("cat", "cat")}, "label_set=cat, cat: name two classes or more, each once"),
+        ({"label_set": ("cat", "dog"), "labels": "shared"}, "and dataset.labels=shared reads them from the target's"),
+        ({"label_set": ("cat", "dog"), "labels": "differ"}, "and dataset.labels=differ reads them from the target's"),
+    ],
+)
+def test_a_label_set_that_says_nothing_is_refused(tmp_path, options, said):
+    plain(tmp_path / "data")
+    with pytest.raises(Refused, match=said):
+        loaded(**options)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -365,7 +588,13 @@ def test_wrong_names_and_numbers_are_refused_in_words(tmp_path, options, said):
         loaded(**options)
 
 
-@pytest.mark.parametrize("parts", [["test"], ["train", "valid"], ["train", "test", "cat"], ["train", "val", "dev"]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        *(["test"], ["Test"], ["train", "test", "cat"], ["Train", "Test", "Cat"], ["train", "val", "dev"]),
+        *(["train", "Training"], ["train", "eval"], ["Val", "Test"], ["seg_train", "seg_test", "seg_pred"]),
+    ],
+)
 def test_parts_are_not_taken_for_classes(tmp_path, parts):
     root = plain(tmp_path / "data", "a")
     for part in parts:
@@ -385,10 +614,141 @@ def test_hidden_and_other_files_are_passed_over(tmp_path, caplog):
     for name in ("README.txt", "Thumbs.db", ".DS_Store", "._0.png"):
         (root / "b" / "dog" / name).write_text("no image")
     os.mkfifo(root / "b" / "dog" / "pipe.png")  # opening it would wait for ever
-    (root / "b" / ".cache").mkdir()
-    assert len(loaded().target.x) == 10
-    assert "data/b/dog: 3 files do not end like an image" in caplog.text
+    drawn = loaded()
+    assert len(drawn.target.x) == 10 and drawn.notes["passed_over"] == {"source": 0, "target": 3}
+    assert "data/b/dog: 2 files do not end like an image" in caplog.text
+    told = "data/b: passed over 3 files and folders that are hidden or left by other programs: '.DS_Store', '._0.png'"
+    assert told in caplog.text
     assert sum(entry.levelname == "WARNING" for entry in caplog.records) == 1  # not one a class
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("__MACOSX", "@eaDir", "@EADIR", ".ipynb_checkpoints", ".git", "$RECYCLE.BIN", "#recycle", "lost+found"),
+        *("System Volume Information", "__pycache__"),
+    ],
+)
+@pytest.mark.parametrize("where", ["", "cat", "divided"])
+def test_folders_of_other_programs_are_no_classes_and_hold_no_images(tmp_path, caplog, name, where):
+    root = plain(tmp_path / "data")
+    if where == "divided":
+        shutil.copytree(root / "b", root / "c" / "train")
+        shutil.move(root / "c", root / "b" / "new")
+        for label in ("cat", "dog"):
+            shutil.rmtree(root / "b" / label)
+        shutil.move(root / "b" / "new" / "train", root / "b" / "train")
+        (root / "b" / "new").rmdir()
+    draw(root / "b" / where.replace("divided", "train") / name / "thumb.png")
+    drawn = loaded()
+    assert drawn.target.classes == ("cat", "dog") and len(drawn.target.x) == 10
+    assert drawn.notes["passed_over"] == {"source": 0, "target": 1}
+    (said,) = warned(caplog)
+    assert said.endswith(f"passed over 1 files and folders that are hidden or left by other programs: {name!r}")
+
+
+def test_a_hidden_image_is_told_of_and_what_macos_and_windows_leave_is_not(tmp_path, caplog):
+    root = plain(tmp_path / "data")
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png"):
+        (root / "b" / name).write_text("no image")
+        (root / "b" / "cat" / name).write_text("no image")
+    assert loaded().notes["passed_over"]["target"] == 8 and not warned(caplog)
+    draw(root / "b" / "cat" / ".photo.png")
+    assert loaded().notes["passed_over"]["target"] == 9
+    assert "data/b: passed over 9 files" in caplog.text and caplog.text.rstrip().endswith("'.photo.png'")
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train", "Val", "Test"),
+        ("TRAIN", "VALID", "TEST"),
+        ("training", "validation", "testing"),
+        ("Training_Set", "dev-set", "Test set"),
+        ("train2017", "val2017", "test2017"),
+        ("seg_train", "seg_val", "seg_test"),
+        ("train", "valid", "test"),
+    ],
+)
+def test_parts_are_known_by_other_names_and_that_is_said(tmp_path, caplog, train, val, test):
+    root = plain(tmp_path / "data", "a")
+    for red, (part, n) in enumerate(((train, 3), (val, 2), (test, 4))):
+        for label in ("cat", "dog"):
+            for i in range(n):
+                draw(root / "b" / part / label / f"{i}.png", (red, i, 0))
+    target = loaded().target
+    assert target.classes == ("cat", "dog") and target.part is not None
+    assert target.part.bincount().tolist() == [6, 4, 8] and target.x[:, 0, 0, 0].tolist() == target.part.tolist()
+    assert f"data/b: {'' if train == 'train' else repr(train) + ' for train, '}{val!r} for val" in caplog.text
+    assert "they are taken for its parts, not for classes" in caplog.text
+
+
+def test_siblings_that_merely_hold_the_word_are_classes(tmp_path):
+    plain(tmp_path / "data", classes=("bullet train", "crash test", "bus"))
+    assert loaded().target.classes == ("bullet train", "bus", "crash test")
+
+
+@pytest.mark.parametrize("between", ["images", "images/amazon", "train/images", "images/Train"])
+def test_classes_a_level_deeper_are_found_and_said(tmp_path, caplog, between):
+    """Office-31 has amazon/images/<class>."""
+    root = plain(tmp_path / "data", "a")
+    for c, label in enumerate(("cat", "dog")):
+        for i in range(5):
+            draw(root / "b" / between / label / f"{i}.png", (10 * c, i, 0))
+    shutil.copytree(root / "b", root / "c")
+    shutil.rmtree(root / "a")
+    source, target = both(source="c")
+    assert source.classes == target.classes == ("cat", "dog") and torch.equal(
+        target.x[:, 0, 0, 0] // 10, target.y.byte()
+    )
+    assert (target.part is not None) == ("rain" in between)
+    above, below = {
+        "images": ("b", "images"), "images/amazon": ("b", "images/amazon"),
+        "train/images": ("train", "images"), "images/Train": ("b", "images"),
+    }[between]  # fmt: skip
+    assert f"data/b{'/train' if above == 'train' else ''} holds one folder, {below}: the " in caplog.text
+    assert f"folders in it are taken for what {above} should hold ('" in caplog.text
+
+
+def test_one_class_folder_stays_one(tmp_path, caplog):
+    root = plain(tmp_path / "data", classes=("cat",))
+    draw(root / "b" / "cat" / "more" / "0.png")
+    assert loaded().target.classes == ("cat",) and not warned(caplog)
+
+
+def test_images_in_no_class_are_told_of(tmp_path, caplog):
+    root = plain(tmp_path / "data")
+    draw(root / "b" / "loose.png")
+    draw(root / "b" / "second.jpg")
+    assert len(loaded().target.x) == 10
+    assert "data/b: 2 images lie beside the folders of its classes, in none of them: they are left out" in caplog.text
+
+
+def test_parts_below_classes_are_refused(tmp_path):
+    root = plain(tmp_path / "data", "a")
+    for label in ("cat", "dog"):
+        for part in ("Train", "Test"):
+            draw(root / "b" / label / part / "0.png")
+    with pytest.raises(Refused, match=r"data/b/cat holds 'Test', 'Train', parts of a domain.*data/b/train/cat, not"):
+        loaded()
+
+
+def test_the_same_folders_in_all_classes_may_be_the_classes(tmp_path, caplog):
+    root = tmp_path / "data"
+    for kind in ("images", "masks"):
+        plain(root, [f"a/{kind}", f"b/{kind}"])
+    assert loaded().target.classes == ("images", "masks")
+    assert "data/b: the folders 'images', 'masks' are taken for the classes, and each holds the folders" in caplog.text
+    caplog.clear()
+    for domain in "ab":
+        draw(root / domain / "images" / "direct.png")
+    assert loaded() and not warned(caplog)
+
+
+def test_a_domain_that_lies_deeper_is_found(tmp_path):
+    plain(tmp_path / "data" / "Office")
+    with pytest.raises(Refused, match=r"=a: 'data' holds 'Office' – 'data/Office' holds it: set dataset.root=data/O"):
+        loaded()
 
 
 def test_a_link_to_a_folder_stays_inside(tmp_path):
@@ -449,9 +809,9 @@ def test_images_are_decoded_once_until_a_file_changes(tmp_path, monkeypatch):
     first = loaded()
     opened: list[Path] = []
 
-    def watched(path: Path, size: int):
+    def watched(path: Path, size: int, how: PixelFormat):
         opened.append(path)
-        return square(path, size)
+        return square(path, size, how)
 
     monkeypatch.setattr(decoded, "square", watched)
     assert torch.equal(loaded().target.x, first.target.x) and not opened
@@ -470,10 +830,10 @@ def test_images_are_decoded_once_until_a_file_changes(tmp_path, monkeypatch):
 def test_what_is_half_written_or_damaged_is_not_believed(tmp_path, monkeypatch, caplog):
     plain(tmp_path / "data")
 
-    def killed(path: Path, size: int):
+    def killed(path: Path, size: int, how: PixelFormat):
         if "b/dog" in str(path):
             raise KeyboardInterrupt
-        return square(path, size)
+        return square(path, size, how)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(decoded, "square", killed)
@@ -501,3 +861,26 @@ def test_a_long_decode_says_how_far_it_is(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(decoded, "PATIENCE", -1.0)
     loaded()
     assert "10 of 10 images of b are decoded" in caplog.text
+
+
+# The whole way: what a person is told
+
+
+def test_a_label_set_from_the_targets_labels_is_told_by_every_command(typed):
+    root = plain(Path("data"), "a", ("cat", "dog", "emu"), n=8)
+    plain(root, "xb", ("cat", "dog"), n=8)
+    words = ["dataset=image_folder", "dataset.source=a", "dataset.target=b", "dataset.size=8", "method=source_only"]
+    words += ["train=tiny", "threads=1", "device=cpu", "tracker=none"]
+    said = typed("tl-run", *words, "dataset.labels=shared")
+    assert said.code == 0 and "granted knowledge of the label set" in said.err
+    assert "label set granted: read from the target's labels" in " ".join(said.out.split())
+    (file,) = Path("outputs").rglob("run.json")
+    known = json.loads(file.read_text())["data"]["label_knowledge"]
+    assert known == {"by": "target labels", "left_out": {"source": ["emu"], "target": []}}
+    report = typed("tl-report")
+    assert report.code == 0 and "1 of 1 runs were granted the label set" in " ".join(report.out.split())
+    said = typed("tl-run", *words, "dataset.label_set=[cat,dog]", "outputs=stated")
+    assert said.code == 0 and "label set" not in said.err and "label set" not in said.out
+    assert "label set" not in typed("tl-report", "stated").out
+    said = typed("tl-run", *words, "dataset.label_set=[cat,dig]")
+    assert said.code == 1 and "no domain has a class 'dig' – did you mean 'dog'? (there are cat, dog, emu)" in said.err

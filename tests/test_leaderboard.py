@@ -211,6 +211,14 @@ def test_why_runs_failed_is_told_by_method():
     assert said == "2 runs failed: 2 of mmd: it was refused (their run.log has more)"
 
 
+def test_a_label_set_that_was_read_from_the_targets_labels_is_told():
+    found = runs("mmd", [0.5] * 3)
+    for each, by in zip(found, ("target labels", "target labels", "label_set"), strict=True):
+        each.data["label_knowledge"] = {"by": by}
+    (said,) = [caveat for caveat in caveats(found, leaderboard(found)) if "label set" in caveat]
+    assert said.startswith("2 of 3 runs were granted the label set: dataset.labels=shared (digits) left out rows by")
+
+
 def test_nothing_is_said_against_a_clean_table():
     clean = [*runs("source_only", BASE), *runs("mmd", BASE)]
     assert caveats(clean, leaderboard(clean)) == []

@@ -129,6 +129,43 @@ def test_the_images_of_the_test_split_get_the_accuracy_and_the_probabilities_of_
         assert float(row["probability"]) == max(float(row[name]) for name in CLASSES) == float(row[row["predicted"]])
 
 
+@pytest.mark.parametrize("kind", ["scan of 12 bits", "four bands", "four bands as grey"])
+def test_what_is_said_of_a_files_numbers_in_training_holds_in_predicting(tmp_path, typed, kind):
+    """Taken as the files have it, all test rows would be about black, or white, and another class than in the run."""
+    rng = np.random.default_rng(0)
+    for domain in "ab":
+        for label, bright in (("dark", 60), ("light", 160)):
+            for i in range(20):
+                pixels = rng.integers(bright, bright + 60, (12, 14, 4), dtype=np.uint16)
+                pixels[..., 3] = i % 3
+                scan = kind == "scan of 12 bits"
+                path = tmp_path / "scans" / domain / label / f"{i:02}.{'png' if scan else 'tif'}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(16 * pixels[..., 0] if scan else pixels.astype(np.uint8)).save(path)
+    key = {"scan of 12 bits": "bit_depth=12", "four bands": "channels=3", "four bands as grey": "channels=1"}[kind]
+    words = [f"dataset.root={tmp_path / 'scans'}", "dataset.source=a", "dataset.target=b", f"dataset.{key}"]
+    run = made(tmp_path / "outputs", "dataset=image_folder", *words, "dataset.size=8", "method=source_only", *TINY)
+    said = typed("tl-predict", run.folder, "--test", "--out", "found.csv")
+    assert said.code == 0 and "8 of 8 rows get the class that the run's stored predictions have" in said.err
+    trained = tl_runner.load(run.folder)
+    _, preprocessing, _ = trained
+    x = preprocessing(*names(run))
+    assert x.shape[1] == (3 if kind == "four bands" else 1) and 0.2 < x.min() < x.max() < 0.9
+    assert preprocessing.facts["pixel_format"] == run.data["pixel_format"]
+    with torch.no_grad():
+        torch.testing.assert_close(trained.model(x).softmax(-1), stored(run), atol=EXACT, rtol=0)
+    with Image.open(names(run)[0]) as image:
+        assert torch.equal(preprocessing(image), x[:1])
+
+
+def test_folders_of_other_programs_are_not_predicted(shot, typed):
+    photos(Path("more"), n=2)
+    for litter in ("@eaDir", "__MACOSX", ".ipynb_checkpoints"):
+        shutil.copytree(Path("more/a/cup"), Path("more/a/cup") / litter)
+    said = typed("tl-predict", shot.folder, "more")
+    assert said.code == 0 and len(sheet(said.out)) == 12
+
+
 def test_the_lines_of_the_test_split_get_the_accuracy_and_the_probabilities_of_the_run(clinic, typed):
     file = clinic.config["dataset"]["target"]
     said = typed("tl-predict", clinic.folder, file)

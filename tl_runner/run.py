@@ -49,8 +49,8 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         setup = parts.diagnose.before(model, pair, method.once)
         start = statistics(model)
         method, model, pair = ready(method, model, pair, plan, seed)
-        record.data |= {"input": str(model.backbone[0]), "model": blueprint(model)}
-        record.data["lr_backbone"] = backbone_rates(method, model, parts.optimizer)
+        rates = backbone_rates(method, model, parts.optimizer)
+        record.data |= {"input": str(model.backbone[0]), "model": blueprint(model), "lr_backbone": rates}
 
         made = files.made()
         progress = resumed(left, model, method, made)

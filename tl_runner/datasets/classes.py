@@ -1,15 +1,16 @@
 """The classes of two domains: read from a column, and what follows where they are not the same."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, names, observed, typed
 from tl_runner.datasets.notation import another_notation
 from tl_runner.datasets.spelling import about_respelled, doubles, respelled
-from tl_runner.errors import Refused
+from tl_runner.errors import Refused, nearest
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +94,17 @@ def in_order(names: Iterable[str]) -> Classes:
     return tuple(sorted(found))
 
 
-def agree(source: Sequence[str], target: Sequence[str], policy: Policy) -> tuple[Classes, Classes]:
+def agree(
+    source: Sequence[str], target: Sequence[str], policy: Policy, label_set: Sequence[str] = ()
+) -> tuple[Classes, Classes]:
     """The classes that each side is left with.
 
     `same` refuses sides that differ, `shared` keeps what both have, `differ` all that each has. Refuses fewer than two.
+    A `label_set` states the classes of both sides instead, whatever the target's labels hold.
     """
+    if label_set:
+        classes = stated(label_set, {"source": source, "target": target}, policy)
+        return classes, classes
     if policy == "shared":
         source = target = [name for name in source if name in target]
     if policy == "same" and set(source) != set(target):
@@ -111,10 +118,66 @@ def agree(source: Sequence[str], target: Sequence[str], policy: Policy) -> tuple
             said += f" These differ only in spelling, write them alike: {about_respelled(pairs)}."
         raise Refused(
             f"{said} dataset.labels=shared keeps the rows of shared classes;"
-            " dataset.labels=differ keeps all, for methods that transfer between label sets"
+            " dataset.label_set=[…] states the classes without a look at the target's labels; dataset.labels=differ"
+            " keeps all, for methods that transfer between label sets"
         )
     for side, left in (("source", source), ("target", target)):
         if len(left) < 2:
             what = f"one class, {left[0]!r}" if left else "no class"
             raise Refused(f"dataset.labels={policy} leaves the {side} {what}: at least 2 are needed")
     return tuple(source), tuple(target)
+
+
+def stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy: Policy) -> Classes:
+    """The classes of both sides as a person states them; refuses names that no side has.
+
+    That a class is in no row of the target is not looked at: it is what the statement is there to leave unknown.
+    """
+    if policy != "same":
+        raise Refused(
+            f"dataset.label_set states the classes, and dataset.labels={policy} reads them from the target's labels:"
+            " name one of the two"
+        )
+    there = in_order({name for side in sides.values() for name in side})
+    for name in label_set:
+        if name not in there:
+            raise Refused(
+                f"dataset.label_set: no domain has a class {name!r}{nearest(name, there)} (there are {listed(there)})"
+            )
+    if len(set(label_set)) < max(2, len(label_set)):
+        raise Refused(f"dataset.label_set={listed(label_set)}: name two classes or more, each once")
+    if "source" in sides and (unknown := [name for name in label_set if name not in sides["source"]]):
+        log.warning("dataset.label_set: the source has no row of class %s: nothing tells what it is", listed(unknown))
+    return in_order(label_set)
+
+
+def label_knowledge(
+    policy: Policy, label_set: Sequence[str], left_out: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """What the record says of rows whose class is not used, and of who knew which classes there are.
+
+    left_out: by role the rows of each such class. `shared` knows them from the target's labels, which an unsupervised
+    run does not have: where that left rows out it is granted knowledge of the label set, and said.
+    """
+    if policy != "shared" and not label_set:
+        return {}
+    counts = {role: sum(rows.values()) for role, rows in left_out.items()}
+    if label_set:
+        return {"left_out": counts, "label_knowledge": {"by": "label_set", "classes": list(in_order(label_set))}}
+    if not any(counts.values()):
+        return {"left_out": counts}
+    told = [f"{counts[role]} rows of the {role} ({listed(rows)})" for role, rows in left_out.items() if rows]
+    log.warning(
+        "dataset.labels=shared reads from the target's labels which classes there are, and leaves out %s. A run without"
+        " target labels does not know that: it is recorded as granted knowledge of the label set. dataset.label_set=[…]"
+        " states the classes instead",
+        " and ".join(told),
+    )
+    classes = {role: list(rows) for role, rows in left_out.items()}
+    return {"left_out": counts, "label_knowledge": {"by": "target labels", "left_out": classes}}
+
+
+def counted(names: Iterable[str]) -> dict[str, int]:
+    """How many rows have each name, in the order of classes."""
+    found = Counter(names)
+    return {name: found[name] for name in in_order(found)}

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from tl_runner.atomic import appearing
 from tl_runner.datasets.picture import Square, square, trouble
+from tl_runner.datasets.pixel_format import BY_FILE, Numbers, PixelFormat
 from tl_runner.errors import Refused
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what is stored: to be raised when the same files would give other bytes
+VERSION = 2  # of what is stored: to be raised when the same files would give other bytes
 BLOCK = 64  # images decoded ahead of being written
 PATIENCE = 30.0  # seconds after which a person is told how far it is
 
@@ -42,10 +43,12 @@ class File(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What was met in decoding: why the files at these positions can't be read, whether the others are all grey."""
+    """What was met in decoding: why the files at these positions can't be read, whether the others are all grey, and
+    what their numbers were."""
 
     bad: dict[int, str]
     grey: bool
+    numbers: Numbers
 
 
 class Decoded(NamedTuple):
@@ -55,10 +58,10 @@ class Decoded(NamedTuple):
     facts: Facts
 
 
-def decoded(files: Sequence[File], size: int, cache: Path, name: str) -> Decoded:
+def decoded(files: Sequence[File], size: int, cache: Path, name: str, how: PixelFormat = BY_FILE) -> Decoded:
     """The files as squares of `size` pixels a side, from the cache or by way of it; `name` is what to call them."""
     folder = cache / "images"
-    key = _key(files, size)
+    key = _key(files, size, how)
     pixels, said = folder / f"{key}.u8", folder / f"{key}.json"
     row = 3 * size * size
     facts = _believed(pixels, said, len(files), row)
@@ -66,9 +69,9 @@ def decoded(files: Sequence[File], size: int, cache: Path, name: str) -> Decoded
         folder.mkdir(parents=True, exist_ok=True)
         _room(folder, row * len(files))
         with appearing(pixels) as out:
-            facts = _decode(files, size, out, name)
+            facts = _decode(files, size, out, name, how)
         with appearing(said) as out:
-            out.write(json.dumps(facts._asdict()).encode())
+            out.write(json.dumps({**facts._asdict(), "numbers": facts.numbers._asdict()}).encode())
     n = len(files) - len(facts.bad)
     if not n:
         return Decoded(torch.empty(0, 3, size, size, dtype=torch.uint8), facts)
@@ -76,8 +79,8 @@ def decoded(files: Sequence[File], size: int, cache: Path, name: str) -> Decoded
     return Decoded(flat.view(n, 3, size, size), facts)
 
 
-def _key(files: Sequence[File], size: int) -> str:
-    digest = blake2b(repr((VERSION, PIL.__version__, size)).encode(), digest_size=16)
+def _key(files: Sequence[File], size: int, how: PixelFormat) -> str:
+    digest = blake2b(repr((VERSION, PIL.__version__, size, *how)).encode(), digest_size=16)
     for file in files:
         digest.update(repr((os.fsencode(file.name), file.stamp)).encode())
     return digest.hexdigest()
@@ -87,7 +90,8 @@ def _believed(pixels: Path, said: Path, n: int, row: int) -> Facts | None:
     """What an earlier decode said, if its bytes are all there."""
     try:
         content = json.loads(said.read_text())
-        facts = Facts({int(index): str(reason) for index, reason in content["bad"].items()}, bool(content["grey"]))
+        bad = {int(index): str(reason) for index, reason in content["bad"].items()}
+        facts = Facts(bad, bool(content["grey"]), Numbers.read(content["numbers"]))
         whole = pixels.stat().st_size == (n - len(facts.bad)) * row
     except FileNotFoundError:
         return None
@@ -108,28 +112,29 @@ def _room(folder: Path, needed: int) -> None:
         )
 
 
-def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str) -> Facts:
+def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str, how: PixelFormat) -> Facts:
     log.info("decoding %d images of %s, once", len(files), name)
-    bad, grey, told = {}, True, time.monotonic()
+    bad, grey, numbers, told = {}, True, Numbers(), time.monotonic()
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here
         for start in range(0, len(files), BLOCK):
             block = files[start : start + BLOCK]
-            for index, result in enumerate(pool.map(lambda file: _attempt(file, size), block), start):
+            for index, result in enumerate(pool.map(lambda file: _attempt(file, size, how), block), start):
                 if isinstance(result, Square):
                     out.write(result.pixels)
                     grey &= result.grey
+                    numbers = Numbers.together([numbers, result.numbers])
                 else:
                     bad[index] = result
             if time.monotonic() - told > PATIENCE:
                 told = time.monotonic()
                 log.warning("%d of %d images of %s are decoded", start + len(block), len(files), name)
-    return Facts(bad, grey)
+    return Facts(bad, grey, numbers)
 
 
-def _attempt(file: File, size: int) -> Square | str:
+def _attempt(file: File, size: int, how: PixelFormat) -> Square | str:
     """The square, or why there is none."""
     try:
-        return square(file.path, size)
+        return square(file.path, size, how)
     except Exception as error:  # whatever a hostile file makes a decoder do
         return trouble(error, empty=not any(file.stamp[:1]))

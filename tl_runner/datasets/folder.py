@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tl_runner.datasets.classes import Policy, counted, label_knowledge, stated
 from tl_runner.datasets.decoded import decoded
 from tl_runner.datasets.listing import ClassFolder, class_folders, folders, quoted
+from tl_runner.datasets.pixel_format import Channels, PixelFormat, doubts
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, nearest, within
 
@@ -28,24 +30,30 @@ def image_folder(
     source: str | None = None,
     target: str | None = None,
     labels: Literal["same", "shared", "differ"] = "same",
+    label_set: tuple[str, ...] = (),
     size: int = 64,
+    bit_depth: int | None = None,
+    channels: Channels | None = None,
     on_bad: Literal["error", "skip"] = "error",
     memory: float = 2.0,
 ) -> Drawn:
     """Images under `root/<domain>/<class>/` or `root/<domain>/{train,val,test}/<class>/`, at any depth.
 
     source, target: names of domains; a source of None is in the backbone's weights. labels: both domains have the
-    `same` classes, or their `shared` ones are used, or they may `differ`. size: pixels a side of the central square
-    that is used (see `picture.square`). on_bad: a file that can't be read is an error, or skipped and counted.
-    memory: GiB that the images may take; more stay on disk, memory-mapped. They have one channel where no file of
-    either domain has colour, else three. The seed decides nothing here.
+    `same` classes, or their `shared` ones are used, or they may `differ`; a label_set states those of both. size:
+    pixels a side of the central square that is used (see `picture.square`). bit_depth, channels: how the numbers of a
+    file are read, where it leaves a doubt (see `PixelFormat`). on_bad: a file that can't be read is an error, or
+    skipped and counted. memory: GiB that the images may take; more stay on disk, memory-mapped. Unless `channels` says
+    it, they have one channel where no file of either domain has colour, else three. The seed decides nothing here.
     """
     within(8, 1024, size=size)
     within(0, memory=memory)
     base = Path(root).expanduser()
     domains = _domains(base, source, target)
-    found = {role: class_folders(path, base) for role, path in domains.items()}
-    classes = _classes(found, labels)
+    how = PixelFormat(bit_depth, channels).checked()
+    listed = {role: class_folders(path, base) for role, path in domains.items()}
+    found = {role: each.folders for role, each in listed.items()}
+    classes = _classes(found, labels, [normalize("NFC", name) for name in label_set])
     sides = {role: [each for each in found[role] if each.label in classes[role]] for role in domains}
     for each in (each for side in sides.values() for each in side):
         if not each.files:
@@ -53,11 +61,16 @@ def image_folder(
     if others := sum(each.others for side in sides.values() for each in side):
         log.warning("%d files do not end like an image that can be read, and are left out: run.log says where", others)
     images = {
-        role: decoded([file for each in side for file in each.files], size, cache, domains[role].name)
+        role: decoded([file for each in side for file in each.files], size, cache, domains[role].name, how)
         for role, side in sides.items()
     }
     bad = {role: side.facts.bad for role, side in images.items()}
     _judge(sides, bad, on_bad)
+    if bit_depth is not None and not any(side.facts.numbers.deep_images for side in images.values()):
+        raise Refused(f"dataset.bit_depth={bit_depth}: no file holds more than 8 bits a pixel; leave it out")
+    for role, side in images.items():
+        for doubt in doubts(side.facts.numbers, how):
+            log.warning("%s: %s", domains[role], doubt)
     grey = all(side.facts.grey for side in images.values())
     x = {role: side.x[:, :1] if grey else side.x for role, side in images.items()}
     on_disk = sum(pixels.numel() for pixels in x.values()) > memory * 2**30
@@ -69,7 +82,17 @@ def image_folder(
         names = np.array([file for index, file in enumerate(files) if index not in bad[role]], dtype=object)
         return Raw(normalize("NFC", domains[role].name), pixels, y, classes[role], part, names)
 
-    notes = {"skipped": {role: len(files) for role, files in bad.items()}, "resize": "pillow"}
+    left_out = {
+        role: counted(each.label for each in found[role] if each.label not in classes[role] for _ in each.files)
+        for role in found
+    }
+    notes = {
+        "skipped": {role: len(files) for role, files in bad.items()},
+        "passed_over": {role: len(each.passed) for role, each in listed.items()},
+        "resize": "pillow",
+        "pixel_format": how._asdict(),
+        **label_knowledge(labels, label_set, left_out),
+    }
     return Drawn(raw("source") if "source" in domains else None, raw("target"), notes, on_disk=on_disk)
 
 
@@ -89,16 +112,20 @@ def _domains(root: Path, source: str | None, target: str | None) -> dict[str, Pa
     chosen = {role: normalize("NFC", name) for role, name in named.items() if name is not None}
     for role, name in chosen.items():
         if name not in there:
-            raise Refused(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{nearest(name, there)}")
+            deeper = [str(path) for path in there.values() if name in folders(path, root)]
+            instead = f" – {deeper[0]!r} holds it: set dataset.root={deeper[0]}" if deeper else nearest(name, there)
+            raise Refused(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{instead}")
     if len({there[name].resolve() for name in chosen.values()}) < len(chosen):
         raise Refused(f"source and target are both {target!r}: there is nothing to transfer")
     return {role: there[name] for role, name in chosen.items()}
 
 
-def _classes(found: Sides, labels: str) -> dict[str, tuple[str, ...]]:
+def _classes(found: Sides, labels: Policy, label_set: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The classes of each role, by name."""
     named = {role: {each.label: each.path for each in side} for role, side in found.items()}
     classes = {role: tuple(sorted(paths)) for role, paths in named.items()}
+    if label_set:
+        return dict.fromkeys(named, tuple(sorted(stated(label_set, classes, labels))))
     if "source" not in named:
         return classes
     shared = named["source"].keys() & named["target"].keys()
@@ -110,7 +137,8 @@ def _classes(found: Sides, labels: str) -> dict[str, tuple[str, ...]]:
         ]
         raise Refused(
             f"the classes differ: {'; '.join(only)}. Set dataset.labels=shared to use the {len(shared)} that both"
-            " have, or dataset.labels=differ for a method that can transfer between them"
+            " have, dataset.label_set=[…] to state the classes yourself, or dataset.labels=differ for a method that can"
+            " transfer between them"
         )
     if labels == "shared":
         if not shared:
@@ -141,7 +169,8 @@ def _rows(
     readable[list(bad)] = False
     folder = folder[readable]
     y = torch.tensor([classes.index(each.label) for each in side])[folder]
-    if lost := sorted(set(range(len(classes))) - set(y.tolist())):
+    there = {classes.index(each.label) for each in side}  # a stated class may have no folder
+    if lost := sorted(there - set(y.tolist())):
         raise Refused(f"{domain}: of class {quoted(classes[i] for i in lost)} no image can be read")
     divided = side[0].part is not None
     return y, torch.tensor([each.part for each in side])[folder] if divided else None

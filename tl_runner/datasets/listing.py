@@ -2,7 +2,9 @@
 
     root/<domain>/<class>/…  or  root/<domain>/{train,val,test}/<class>/…
 
-Nothing is opened. Hidden entries are passed over; a link to a folder must stay inside the root.
+Nothing is opened. What is hidden or left by other programs is passed over, and said; a link to a folder must stay
+inside the root. Where a folder of images holds but one folder, which holds the classes, these are taken, and that is
+said.
 """
 
 import logging
@@ -13,21 +15,23 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from tl_runner.datasets.decoded import File
+from tl_runner.datasets.litter import is_litter
+from tl_runner.datasets.part_names import parts_among
 from tl_runner.datasets.picture import extensions
 from tl_runner.datasets.split import PARTS
 from tl_runner.errors import Refused
 
 log = logging.getLogger(__name__)
 
-# What people call the parts of a divided domain; two of them side by side are no classes.
-PART_LIKE = {*PARTS, "training", "testing", "valid", "validation", "dev", "eval"}
 MANY = 12  # names are listed up to this many
+DEEP = 3  # folders that hold nothing but a folder are looked through
 
 
 class ClassFolder(NamedTuple):
     """The images of one class in one part (a position in `PARTS`; None where the domain is not divided).
 
-    `others` are files whose names do not end like an image's.
+    `others` are files whose names do not end like an image's; `inner` are the folders in it, `direct` says whether
+    images lie beside them.
     """
 
     label: str
@@ -35,12 +39,21 @@ class ClassFolder(NamedTuple):
     path: Path
     files: tuple[File, ...]
     others: int
+    inner: frozenset[str]
+    direct: bool
 
 
-def folders(parent: Path, root: Path) -> dict[str, Path]:
-    """The folders in a folder, by name."""
+class Listing(NamedTuple):
+    """A domain's class folders, by part and name, and what was passed over on the way."""
+
+    folders: list[ClassFolder]
+    passed: tuple[Path, ...]
+
+
+def folders(parent: Path, root: Path, passed: list[Path] | None = None) -> dict[str, Path]:
+    """The folders in a folder, by name; what is passed over is added to a list."""
     found = {}
-    for entry in _entries(parent):
+    for entry in _entries(parent, passed):
         if not entry.is_dir():
             continue
         if not entry.name.isprintable():
@@ -51,25 +64,100 @@ def folders(parent: Path, root: Path) -> dict[str, Path]:
     return found
 
 
-def class_folders(domain: Path, root: Path) -> list[ClassFolder]:
+def class_folders(domain: Path, root: Path) -> Listing:
     """The class folders of a domain, by part and name; refuses a domain that has none."""
-    inside = folders(domain, root)
-    parts = sorted(PART_LIKE & inside.keys())
-    if len(parts) > 1 or len(parts) == len(inside) == 1:  # one among others is a class of that name
-        if not {"train"} <= inside.keys() <= set(PARTS):
-            raise Refused(
-                f"{domain} holds {quoted(inside)}: a divided domain holds train and, where there are such, val and"
-                " test, and nothing else; rename or move the others"
-            )
-        by_part = {PARTS.index(part): folders(inside[part], root) for part in inside}
-    else:
-        by_part = {None: inside}
-    if empty := [part for part, classes in by_part.items() if not classes]:
-        path = domain if empty[0] is None else domain / PARTS[empty[0]]
+    passed: list[Path] = []
+    top = _within(domain, root)
+    inside = folders(top, root, passed)
+    loose = _loose(top)
+    by_part: dict[int | None, Path] = {None: top}
+    if parts := parts_among(inside):
+        by_part = {part: _within(inside[name], root) for part, name in _by_part(domain, inside, parts).items()}
+        loose += sum(_loose(place) for place in by_part.values())
+    named = {part: inside if part is None else folders(place, root, passed) for part, place in by_part.items()}
+    if empty := [part for part, classes in named.items() if not classes]:
+        path = by_part[empty[0]]
         raise Refused(f"{path} holds no class folder: an image lies at {path / 'CLASS' / 'IMAGE.png'}")
-    return [
-        _class_folder(label, part, path, domain) for part, named in by_part.items() for label, path in named.items()
+    if loose:
+        log.warning(
+            "%s: %d images lie beside the folders of its classes, in none of them: they are left out", domain, loose
+        )
+    found = [
+        _class_folder(label, part, path, domain, passed)
+        for part, classes in named.items()
+        for label, path in classes.items()
     ]
+    _question_inner_folders(domain, found)
+    _tell_passed(domain, passed)
+    return Listing(found, tuple(passed))
+
+
+def _by_part(domain: Path, inside: Iterable[str], parts: dict[str, int | None]) -> dict[int, str]:
+    """The folder of each part, train first; refuses what leaves a doubt, and says which other names were taken."""
+    inside = list(inside)
+    by_part = {part: name for name, part in parts.items() if part is not None}
+    if 0 not in by_part or len(by_part) < len(inside):
+        raise Refused(
+            f"{domain} holds {quoted(inside)}: a divided domain holds train and, where there are such, val and"
+            " test, one folder for each and nothing else; rename or move the others"
+        )
+    if other := [f"{name!r} for {PARTS[part]}" for part, name in sorted(by_part.items()) if name != PARTS[part]]:
+        log.warning("%s: %s: they are taken for its parts, not for classes", domain, ", ".join(other))
+    return dict(sorted(by_part.items()))
+
+
+def _within(place: Path, root: Path) -> Path:
+    """The folder itself, or one below it: where it holds nothing but a folder, and so on, down to several or parts."""
+    below = place
+    for _ in range(DEEP):
+        inside = folders(below, root)
+        if len(inside) != 1 or parts_among(inside) or _loose(below):
+            break
+        below = next(iter(inside.values()))
+    inside = folders(below, root)
+    if below == place or _loose(below) or not (len(inside) > 1 or parts_among(inside)):
+        return place
+    log.warning(
+        "%s holds one folder, %s: the %d folders in it are taken for what %s should hold (%s)",
+        place, below.relative_to(place), len(inside), place.name, quoted(inside),
+    )  # fmt: skip
+    return below
+
+
+def _loose(place: Path) -> int:
+    """Images that lie in a folder itself."""
+    return sum(not entry.is_dir() and _like_an_image(entry) for entry in _entries(place))
+
+
+def _question_inner_folders(domain: Path, found: Sequence[ClassFolder]) -> None:
+    """Folders within classes are no error, unless they are parts; the same ones in all classes may be the classes."""
+    for each in found:
+        if len(parts := parts_among(each.inner)) > 1:
+            raise Refused(
+                f"{each.path} holds {quoted(sorted(parts))}, parts of a domain, which must stand above its classes:"
+                f" {domain}/train/{each.label}, not {domain}/{each.label}/train"
+            )
+    common = frozenset.intersection(*(each.inner for each in found))
+    if len(found) > 1 and len(common) > 1 and not any(each.direct for each in found):
+        labels = sorted({each.label for each in found})
+        log.warning(
+            "%s: the folders %s are taken for the classes, and each holds the folders %s: if these are the classes,"
+            " move them up, or set dataset.root and the domains one folder deeper",
+            domain, quoted(labels), quoted(sorted(common)),
+        )  # fmt: skip
+
+
+def _tell_passed(domain: Path, passed: Sequence[Path]) -> None:
+    """What was passed over; loudly where a person could have meant it: folders, and hidden files named like images."""
+    if not passed:
+        return
+    meant = [path for path in passed if path.is_dir() or _named_like_an_image(path.name)]
+    names = quoted(dict.fromkeys(path.name for path in meant or passed))
+    log.log(
+        logging.WARNING if meant else logging.INFO,
+        "%s: passed over %d files and folders that are hidden or left by other programs: %s",
+        domain, len(passed), names,
+    )  # fmt: skip
 
 
 def quoted(names: Iterable[str]) -> str:
@@ -79,10 +167,10 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:MANY])) + rest
 
 
-def _class_folder(label: str, part: int | None, path: Path, domain: Path) -> ClassFolder:
+def _class_folder(label: str, part: int | None, path: Path, domain: Path, passed: list[Path]) -> ClassFolder:
     files, others, pending = [], 0, [path]
     while pending:
-        for entry in _entries(pending.pop()):
+        for entry in _entries(pending.pop(), passed):
             if entry.is_dir(follow_symlinks=False):
                 pending.append(Path(entry.path))
             elif entry.is_dir():
@@ -93,13 +181,20 @@ def _class_folder(label: str, part: int | None, path: Path, domain: Path) -> Cla
                 others += 1
     if others:
         log.info("%s: %d files do not end like an image that can be read, and are left out", path, others)
-    return ClassFolder(label, part, path, tuple(sorted(files)), others)
+    inner = frozenset(file.path.relative_to(path).parts[0] for file in files if file.path.parent != path)
+    direct = any(file.path.parent == path for file in files)
+    return ClassFolder(label, part, path, tuple(sorted(files)), others, inner, direct)
 
 
 def _like_an_image(entry: os.DirEntry[str]) -> bool:
     """By its ending; a pipe or a device is none, whatever its name, and a dangling link may be one some day."""
     regular = entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
     return regular and Path(entry.name).suffix.lower() in extensions()
+
+
+def _named_like_an_image(name: str) -> bool:
+    """Among hidden files; `._x.jpg` is what macOS keeps beside x.jpg on foreign disks, and no image."""
+    return not name.startswith("._") and Path(name).suffix.lower() in extensions()
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, ...]:
@@ -110,10 +205,13 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, ...]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns  # archives unpack with times of their own choosing
 
 
-def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:
-    """What is in a folder and not hidden, by name."""
+def _entries(folder: Path, passed: list[Path] | None = None) -> Sequence[os.DirEntry[str]]:
+    """What is in a folder, by name; what is passed over is added to a list."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise Refused(f"{str(folder)!r} can't be listed: {error.strerror}") from error
+    if passed is not None:
+        passed += [Path(entry.path) for entry in found if is_litter(entry.name)]
+    return [entry for entry in found if not is_litter(entry.name)]

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read, typed
-from tl_runner.datasets.classes import Classes, agree, in_order, warn_of_order, warn_of_spelling, without_label
+from tl_runner.datasets.classes import (
+    Classes,
+    agree,
+    counted,
+    in_order,
+    label_knowledge,
+    warn_of_order,
+    warn_of_spelling,
+    without_label,
+)
 from tl_runner.datasets.columns import Kind, kinds
 from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.spelling import about_respelled, doubles, respelled
@@ -36,6 +45,7 @@ def csv(
     domain: str | None = None,
     label: str = "label",
     labels: Literal["same", "differ", "shared"] = "same",
+    label_set: tuple[str, ...] = (),
     categorical: tuple[str, ...] = (),
     numeric: tuple[str, ...] = (),
     drop: tuple[str, ...] = (),
@@ -56,9 +66,10 @@ def csv(
     (known, ys), (other, yt) = (without_label(table, label, missing, literally) for table in sides)
     _refuse_other_columns(known, other, categorical=categorical, numeric=numeric, drop=drop)
     warn_of_spelling(in_order(ys), in_order(yt), labels)
-    classes = agree(in_order(ys), in_order(yt), labels)
+    classes = agree(in_order(ys), in_order(yt), labels, label_set)
     warn_of_order({*classes[0], *classes[1]}, label)
     kept = [np.isin(y, side) for y, side in zip((ys, yt), classes, strict=True)]
+    left_out = {role: counted(y[~rows]) for role, y, rows in zip(("source", "target"), (ys, yt), kept, strict=True)}
     known, other, ys, yt = known.take(kept[0]), other.take(kept[1]), ys[kept[0]], yt[kept[1]]
     found = kinds(known, other, categorical, numeric, missing)
 
@@ -69,8 +80,7 @@ def csv(
     source_rows, target_rows = (raw(*side) for side in zip((known, other), (ys, yt), classes, strict=True))
     _warn_of_shared_rows(source_rows, target_rows)
     _warn_of_unseen(known, other, found)
-    left_out = {role: int((~rows).sum()) for role, rows in zip(("source", "target"), kept, strict=True)}
-    notes = {"left_out": left_out} if labels == "shared" else {}
+    notes = label_knowledge(labels, label_set, left_out)
     return Drawn(source_rows, target_rows, notes, encoding=_fitted_by(known, found))
 
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tl_runner.datasets.picture import extensions, fractions, opened, squared, trouble
+from tl_runner.datasets.picture import copied, extensions, fractions, opened, squared, trouble
+from tl_runner.datasets.pixel_format import BY_FILE, PixelFormat
 from tl_runner.errors import Refused
 from tl_runner.preprocessing.portion import Input, Portion
 
@@ -30,13 +31,14 @@ class Images:
     An image stands upright by its EXIF orientation, transparent pixels lie on white. `resize` is the dataset's own
     way: `pillow` rounds the square to bytes (`picture.square`), `torch` resizes the numbers of the pixels as a
     dataset of fixed size does. Grey images are repeated for a model of three channels; one of one channel refuses
-    colour, which it never saw.
+    colour, which it never saw. `pixel_format` is that of the run's own files, where its dataset has one.
     """
 
     channels: int
     height: int
     width: int
     resize: Literal["pillow", "torch"]
+    pixel_format: PixelFormat = BY_FILE
 
     takes: ClassVar[str] = "image files"
 
@@ -60,6 +62,7 @@ class Images:
             "range": [0.0, 1.0],
             "crop": "the largest central part of this aspect",
             "resize": f"bilinear with antialiasing, by {self.resize}",
+            "pixel_format": self.pixel_format._asdict(),
         }
 
     def __call__(self, *images: Picture) -> Tensor:
@@ -94,9 +97,7 @@ class Images:
         """The input (channels, height, width), or why there is none."""
         try:
             if isinstance(image, Image.Image):
-                copy = image.copy()  # since it is turned in place
-                copy.format = image.format  # tells what the numbers of 32 bits mean
-                return self._row(copy)
+                return self._row(copied(image))  # since it is turned in place
             if Path(image).is_dir():
                 return "that is a folder"
             with opened(Path(image), max(self.height, self.width)) as file:
@@ -108,7 +109,7 @@ class Images:
 
     def _row(self, image: Image.Image) -> Tensor:
         if self.resize == "pillow":
-            pixels = bytearray(squared(image, self.height).pixels)
+            pixels = bytearray(squared(image, self.height, self.pixel_format).pixels)
             x = torch.frombuffer(pixels, dtype=torch.uint8).view(RGB, self.height, self.width).float() / 255
         else:
             x = self._resized(torch.from_numpy(np.ascontiguousarray(fractions(image))))

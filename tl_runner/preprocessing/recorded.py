@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tl_runner.datasets.pixel_format import PixelFormat
 from tl_runner.preprocessing.images import RGB, Images
 from tl_runner.preprocessing.portion import Preprocessing, Unknown
 from tl_runner.preprocessing.tables import Columns
@@ -35,4 +36,4 @@ def _images(shape: tuple[int, ...], data: Mapping[str, Any], target: str) -> Ima
         return Unknown(f"the images of {target} have {channels} channels, and those of a file 1 or 3", shape)
     if low < 0 or high > 1:
         return Unknown(f"the pixels of {target} go from {low:g} to {high:g}, and those of a file from 0 to 1", shape)
-    return Images(channels, height, width, resize)
+    return Images(channels, height, width, resize, PixelFormat(**data.get("pixel_format", {})))

@@ -30,6 +30,7 @@ def caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
         *_other_data(ended),
         *_mixed(ended),
         *_constant(ended),
+        *_label_sets(ended),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _of_pair(rows)),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _missing(rows)),
     ]
@@ -87,6 +88,17 @@ def _constant(ended: Sequence[RunRecord]) -> Iterator[str]:
     if found := Counter(method for method, share in shares if max(share) == 1):
         told = _names(f"{method} ({count})" for method, count in found.items())
         yield f"one class is predicted for all of the target's test rows by runs of {told}"
+
+
+def _label_sets(ended: Sequence[RunRecord]) -> Iterator[str]:
+    """Runs that know from the target's labels which classes there are: more than granted=0 says."""
+    known = [run for run in ended if (run.data.get("label_knowledge") or {}).get("by") == "target labels"]
+    if known:
+        datasets = _names(sorted({run.choices["dataset"] for run in known}))
+        yield (
+            f"{len(known)} of {len(ended)} runs were granted the label set: dataset.labels=shared ({datasets}) left out"
+            " rows by which classes the target's labels hold; dataset.label_set=[…] states the classes instead"
+        )
 
 
 def _of_pair(rows: Sequence[Row]) -> Iterator[str]:

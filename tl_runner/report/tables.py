@@ -51,6 +51,10 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
         words.append(f"auto came to {auto['chosen']} after {auto['steps']} steps: {auto['why']}")
     if gap := _gap(record):
         words.append(gap)
+    known = record.data.get("label_knowledge") or {}
+    words += ["label set granted: read from the target's labels (dataset.labels=shared)"] * (
+        known.get("by") == "target labels"
+    )
     words += [f"granted={record.granted}", f"{record.seconds:.1f} s", record.where["device"]]
     return table, Text(" · ".join(words) + f"\n{record.folder}{advice}")
 

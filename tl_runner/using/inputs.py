@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from tl_runner.datasets.litter import is_litter
 from tl_runner.errors import Refused, nearest
 from tl_runner.preprocessing.portion import Input, Preprocessing
 from tl_runner.preprocessing.tables import Columns
@@ -14,8 +15,8 @@ from tl_runner.preprocessing.tables import Columns
 def inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Input]:
     """The files as named, and for each folder those at any depth in it that end as they should, sorted by path.
 
-    Hidden entries are passed over, links to folders are not followed. Refuses what is not there, and a folder that
-    holds nothing of the kind.
+    Hidden entries and what other programs leave (`@eaDir`) are passed over, as in training; links to folders are not
+    followed. Refuses what is not there, and a folder that holds nothing of the kind.
     """
     return [Input(file) for path in paths for file in _files(path, preprocessing)]
 
@@ -57,11 +58,11 @@ def _files(path: Path, preprocessing: Preprocessing) -> Iterable[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The files in a folder at any depth, without what is hidden."""
+    """The files in a folder at any depth, without what is hidden or left by other programs."""
 
     def refuse(error: OSError) -> None:
         raise Refused(f"{error.filename} can't be listed: {error.strerror}") from error
 
     for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place) / name for name in files if not name.startswith("."))
+        folders[:] = [name for name in folders if not is_litter(name)]
+        yield from (Path(place) / name for name in files if not is_litter(name))
