@@ -49,8 +49,11 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         setup = parts.diagnose.before(model, pair, method.once)
         start = statistics(model)
         method, model, pair = ready(method, model, pair, plan, seed)
-        rates = backbone_rates(method, model, parts.optimizer)
-        record.data |= {"input": str(model.backbone[0]), "model": blueprint(model), "lr_backbone": rates}
+        record.data |= {
+            "input": str(model.backbone[0]),
+            "model": blueprint(model),
+            "lr_backbone": backbone_rates(method, model, parts.optimizer),
+        }
 
         made = files.made()
         progress = resumed(left, model, method, made)
