@@ -80,7 +80,7 @@ def _screen(said: argparse.Namespace) -> int:
     except Exception as error:
         if full_error:
             raise
-        complain(errors, reworded(error, said.words, [menu.conf(), *folders]))
+        complain(errors, reworded(error, said.words, [menu.conf(), *folders], several=True))
         return 1
     screened, failed = [], 0
     for number, order in enumerate(orders, 1):
