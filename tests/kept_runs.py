@@ -53,6 +53,7 @@ def made_up(
             "fingerprint": {"source": f"aaaa{seed}", "target": f"bbbb{seed}"}, "classes": names,
             "domains": {"source": "rendered", "target": "handwritten"}, "shape": [1, 8, 8],
             "rows": {"source": [80, 20, ROWS], "target": [80, 20, ROWS]},
+            "seeds": {"kind": "resplit", "test": ROWS, "pool": 100 + ROWS},
         },
     )  # fmt: skip
     folder = record.folder
