@@ -193,6 +193,20 @@ def test_reliability_is_drawn_as_accuracy_over_confidence(groups):
     assert last in figure.panels[0].chart and figure.panels[0].note == "ECE 10.0 %, n = 1"
 
 
+def test_what_gives_no_probabilities_has_no_reliability(groups):
+    run = groups["mmd"].runs[0]
+    scores = json.loads(json.dumps(run.record.scores))
+    del scores["target"]["ece"]
+    bare = replace(groups["mmd"], runs=(Kept(replace(run.record, scores=scores), []),))
+    assert "no probabilities" in calibration.figure([bare]).missing
+    assert len(calibration.figure([bare, groups["kmm"]]).panels) == 1
+
+
+def test_below_five_pairs_no_ranks_are_drawn():
+    few = ranks.figure(Ranking("0", 4, None, ()))
+    assert not few.panels and "4 pairs" in few.missing and "ranks take 5" in few.missing
+
+
 def test_differences_and_ranks_are_marked_at_their_values(groups, tmp_path):
     chart = effects.figure([groups["mmd"], groups["kmm"], groups["source_only"]]).panels[0].chart
     assert marks(chart, "quiet|c0")[0] > marks(chart, "reference|quiet|c3")[-1]

@@ -132,7 +132,8 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
     if below := [row for row in scored if row["below_majority"]]:
         told = [f"{row['label']} ({row['below_majority']} of {row['n']} runs)" for row in below]
         yield f"below always saying the target's most frequent class: {_names(told)}"
-    if other := sorted({(row["method"], row["granted"]) for row in scored if row["verdict"] == OTHER_LABELS}):
+    adapted = [row for row in scored if row["method"] != "target_only"]  # which is there to be what labels are worth
+    if other := sorted({(row["method"], row["granted"]) for row in adapted if row["verdict"] == OTHER_LABELS}):
         told = [f"{method} granted={granted}" for method, granted in other]
         yield f"no baseline with the same label budget for {_names(told)}: run the baseline with it to test them"
     counts = Counter((row["method"], row["granted"]) for row in scored)

@@ -73,12 +73,9 @@ def _labels(firsts: dict[str, Setting], single: bool) -> dict[str, str]:
         choices = setting.first.choices
         groups[choices["method"], "" if single else choices["backbone"]].append(key)
     several = len({network for _, network in groups}) > 1
+    of_pair = {"dataset", "backbone"} if single else {"dataset"}
     return {
         key: " ".join(filter(None, [method, network * several, said]))
         for (method, network), keys in groups.items()
-        for key, said in zip(
-            keys,
-            told_apart([firsts[key].first for key in keys], {"dataset", *({"backbone"} if single else ())}),
-            strict=True,
-        )
+        for key, said in zip(keys, told_apart([firsts[key].first for key in keys], of_pair), strict=True)
     }

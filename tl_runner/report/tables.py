@@ -41,7 +41,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
         always = f"always saying {record.data['classes'][int(frequent['class'])]!r}, the most frequent class"
         table.add_row(Text(always), *_metrics(frequent), style="dim")
         if scores["selected"]["accuracy"] < frequent["accuracy"]:
-            below = f"\nbelow {always}: this model is worse than no model"
+            below = f"\naccuracy below {always}"
     advice = ""
     if baseline and baseline.scores:
         label = f"{record.baseline}, same seed, granted={baseline.granted}"
