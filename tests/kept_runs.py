@@ -19,11 +19,12 @@ GAIN = {"source_only": 0.0, "mmd": 0.2, "kmm": -0.15, "weighted": 0.05, "target_
 
 def made_up(
     outputs: Path, method: str, seed: int, *, diagnosed: bool = True, images: bool = True, status: Any = "ok",
-    classes: int = CLASSES, dataset: str = "digits", right: float | None = None, **config: Any,
+    classes: int = CLASSES, dataset: str = "digits", right: float | None = None, rows_of: int | None = None,
+    kind: str = "resplit", **config: Any,
 ) -> RunRecord:  # fmt: skip
-    """A run's folder: record, curve, predictions, and what the diagnosis leaves."""
+    """A run's folder: record, curve, predictions, and what the diagnosis leaves; `rows_of` another seed, if any."""
     random = np.random.default_rng([seed, sum(map(ord, method))])
-    world = np.random.default_rng(seed)  # what runs of a seed share: the data
+    world = np.random.default_rng(seed if rows_of is None else rows_of)  # what runs of a seed share: the data
     labels, right = world.integers(0, classes, ROWS), 0.5 + GAIN.get(method, 0.1) if right is None else right
     names = [f"<b>{number}</b>" if number == 1 else f"class {number}" for number in range(classes)]
     setting = f"{method}{dataset}{sorted(config.items())}"
@@ -53,6 +54,7 @@ def made_up(
             "fingerprint": {"source": f"aaaa{seed}", "target": f"bbbb{seed}"}, "classes": names,
             "domains": {"source": "rendered", "target": "handwritten"}, "shape": [1, 8, 8],
             "rows": {"source": [80, 20, ROWS], "target": [80, 20, ROWS]},
+            "seeds": {"kind": kind, "test": ROWS, "pool": ROWS if kind == "fixed" else 100 + ROWS},
         },
     )  # fmt: skip
     folder = record.folder

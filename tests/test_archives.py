@@ -303,6 +303,25 @@ def test_two_collections_share_nine_classes(tmp_path):
     assert back.notes == {"samples": 20} and len(back.source.x) == 20 and 18 <= len(back.target.x) <= 20
 
 
+def test_the_record_says_how_seeds_differ(tmp_path):
+    """The published test images: all of them, some of them by seed, and the halves of them."""
+    cifar_folder(tmp_path, n=30)
+    stl_folder(tmp_path)
+    for load, options, told in (
+        (cifar10, {}, ("resplit", 15, 30)),
+        (cifar10, {"source": None}, ("fixed", 30, 30)),
+        (cifar10_split, {}, ("fixed", 15, 15)),
+        (cifar10_split, {"samples": 60}, ("resplit", 10, 15)),
+        (cifar10_stl10, {}, ("fixed", 27, 27)),
+        (cifar10_stl10, {"source": "stl10", "samples": 60}, ("resplit", 10, 27)),
+    ):
+        _, _, data = cut(load(0, root=str(tmp_path), verify=False, **options), 0, NOTHING, CPU)
+        assert tuple(data["seeds"].values()) == told, (load.__name__, options)
+    (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
+    _, _, data = cut(cifar10(0, root=str(tmp_path), verify=False, source=None), 0, NOTHING, CPU)
+    assert tuple(data["seeds"].values()) == ("resplit", 30, 150)
+
+
 def test_stl_is_stored_by_columns_and_made_smaller_by_means(tmp_path, monkeypatch):
     stl_folder(tmp_path)
     monkeypatch.setattr(stl10, "CHUNK", 7)

@@ -1,5 +1,6 @@
 """Data: seeded, disjoint, and shifted as the name of the shift says."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,48 @@ def test_splits_are_disjoint_whole_and_a_function_of_the_seed(load):
     assert torch.equal(again.target.train.take(torch.arange(5)), pair.target.train.take(torch.arange(5)))
     assert same["fingerprint"] == data["fingerprint"]
     assert fingerprint(source_of(load(1, samples=200))) != data["fingerprint"]["source"]
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        (synthetic, {"kind": "independent", "test": 40, "pool": None}),
+        (blobs, {"kind": "independent", "test": 40, "pool": None}),
+        (digits, {"kind": "resplit", "test": 360, "pool": 1797}),
+        (partial(digits, source="handwritten"), {"kind": "resplit", "test": 181, "pool": 1797}),
+    ],
+)
+def test_the_record_says_how_seeds_differ(load, told):
+    """The handwritten digits are one pool, whichever half of them a seed makes the target."""
+    assert cut(load(0, samples=200), 0, NOTHING, CPU)[2]["seeds"] == told
+
+
+def test_a_users_own_rows_are_taken_to_be_the_same_at_every_seed():
+    """Re-split where the seed cuts the test split, fixed where it is given: the cautious reading of any function."""
+    x, y = torch.arange(100, dtype=torch.float32)[:, None], torch.arange(100) % 2
+    own = Raw("t", x, y, ("a", "b"))
+    given = own._replace(part=torch.tensor([0] * 60 + [1] * 10 + [2] * 30))
+    no_test = own._replace(part=torch.tensor([0] * 80 + [1] * 20))
+    for raw, told in (
+        (own, {"kind": "resplit", "test": 20, "pool": 100}),
+        (given, {"kind": "fixed", "test": 30, "pool": 30}),
+        (no_test, {"kind": "resplit", "test": 16, "pool": 80}),
+    ):
+        assert cut(Drawn(None, raw, {}), 0, NOTHING, CPU)[2]["seeds"] == told
+    assert cut(Drawn(None, own, {}, fresh=True), 0, NOTHING, CPU)[2]["seeds"]["kind"] == "independent"
+    assert cut(Drawn(None, own, {}, pool=(500, 0, 0)), 0, NOTHING, CPU)[2]["seeds"]["pool"] == 500
+
+
+def test_a_given_test_split_has_the_same_order_at_every_seed():
+    part = torch.tensor([0] * 60 + [2] * 40)
+    x, y = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 2
+    pairs = [cut(Drawn(None, Raw("t", x, y, ("a", "b"), part), {}), seed, NOTHING, CPU)[:2] for seed in (0, 1)]
+    (one, answers), (other, others) = pairs
+    rows = torch.arange(40)
+    assert torch.equal(one.target.test.take(rows), other.target.test.take(rows))
+    assert torch.equal(answers.open(), others.open())
+    assert not torch.equal(one.target.train.take(rows), other.target.train.take(rows))
+    assert rows_of(one.target.test.take(rows)) == rows_of(x[60:])
 
 
 def test_no_row_is_in_both_domains():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from tl_runner.backbones import identity
 from tl_runner.batchnorm import Sides
@@ -22,6 +22,15 @@ def test_scores_agree_with_scikit_learn():
     found = scores(p, y)
     assert found["accuracy"] == pytest.approx(accuracy_score(y, p.argmax(-1)))
     assert found["macro_f1"] == pytest.approx(f1_score(y, p.argmax(-1), average="macro"))
+    assert found["balanced"] == pytest.approx(balanced_accuracy_score(y, p.argmax(-1)))
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_classes_that_do_not_occur_count_as_scikit_learn_has_it():
+    p, y = torch.eye(5)[[0, 0, 3, 1, 1, 3]], torch.tensor([0, 1, 1, 1, 0, 0])
+    found = scores(p, y)
+    assert found["macro_f1"] == pytest.approx(f1_score(y, p.argmax(-1), average="macro"))
+    assert found["balanced"] == pytest.approx(balanced_accuracy_score(y, p.argmax(-1)))
 
 
 def test_the_calibration_error_by_hand():
@@ -45,10 +54,27 @@ def test_predictions_are_those_of_the_whole_split_in_order():
 def test_the_verdict_puts_the_oracle_beside_the_choice():
     right, half = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     found = verdict({10: half, 20: right, 30: half}, torch.tensor([0, 1]), selected=10)
-    assert found["last"] == {"step": 30, "accuracy": 0.5}
-    assert found["selected"] == {"step": 10, "accuracy": 0.5}
-    assert found["oracle"] == {"step": 20, "accuracy": 1.0}
+    guess = {"accuracy": 0.5, "balanced": 0.5, "macro_f1": pytest.approx(1 / 3)}
+    assert found["last"] == {"step": 30, **guess}
+    assert found["selected"] == {"step": 10, **guess}
+    assert found["oracle"] == {"step": 20, "accuracy": 1.0, "balanced": 1.0, "macro_f1": 1.0}
     assert found["target"]["accuracy"] == 0.5
+    assert found["majority"] == {"class": 0, **guess}
+
+
+def test_the_oracle_is_that_of_each_score():
+    """Of 4 rows, 3 of class 0: saying 0 has accuracy .75 and balanced .5; the other has .5 and (1/3 + 1)/2."""
+    said = {1: torch.eye(2)[[0, 0, 0, 0]], 2: torch.eye(2)[[0, 1, 1, 1]]}
+    found = verdict(said, torch.tensor([0, 0, 0, 1]), selected=2)
+    assert (found["oracle"]["step"], found["oracle"]["accuracy"]) == (1, 0.75)
+    assert found["oracle"]["balanced"] == pytest.approx(2 / 3) and found["selected"]["balanced"] == pytest.approx(2 / 3)
+    assert found["majority"] == {"class": 0, "accuracy": 0.75, "balanced": 0.5, "macro_f1": pytest.approx(3 / 7)}
+
+
+def test_what_gives_no_probabilities_has_no_calibration_error():
+    p, y = torch.eye(3)[[0, 1, 2]], torch.tensor([0, 1, 1])
+    assert "ece" in scores(p, y) and "ece" not in scores(p, y, calibrated=False)
+    assert "ece" not in verdict({1: p}, y, 1, calibrated=False)["target"]
 
 
 def floor_of(granted: str, keeps_source: bool) -> tuple[float | None, int]:

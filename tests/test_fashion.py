@@ -213,6 +213,21 @@ def test_the_target_alone_is_shifted_and_the_record_says_how():
     assert pair.target.train.take(torch.arange(3)).dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("source", "samples", "told"),
+    [
+        (None, None, {"kind": "fixed", "test": 25, "pool": 25}),
+        (None, 40, {"kind": "resplit", "test": 10, "pool": 25}),
+        ("set", None, {"kind": "resplit", "test": 13, "pool": 25}),
+        ("set", 20, {"kind": "resplit", "test": 5, "pool": 25}),
+    ],
+)
+def test_a_published_test_split_is_fixed_unless_the_seed_takes_a_part_of_it(source, samples, told):
+    """Test images come from the published test images alone: a half or a limit draws from these."""
+    drawn = shifted_halves(whole(), task(source, "none", None, samples, 16), 0)
+    assert cut(drawn, 0, Budget("count", 0), torch.device("cpu"))[2]["seeds"] == told
+
+
 def test_the_images_are_the_same_under_every_shift():
     labels = {
         shift: shifted_halves(whole(), task("set", shift, None, 40, 16), 0).target.y

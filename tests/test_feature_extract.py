@@ -1,6 +1,7 @@
 """Frozen features and fitted heads: as scikit-learn on the same features, stored and loaded again."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,7 +23,18 @@ from tl_runner.datasets.split import cut
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.features import at, whole
-from tl_runner.heads import Cosine, Neighbours, blueprint, fitted, linear_classifier, perceptron, rebuilt
+from tl_runner.heads import (
+    Cosine,
+    Fitted,
+    Neighbours,
+    Votes,
+    blueprint,
+    fitted,
+    gives_probabilities,
+    linear_classifier,
+    perceptron,
+    rebuilt,
+)
 from tl_runner.methods.feature_extract import FeatureExtract
 
 CPU = torch.device("cpu")
@@ -166,6 +178,18 @@ def test_a_chain_of_heads_and_a_cosine_are_built_again_from_their_blueprint():
         x = torch.rand(5, 6)
         torch.testing.assert_close(again.eval()(x), model.eval()(x), rtol=0, atol=0)
         assert repr(again.head) == repr(model.head)  # the share of dropout too
+
+
+def test_heads_whose_softmax_is_no_probability_are_known_and_built_again():
+    x, y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    known = {kind: gives_probabilities(fitted(kind, x, y, 3, C=1.0, k=3, seed=0)) for kind in get_args(Fitted)}
+    assert known == {"logistic": True, "svm": False, "knn": True, "ncm": False}
+    votes = Votes(torch.rand(2, 3, 4), torch.rand(2, 3), torch.rand(2))
+    assert not gives_probabilities(votes) and not gives_probabilities(torch.nn.Sequential(torch.nn.Linear(4, 4), votes))
+    model = Model(torch.nn.Sequential(torch.nn.Flatten()), 4, ("a", "b", "c"))
+    model.head = fitted("ncm", x, y, 3, C=1.0, k=3, seed=0)
+    again = rebuilt(model, (4,), json.loads(json.dumps(blueprint(model))))
+    assert not gives_probabilities(again.head)
 
 
 def test_a_cosine_head_knows_features_by_their_direction_alone():

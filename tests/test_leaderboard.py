@@ -1,19 +1,23 @@
 """The leaderboard from hand-written records: what it compares with what, what it warns of, and how it is written."""
 
 from itertools import product
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from tl_runner.report import cells
 from tl_runner.report.caveats import caveats
-from tl_runner.report.cells import remarks
+from tl_runner.report.cells import heading, remarks
 from tl_runner.report.comparison import compared
 from tl_runner.report.formats import written
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.ranking import rankings
 from tl_runner.report.settings import cell, settings
+from tl_runner.report.statistics import Score
 from tl_runner.store import RunRecord, Status
 
 GOLDEN = Path(__file__).with_name("golden") / "leaderboard.md"
@@ -32,6 +36,7 @@ def run(
     steps: int = 300,
     versions: str = "2.11",
     fingerprint: str = "f",
+    kind: str = "independent",
     **options,
 ) -> RunRecord:
     """A record as a run writes it; options are those of the method."""
@@ -61,7 +66,11 @@ def run(
         scores=scores if status == "ok" else None,
         seconds=2.0,
         where={"versions": {"torch": versions}, "device": "cpu"},
-        data={"rows": {"target": [600, 200, 200]}, "fingerprint": fingerprint},
+        data={
+            "rows": {"target": [600, 200, 200]},
+            "fingerprint": fingerprint,
+            "seeds": {"kind": kind, "test": 200, "pool": {"resplit": 1000, "fixed": 200}.get(kind)},
+        },
     )
 
 
@@ -108,7 +117,22 @@ def test_what_holds_before_the_correction_alone_is_a_maybe():
     assert said.startswith("digits: maybe worse, in points: afn −")
 
 
-def test_the_correction_is_over_the_settings_with_the_same_labels():
+def test_the_correction_is_over_the_whole_report():
+    """Twelve pairs without effect hold no more false findings than one; a p of .017 counts 1, 3, 6 or 24 times."""
+    up = [0.72, 0.76, 0.70, 0.74, 0.71]
+    one = [*runs("source_only", BASE), *runs("mmd", up)]
+    alone = row(one, "mmd")["p"]
+    for pairs in (2, 3, 12):
+        more = [
+            each for d in map(str, range(pairs - 1)) for name in ("source_only", "dann")
+            for each in runs(name, BASE if name == "source_only" else [*reversed(BASE)], dataset=d)
+        ]  # fmt: skip
+        assert row([*one, *more], "mmd")["p"] == pytest.approx(min(1, pairs * alone)), pairs
+    granted = [*runs("source_only", BASE, granted="5"), *runs("dann", [*reversed(BASE)], granted="5")]
+    assert row([*one, *granted], "mmd")["p"] == pytest.approx(2 * alone)
+
+
+def test_the_correction_is_over_the_settings():
     p = [row([*runs("source_only", BASE), *runs("mmd", [0.72, 0.76, 0.70, 0.74, 0.71])], "mmd")["p"]]
     more = [*RECORDS[:5], *runs("mmd", [0.72, 0.76, 0.70, 0.74, 0.71]), *RECORDS[10:20]]
     p.append(row(more, "mmd")["p"])
@@ -150,8 +174,125 @@ def test_a_baseline_has_the_same_data_and_backbone_and_the_budget_if_there_is_on
     table = leaderboard(mixed)
     found = {(r["backbone"], r["granted"]): r["difference"] for r in table.to_dict("records") if r["method"] == "mmd"}
     assert found["small", "5"] == pytest.approx(0.1)
-    assert found["small", "10"] == pytest.approx(0.2)  # none with ten labels: the one without
+    assert found["small", "10"] == pytest.approx(0.2)  # none with ten labels: the one without, and no test
     assert isnan(found["mlp", "0"])
+    rows = [r for r in table.to_dict("records") if r["method"] == "mmd"]
+    verdicts = {(r["backbone"], r["granted"]): (r["verdict"], r["p"]) for r in rows}
+    assert verdicts["small", "10"][0] == "other labels" and isnan(verdicts["small", "10"][1])
+    assert verdicts["small", "5"][0] == "better" and verdicts["mlp", "0"][0] == ""
+    (said,) = [each for each in caveats(mixed, table) if "label budget" in each]
+    assert "for mmd granted=10: run the baseline with it" in said
+
+
+def test_what_saw_labels_is_not_called_better_than_what_saw_none():
+    """`-m method=source_only,finetune` gave "better, p 4e-8"."""
+    found = row([*runs("source_only", BASE), *runs("finetune", [0.9, 0.92, 0.91, 0.9, 0.93], granted="10")], "finetune")
+    assert found["verdict"] == "other labels" and found["difference"] == pytest.approx(0.208)
+    assert isnan(found["p"]) and isnan(found["low"]) and isnan(found["high"])
+
+
+def test_below_three_seeds_nothing_is_tested_and_nothing_is_best():
+    two = [*runs("source_only", [0.5, 0.5]), *runs("mmd", [0.9, 0.9])]
+    assert row(two, "mmd")["verdict"] == "" and isnan(row(two, "mmd")["low"])
+    assert not leaderboard(two)["best"].any()
+
+
+def test_a_maybe_says_once_how_many_seeds_it_takes_and_how_not_to_use_them():
+    up = [b + d for b, d in zip(BASE, (0.02, 0.06, 0.01, 0.05, 0.05), strict=True)]
+    several = [
+        each
+        for pair in "ab"
+        for name in ("source_only", "dann", "cdan", "coral")
+        for each in runs(name, BASE, dataset=pair)
+    ]
+    several += [each for pair in "ab" for each in runs("mmd", up, dataset=pair)]
+    (said,) = [each for each in caveats(several, leaderboard(several)) if "maybe" in each]
+    gains, n = np.array([0.02, 0.06, 0.01, 0.05, 0.05]), 3
+    while 2 * stats.t.sf(gains.mean() / (gains.std(ddof=1) / np.sqrt(n)), n - 1) * 8 >= 0.05:
+        n += 1
+    assert said.startswith("2 of the findings are a maybe.") and f"a mmd {n}, b mmd {n}. Decide on a number" in said
+    assert not any("more seeds would tell" in each for each in caveats(several, leaderboard(several)))
+    assert set(leaderboard(several)["needed"].dropna()) == {float(n)}
+
+
+def test_what_no_number_of_seeds_would_show_is_said():
+    """Where seeds re-split one pool, part of the uncertainty stays however many there are."""
+    board = leaderboard(RECORDS)
+    board.loc[0, ["verdict", "needed"]] = "maybe better", inf
+    (said,) = [each for each in caveats(RECORDS, board) if "maybe" in each]
+    assert f"{board.loc[0, 'label']} more than 1,000" in said
+
+
+@pytest.mark.parametrize(("kind", "widens"), [("independent", 1), ("resplit", np.sqrt(1 + 5 * 200 / 800))])
+def test_the_interval_fits_how_seeds_differ(kind, widens):
+    up = [0.72, 0.76, 0.70, 0.74, 0.75]
+    found = row([*runs("source_only", BASE, kind=kind), *runs("mmd", up, kind=kind)], "mmd")
+    gains = np.array(up) - BASE
+    half = stats.t.ppf(0.975, 4) * gains.std(ddof=1) / np.sqrt(5) * widens
+    assert (found["low"], found["high"]) == pytest.approx((gains.mean() - half, gains.mean() + half))
+    assert found["p"] == pytest.approx(2 * stats.t.sf(gains.mean() * stats.t.ppf(0.975, 4) / half, 4))
+
+
+def test_a_heading_says_how_seeds_differ():
+    for kind, told in (
+        ("independent", "new data per seed"),
+        ("resplit", "seeds re-split 1,000 rows"),
+        ("fixed", "one test set of 200 rows"),
+    ):
+        board = leaderboard(runs("mmd", BASE, kind=kind))
+        assert heading("digits", board.to_dict("records")).endswith(told)
+
+
+def test_records_that_do_not_say_how_seeds_differ_are_taken_to_share_a_test_set():
+    old, up = [*runs("source_only", BASE), *runs("mmd", [b + 0.04 for b in BASE])], 0.04
+    new = row(old, "mmd")
+    for each in old:
+        del each.data["seeds"]
+    found = row(old, "mmd")
+    assert found["seed_kind"] == "unknown" and found["by_rows"] is False
+    assert new["verdict"] == "better" and found["verdict"] == "no difference shown"
+    # by hand, as if both erred independently: Σ a(1 − a)/200, with Student's quantiles of 4 and of 199
+    chance = np.mean([(b * (1 - b) + (b + up) * (1 - b - up)) / 200 for b in BASE])
+    least = (1 / 200) ** 2 / 6
+    half = np.sqrt(stats.t.ppf(0.975, 4) ** 2 * least / 5 + stats.t.ppf(0.975, 199) ** 2 * chance)
+    assert (found["low"], found["high"]) == pytest.approx((up - half, up + half))
+    said = caveats(old, leaderboard(old))
+    assert any("how seeds differ is not on record for digits mmd" in each for each in said)
+    assert any("predictions or labels of the same test rows are not kept for digits mmd" in each for each in said)
+    mixed = [*runs("source_only", BASE), *old[5:]]
+    assert row(mixed, "mmd")["seed_kind"] == "unknown"
+
+
+def test_a_run_below_the_most_frequent_class_is_flagged():
+    several = runs("source_only", [0.31, 0.72, 0.41])
+    for each in several:
+        each.scores["majority"] = {"class": 0, "accuracy": 0.7, "balanced": 0.5, "macro_f1": 0.41}
+    board = leaderboard(several)
+    assert any("below always saying the target's most frequent class: source_only (2 of 3 runs)" in said
+               for said in caveats(several, board))  # fmt: skip
+    assert "always the most frequent class 70.0 %" in heading("digits", board.to_dict("records"))
+    assert any(
+        "class: source_only (1 of 3 runs)" in said for said in caveats(several, leaderboard(several, score="macro_f1"))
+    )
+
+
+def test_a_score_is_chosen_for_all_tables():
+    several = [*runs("source_only", BASE), *runs("mmd", BASE)]
+    for each in several[5:]:
+        for name in ("target", "last", "selected", "oracle"):
+            each.scores[name] |= {"balanced": 0.9 + each.seed / 100, "macro_f1": 0.8}
+    for each in several[:5]:
+        for name in ("target", "last", "selected", "oracle"):
+            each.scores[name] |= {"balanced": 0.5, "macro_f1": 0.8}
+    found = {score: leaderboard(several, score=score).set_index("label").loc["mmd"] for score in get_args(Score)}
+    assert found["accuracy"]["verdict"] == found["macro_f1"]["verdict"] == "no difference shown"
+    assert found["balanced"]["verdict"] == "better" and found["balanced"]["target"] == pytest.approx(0.92)
+    assert found["balanced"]["difference"] == pytest.approx(0.42) and set(found) == {*found}
+    assert cells.legend(leaderboard(several, score="balanced")).startswith("Balanced accuracy")
+    old = runs("mmd", BASE)  # a record from before: its diagnosis has the accuracy of each class
+    for each in old:
+        each.diagnosis = {"classes": {"target": [0.5, 1.0, None]}}
+    assert leaderboard(old, score="balanced")["target"].tolist() == [0.75]
 
 
 def test_of_several_baselines_the_one_made_most_alike():
@@ -226,13 +367,56 @@ def test_nothing_is_said_against_a_clean_table():
 
 def test_ranks_over_pairs_leave_out_what_a_pair_lacks():
     several = [
-        *(each for d, up in product("abc", (0.0, 0.1)) for each in runs("mmd" if up else "sa", [0.5 + up], dataset=d)),
+        *(each for d, up in product("abcde", (0, 0.1)) for each in runs("mmd" if up else "sa", [0.5 + up], dataset=d)),
         *runs("dann", [0.9], dataset="a"),
     ]
-    (found,) = rankings(leaderboard(several))
-    assert found.ranks.average == {"mmd": 1.0, "sa": 2.0} and found.ranks.pairs == 3
+    (found,) = rankings(several)
+    assert found.ranks and found.ranks.average == {"mmd": 1.0, "sa": 2.0} and found.ranks.pairs == 5
     assert found.left_out == ("dann",)
-    assert list(rankings(leaderboard(RECORDS))) == []  # one pair has no ranks over pairs
+    assert list(rankings(RECORDS)) == []  # one pair has no ranks over pairs
+
+
+def test_below_five_pairs_there_are_no_ranks_and_that_is_said():
+    four = [each for d, up in product("abcd", (0, 0.1)) for each in runs("mmd" if up else "sa", [0.5 + up], dataset=d)]
+    found = list(rankings(four))
+    assert [(each.ranks, each.pairs) for each in found] == [(None, 4)]
+    assert remarks(leaderboard(four), found) == [
+        "No ranks: 4 pairs have settings in common, granted=0, and 5 are the fewest that can tell methods apart."
+    ]
+
+
+def test_ranks_are_of_configurations_and_never_of_labels():
+    """weight=0.1 on some pairs and weight=100 on others are two configurations, though each is called mmd there."""
+    several = [*(each for d in "abcde" for each in runs("sa", [0.5], dataset=d))]
+    several += [each for d in "abcde" for each in runs("bnm", [0.4], dataset=d)]
+    several += [each for d in "abc" for each in runs("mmd", [0.9], dataset=d, weight=0.1)]
+    several += [each for d in "de" for each in runs("mmd", [0.9], dataset=d, weight=100)]
+    (found,) = rankings(several)
+    assert found.ranks and found.ranks.average == {"sa": 1.0, "bnm": 2.0}
+    assert found.left_out == ("mmd method.weight=0.1", "mmd method.weight=100")
+    several += [each for d in "de" for each in runs("mmd", [0.1], dataset=d, weight=0.1)]
+    (found,) = rankings(several)
+    assert found.ranks and found.ranks.average["mmd method.weight=0.1"] == pytest.approx((3 * 1 + 2 * 3) / 5)
+
+
+def test_ranks_compare_on_the_seeds_that_all_have():
+    """mmd is ahead on every seed that both have; a seed that sa alone has, an easy one, would turn it round."""
+    several = [each for d in "abcde" for each in [*runs("sa", [0.5, 0.5, 0.95], dataset=d)]]
+    several += [each for d in "abcde" for each in runs("mmd", [0.6, 0.6], dataset=d)]
+    (found,) = rankings(several)
+    assert found.ranks and found.ranks.average == {"mmd": 1.0, "sa": 2.0}
+
+
+def test_a_network_that_each_pair_has_its_own_of_belongs_to_the_pair():
+    several = [
+        each
+        for (d, net), up in product(zip("abcde", ("small", "mlp", "mlp", "small", "mlp"), strict=True), (0, 0.1))
+        for each in runs("mmd" if up else "sa", [0.5 + up], dataset=d, backbone=net)
+    ]
+    (found,) = rankings(several)
+    assert found.ranks and found.ranks.average == {"mmd": 1.0, "sa": 2.0} and not found.left_out
+    both = [*several, *runs("sa", [0.5], dataset="a", backbone="mlp")]
+    assert list(rankings(both)) == []  # now a network is a choice, and no configuration is on all pairs
 
 
 def test_what_auto_costs_is_said_against_the_best_other_setting_on_the_same_seeds():
@@ -335,7 +519,7 @@ def test_without_effect_hardly_anything_is_called_better():
 
 def markdown() -> str:
     table = leaderboard(RECORDS)
-    return written("markdown", table, list(rankings(table)), caveats(RECORDS, table))
+    return written("markdown", table, list(rankings(RECORDS)), caveats(RECORDS, table))
 
 
 if __name__ == "__main__":

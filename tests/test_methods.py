@@ -146,7 +146,7 @@ def test_preparing_twice_gives_the_same_and_leaves_the_model(name):
 def test_a_tiny_run_ends_well_and_has_all_its_files(name, tmp_path):
     record = made(tmp_path, f"method={name}", *QUICK)
     assert record.status == "ok" and record.scores is not None
-    assert set(record.scores) == {"source", "target", "last", "selected", "oracle"}
+    assert set(record.scores) == {"source", "target", "last", "selected", "oracle", "majority"}
     assert record.scores["selected"]["accuracy"] == record.scores["target"]["accuracy"]
     assert record.scores["oracle"]["accuracy"] >= max(record.scores[k]["accuracy"] for k in ("last", "selected"))
     assert {file.name for file in record.folder.iterdir()} == {

@@ -38,7 +38,7 @@ from tl_runner.report.page.drawing import Chart, Scale, columns, spanning
 from tl_runner.report.page.groups import Group, baseline, chosen, grouped, partner
 from tl_runner.report.page.kept import Kept
 from tl_runner.report.page.paper import page
-from tl_runner.report.ranking import Ranking
+from tl_runner.report.ranking import Ranking, rankings
 from tl_runner.report.statistics import Ranks
 from tl_runner.store import RunRecord, records
 
@@ -74,7 +74,7 @@ def groups(found: list[RunRecord]) -> dict[str, Group]:
 @pytest.fixture(scope="module")
 def whole(found: list[RunRecord]) -> str:
     frame = leaderboard(found)
-    return page(found, frame, caveats(found, frame), MADE)
+    return page(found, frame, list(rankings(found)), caveats(found, frame), MADE)
 
 
 def truth(run: Kept) -> np.ndarray:
@@ -193,6 +193,20 @@ def test_reliability_is_drawn_as_accuracy_over_confidence(groups):
     assert last in figure.panels[0].chart and figure.panels[0].note == "ECE 10.0 %, n = 1"
 
 
+def test_what_gives_no_probabilities_has_no_reliability(groups):
+    run = groups["mmd"].runs[0]
+    scores = json.loads(json.dumps(run.record.scores))
+    del scores["target"]["ece"]
+    bare = replace(groups["mmd"], runs=(Kept(replace(run.record, scores=scores), []),))
+    assert "no probabilities" in calibration.figure([bare]).missing
+    assert len(calibration.figure([bare, groups["kmm"]]).panels) == 1
+
+
+def test_below_five_pairs_no_ranks_are_drawn():
+    few = ranks.figure(Ranking("0", 4, None, ()))
+    assert not few.panels and "4 pairs" in few.missing and "ranks take 5" in few.missing
+
+
 def test_differences_and_ranks_are_marked_at_their_values(groups, tmp_path):
     chart = effects.figure([groups["mmd"], groups["kmm"], groups["source_only"]]).panels[0].chart
     assert marks(chart, "quiet|c0")[0] > marks(chart, "reference|quiet|c3")[-1]
@@ -201,7 +215,7 @@ def test_differences_and_ranks_are_marked_at_their_values(groups, tmp_path):
     )
     own.mark(groups["mmd"].row["difference"], -0.5, "c0")
     assert marks(own.svg, "c0")[0] == marks(chart, "quiet|c0")[0]
-    ranked = Ranking("0", Ranks({"a": 1.2, "b": 2.0, "c": 3.5}, 6, 1.0, 0.01), ("left",))
+    ranked = Ranking("0", 6, Ranks({"a": 1.2, "b": 2.0, "c": 3.5}, 6, 1.0, 0.01), ("left",))
     figure = ranks.figure(ranked)
     assert len(marks(figure.panels[0].chart, "c0")) == 2 and len(marks(figure.panels[0].chart, "quiet")) == 1
     assert "p = 0.01" in figure.caption and "1.00 (Nemenyi" in figure.caption and "left" in figure.caption
@@ -414,7 +428,8 @@ def test_the_answer_in_words():
     granted = row("finetune", 0.9, granted="5")
     assert answer([granted, base])[1:3] == [
         "Highest with granted target labels: finetune (granted=5) 90.0 ± 3.8 % (n = 10).",
-        "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least two.",
+        "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least"
+        " three, with the same labels.",
     ]
     maybe = row("afn", 0.65, difference=-0.048, low=-0.09, high=-0.006, p=0.2, verdict="maybe worse")
     assert answer([base, maybe])[-2:] == [
@@ -471,7 +486,7 @@ def test_the_page_has_everything(whole, found):
 
 def test_the_same_folders_make_the_same_page(whole, found):
     frame = leaderboard(found)
-    assert page(found, frame, caveats(found, frame), MADE) == whole
+    assert page(found, frame, list(rankings(found)), caveats(found, frame), MADE) == whole
 
 
 def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
@@ -480,7 +495,7 @@ def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
             made_up(tmp_path, method, seed, diagnosed=False)
     found = records([tmp_path])[0]
     frame = leaderboard(found)
-    whole = page(found, frame, [], MADE)
+    whole = page(found, frame, [], [], MADE)
     for name, why in (
         ("gap", "No run of this pair has a distance"),
         ("features", "has features to show"),
@@ -494,7 +509,7 @@ def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
 def test_a_page_of_failures_alone_is_a_page(tmp_path):
     made_up(tmp_path, "mmd", 0, status="failed")
     found = records([tmp_path])[0]
-    whole = page(found, leaderboard(found), [], MADE)
+    whole = page(found, leaderboard(found), [], [], MADE)
     assert "there is no answer yet" in whole and "Refused: &lt;script&gt;" in whole
 
 
@@ -509,7 +524,7 @@ def test_broken_files_are_told_and_the_rest_is_drawn(tmp_path):
     from safetensors.numpy import save_file
 
     save_file(tensors, other)
-    said = text(page(found, leaderboard(found), [], MADE))
+    said = text(page(found, leaderboard(found), [], [], MADE))
     assert "curve.jsonl can&#39;t be read" in said and "diagnosis.safetensors can&#39;t be read" in said
     assert "labels and predictions do not fit together" in said
     assert "<h3>Domain gap" in said

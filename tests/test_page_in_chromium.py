@@ -34,7 +34,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = records([folder])[0]
     frame = leaderboard(found)
     file = folder / "report.html"
-    file.write_text(page(found, frame, caveats(found, frame), datetime(2026, 11, 21, tzinfo=UTC)))
+    file.write_text(page(found, frame, [], caveats(found, frame), datetime(2026, 11, 21, tzinfo=UTC)))
     return file
 
 

@@ -5,12 +5,16 @@ from dataclasses import replace
 from io import StringIO
 from math import isnan
 
+import numpy as np
 import pytest
+from kept_runs import ROWS, made_up
 from rich.console import Console
+from safetensors.numpy import load_file
+from scipy import stats
 
 from tl_runner.report import tables
 from tl_runner.report.leaderboard import leaderboard
-from tl_runner.store import RunRecord, Status, searched_by_labels
+from tl_runner.store import RunRecord, Status, records, searched_by_labels
 
 
 def run(method: str, seed: int, target: float | None, *, granted="0", status: Status = "ok", **config) -> RunRecord:
@@ -114,3 +118,66 @@ def test_settings_that_a_search_tried_by_target_labels_are_marked(tmp_path):
     runs = [replace(run("mmd", 0, 0.5), id=name, setting=name) for name in ("abc", "def")]
     marked = {row["setting"]: row["variant"] for row in leaderboard(runs, {"abc"}).to_dict("records")}
     assert marked == {"abc": "oracle search", "def": ""}
+
+
+def of_one_test_set(outputs, seeds=range(4), **options) -> list[RunRecord]:
+    """Runs whose test rows are the same at every seed, in one order."""
+    for seed in seeds:
+        for method in ("source_only", "mmd"):
+            made_up(outputs, method, seed, rows_of=0, kind="fixed", **options)
+    return records([outputs])[0]
+
+
+def test_where_seeds_share_a_test_set_the_interval_has_the_rows_from_the_runs_predictions(tmp_path):
+    """By hand: s² over seeds with Student's quantile, and what the rows add, of a table of rows × seeds."""
+    (found,) = [
+        row for row in leaderboard(of_one_test_set(tmp_path)).to_dict("records") if row["method"] == "mmd"
+    ]  # fmt: skip
+    assert (found["seed_kind"], found["test_rows"], found["by_rows"]) == ("fixed", ROWS, True)
+    hits = {}
+    for run in records([tmp_path])[0]:
+        said = load_file(run.folder / "predictions.safetensors")["step_90"].argmax(-1)
+        hits[run.choices["method"], run.seed] = said == load_file(run.folder / "diagnosis.safetensors")["labels"]
+    table = np.array([hits["mmd", seed].astype(float) - hits["source_only", seed] for seed in range(4)])
+    gains, rest = table.mean(1), table - table.mean(1, keepdims=True)
+    of_rows = 4 * (rest.mean(0) ** 2).sum() / (ROWS - 1)
+    residual = ((rest - rest.mean(0)) ** 2).sum() / (3 * (ROWS - 1))
+    rows = max(0.0, (of_rows - residual) / (4 * ROWS))
+    t_seeds, t_rows = stats.t.ppf(0.975, [3, ROWS - 1])
+    half = np.sqrt(t_seeds**2 * max(gains.var(ddof=1), 1 / ROWS**2 / 6) / 4 + t_rows**2 * rows)
+    assert (found["low"], found["high"]) == pytest.approx((gains.mean() - half, gains.mean() + half))
+
+
+def test_without_labels_accuracies_are_compared_as_independent_and_other_scores_not_at_all(tmp_path):
+    found = of_one_test_set(tmp_path, diagnosed=False)
+    (by_accuracy,) = [row for row in leaderboard(found).to_dict("records") if row["method"] == "mmd"]
+    assert by_accuracy["by_rows"] is False and not isnan(by_accuracy["low"])
+    (by_f1,) = [row for row in leaderboard(found, score="macro_f1").to_dict("records") if row["method"] == "mmd"]
+    assert isnan(by_f1["low"]) and by_f1["verdict"] == "" and not isnan(by_f1["difference"])
+    with_labels = of_one_test_set(tmp_path / "more")
+    (narrow,) = [row for row in leaderboard(with_labels).to_dict("records") if row["method"] == "mmd"]
+    assert narrow["high"] - narrow["low"] < by_accuracy["high"] - by_accuracy["low"]
+    (by_f1,) = [row for row in leaderboard(with_labels, score="macro_f1").to_dict("records") if row["method"] == "mmd"]
+    assert not isnan(by_f1["low"])
+
+
+def drawn(record: RunRecord) -> str:
+    text = StringIO()
+    Console(file=text, width=150).print(*tables.result(record, None), sep="\n")
+    return text.getvalue()
+
+
+def test_a_run_below_its_most_frequent_class_says_so_in_its_table():
+    low = run("mmd", 0, 0.31)
+    assert low.scores is not None
+    low.seconds, low.where = 1.0, {"device": "cpu"}
+    low.data = {"domains": {"source": "a", "target": "b"}, "classes": ["faulty", "ok"]}
+    low.scores["majority"] = {"class": 1, "accuracy": 0.7, "balanced": 0.5, "macro_f1": 0.41}
+    shown = drawn(low)
+    assert "always saying 'ok', the most frequent class" in shown and "70.0 %" in shown and "50.0 %" in shown
+    assert "accuracy below always saying 'ok'" in shown
+    low.scores["selected"]["accuracy"] = 0.7
+    assert "accuracy below" not in drawn(low)
+    for side in ("source", "target"):
+        del low.scores[side]["ece"]  # of a head without probabilities
+    assert "10.0 %" not in drawn(low) and "–" in drawn(low)

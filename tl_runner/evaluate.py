@@ -61,32 +61,51 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -
     return torch.zeros(bins, dtype=torch.double).index_add(0, bin_of, gap).abs().sum().item() / len(gap)
 
 
-def scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """accuracy, macro_f1 (over the classes that occur or are predicted) and ece, each in [0, 1]."""
-    from sklearn.metrics import f1_score
+def rates(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    """accuracy, balanced and macro_f1 of predicted classes (n,), each in [0, 1].
 
-    macro_f1 = f1_score(labels.cpu().numpy(), probabilities.argmax(-1).numpy(), average="macro")
+    balanced: the mean accuracy of the classes that occur. macro_f1: the mean of 2·right/(predicted + true) over the
+    classes that occur or are predicted.
+    """
+    predicted, labels = predicted.cpu(), labels.cpu()
+    classes = int(torch.cat([predicted, labels]).max()) + 1
+    right, true, said = (
+        torch.bincount(rows, minlength=classes).double() for rows in (labels[predicted == labels], labels, predicted)
+    )
+    occurs, either = true > 0, true + said > 0
     return {
-        "accuracy": accuracy(probabilities, labels),
-        "macro_f1": float(macro_f1),
-        "ece": calibration_error(probabilities, labels),
+        "accuracy": (predicted == labels).double().mean().item(),
+        "balanced": (right[occurs] / true[occurs]).mean().item(),
+        "macro_f1": (2 * right / (true + said))[either].mean().item(),
     }
 
 
-def verdict(predictions: Mapping[int, Tensor], labels: Tensor, selected: int) -> dict[str, dict[str, float]]:
+def scores(probabilities: Tensor, labels: Tensor, calibrated: bool = True) -> dict[str, float]:
+    """The `rates` of the most probable class and, of rows that are `calibrated` to be probabilities, their ece."""
+    found = rates(probabilities.argmax(-1), labels)
+    return {**found, "ece": calibration_error(probabilities, labels)} if calibrated else found
+
+
+def verdict(
+    predictions: Mapping[int, Tensor], labels: Tensor, selected: int, calibrated: bool = True
+) -> dict[str, dict[str, float]]:
     """The target's scores at the selected step, beside the last checkpoint and the best one by the labels.
 
     `predictions` are the probabilities on the test split by step, in order. `oracle` can't be had without the
-    answers: it says what an ideal choice among the checkpoints would have been worth.
+    answers: it says what an ideal choice among the checkpoints would have been worth, by each score; its step is the
+    one of the best accuracy. `majority` is what saying the most frequent class of these labels would score.
     """
-    accuracies = {step: accuracy(rows, labels) for step, rows in predictions.items()}
-    steps = {
-        "last": max(accuracies),
-        "selected": selected,
-        "oracle": max(accuracies, key=lambda s: (accuracies[s], s)),
+    found = {step: rates(rows.argmax(-1), labels) for step, rows in predictions.items()}
+    best = max(found, key=lambda step: (found[step]["accuracy"], step))
+    oracle = {name: max(of[name] for of in found.values()) for name in found[best]}
+    frequent = int(torch.bincount(labels.cpu()).argmax())
+    return {
+        "target": scores(predictions[selected], labels, calibrated),
+        "last": {"step": max(found), **found[max(found)]},
+        "selected": {"step": selected, **found[selected]},
+        "oracle": {"step": best, **oracle},
+        "majority": {"class": frequent, **rates(torch.full_like(labels, frequent), labels)},
     }
-    named = {name: {"step": step, "accuracy": accuracies[step]} for name, step in steps.items()}
-    return {"target": scores(predictions[selected], labels), **named}
 
 
 def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:

@@ -44,6 +44,10 @@ class Neighbours(nn.Module):
         return votes.float().clamp_min(0.5).log()
 
 
+class Margins(nn.Linear):
+    """A linear map to decision values that order the classes; their softmax is no probability (svm, ncm)."""
+
+
 class Cosine(nn.Module):
     """logit_c = w_c · f/‖f‖ / temperature: the direction of the features decides, not their length.
 
@@ -100,9 +104,15 @@ class Votes(nn.Module):
         return (self.vote[:, None, None] * chosen).sum(0)
 
 
-def affine(weight: NDArray[Any], bias: NDArray[Any]) -> nn.Linear:
+def gives_probabilities(head: nn.Module) -> bool:
+    """Whether the softmax of what a head says is meant as probabilities: not for margins, distances and votes."""
+    last = head[-1] if isinstance(head, nn.Sequential) else head
+    return not isinstance(last, Margins | Votes)
+
+
+def affine(weight: NDArray[Any], bias: NDArray[Any], kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """A linear head with these (C, d) weights and (C,) biases."""
-    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head = kind(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": torch.as_tensor(weight).float(), "bias": torch.as_tensor(bias).float()})
     return head
 
@@ -140,8 +150,9 @@ def linear_classifier(
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
+    form = Margins if kind == "svm" else nn.Linear
     if len(y.unique()) < 2:
-        return affine(np.zeros((classes, x.shape[1])), np.eye(classes)[int(y[0])])
+        return affine(np.zeros((classes, x.shape[1])), np.eye(classes)[int(y[0])], form)
     rows, scaler = x.double().numpy(), StandardScaler()
     if kind == "logistic":
         model = LogisticRegression(C=C, max_iter=5000)
@@ -150,7 +161,7 @@ def linear_classifier(
     model.fit(scaler.fit_transform(rows), y.numpy(), sample_weight=None if weights is None else weights.numpy())
     weight, bias = expanded(model.coef_, np.asarray(model.intercept_), model.classes_, classes)
     weight = weight / np.asarray(scaler.scale_)
-    return affine(weight, bias - weight @ np.asarray(scaler.mean_))
+    return affine(weight, bias - weight @ np.asarray(scaler.mean_), form)
 
 
 def fitted(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, seed: int) -> nn.Module:  # noqa: N803
@@ -168,7 +179,7 @@ def fitted(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, s
         return Neighbours(x, y, classes, k)
     present = y.unique()
     means = torch.stack([x[y == c].double().mean(0) for c in present]).numpy()
-    return affine(*expanded(2 * means, -np.square(means).sum(1), present.numpy(), classes))
+    return affine(*expanded(2 * means, -np.square(means).sum(1), present.numpy(), classes), Margins)
 
 
 def blueprint(model: Model) -> dict[str, Any]:
@@ -205,6 +216,7 @@ def _empty(plan: Mapping[str, Any], classes: int) -> nn.Module:
         "Cosine": lambda: Cosine(
             *columns, temperature=plan["temperature"], unit_weights=plan.get("unit_weights", True)
         ),
+        "Margins": lambda: Margins(*columns),
         "ReLU": nn.ReLU,
         "Dropout": lambda: nn.Dropout(plan["p"]),
     }

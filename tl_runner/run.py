@@ -10,7 +10,7 @@ from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.evaluate import examine, read, scores, verdict
-from tl_runner.heads import blueprint
+from tl_runner.heads import blueprint, gives_probabilities
 from tl_runner.progress import resumed
 from tl_runner.recording import recording
 from tl_runner.start import admit, backbone_rates, ready
@@ -55,8 +55,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             "lr_backbone": backbone_rates(method, model, parts.optimizer),
         }
 
-        made = files.made()
-        progress = resumed(left, model, method, made)
+        progress = resumed(left, model, method, made := files.made())
         files.go_on(progress)
         points = train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, seed, progress.cursor)
         for trained in points:
@@ -76,9 +75,10 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         sides = loaded(model, progress.weights)
         record.evidence = progress.evidence._asdict()
         source = read(sides.source, pair.source.test) if pair.source else None
-        of_source = scores(source.predicted, pair.labelled_source[1].test) if source and pair.shared_labels else None
+        sure, known = gives_probabilities(model.head), source and pair.shared_labels
+        of_source = scores(source.predicted, pair.labelled_source[1].test, sure) if source and known else None
         labels, predicted = answers.open(), progress.predictions[progress.chosen]
-        record.scores = {"source": of_source, **verdict(progress.predictions, labels, progress.chosen)}
+        record.scores = {"source": of_source, **verdict(progress.predictions, labels, progress.chosen, sure)}
         record.diagnosis, exhibits = parts.diagnose.after(sides, pair, setup, source, predicted, labels)
         files.tensors("diagnosis", exhibits)
     return record

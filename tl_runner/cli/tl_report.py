@@ -14,6 +14,7 @@ EXAMPLES = """examples
   tl-report --format markdown > table.md     to paste
   tl-report --format csv > table.csv         the numbers, accuracies in [0, 1]
   tl-report --html report.html               a page with figures, too; it needs no network
+  tl-report --score balanced                 compare mean per-class accuracies, for classes of unequal size
   tl-report diff RUN1 RUN2                   what differs between two runs; see tl-report diff --help
   tl-report ./diff                           the runs in a folder that is named diff"""
 
@@ -32,6 +33,12 @@ def main() -> None:
     )
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, default=[Path("outputs")])
     parser.add_argument("--format", choices=["table", "markdown", "csv", "json", "latex"], default="table")
+    parser.add_argument(
+        "--score",
+        choices=["accuracy", "balanced", "macro_f1"],
+        default="accuracy",
+        help="what the tables compare; balanced is the mean accuracy of the classes",
+    )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with tables and figures, too")
     said = parser.parse_args()
     finish(lambda: _report(said))
@@ -55,8 +62,8 @@ def _report(said: argparse.Namespace) -> None:
         complain(errors, fault, "warning: ", "yellow")
     if not found:
         raise Refused(f"no runs in {', '.join(map(str, said.paths))}; tl-run makes some")
-    board = leaderboard(found, searched_by_labels(said.paths))
-    ranked, cautions = list(rankings(board)), caveats(found, board)
+    board = leaderboard(found, searched_by_labels(said.paths), said.score)
+    ranked, cautions = list(rankings(found, said.score)), caveats(found, board)
     if said.format == "table":
         console.print(*tables.leaderboard(board, ranked, cautions, console.width), sep="\n")
     else:
@@ -64,7 +71,7 @@ def _report(said: argparse.Namespace) -> None:
     if said.html:
         from tl_runner.report.page.paper import save
 
-        size = save(said.html, found, board, [*cautions, *faults])
+        size = save(said.html, found, board, ranked, [*cautions, *faults])
         complain(errors, f"the page is {said.html}, {size / 1e6:.1f} MB", "note: ", "green")
     if missing:
         sys.exit(1)

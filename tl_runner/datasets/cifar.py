@@ -15,7 +15,7 @@ from tl_runner.datasets import pickled
 from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited, rows_of, shifted_halves, task
 from tl_runner.datasets.image_shifts import Shift
-from tl_runner.datasets.split import PARTS, Drawn, Raw
+from tl_runner.datasets.split import PARTS, Drawn, Raw, rows_by_part
 from tl_runner.errors import Refused, nearest
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,12 @@ def cifar10_split(
             f"dataset.source_classes leaves {len(known)} classes to the source and {len(other)} to the target:"
             " each needs 2 or more"
         )
-    source, target = (
-        limited(of_classes(whole, name, classes), samples, derive(seed, "samples", name))
+    sides = [
+        of_classes(whole, name, classes)
         for name, classes in (("cifar10 source classes", known), ("cifar10 other classes", other))
-    )
-    return Drawn(source, target, limit(samples), size)
+    ]
+    source, target = (limited(side, samples, derive(seed, "samples", side.name)) for side in sides)
+    return Drawn(source, target, limit(samples), size, pool=rows_by_part(sides[1]))
 
 
 def of_classes(whole: Raw, name: str, classes: tuple[str, ...]) -> Raw:

@@ -50,7 +50,8 @@ def digits(
     known, other = (side._replace(x=_resize(side.x, size)) for side in sides)
     changed = "" if shift == "none" else f" {shift} {severity}"
     other = other._replace(name=f"handwritten{changed}", x=shift_images(other.x, shift, severity, generator))
-    return Drawn(known, other, {"shift": shift, "severity": severity if changed else None})
+    notes = {"shift": shift, "severity": severity if changed else None}
+    return Drawn(known, other, notes, pool=(len(y), 0, 0))
 
 
 def handwritten() -> tuple[Tensor, Tensor]:

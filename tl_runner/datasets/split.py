@@ -5,7 +5,7 @@ before they are shuffled, and splits are never stratified.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -52,6 +52,11 @@ class Drawn(NamedTuple):
     `source` is None where the source is in a backbone's weights. `notes` go into the record (which shift, how
     strong). `size` is the side that images of bytes get when they are used. `on_disk`: x are memory-mapped,
     and stay where they are. `encoding` is fitted on the source's training rows, and applied to all.
+
+    How seeds differ decides which test fits: see `_seeds`. `fresh`: every seed draws rows that no other seed has.
+    `pool`: where the seed takes only some of the target's rows, how many there are of each of `PARTS` to take from.
+    Neither: the target's rows are taken to be the same at every seed, which is the cautious default for a function of
+    a user's own.
     """
 
     source: Raw | None
@@ -60,6 +65,8 @@ class Drawn(NamedTuple):
     size: int | None = None
     on_disk: bool = False
     encoding: "Callable[[Tensor], Encoding] | None" = None
+    fresh: bool = False
+    pool: Sequence[int] | None = None
 
 
 class Encoding(NamedTuple):
@@ -111,6 +118,7 @@ def cut(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[
         "domains": {"source": source.name if source else None, "target": target.name},
         "rows": {role: [len(parts[role][part]) for part in PARTS] for role in raws},
         "granted": len(train) + len(held_out),
+        "seeds": _seeds(drawn, len(parts["target"]["test"])),
         **({} if pair.shared_labels or source is None else {"source_classes": list(source.classes)}),
         "range": _range(filter(None, (source, target))),
         **({"encoding": dict(encoding.facts)} if encoding else {}),
@@ -120,6 +128,26 @@ def cut(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[
     names = raws["target"].names
     rows = () if names is None else names[parts["target"]["test"].numpy()]
     return pair, Answers(labels.test, tuple(rows)), data
+
+
+def rows_by_part(raw: Raw) -> tuple[int, ...]:
+    """How many rows there are of each of `PARTS`; all are train where nothing divides them."""
+    if raw.part is None:
+        return len(raw.x), 0, 0
+    return tuple(int((raw.part == index).sum()) for index in range(len(PARTS)))
+
+
+def _seeds(drawn: Drawn, test: int) -> dict[str, Any]:
+    """How runs on several seeds are related: the kind, their test rows, and the pool that these are drawn from.
+
+    `independent`: each seed has new rows. `resplit`: each seed draws its test rows from one pool. `fixed`: all seeds
+    are scored on the same rows. The pool is the makers' test part, or what `_parts` cuts the test split from.
+    """
+    if drawn.fresh:
+        return {"kind": "independent", "test": test, "pool": None}
+    train, _, given = rows_by_part(drawn.target)
+    pool = (drawn.pool or (train, 0, given))[PARTS.index("test" if given else "train")]
+    return {"kind": "fixed" if pool == test else "resplit", "test": test, "pool": pool}
 
 
 def fingerprint(raw: Raw) -> str:
@@ -158,12 +186,16 @@ def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uin
 
 
 def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:
-    """The rows of each part: as given, and what is missing cut from train."""
+    """The rows of each part: as given, and what is missing cut from train.
+
+    A given test part has the same order at every seed, so that runs can be compared row by row.
+    """
     by_content = torch.from_numpy(np.argsort(content, kind="stable"))
     generator = torch.Generator().manual_seed(derive(seed, "split", raw.name))
     shuffled = by_content[torch.randperm(len(by_content), generator=generator)]
     given = torch.zeros_like(shuffled) if raw.part is None else raw.part[shuffled]
     train, val, test = (shuffled[given == index] for index in range(len(PARTS)))
+    test = by_content[torch.isin(by_content, test)]
     n = len(train)
     to_val = 0 if len(val) else int(VAL * n)
     to_test = 0 if len(test) else n - int(TRAIN * n) - int(VAL * n)

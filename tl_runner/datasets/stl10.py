@@ -12,7 +12,7 @@ from tl_runner.chance import derive
 from tl_runner.datasets import cifar
 from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited
-from tl_runner.datasets.split import PARTS, Drawn, Raw
+from tl_runner.datasets.split import PARTS, Drawn, Raw, rows_by_part
 from tl_runner.errors import Refused
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -36,11 +36,13 @@ def cifar10_stl10(
     see `cifar.read`, for both archives. samples: of each domain, at most. size: pixels a side, when used.
     """
     in_range(samples, size)
-    wholes = cifar.read(root, download, verify), read(root, download, verify)
-    sides = {whole.name: limited(_shared(whole), samples, derive(seed, "samples", whole.name)) for whole in wholes}
+    wholes = {
+        whole.name: _shared(whole) for whole in (cifar.read(root, download, verify), read(root, download, verify))
+    }
+    sides = {name: limited(whole, samples, derive(seed, "samples", name)) for name, whole in wholes.items()}
     known = sides.pop(source)
     (other,) = sides.values()
-    return Drawn(known, other, limit(samples), size)
+    return Drawn(known, other, limit(samples), size, pool=rows_by_part(wholes[other.name]))
 
 
 def read(root: str, download: bool, verify: bool) -> Raw:

@@ -102,4 +102,4 @@ def _drawn(name: str, sides: tuple[Side, Side], classes: int, shift: str, streng
         Raw(label, torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)), names)
         for label, (rows, labels) in zip((name, f"{name} {shift} {strength:g}"), sides, strict=True)
     )
-    return Drawn(source, target, {"shift": shift, "strength": strength})
+    return Drawn(source, target, {"shift": shift, "strength": strength}, fresh=True)

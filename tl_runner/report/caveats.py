@@ -3,15 +3,17 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from math import isfinite
 from textwrap import shorten
 from typing import Any
 
 import pandas as pd
 
+from tl_runner.report.comparison import OTHER_LABELS
 from tl_runner.report.settings import cell
+from tl_runner.report.statistics import LEAST, MOST
 from tl_runner.store import RunRecord
 
-FEW = 3  # seeds below which an interval means little
 MANY = 3  # settings of one method, from which on the highest is a choice
 NAMED = 6  # settings that a sentence names
 LONG = 120  # signs of an error that are told
@@ -31,6 +33,8 @@ def caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
         *_mixed(ended),
         *_constant(ended),
         *_label_sets(ended),
+        *_cautious(frame),
+        *_maybe(frame),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _of_pair(rows)),
         *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _missing(rows)),
     ]
@@ -101,12 +105,49 @@ def _label_sets(ended: Sequence[RunRecord]) -> Iterator[str]:
         )
 
 
+def _cautious(frame: pd.DataFrame) -> Iterator[str]:
+    """Settings whose test is wider than it need be, since something is not on record."""
+    rows = [row for row in frame.to_dict("records") if row["n"] >= LEAST and row["baseline"]]
+    if unknown := [f"{row['pair']} {row['label']}" for row in rows if row["seed_kind"] == "unknown"]:
+        yield (
+            f"how seeds differ is not on record for {_names(unknown)} (older runs, or runs that disagree): they are"
+            " taken to share one test set, the most cautious of the three ways; force=true makes such runs anew"
+        )
+    if blind := [f"{row['pair']} {row['label']}" for row in rows if row["by_rows"] is False]:
+        yield (
+            f"predictions or labels of the same test rows are not kept for {_names(blind)} (diagnose=none keeps no"
+            " labels): where seeds share a test set, accuracies are compared as if both erred independently, which is"
+            " wider, and other scores are not tested"
+        )
+
+
+def _maybe(frame: pd.DataFrame) -> Iterator[str]:
+    """How many seeds would make findings of the maybes: said once, and how not to use it."""
+    rows = [row for row in frame.to_dict("records") if str(row["verdict"]).startswith("maybe")]
+    if not rows:
+        return
+    told = []
+    for row in sorted(rows, key=lambda row: row["needed"]):
+        number = f"{row['needed']:.0f}" if isfinite(row["needed"]) else f"more than {MOST:,}"
+        told.append(f"{row['pair']} {row['label']} {number}")
+    yield (
+        f"{len(rows)} of the findings {'are' if len(rows) > 1 else 'is'} a maybe. With a difference and spread like"
+        f" these a finding takes as many seeds: {_names(told)}. Decide on a number first and test on new seeds alone:"
+        " to add seeds until something is found finds what is not there"
+    )
+
+
 def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
     scored = [row for row in rows if row["n"]]
-    if few := [row["label"] for row in scored if row["n"] < FEW]:
-        yield f"fewer than {FEW} seeds of {_names(few)}: no spread to judge by"
-    if unsure := sum(str(row["verdict"]).startswith("maybe") for row in scored):
-        yield f"{unsure} of the findings {'are' if unsure > 1 else 'is'} a maybe: more seeds would tell"
+    if few := [row["label"] for row in scored if row["n"] < LEAST]:
+        yield f"fewer than {LEAST} seeds of {_names(few)}: nothing is tested"
+    if below := [row for row in scored if row["below_majority"]]:
+        told = [f"{row['label']} ({row['below_majority']} of {row['n']} runs)" for row in below]
+        yield f"below always saying the target's most frequent class: {_names(told)}"
+    adapted = [row for row in scored if row["method"] != "target_only"]  # which is there to be what labels are worth
+    if other := sorted({(row["method"], row["granted"]) for row in adapted if row["verdict"] == OTHER_LABELS}):
+        told = [f"{method} granted={granted}" for method, granted in other]
+        yield f"no baseline with the same label budget for {_names(told)}: run the baseline with it to test them"
     counts = Counter((row["method"], row["granted"]) for row in scored)
     if many := [f"{count} of {method}" for (method, _), count in counts.items() if count >= MANY]:
         yield (

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isnan
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from tl_runner.report.comparison import WORSE
+from tl_runner.report.ranking import LEAST as FEWEST
 from tl_runner.report.ranking import Ranking
 
 Row = Mapping[Any, Any]
@@ -79,13 +81,31 @@ IMPORTANT = (
     *("p", "closed", "wins", "last", "seconds", "source"),
 )
 LEGEND = (
-    "Accuracy on the target's test split, mean ± sd over n seeds, of the checkpoint chosen without target labels;"
+    " on the target's test split, mean ± sd over n seeds, of the checkpoint chosen without target labels;"
     " last: at the end of training; oracle: best by the test labels, which nobody has in practice; regret: oracle −"
-    " chosen, in points. The baseline (source_only, or target_only where the labels differ) has the same data, backbone"
-    " and seeds; its difference has a 95 % interval by Student's t over seeds, p is Holm's over all settings with the"
-    " same labels on the same data. Finding: by p < .05; a maybe by the interval alone. Gap closed: of that from the"
-    " baseline to target_only granted=all. Bold: not shown to be worse than the best with the same labels."
+    " chosen, in points. The baseline (source_only, or target_only where the classes differ) has the same data,"
+    " backbone, seeds and label budget; with another budget nothing is tested (other labels). Intervals are of 95 %, by"
+    " the test that fits how seeds differ: new data per seed – Student's paired t; one pool re-split – the corrected"
+    " resampled t; one test set – seeds and test rows. Below 3 seeds nothing is tested. p is Holm's over all settings"
+    " of this report. Finding: by p < .05; a maybe by the interval alone. Gap closed: of that from the baseline to"
+    " target_only granted=all. Bold: not shown to be worse than the best with the same labels."
 )
+NAMES = {
+    "accuracy": "Accuracy",
+    "balanced": "Balanced accuracy (the mean over classes)",
+    "macro_f1": "Macro-F1 (the mean over classes)",
+}
+KINDS = {
+    "independent": "new data per seed",
+    "resplit": "seeds re-split {pool} rows",
+    "fixed": "one test set of {test} rows",
+    "unknown": "how seeds differ is not on record",
+}
+
+
+def legend(frame: pd.DataFrame) -> str:
+    """What the columns mean, and by which score."""
+    return NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"] + LEGEND
 
 
 def telling(rows: Sequence[Row]) -> list[str]:
@@ -104,7 +124,19 @@ def heading(pair: str, rows: Sequence[Row]) -> str:
     said = [f"{key} {next(iter(values))}" for key, values in shared.items() if len(values) == 1]
     bases = {row["baseline"] for row in rows}
     named = sorted({row["method"] for row in rows if row["setting"] in bases})
-    return " · ".join([pair, *said, *(f"baseline {name}" for name in named)])
+    kinds = {row["seed_kind"]: row for row in rows if row["seed_kind"]}
+    said_of_seeds = [text.format(**_counts(kinds[kind])) for kind, text in KINDS.items() if kind in kinds]
+    return " · ".join([pair, *said, *(f"baseline {name}" for name in named), *said_of_seeds, *_majority(rows)])
+
+
+def _counts(row: Row) -> dict[str, str]:
+    return {name: f"{row[f'{name}_rows']:,.0f}" for name in ("test", "pool")}
+
+
+def _majority(rows: Sequence[Row]) -> list[str]:
+    """What saying one class of all rows would score: the mean over the settings, whose seeds may differ."""
+    shares = [row["majority"] for row in rows if not isnan(row["majority"])]
+    return [f"always the most frequent class {percent(fmean(shares))} %"] if shares else []
 
 
 def by_pair(frame: pd.DataFrame) -> dict[str, list[Row]]:
@@ -147,6 +179,9 @@ def _regrets(frame: pd.DataFrame) -> Iterator[str]:
 def _ranked(ranking: Ranking) -> list[str]:
     """Average ranks in sentences, best first."""
     found = ranking.ranks
+    if found is None:
+        few = f"{ranking.pairs} pairs have settings in common, granted={ranking.granted}"
+        return [f"No ranks: {few}, and {FEWEST} are the fewest that can tell methods apart."]
     p = "" if isnan(found.p) else f", Friedman's p {chance(found.p)}"
     listed = " · ".join(f"{label} {rank:.1f}" for label, rank in found.average.items())
     said = [

@@ -1,26 +1,45 @@
 """Each setting beside its baseline, beside training with all labels, and beside the best of its kind."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import isnan, nan
+from math import inf, isnan, nan
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tl_runner.report.settings import Setting
-from tl_runner.report.statistics import LEVEL, Paired, holm, paired
+from tl_runner.report.statistics import (
+    LEAST,
+    LEVEL,
+    Paired,
+    Score,
+    Seeds,
+    holm,
+    joined,
+    paired,
+    rows_variance,
+    seeds_needed,
+)
 
 ALIKE = ("train", "optimizer", "schedule", "augment", "pretrain", "select")  # groups that a baseline had better share
 WORSE = ("negative transfer", "maybe worse")
+OTHER_LABELS = "other labels"
 UNTESTED = Paired(0, nan, nan, nan, nan, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setting and what it is compared with. `gain` is over the baseline, its p corrected over all tested with it.
+    """A setting and what it is compared with. `gain` is over the baseline, its p corrected over the whole report.
 
     `verdict`: better, negative transfer; maybe better, maybe worse, which are so before that correction alone; no
-    difference shown; "" for a baseline and where too few seeds are shared.
+    difference shown; other labels, where there is a baseline with another label budget alone, which is not tested; ""
+    for a baseline and where nothing can be tested.
+    `needed`: of a maybe, how many seeds would make a finding of a difference and spread like these; nan elsewhere,
+    inf where no number would.
+    `seeds` is how they differ, `by_rows` whether the chance of the test rows is known from predictions (None where it
+    is not asked).
     `best`: not shown to be worse than the best with the same labels on the same data, nor (maybe) worse than the
     baseline. `rival`, of `auto` alone: the best other setting with the same labels, on the same seeds. `closed`: which
     share it closes of the gap from the baseline to training on all target labels; nan where there is no such gap.
@@ -30,6 +49,9 @@ class Comparison:
     baseline: Setting | None
     gain: Paired
     verdict: str
+    needed: float
+    seeds: Seeds
+    by_rows: bool | None
     best: bool
     rival: "Rival | None"
     closed: float
@@ -43,35 +65,46 @@ class Rival(NamedTuple):
     seeds: int
 
 
-def compared(settings: Sequence[Setting]) -> list[Comparison]:
-    """Of all settings, in their order."""
+def compared(settings: Sequence[Setting], score: Score = "accuracy") -> list[Comparison]:
+    """Of all settings, in their order, by this score. Holm's families are all of them, whatever their data."""
     cells: dict[str, list[Setting]] = defaultdict(list)
     for setting in settings:
         cells[setting.cell].append(setting)
     bases = {id(s): _reference(s, cells[s.cell], s.first.baseline) for s in settings}
     uppers = {id(s): _reference(s, cells[s.cell], "target_only", granted="all") for s in settings}
-    gains = {id(s): _gain(s, bases[id(s)]) for s in settings}
+    gains = {id(s): _over_baseline(s, bases[id(s)], score) for s in settings}
     families: dict[tuple[str, str], list[Setting]] = defaultdict(list)
     for setting in settings:
         families[setting.cell, str(setting.first.granted)].append(setting)
-    best: set[int] = set()
-    for family in families.values():
-        corrected = holm([gains[id(s)].p for s in family])
-        gains |= {id(s): gains[id(s)]._replace(p=p) for s, p in zip(family, corrected, strict=True)}
-        best |= _best(family)
-    verdicts = {id(s): _verdict(gains[id(s)]) for s in settings}
+    tests = sum(not isnan(gain.p) for gain in gains.values())
+    corrected = holm([gains[id(s)].p for s in settings])
+    gains |= {id(s): gains[id(s)]._replace(p=p) for s, p in zip(settings, corrected, strict=True)}
+    best = _best(families.values(), score)
+    verdicts = {id(s): _verdict(s, bases[id(s)], gains[id(s)]) for s in settings}
     return [
         Comparison(
             setting=s,
             baseline=bases[id(s)],
             gain=gains[id(s)],
             verdict=verdicts[id(s)],
+            needed=_needed(gains[id(s)], tests) if verdicts[id(s)].startswith("maybe") else nan,
+            seeds=_joint_seeds(s, bases[id(s)]),
+            by_rows=_by_rows(s, bases[id(s)]),
             best=id(s) in best and verdicts[id(s)] not in WORSE,
-            rival=_rival(s, families[s.cell, str(s.first.granted)]) if s.first.choices["method"] == "auto" else None,
-            closed=_closed(s, bases[id(s)], uppers[id(s)]),
+            rival=_rival(s, families[s.cell, str(s.first.granted)], score)
+            if s.first.choices["method"] == "auto"
+            else None,
+            closed=_closed(s, bases[id(s)], uppers[id(s)], score),
         )
         for s in settings
     ]
+
+
+def gain(setting: Setting, base: Setting, score: Score = "accuracy") -> Paired:
+    """What a setting gains over another on the same data, by the test that fits how their seeds differ."""
+    mine, theirs = setting.values("selected", score), base.values("selected", score)
+    seeds = _joint_seeds(setting, base)
+    return paired(mine, theirs, seeds, _of_rows(setting, base, score, seeds.test))
 
 
 def _reference(setting: Setting, peers: Sequence[Setting], method: str, granted: str | None = None) -> Setting | None:
@@ -95,42 +128,86 @@ def _reference(setting: Setting, peers: Sequence[Setting], method: str, granted:
     return max(filter(suits, peers), key=likeness, default=None)
 
 
-def _gain(setting: Setting, base: Setting | None) -> Paired:
+def _over_baseline(setting: Setting, base: Setting | None, score: Score) -> Paired:
+    """Without a test where only one of both saw labels, or other numbers of them."""
     if base is None:
         return UNTESTED
-    return paired(setting.accuracies("selected"), base.accuracies("selected"), _resolution(setting))
+    found = gain(setting, base, score)
+    return found if _same_labels(setting, base) else found._replace(low=nan, high=nan, p=nan, spread=None)
 
 
-def _resolution(setting: Setting) -> float:
-    """What one row of the target's test split is worth."""
-    rows: Mapping[str, Any] = setting.first.data.get("rows") or {}
-    return 1 / rows["target"][2] if rows.get("target") else 0.0
+def _joint_seeds(setting: Setting, base: Setting | None) -> Seeds:
+    return joined([setting.seeds, base.seeds]) if base else setting.seeds
 
 
-def _best(family: Sequence[Setting]) -> set[int]:
-    """The highest mean of several seeds, and what is not shown to be worse: paired over seeds, corrected."""
-    means = {id(s): fmean(s.accuracies("selected").values()) for s in family if len(s.scored) > 1}
-    top = max((s for s in family if id(s) in means), key=lambda s: means[id(s)], default=None)
-    if top is None:
-        return set()
-    others = [s for s in family if s is not top and id(s) in means]
-    against = [_gain(s, top) for s in others]
-    corrected = holm([each.p for each in against])
-    equal = {id(s) for s, p in zip(others, corrected, strict=True) if p >= LEVEL}
-    return {id(top), *equal}
+def _same_labels(setting: Setting, base: Setting) -> bool:
+    return str(setting.first.granted) == str(base.first.granted)
 
 
-def _rival(setting: Setting, family: Sequence[Setting]) -> Rival | None:
+def _of_rows(setting: Setting, base: Setting, score: Score, test: int) -> Callable[[list[Any]], float]:
+    """What gives the variance of the mean gain that comes from the test rows, of these seeds.
+
+    From predictions, where both kept them on the same rows at all seeds. Else as if the two erred independently of each
+    other, which they never do as far as they err on the same hard rows: wider. That needs accuracies; of other scores
+    nothing is known then (nan).
+    """
+
+    def variance(seeds: list[Any]) -> float:
+        if _kept(setting, base, seeds):
+            mine, theirs = ([each.outcomes[seed] for seed in seeds] for each in (setting, base))
+            return rows_variance(score, [(*a, b.predicted) for a, b in zip(mine, theirs, strict=True)])
+        if score != "accuracy":
+            return nan
+        both = (setting.values("selected"), base.values("selected"))
+        return fmean(sum(of[seed] * (1 - of[seed]) for of in both) / test for seed in seeds)
+
+    return variance
+
+
+def _kept(setting: Setting, base: Setting, seeds: Iterable[Any]) -> bool:
+    """Whether both kept predictions on the same test rows, at each of these seeds."""
+    return all(
+        seed in setting.outcomes
+        and seed in base.outcomes
+        and np.array_equal(setting.outcomes[seed].labels, base.outcomes[seed].labels)
+        for seed in seeds
+    )
+
+
+def _by_rows(setting: Setting, base: Setting | None) -> bool | None:
+    shared = setting.scored.keys() & base.scored.keys() if base else set()
+    if base is None or len(shared) < LEAST or not _joint_seeds(setting, base).shares_rows:
+        return None
+    return _kept(setting, base, shared)
+
+
+def _best(families: Iterable[Sequence[Setting]], score: Score) -> set[int]:
+    """Of each family the highest mean, and what is not shown to be worse: corrected over all families."""
+    found, others = set[int](), list[tuple[int, float]]()
+    for family in families:
+        values = {id(s): s.values("selected", score) for s in family}
+        means = {key: fmean(of.values()) for key, of in values.items() if len(of) >= LEAST}
+        top = max((s for s in family if id(s) in means), key=lambda s: means[id(s)], default=None)
+        if top is not None:
+            found.add(id(top))
+            others += [(id(s), gain(s, top, score).p) for s in family if s is not top and id(s) in means]
+    corrected = holm([p for _, p in others])
+    return found | {key for (key, _), p in zip(others, corrected, strict=True) if p >= LEVEL}
+
+
+def _rival(setting: Setting, family: Sequence[Setting], score: Score) -> Rival | None:
     """The other setting that is best on the seeds of both; of those that share the most seeds."""
-    mine, found = setting.accuracies("selected"), []
+    mine, found = setting.values("selected", score), []
     for other in family:
-        theirs = other.accuracies("selected")
+        theirs = other.values("selected", score)
         if (seeds := mine.keys() & theirs.keys()) and other.first.choices["method"] != setting.first.choices["method"]:
             found.append(Rival(other.label, fmean(mine[seed] - theirs[seed] for seed in seeds), len(seeds)))
     return min(found, key=lambda rival: (-rival.seeds, rival.gain), default=None)
 
 
-def _verdict(gain: Paired) -> str:
+def _verdict(setting: Setting, base: Setting | None, gain: Paired) -> str:
+    if base is not None and not _same_labels(setting, base):
+        return OTHER_LABELS
     if isnan(gain.p):
         return ""
     if gain.p < LEVEL:
@@ -138,10 +215,15 @@ def _verdict(gain: Paired) -> str:
     return "maybe better" if gain.low > 0 else "maybe worse" if gain.high < 0 else "no difference shown"
 
 
-def _closed(setting: Setting, base: Setting | None, upper: Setting | None) -> float:
+def _needed(gain: Paired, tests: int) -> float:
+    """Seeds for a finding that stands among so many tests, whatever the others show (Bonferroni's level)."""
+    return float(seeds_needed(gain, LEVEL / tests) or inf)
+
+
+def _closed(setting: Setting, base: Setting | None, upper: Setting | None, score: Score) -> float:
     if base is None or upper is None:
         return nan
-    scores = [each.accuracies("selected") for each in (setting, base, upper)]
+    scores = [each.values("selected", score) for each in (setting, base, upper)]
     seeds = set.intersection(*map(set, scores))
     if not seeds:
         return nan

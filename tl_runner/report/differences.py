@@ -12,6 +12,7 @@ MACHINE = ("device", "threads")  # keys of the configuration that the record of 
 NAMED = 3  # keys that a sentence names
 SCORES = {
     "target accuracy": ("target", "accuracy"),
+    "target balanced accuracy": ("target", "balanced"),
     "target macro-F1": ("target", "macro_f1"),
     "target calibration error": ("target", "ece"),
     "source accuracy": ("source", "accuracy"),
@@ -164,7 +165,11 @@ def _facts(record: RunRecord) -> dict[Kind, dict[str, Any]]:
             "commit": where.get("commit"),
             "uncommitted changes": where.get("dirty"),
         },
-        "data": {**dict(flat(data)), "files": where.get("files"), "granted": record.granted},
+        "data": {
+            **dict(flat({name: told for name, told in data.items() if name != "seeds"})),
+            "files": where.get("files"),
+            "granted": record.granted,
+        },
         "libraries": {"python": where.get("python"), **versions},
         "machine": {name: where.get(name) for name in ("platform", "device", "threads", "engine")},
     }

@@ -35,7 +35,7 @@ def written(form: Format, frame: pd.DataFrame, rankings: Sequence[Ranking], cave
 
 def _json(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> str:
     rows = [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
-    ranked = [{"granted": r.granted, **r.ranks._asdict(), "left_out": list(r.left_out)} for r in rankings]
+    ranked = [{"granted": r.granted, **r.ranks._asdict(), "left_out": list(r.left_out)} for r in rankings if r.ranks]
     ranked = [{key: _plain(value) for key, value in entry.items()} for entry in ranked]
     return json.dumps({"settings": rows, "rankings": ranked, "caveats": list(caveats)}, indent=2) + "\n"
 
@@ -61,7 +61,7 @@ def _markdown(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequenc
         lines.append("")
     lines += [f"- {_escaped(said)}" for said in cells.remarks(frame, rankings)]
     lines += [f"- Warning: {_escaped(said)}." for said in caveats]
-    return [*lines, *([""] if lines[-1] else []), cells.LEGEND]
+    return [*lines, *([""] if lines[-1] else []), cells.legend(frame)]
 
 
 def _escaped(text: str) -> str:
@@ -83,7 +83,7 @@ def _latex(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[s
             if row["best"]:
                 texts["target"] = rf"\textbf{{{texts['target']}}}"
             lines.append(" & ".join(texts.values()) + r" \\")
-        caption = f"{_tex(cells.heading(pair, rows))}. {_tex(cells.LEGEND)}"
+        caption = f"{_tex(cells.heading(pair, rows))}. {_tex(cells.legend(frame))}"
         lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}", ""]
     lines += [_tex(said) for said in cells.remarks(frame, rankings)]
     return [*lines, *(f"% warning: {said}" for said in caveats)]

@@ -8,39 +8,46 @@ import pandas as pd
 
 from tl_runner.report.comparison import Comparison, compared
 from tl_runner.report.settings import Setting, settings
+from tl_runner.report.statistics import Score
 from tl_runner.store import RunRecord
 
-SCORES = ("target", "last", "oracle", "source", "regret", "seconds")  # each with its deviation, as target_sd
+# Each with its deviation, as target_sd.
+SCORES = ("target", "last", "oracle", "source", "majority", "regret", "seconds")
 COLUMNS = (
     *("setting", "pair", "dataset", "method", "backbone", "granted", "variant", "label"),
     *("n", "failed", "unfinished", "seeds"),
     *(column for score in SCORES for column in (score, f"{score}_sd")),
     *("baseline", "pairs", "difference", "low", "high", "p", "verdict", "wins", "ties", "losses", "closed", "best"),
     *("rival", "over_rival", "rival_seeds", "steps"),
+    *("score", "seed_kind", "test_rows", "pool_rows", "by_rows", "needed", "below_majority"),
 )
 
 
-def leaderboard(records: Sequence[RunRecord], by_labels: Set[str] = frozenset()) -> pd.DataFrame:
+def leaderboard(
+    records: Sequence[RunRecord], by_labels: Set[str] = frozenset(), score: Score = "accuracy"
+) -> pd.DataFrame:
     """One row per setting, by pair of domains and label budget, best first by what was selected without target labels.
 
     n runs that ended well, with their `seeds`, failed (with diverged) and unfinished ones; `variant` tells it from its
-    namesakes, `label` is method and variant in one; mean and sd (over seeds, n − 1) of each score, accuracies in
-    [0, 1], regret = oracle − selected; and what `comparison` says of it beside its `baseline` (the setting of that, or
-    "") and, of auto, its `rival` (the label of that). `steps` are those of training, a source model's among them.
-    Settings of runs whose ids are among `by_labels` were tried by a search that saw the target's labels: `variant`
-    says so.
+    namesakes, `label` is method and variant in one; mean and sd (over seeds, n − 1) of each checkpoint's `score`, in
+    [0, 1]; regret = oracle − selected; `majority` is what saying the most frequent class of the target's test split
+    scores, `below_majority` how many runs score less. What `comparison` says of it beside its `baseline` (the setting
+    of that, or "") and, of auto, its `rival` (the label of that); `seed_kind`, with its rows, and `by_rows` say by
+    which test. `steps` are those of training, a source model's among them. Settings of runs whose ids are among
+    `by_labels` were tried by a search that saw the target's labels: `variant` says so.
     """
     searched = {record.setting for record in records if record.id in by_labels}
-    rows = [_row(each, each.setting.first.setting in searched) for each in compared(settings(records))]
+    rows = [_row(each, each.setting.first.setting in searched, score) for each in compared(settings(records), score)]
     table = pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype({"steps": "Int64"})
     order = ["pair", "granted", "target"]
     return table.sort_values(order, ascending=[True, True, False], na_position="last", ignore_index=True)
 
 
-def _row(of: Comparison, searched: bool) -> dict[str, Any]:
+def _row(of: Comparison, searched: bool, score: Score) -> dict[str, Any]:
     setting, statuses = of.setting, [run.status for run in of.setting.runs]
-    spread = {name: pd.Series(values, dtype=float) for name, values in _scores(setting).items()}
+    spread = {name: pd.Series(values, dtype=float) for name, values in _scores(setting, score).items()}
     gain = of.gain._asdict()
+    selected, majority = setting.values("selected", score), setting.values("majority", score)
     return {
         "setting": setting.first.setting,
         "pair": setting.pair,
@@ -63,17 +70,23 @@ def _row(of: Comparison, searched: bool) -> dict[str, Any]:
         "over_rival": of.rival.gain if of.rival else nan,
         "rival_seeds": of.rival.seeds if of.rival else 0,
         "steps": setting.steps,
+        "score": score,
+        "seed_kind": of.seeds.kind if setting.scored else "",
+        "test_rows": of.seeds.test,
+        "pool_rows": of.seeds.pool,
+        "by_rows": of.by_rows,
+        "needed": of.needed,
+        "below_majority": sum(selected[seed] < majority[seed] for seed in selected.keys() & majority.keys()),
     }
 
 
-def _scores(setting: Setting) -> dict[str, list[Any]]:
-    """What there is of each score, a number a run."""
-    selected, oracle = setting.accuracies("selected"), setting.accuracies("oracle")
+def _scores(setting: Setting, score: Score) -> dict[str, list[Any]]:
+    """What there is of each checkpoint's score, a number a run."""
+    found = {name: setting.values(name, score) for name in ("selected", "last", "oracle", "source", "majority")}
+    selected, oracle = found.pop("selected"), found["oracle"]
     return {
         "target": [*selected.values()],
-        "last": [*setting.accuracies("last").values()],
-        "oracle": [*oracle.values()],
-        "source": [*setting.accuracies("source").values()],
-        "regret": [oracle[seed] - selected[seed] for seed in selected],
+        **{name: [*values.values()] for name, values in found.items()},
+        "regret": [oracle[seed] - selected[seed] for seed in selected if seed in oracle],
         "seconds": [run.seconds for run in setting.scored.values()],
     }

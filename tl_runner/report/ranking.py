@@ -1,30 +1,81 @@
 """Methods over several pairs of domains: their average ranks, and which of them differ by more than chance."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tl_runner.report.statistics import Ranks, ranks
+from tl_runner.report.settings import Setting, settings, told_apart
+from tl_runner.report.statistics import Ranks, Score, ranks
+from tl_runner.store import RunRecord
+
+LEAST = 5  # pairs: with fewer, ranks hardly ever differ by more than chance, whatever the methods do
 
 
 class Ranking(NamedTuple):
-    """The ranks of the settings with the same label budget that all pairs have; `left_out` are those that some lack."""
+    """The ranks of the configurations with the same label budget that all pairs have; `left_out` are those that some
+    lack. `ranks` is None below `LEAST` pairs."""
 
     granted: str
-    ranks: Ranks
+    pairs: int
+    ranks: Ranks | None
     left_out: tuple[str, ...]
 
 
-def rankings(frame: pd.DataFrame) -> Iterator[Ranking]:
-    """Of a leaderboard, for each label budget of which two or more pairs have two or more settings in common."""
-    rows = [row for row in frame.to_dict("records") if row["n"]]
-    for granted in sorted({row["granted"] for row in rows}):
-        scores: dict[str, dict[str, float]] = {}
-        for row in rows:
-            if row["granted"] == granted:
-                scores.setdefault(row["label"], {})[row["pair"]] = row["target"]
-        pairs = {pair for of in scores.values() for pair in of}
-        complete = {label: of for label, of in scores.items() if of.keys() == pairs}
-        if min(len(pairs), len(complete)) >= 2:
-            yield Ranking(granted, ranks(pd.DataFrame(complete)), tuple(sorted(scores.keys() - complete.keys())))
+def rankings(records: Sequence[RunRecord], score: Score = "accuracy") -> Iterator[Ranking]:
+    """For each label budget of which two or more pairs have two or more configurations in common.
+
+    A configuration is the same on two pairs if all of it is but the dataset; the network too, unless every pair has a
+    single one, which then belongs to the pair (images and tables take different ones). On each pair a score is the mean
+    over the seeds that all compared configurations have there.
+    """
+    scored = [setting for setting in settings(records) if setting.scored]
+    for granted in sorted({str(setting.first.granted) for setting in scored}):
+        yield from _ranking(granted, [each for each in scored if str(each.first.granted) == granted], score)
+
+
+def _ranking(granted: str, scored: Sequence[Setting], score: Score) -> Iterator[Ranking]:
+    networks: dict[str, set[str]] = defaultdict(set)
+    for setting in scored:
+        networks[setting.pair].add(setting.first.choices["backbone"])
+    single = all(len(found) == 1 for found in networks.values())
+    by_key: dict[str, dict[str, Setting]] = defaultdict(dict)
+    for setting in scored:
+        by_key[setting.configuration(with_backbone=not single)][setting.pair] = setting
+    complete = {key: of for key, of in by_key.items() if of.keys() == networks.keys()}
+    if min(len(networks), len(complete)) < 2:
+        return
+    labels = _labels({key: next(iter(of.values())) for key, of in by_key.items()}, single)
+    table = {
+        labels[key]: _means({pair: of[pair] for pair in networks}, complete, score) for key, of in complete.items()
+    }
+    frame = pd.DataFrame(table).dropna()  # a pair on which no seed is shared
+    found = ranks(frame) if len(frame) >= LEAST else None
+    yield Ranking(granted, len(frame), found, tuple(sorted(labels[key] for key in by_key.keys() - complete.keys())))
+
+
+def _means(of: dict[str, Setting], complete: dict[str, dict[str, Setting]], score: Score) -> dict[str, float | None]:
+    """By pair, over the seeds that all complete configurations have there; None where they share none."""
+    means = {}
+    for pair, setting in of.items():
+        shared = set[Any].intersection(*({*other[pair].values("selected", score)} for other in complete.values()))
+        values = setting.values("selected", score)
+        means[pair] = fmean(values[seed] for seed in sorted(shared, key=str)) if shared else None
+    return means
+
+
+def _labels(firsts: dict[str, Setting], single: bool) -> dict[str, str]:
+    """A name for each configuration: its method, and as much more as tells it from others of that method."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for key, setting in firsts.items():
+        choices = setting.first.choices
+        groups[choices["method"], "" if single else choices["backbone"]].append(key)
+    several = len({network for _, network in groups}) > 1
+    of_pair = {"dataset", "backbone"} if single else {"dataset"}
+    return {
+        key: " ".join(filter(None, [method, network * several, said]))
+        for (method, network), keys in groups.items()
+        for key, said in zip(keys, told_apart([firsts[key].first for key in keys], of_pair), strict=True)
+    }

@@ -5,9 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from tl_runner.inputs import placeless
+from tl_runner.report.outcomes import Outcome, outcome
+from tl_runner.report.statistics import Score, Seeds, joined
 from tl_runner.store import NEUTRAL, RunRecord
 
 TOLD = 3  # keys that a table names where settings differ; the records have them all
@@ -37,16 +40,33 @@ class Setting:
         good = [run for run in self.runs if run.status == "ok" and run.scores]
         return {run.seed: run for run in sorted(good, key=lambda run: str(run.seed).rjust(20))}
 
-    def accuracies(self, name: str) -> dict[Any, float]:
-        """By seed: `selected`, `last`, `oracle` or `source` on the test splits, of the runs that have it."""
-        found = {seed: (run.scores or {}).get(name) for seed, run in self.scored.items()}
-        return {seed: scores["accuracy"] for seed, scores in found.items() if scores}
+    def values(self, name: str, score: Score = "accuracy") -> dict[Any, float]:
+        """By seed: the score of `selected`, `last`, `oracle`, `source` or `majority`, of the runs that have it."""
+        found = {seed: _score(run, name, score) for seed, run in self.scored.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    @cached_property
+    def seeds(self) -> Seeds:
+        """How its runs differ by seed; unknown where a record does not say, or records disagree."""
+        return joined(_seeds(run) for run in self.scored.values())
+
+    @cached_property
+    def outcomes(self) -> dict[Any, Outcome]:
+        """By seed: labels and predicted classes of the test rows, of the runs that kept them."""
+        found = {seed: outcome(run) for seed, run in self.scored.items()}
+        return {seed: rows for seed, rows in found.items() if rows}
 
     @cached_property
     def steps(self) -> int | None:
         """Of training, with those of the source model that it started from and of trials; None without a good run."""
         counts = [_steps(run) for run in self.scored.values()]
         return max(counts) if counts else None
+
+    def configuration(self, with_backbone: bool) -> str:
+        """Its own configuration as text, without what says on which data and with how many labels."""
+        apart = {*NEUTRAL, "seed", "dataset", "granted", *(["backbone"] if not with_backbone else [])}
+        told = {key: value for key, value in self.first.config.items() if key not in apart}
+        return json.dumps([self.first.choices["method"], told], sort_keys=True, default=str)
 
     @cached_property
     def cell(self) -> str:
@@ -84,6 +104,25 @@ def cell(record: RunRecord) -> str:
 def _rivals(record: RunRecord) -> str:
     """What settings have in common that a reader compares with each other."""
     return f"{cell(record)} {record.choices['method']} {record.granted}"
+
+
+def _score(run: RunRecord, name: str, score: Score) -> float | None:
+    """None where the run has not got it: older records have all scores of the chosen checkpoint alone."""
+    scores = run.scores or {}
+    found = (scores.get(name) or {}).get(score)
+    if found is not None or name != "selected":
+        return found
+    if (found := (scores.get("target") or {}).get(score)) is not None or score != "balanced":
+        return found
+    by_class = ((run.diagnosis or {}).get("classes") or {}).get("target") or []
+    return fmean(there) if (there := [share for share in by_class if share is not None]) else None
+
+
+def _seeds(run: RunRecord) -> Seeds:
+    if told := run.data.get("seeds"):
+        return Seeds(told["kind"], told["test"], told["pool"] or 0)
+    rows = (run.data.get("rows") or {}).get("target")
+    return Seeds(test=rows[2] if rows else 0)
 
 
 def _steps(run: RunRecord) -> int:
@@ -141,15 +180,27 @@ def _variants(firsts: Sequence[RunRecord]) -> dict[str, str]:
             namesakes[cell(record), record.choices["method"], record.choices["backbone"], budget].append(record)
     described = dict.fromkeys((record.setting for record in firsts), "")
     for group in namesakes.values():
-        ended = [record for record in group if record.status == "ok"] or group
-        values = _values(dict(_flatten(record.config)) for record in ended)
-        for record in group if len(group) > 1 else ():
-            node = {key: value for key, value in _flatten(record.config) if not _of_data(key)}
-            different = [key for key, value in node.items() if values[key] - {str(value)}]
-            different.sort(key=lambda key: -len(values[key]))  # what has most values tells most
-            more = [f"and {len(different) - TOLD} more"] if len(different) > TOLD else []
-            said = [_said(key, node[key], values[key]) for key in different[:TOLD]]
-            described[record.setting] = " ".join([*said, *more])
+        described |= {record.setting: said for record, said in zip(group, told_apart(group), strict=True)}
+    return described
+
+
+def told_apart(group: Sequence[RunRecord], apart: Iterable[str] = ()) -> list[str]:
+    """What tells each of these records from the others that have results, but for their data; "" of one alone.
+
+    Keys of the groups `apart` say nothing.
+    """
+    if len(group) < 2:
+        return [""] * len(group)
+    ended = [record for record in group if record.status == "ok"] or group
+    values = _values(dict(_flatten(record.config)) for record in ended)
+    described = []
+    for record in group:
+        told = {key: value for key, value in _flatten(record.config) if not _of_data(key)}
+        node = {key: value for key, value in told.items() if key.partition(".")[0] not in set(apart)}
+        different = [key for key, value in node.items() if values[key] - {str(value)}]
+        different.sort(key=lambda key: -len(values[key]))  # what has most values tells most
+        more = [f"and {len(different) - TOLD} more"] if len(different) > TOLD else []
+        described.append(" ".join([*(_said(key, node[key], values[key]) for key in different[:TOLD]), *more]))
     return described
 
 

@@ -27,13 +27,21 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     """One finished run: its scores on both domains' test splits, with source-only of the same seed beside it."""
     scores, domains = record.scores or {}, record.data["domains"]
     names = " · ".join([record.choices["method"], record.choices["backbone"], record.choices["dataset"]])
-    table = _table(f"{names} · seed {record.seed}", "test split", "accuracy", "macro-F1", "calibration error")
+    table = _table(
+        f"{names} · seed {record.seed}", "test split", "accuracy", "balanced", "macro-F1", "calibration error"
+    )
     if scores["source"]:
         table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores["source"]))
     table.add_row(Text(f"target: {domains['target']}"), *_metrics(scores["target"]), style="bold", end_section=True)
     trained = scores["last"]["step"] > 0  # a head that is fitted at once has one checkpoint
     for name, meaning in (("last", "at the end"), ("oracle", "best, by target labels")) if trained else ():
         table.add_row(f"{meaning} (step {scores[name]['step']})", percent(scores[name]["accuracy"]), style="dim")
+    frequent, below = scores.get("majority"), ""
+    if frequent:
+        always = f"always saying {record.data['classes'][int(frequent['class'])]!r}, the most frequent class"
+        table.add_row(Text(always), *_metrics(frequent), style="dim")
+        if scores["selected"]["accuracy"] < frequent["accuracy"]:
+            below = f"\naccuracy below {always}"
     advice = ""
     if baseline and baseline.scores:
         label = f"{record.baseline}, same seed, granted={baseline.granted}"
@@ -56,7 +64,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
         known.get("by") == "target labels"
     )
     words += [f"granted={record.granted}", f"{record.seconds:.1f} s", record.where["device"]]
-    return table, Text(" · ".join(words) + f"\n{record.folder}{advice}")
+    return table, Text.assemble(" · ".join(words), (below, "bold red"), f"\n{record.folder}{advice}")
 
 
 def _weighed(record: RunRecord) -> str:
@@ -150,7 +158,7 @@ def leaderboard(
         yield Text(said)
     for said in caveats:
         yield Text.assemble(("warning: ", "yellow"), said)
-    yield Text(cells.LEGEND, "dim")
+    yield Text(cells.legend(frame), "dim")
 
 
 def _fitting(names: Sequence[str], rows: Sequence[Any], width: int) -> list[str]:
@@ -194,4 +202,6 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 
 def _metrics(scores: dict[str, float]) -> list[str]:
-    return [percent(scores["accuracy"]), percent(scores["macro_f1"]), percent(scores["ece"])]
+    """– for what a record has not got: a head may give no probabilities, and older records have fewer scores."""
+    names = ("accuracy", "balanced", "macro_f1", "ece")
+    return [percent(scores[name]) if name in scores else "–" for name in names]

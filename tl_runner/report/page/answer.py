@@ -42,7 +42,8 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
             sentences.append(f"{verdict.capitalize()}, before Holm's correction alone: {listed}.")
     if not tested:
         sentences.append(
-            "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least two."
+            "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least"
+            " three, with the same labels."
         )
     return sentences
 

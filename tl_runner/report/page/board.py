@@ -89,12 +89,12 @@ def _seconds(row: Row) -> Cell:
 COLUMNS = (
     Column("Method", "the way of transferring, and what tells its settings apart", ("method",), _method, number=False),
     Column("Granted", "target labels that training may see", ("granted",), word("granted"), False, several),
-    Column("Target, %", "accuracy of the checkpoint chosen without target labels", ("target",), score("target")),
+    Column("Target, %", "score of the checkpoint chosen without target labels", ("target",), score("target")),
     Column(
         "Difference", "to the baseline, in points, with its 95 % interval", ("difference", "low", "high"), _difference
     ),
     Column("Finding", "what the test shows", ("verdict",), word("verdict"), number=False),
-    Column("p (Holm)", "paired test against the baseline, corrected over the settings", ("p",), _probability),
+    Column("p (Holm)", "paired test against the baseline, corrected over the whole report", ("p",), _probability),
     Column("W / T / L", "seeds won, tied, lost against the baseline", ("wins", "ties", "losses", "pairs"), _balance),
     Column("n", "runs that ended well, a seed each", ("n",), count("n")),
     Column("Failed", "runs that failed or diverged", ("failed",), _failed, tells=lambda texts: texts != {"0"}),

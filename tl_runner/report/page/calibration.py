@@ -16,14 +16,15 @@ MOST = 12
 def figure(groups: Sequence[Group]) -> Figure:
     """A panel per setting: accuracy by confidence, the runs of a setting pooled, and how the confidences lie."""
     title = "Calibration on the target"
-    scored = [group for group in groups if any(run.reliability is not None for run in group.runs[:1])]
+    scored = [
+        group for group in groups if any(_errors(group)) and any(run.reliability is not None for run in group.runs[:1])
+    ]
     shown, left_out = chosen(scored, MOST)
     panels, whole = [], Scale(0.0, 1.0, "confidence, %", percent=True)
     for group in shown:
         tables = [run.reliability for run in group.runs if run.reliability is not None]
         table = np.sum(tables, 0)
-        errors = [run.record.scores["target"]["ece"] for run in group.runs if run.record.scores]
-        error, deviation, _ = spread(errors)
+        error, deviation, _ = spread(_errors(group))
         ece = f"ECE {100 * error:.1f}" + (f" ± {100 * deviation:.1f}" if isfinite(deviation) else "") + " %"
         held = table[:, 0] > 0
         sure, right = table[held, 1] / table[held, 0], table[held, 2] / table[held, 0]
@@ -40,7 +41,8 @@ def figure(groups: Sequence[Group]) -> Figure:
         return Figure(
             "calibration",
             title,
-            missing="No run of this pair has predictions with true labels to show (diagnose=none leaves them out).",
+            missing="No run of this pair has probabilities with true labels to show: diagnose=none leaves labels out,"
+            " and margins, distances and votes are no probabilities.",
         )
     caption = (
         f"Accuracy by confidence (the largest class probability) on the target's test split in {BINS} bins, the rows"
@@ -54,3 +56,9 @@ def figure(groups: Sequence[Group]) -> Figure:
         Key("square", "quiet", "rows in the bin"),
     ]
     return Figure("calibration", title, caption + left_out, panels, legend)
+
+
+def _errors(group: Group) -> list[float]:
+    """The calibration error of each run whose head gives probabilities."""
+    found = [(run.record.scores or {})["target"].get("ece") for run in group.runs]
+    return [error for error in found if error is not None]

@@ -26,10 +26,10 @@ def figure(groups: Sequence[Group]) -> Figure:
     portions, width = columns(shown)
     panels = [Panel("", _chart(portion, x, width), wide=len(portions) == 1) for portion in portions]
     caption = (
-        "Target accuracy minus that of the baseline (source_only, or target_only where the labels differ; with the"
-        " same label budget if it has such runs) on the same seeds and"
-        " data, in points, with the paired 95 % interval; n is the number of pairs. Colours follow the test after"
-        " Holm's correction, which the intervals do not have."
+        "The target's score minus that of the baseline (source_only, or target_only where the classes differ) on the"
+        " same seeds and data, in points, with the paired 95 % interval that fits how the seeds differ; none below"
+        " three seeds, or where the baseline has another label budget. n is the number of pairs. Colours follow the"
+        " test after Holm's correction over the whole report, which the intervals do not have."
     )
     if len(compared) > MOST:
         caption += f" The {MOST // 2} largest and the {MOST // 2} smallest of {len(compared)} differences are shown."

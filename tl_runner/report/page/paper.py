@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tl_runner.atomic import write
-from tl_runner.report.cells import heading
+from tl_runner.report.cells import NAMES, heading
 from tl_runner.report.page import (
     bound,
     calibration,
@@ -29,7 +29,7 @@ from tl_runner.report.page.answer import answer
 from tl_runner.report.page.board import board
 from tl_runner.report.page.figure import Figure
 from tl_runner.report.page.groups import Group, grouped, names
-from tl_runner.report.ranking import rankings
+from tl_runner.report.ranking import Ranking
 from tl_runner.store import RunRecord
 
 if TYPE_CHECKING:
@@ -42,7 +42,13 @@ FIGURES: tuple[Callable[[Sequence[Group]], Figure], ...] = (
 )
 
 
-def page(records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence[str], made: datetime) -> str:
+def page(
+    records: Sequence[RunRecord],
+    frame: "pd.DataFrame",
+    rankings: Sequence[Ranking],
+    warnings: Sequence[str],
+    made: datetime,
+) -> str:
     """The report on these runs. `frame` is their `leaderboard`, `warnings` what to keep in mind, `made` its date.
 
     Equal folders, frame and date make equal bytes. What is not there to be drawn is said in the figure's place.
@@ -76,15 +82,22 @@ def page(records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence
         style=Markup((HERE / "page.css").read_text()),  # ours, as the script: nothing of a user is in them
         script=Markup(script),
         script_hash=base64.b64encode(sha256(script.encode()).digest()).decode(),
-        across=[ranks.figure(ranking) for ranking in rankings(frame)],
+        across=[ranks.figure(ranking) for ranking in rankings],
+        score=NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"],
         runs_of=_listed(records),
         zip=zip,
     )
 
 
-def save(file: Path, records: Sequence[RunRecord], frame: "pd.DataFrame", warnings: Sequence[str]) -> int:
+def save(
+    file: Path,
+    records: Sequence[RunRecord],
+    frame: "pd.DataFrame",
+    rankings: Sequence[Ranking],
+    warnings: Sequence[str],
+) -> int:
     """Write the page of today, whole or not at all; its size in bytes."""
-    content = page(records, frame, warnings, datetime.now().astimezone()).encode()
+    content = page(records, frame, rankings, warnings, datetime.now().astimezone()).encode()
     write(file, content)
     return len(content)
 

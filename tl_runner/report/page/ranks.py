@@ -4,7 +4,7 @@ from math import isfinite
 
 from tl_runner.report.page.drawing import Chart, Scale, columns
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.ranking import Ranking
+from tl_runner.report.ranking import LEAST, Ranking
 
 MOST = 60
 NAMED = 12
@@ -12,7 +12,10 @@ NAMED = 12
 
 def figure(ranking: Ranking) -> Figure:
     """A row per setting, best first: its rank, and up to where others are not told from the best."""
-    ranks = ranking.ranks
+    ranks, title = ranking.ranks, f"Average ranks, granted={ranking.granted}"
+    if ranks is None:
+        why = f"{ranking.pairs} pairs have settings in common: ranks take {LEAST}."
+        return Figure(f"ranks-{ranking.granted}", title, missing=why)
     listed = list(ranks.average.items())[:MOST]
     (_, best), (_, worst) = listed[0], listed[-1]
     x = Scale(min(best, 1.0) - 0.3, max(worst, best + ranks.critical) + 0.3, "average rank, 1 is the best")
@@ -28,7 +31,7 @@ def figure(ranking: Ranking) -> Figure:
         panels.append(Panel("", chart.svg, wide=len(portions) == 1))
     friedman = f" Friedman's test that all are alike: p = {ranks.p:.2g}." if isfinite(ranks.p) else ""
     caption = (
-        f"Average rank by target accuracy over n = {ranks.pairs} pairs of domains, of the {len(ranks.average)}"
+        f"Average rank by the target's score over n = {ranks.pairs} pairs of domains, of the {len(ranks.average)}"
         f" settings with granted={ranking.granted} that all of them have. Ranks that differ by less than the critical"
         f" difference {ranks.critical:.2f} (Nemenyi, 5 %) are not told apart; the dashed line is that far from the"
         f" best.{friedman}"
@@ -39,5 +42,4 @@ def figure(ranking: Ranking) -> Figure:
         more = f" and {len(ranking.left_out) - NAMED} more" if len(ranking.left_out) > NAMED else ""
         caption += f" Left out, since some pair lacks them: {', '.join(ranking.left_out[:NAMED])}{more}."
     legend = [Key("dot", "c0", "not told from the best"), Key("dot", "quiet", "worse than the best")]
-    title = f"Average ranks, granted={ranking.granted}"
     return Figure(f"ranks-{ranking.granted}", title, caption, panels, legend)

@@ -1,0 +1,38 @@
+"""What a run predicted on the target's test rows, and what they are: read from its folder, where they were kept."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_runner.store import RunRecord
+
+
+class Outcome(NamedTuple):
+    """Of the m rows of the target's test split: their classes, and those predicted by the selected checkpoint."""
+
+    labels: NDArray[Any]
+    predicted: NDArray[Any]
+
+
+def outcome(record: RunRecord) -> Outcome | None:
+    """None where the run kept no predictions or no labels (diagnose=none), or they do not fit together."""
+    from safetensors import SafetensorError, safe_open
+
+    step = f"step_{(record.scores or {})['selected']['step']}"
+    found = []
+    for file, name in (("diagnosis", "labels"), ("predictions", step)):
+        path = record.folder / f"{file}.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as opened:
+                if name not in opened.keys():  # noqa: SIM118 – it is no mapping
+                    return None
+                found.append(opened.get_tensor(name))
+        except (OSError, ValueError, SafetensorError):
+            return None
+    labels, shares = found
+    if shares.ndim != 2 or len(shares) != len(labels) or not len(labels):
+        return None
+    return Outcome(labels.astype(np.int64), shares.argmax(-1))
