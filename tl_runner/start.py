@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tl_runner import cached, machine
+from tl_runner import cached, config, machine
 from tl_runner.atomic import write
 from tl_runner.chance import chance_of, derive, settle
 from tl_runner.checkpoint import Checkpoint
@@ -27,7 +27,7 @@ from tl_runner.lock import alone
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.optimizers import adamw, cosine
 from tl_runner.progress import resumed
-from tl_runner.rates import LrBackbone, by_rate, factor, served
+from tl_runner.rates import LrBackbone, by_rate, factor, new_stages, old_parameters, served
 from tl_runner.store import RunRecord
 from tl_runner.train import Point, Train, train
 from tl_runner.whereabouts import made_by
@@ -75,6 +75,8 @@ def admit(method: Method, pair: Pair) -> None:
 def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> tuple[Method, Model, Pair]:
     """What the method makes of the network and the pair before its first step; chance is as training begins with it."""
     device = model.device
+    if method.once and new_stages(model):
+        raise Refused(config.NARROWED)
     with chance_of(seed, "prepare"):
         model, pair = method.prepare(model, pair, seed)
     settle(seed)
@@ -86,7 +88,7 @@ def backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) 
 
     Warns where a number was set that no phase uses.
     """
-    of_model, said = {*model.backbone.parameters()}, getattr(optimizer, "keywords", {}).get("lr_backbone", "auto")
+    of_model, said = {*old_parameters(model)}, getattr(optimizer, "keywords", {}).get("lr_backbone", "auto")
     found: dict[str, list[float]] = {}
     used = False
     for phase in method.phases(model):

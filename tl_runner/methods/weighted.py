@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from tl_runner import importance, losses
+from tl_runner import importance, losses, needed
 from tl_runner.core import Batch, Group, Method, Model, Phase, Stream
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
@@ -66,6 +66,8 @@ class Weighting(Method, ABC):
         """Of rows (n, d) and (m, d) on the CPU the weights (n,) of the first: finite, none below 0, in any scale."""
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        if self.view == "features":
+            needed.trained_features(model)
         weights = self.weights(*rows_to_compare(model, pair, self.view), seed)
         self.notes["effective_rows"] = effective_rows(weights)
         return model, pair.weighted(weights)
