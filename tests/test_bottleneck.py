@@ -61,7 +61,7 @@ def test_files_of_weights_do_not_have_it(tmp_path):
     ours, width = backbones.resnet18((3, 32, 32), weights=str(tmp_path / "net.pth"), bottleneck=7)
     x = torch.rand(2, 3, 32, 32)
     below = ours[:-1].eval()(x)
-    net.fc = nn.Identity()
+    net.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     pixels = ours.get_submodule("pixels")
     assert width == 7 and torch.equal(below, net.eval()(pixels(x)))
 

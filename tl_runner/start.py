@@ -94,7 +94,7 @@ def backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) 
     for phase in method.phases(model):
         groups = served(optimizer, by_rate(phase.groups, model, phase.pretrained))
         inside = [group for group in groups if not of_model.isdisjoint(group.parameters)]
-        found[phase.name] = sorted({factor(group, said) for group in inside})
+        found[phase.name] = sorted({round(factor(group, said), 6) for group in inside})
         used = used or any(group.of_backbone for group in groups)
     if said != "auto" and not used:
         log.warning(
