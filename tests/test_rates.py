@@ -39,9 +39,8 @@ def learnt_at(name: str, lr_backbone: LrBackbone = "auto", weights: bool = False
     model.pretrained = weights or method.start == "source"
     model, pair = method.prepare(model, pair, 0)
     head, backbone = {*model.head.parameters()}, {*model.backbone.parameters()}
-    heads = (
-        {*head, *method.source_head.parameters()} if isinstance(getattr(method, "source_head", 0), nn.Module) else head
-    )
+    sources = getattr(method, "source_head", None)
+    heads = {*head, *sources.parameters()} if isinstance(sources, nn.Module) else head
     found: dict[str, set[tuple[str, float]]] = {}
     for phase in method.phases(model):
         engine = optimizers.adamw(begin(phase, model, method), lr=0.01, lr_backbone=lr_backbone)

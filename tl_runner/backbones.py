@@ -2,7 +2,8 @@
 
 A backbone is a function `name(shape, **options) -> (module, width)`: `shape` is that of one input row, the
 module an `nn.Sequential` of named stages that ends in (n, width). Its first stage takes the data as it is.
-An option named `weights` says what to start from; a saved run is rebuilt with `weights=None`.
+An option named `weights` says what to start from: where it names some, the backbone was trained before, and learns at
+the rate of `optimizer.lr_backbone`. A saved run is rebuilt with `weights=None`.
 """
 
 import logging
@@ -44,6 +45,25 @@ class Pixels(nn.Module):
         return (x.expand(-1, self.channels, -1, -1) - self.mean) / self.std
 
 
+class Bottleneck(nn.Sequential):
+    """Linear(inputs, width), BatchNorm, ReLU: a last stage that is new, and so learns at the full rate, as a head does.
+
+    No file of weights has it. Long et al., ICML 2015, and the published results of most methods since.
+    """
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__(nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU())
+
+
+def narrowed(stages: nn.Sequential, width: int, bottleneck: int | None) -> Backbone:
+    """The stages and their width, with a bottleneck of that width behind them where one is asked for."""
+    if bottleneck is None:
+        return stages, width
+    within(1, bottleneck=bottleneck)
+    stages.add_module("bottleneck", Bottleneck(width, bottleneck))
+    return stages, bottleneck
+
+
 def identity(shape: tuple[int, ...]) -> Backbone:
     """The input itself, flattened: a method then sees the raw columns or pixels."""
     return _stages(flat=nn.Flatten()), torch.Size(shape).numel()
@@ -67,7 +87,7 @@ def mlp(shape: tuple[int, ...], width: int = 128, depth: int = 2, dropout: float
     return _stages(**stages), width
 
 
-def small(shape: tuple[int, ...], width: int = 128, channels: int = 32) -> Backbone:
+def small(shape: tuple[int, ...], width: int = 128, channels: int = 32, bottleneck: int | None = None) -> Backbone:
     """Two convolutions with BatchNorm and pooling, then one hidden layer: a conv net for a CPU."""
     within(1, width=width, channels=channels)
     colours, height, across = _image("small", shape, least=4)
@@ -83,7 +103,7 @@ def small(shape: tuple[int, ...], width: int = 128, channels: int = 32) -> Backb
         conv2=block(channels, 2 * channels),
         hidden=nn.Sequential(nn.Flatten(), nn.Linear(flat, width), nn.ReLU()),
     )
-    return stages, width
+    return narrowed(stages, width, bottleneck)
 
 
 Stem = Literal["imagenet", "cifar"]
@@ -91,17 +111,25 @@ Normalise = Literal["auto", "imagenet", "half"]
 
 
 def resnet18(
-    shape: tuple[int, ...], weights: str | None = None, stem: Stem = "imagenet", normalise: Normalise = "auto"
+    shape: tuple[int, ...],
+    weights: str | None = None,
+    stem: Stem = "imagenet",
+    normalise: Normalise = "auto",
+    bottleneck: int | None = None,
 ) -> Backbone:
     """torchvision's ResNet-18 (He et al. 2016), from scratch, ImageNet or a file."""
-    return _resnet("resnet18", shape, weights, stem, normalise)
+    return narrowed(*_resnet("resnet18", shape, weights, stem, normalise), bottleneck)
 
 
 def resnet50(
-    shape: tuple[int, ...], weights: str | None = None, stem: Stem = "imagenet", normalise: Normalise = "auto"
+    shape: tuple[int, ...],
+    weights: str | None = None,
+    stem: Stem = "imagenet",
+    normalise: Normalise = "auto",
+    bottleneck: int | None = None,
 ) -> Backbone:
     """torchvision's ResNet-50 (He et al. 2016), from scratch, ImageNet or a file."""
-    return _resnet("resnet50", shape, weights, stem, normalise)
+    return narrowed(*_resnet("resnet50", shape, weights, stem, normalise), bottleneck)
 
 
 def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, normalise: Normalise) -> Backbone:
@@ -135,7 +163,9 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
     return stages, net.fc.in_features
 
 
-def timm(shape: tuple[int, ...], model: str = "resnet18", weights: str | None = None) -> Backbone:
+def timm(
+    shape: tuple[int, ...], model: str = "resnet18", weights: str | None = None, bottleneck: int | None = None
+) -> Backbone:
     """Any model of timm (Wightman 2019; the extra [timm]): from scratch, with its published weights, or a file's.
 
     Three channels, grey images are repeated; pixels are scaled as the model's weights want it, else to mean and
@@ -167,7 +197,7 @@ def timm(shape: tuple[int, ...], model: str = "resnet18", weights: str | None = 
     pixels = Pixels(3, facts["mean"], facts["std"]) if weights is not None else Pixels(3)
     with torch.no_grad():
         width = stages.eval()(torch.zeros(1, 3, height, across)).shape[1]
-    return _stages(pixels=pixels, **dict(stages.train().named_children())), width
+    return narrowed(_stages(pixels=pixels, **dict(stages.train().named_children())), width, bottleneck)
 
 
 def _in_turn(net: Any, x: Tensor) -> nn.Sequential:

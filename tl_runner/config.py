@@ -30,6 +30,10 @@ GROUPS = (
 )
 OFFERED = {"seed", "cache"}  # what a run passes to a dataset that names it
 NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
+NARROWED = (
+    "a bottleneck is new and learns along with the rest, and here features are computed once, by a backbone that stays"
+    " as it is: set backbone.bottleneck=null"
+)
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 
@@ -87,6 +91,8 @@ def load(config: Mapping[str, Any]) -> Parts:
         parts["backbone"] = build(unweighted(config["backbone"]), "backbone")
     if parts["method"].once and config["augment"]["_target_"] != "tl_runner.augment.none":
         raise Refused("this method computes the features of each row once: it takes no random views, say augment=none")
+    if parts["method"].once and getattr(parts["backbone"], "keywords", {}).get("bottleneck"):
+        raise Refused(NARROWED)
     if unknown := bare(parts["dataset"]) - OFFERED:
         raise Refused(
             f"dataset._target_={config['dataset']['_target_']}: {min(unknown)} needs a default or is seed or cache"

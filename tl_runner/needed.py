@@ -6,6 +6,7 @@ from torch import nn
 
 from tl_runner.core import Model
 from tl_runner.errors import Refused
+from tl_runner.rates import new_stages
 
 
 def source_model(model: Model) -> None:
@@ -21,6 +22,15 @@ def source_head(model: Model) -> nn.Module:
     """A copy of the source model's head, for the source's classes; raises `Refused` where there is no source model."""
     source_model(model)
     return deepcopy(model.taught[0])
+
+
+def trained_features(model: Model) -> None:
+    """Raises `Refused` where the last stage is new and has learnt nothing yet: its features say nothing."""
+    if new_stages(model) and not model.taught:
+        raise Refused(
+            "this method compares features before anything is trained, and those of a new bottleneck are random without"
+            " a source model: use pretrain=default or backbone.bottleneck=null"
+        )
 
 
 def trainable_backbone(model: Model) -> None:

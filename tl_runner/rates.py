@@ -10,18 +10,37 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any, Literal
 
+from torch import nn
+
+from tl_runner.backbones import Bottleneck
 from tl_runner.core import Group, Model
 
 LrBackbone = float | Literal["auto"]
 PRETRAINED = 0.1  # the field's factor for parameters that need little change
 
 
+def new_stages(model: Model) -> tuple[str, ...]:
+    """The stages of the backbone that no pre-trained network has, a bottleneck: they train along with the head."""
+    return tuple(name for name, stage in model.backbone.named_children() if isinstance(stage, Bottleneck))
+
+
+def new_parameters(model: Model) -> list[nn.Parameter]:
+    """The parameters of `new_stages`."""
+    return [parameter for name in new_stages(model) for parameter in model.backbone.get_submodule(name).parameters()]
+
+
+def old_parameters(model: Model) -> list[nn.Parameter]:
+    """The backbone's parameters but those of `new_stages`."""
+    new = {*new_parameters(model)}
+    return [parameter for parameter in model.backbone.parameters() if parameter not in new]
+
+
 def by_rate(groups: Iterable[Group], model: Model, pretrained: bool = False) -> list[Group]:
     """The groups with a number for each `lr`, their parameters listed, in the same order.
 
-    A group without an `lr` is split into what belongs to the model's backbone and what does not.
+    A group without an `lr` is split into what belongs to the model's backbone and what does not, or is new in it.
     """
-    of_model, pretrained = {*model.backbone.parameters()}, pretrained or model.pretrained
+    of_model, pretrained = {*old_parameters(model)}, pretrained or model.pretrained
     found: list[Group] = []
     for group in groups:
         if group.lr is not None:

@@ -21,6 +21,7 @@ from tl_runner.divergence import mmd_test, told_apart
 from tl_runner.domains import LabelledSplit, Pair, Split, Subset
 from tl_runner.errors import Refused
 from tl_runner.features import Embedded, at, whole
+from tl_runner.rates import new_stages
 from tl_runner.start import source_model, source_names
 from tl_runner.store import RunRecord
 from tl_runner.train import Point
@@ -72,6 +73,8 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
         model = Model(backbone, width, pair.classes, parts.train.batchnorm).to(device)
         model.features_kept = record.cache / record.features
         model.pretrained = config.starts_trained(parts.backbone)
+    if new_stages(model):
+        raise Refused(config.NARROWED)
     wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained

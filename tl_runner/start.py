@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tl_runner import cached, machine
+from tl_runner import cached, config, machine
 from tl_runner.atomic import write
 from tl_runner.batchnorm import by_domain, packed
 from tl_runner.chance import chance_of, derive, settle
@@ -29,7 +29,7 @@ from tl_runner.lock import alone
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.optimizers import adamw, cosine
 from tl_runner.progress import resumed
-from tl_runner.rates import LrBackbone, by_rate, factor, served
+from tl_runner.rates import LrBackbone, by_rate, factor, new_stages, old_parameters, served
 from tl_runner.store import RunRecord
 from tl_runner.train import Point, Train, train
 from tl_runner.whereabouts import made_by
@@ -82,6 +82,8 @@ def admit(method: Method, pair: Pair) -> None:
 def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> tuple[Method, Model, Pair]:
     """What the method makes of the network and the pair before its first step; chance is as training begins with it."""
     device = model.device
+    if method.once and new_stages(model):
+        raise Refused(config.NARROWED)
     with chance_of(seed, "prepare"):
         model, pair = method.prepare(model, pair, seed)
     _floor_missed(method, pair)
@@ -94,13 +96,13 @@ def backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) 
 
     Warns where a number was set that no phase uses.
     """
-    of_model, said = {*model.backbone.parameters()}, getattr(optimizer, "keywords", {}).get("lr_backbone", "auto")
+    of_model, said = {*old_parameters(model)}, getattr(optimizer, "keywords", {}).get("lr_backbone", "auto")
     found: dict[str, list[float]] = {}
     used = False
     for phase in method.phases(model):
         groups = served(optimizer, by_rate(phase.groups, model, phase.pretrained))
         inside = [group for group in groups if not of_model.isdisjoint(group.parameters)]
-        found[phase.name] = sorted({factor(group, said) for group in inside})
+        found[phase.name] = sorted({round(factor(group, said), 6) for group in inside})
         used = used or any(group.of_backbone for group in groups)
     if said != "auto" and not used:
         log.warning(
