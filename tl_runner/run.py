@@ -8,7 +8,7 @@ from tl_runner.choice import begun
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
-from tl_runner.evaluate import examine, read, scores, verdict
+from tl_runner.evaluate import examine, predict, read, scores, verdict
 from tl_runner.heads import blueprint
 from tl_runner.progress import resumed
 from tl_runner.recording import recording
@@ -66,6 +66,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         if parts.settings.save:
             files.tensors("model", progress.weights)
         model.load_state_dict(progress.weights)
+        files.tensors("validation", {"target": predict(model, pair.target.val)})  # what trials of a search agree on
         record.evidence = progress.evidence._asdict()
         source = read(model, pair.source.test) if pair.source else None
         of_source = scores(source.predicted, pair.labelled_source[1].test) if source and pair.shared_labels else None
