@@ -61,7 +61,7 @@ MAY_IMPORT = {
     },
     "choice": {
         *("cached", "config", "core", "divergence", "domains", "errors", "evaluate", "identity", "methods", "start"),
-        *("store", "train", "whereabouts"),
+        *("store", "train", "validators", "whereabouts"),
     },
     "machine": {"core", "errors", "train"},
     "config": {"errors", "menu", "select"},
@@ -86,7 +86,10 @@ MAY_IMPORT = {
     "job": {"config", "errors", "identity", "lock", "run", "store", "train", "whereabouts"},
     "plan": {"job", "lock", "store"},
     "report": {"atomic", "errors", "identity", "job", "lock", "plan", "screen", "store", "train"},
-    "sweep": {"atomic", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store", "train"},
+    "sweep": {
+        *("atomic", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store", "train"),
+        "validators",  # by which trials agree
+    },
     "cli": {
         *("errors", "job", "machine", "menu", "preprocessing", "recording", "report", "restore", "rewording"),
         *("screen", "store", "sweep", "using"),
