@@ -67,9 +67,7 @@ MAY_IMPORT = {
     },
     "choice": {
         *("batchnorm", "cached", "config", "contents", "core", "divergence", "domains", "errors", "evaluate"),
-        *("identity", "inputs"),
-        *("methods", "start"),
-        *("store", "train", "whereabouts"),
+        *("identity", "inputs", "methods", "start", "store", "train", "validators", "whereabouts"),
     },
     "machine": {"core", "errors", "train"},
     "config": {"errors", "menu", "select"},
@@ -92,19 +90,8 @@ MAY_IMPORT = {
         *("recording", "start", "store", "train"),
     },
     "screen": {
-        *(
-            "chance",
-            "config",
-            "core",
-            "datasets",
-            "divergence",
-            "domains",
-            "errors",
-            "features",
-            "machine",
-            "rates",
-            "start",
-        ),
+        *("chance", "config", "core", "datasets", "divergence", "domains", "errors", "features", "machine"),
+        *("rates", "start"),
         *("store", "train", "transferability", "whereabouts"),
     },
     "job": {"config", "errors", "lock", "run", "store", "train", "whereabouts"},
@@ -113,6 +100,7 @@ MAY_IMPORT = {
     "sweep": {
         *("atomic", "contents", "errors", "identity", "job", "lock", "menu", "plan", "recording", "report", "store"),
         "train",
+        "validators",  # by which trials agree
     },
     "cli": {
         *("contents", "errors", "job", "machine", "menu", "preprocessing", "recording", "report", "restore"),

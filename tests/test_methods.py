@@ -151,7 +151,7 @@ def test_a_tiny_run_ends_well_and_has_all_its_files(name, tmp_path):
     assert record.scores["oracle"]["accuracy"] >= max(record.scores[k]["accuracy"] for k in ("last", "selected"))
     assert {file.name for file in record.folder.iterdir()} == {
         "run.json", "run.log", "config.yaml", "curve.jsonl", "model.safetensors", "predictions.safetensors",
-        "diagnosis.safetensors",
+        "diagnosis.safetensors", "validation.safetensors",
     }  # fmt: skip
 
 

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from math import log10
+from math import log, log10
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from apart import exhausted
@@ -18,8 +18,10 @@ from conftest import composed
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from safetensors.torch import load_file
 from test_cli import command, told
 
+from tl_runner.config import Settings
 from tl_runner.errors import Refused
 from tl_runner.job import Order, Outcome, attend
 from tl_runner.store import RunRecord, describe, records
@@ -27,10 +29,11 @@ from tl_runner.sweep.space import Choice, Numbers, space
 
 pytest.importorskip("optuna")
 
+from tl_runner.sweep.agreed import agreements
 from tl_runner.sweep.findings import findings
 from tl_runner.sweep.findings import told as in_words
-from tl_runner.sweep.search import Search, floors, measured
-from tl_runner.sweep.sought import Way, sought
+from tl_runner.sweep.search import Search, measured, midway
+from tl_runner.sweep.sought import OBJECTIVES, Way, sought
 from tl_runner.sweep.study import Study, state
 
 TINY = ["train=tiny", "dataset=blobs", "backbone=mlp", "dataset.samples=300", "device=cpu", "threads=1"]
@@ -267,12 +270,12 @@ def test_who_is_pruned_does_not_depend_on_whether_the_run_was_stopped_in_time(tm
 
 def test_only_the_middle_of_a_curve_is_judged(tmp_path):
     record = describe(*composed(*TINY, "train.steps=60", f"outputs={tmp_path}"))
-    assert floors(record) == []
+    assert midway(record, "floor") == []
     record.folder.mkdir(parents=True)
     points = [{"step": step, "terms": {}, "floor": step / 100} for step in (10, 20, 30, 60)]
     lines = [json.dumps(point) for point in [*points, {"step": 35, "terms": {"floor": 1}}, {"step": 40, "floor": None}]]
     (record.folder / "curve.jsonl").write_text("\n".join([*lines, '{"step": 50, "floor": 0.']))
-    assert floors(record) == [(20, 0.2), (30, 0.3)]
+    assert midway(record, "floor") == [(20, 0.2), (30, 0.3)]
 
 
 def test_every_method_gets_as_many_trials(tmp_path):
@@ -302,12 +305,80 @@ def test_a_run_without_a_floor_is_no_silent_zero(tmp_path):
     record = describe(*composed(*TINY, f"outputs={tmp_path}"))
     record.scores = {"selected": {"accuracy": 0.5}}
     record.evidence = {"floor": None, "information": 0.1}
-    with pytest.raises(Refused, match=r"granted=5.* objective=oracle"):
+    with pytest.raises(
+        Refused, match=r"has no floor .* granted=5 .* objective=information, bnm and agreement need no labels"
+    ):
         measured(record, "floor")
     assert measured(record, "oracle") == (0.5, 0.1)
     record.evidence = None
     with pytest.raises(Refused, match="force=true"):
         measured(record, "floor")
+
+
+def test_each_objective_is_what_the_run_knows_of_its_checkpoint_and_none_of_them_is_the_floor_by_another_name(tmp_path):
+    words = ["method.weight=1e-3,0.3,100", "method=mmd"]
+    for objective in OBJECTIVES:
+        (found,), outcomes = searched(tmp_path, *words, trials=4, objective=objective)
+        assert {outcome.what for outcome in outcomes} <= {"kept", "made"} and found["objective"] == objective
+        for trial in found["trials"]:
+            (record,) = [o.record for o in outcomes if str(o.record.folder) in trial["runs"]][:1]
+            assert record.evidence and record.scores
+            expected = {
+                "floor": record.evidence["floor"],
+                "information": record.evidence["information"] / log(record.evidence["classes"]),
+                "bnm": record.evidence["nuclear_norm"],
+                "dev": -record.evidence["risk"],
+                "oracle": record.scores["selected"]["accuracy"],
+            }
+            assert objective == "agreement" or trial["value"] == trial["told"] == pytest.approx(expected[objective])
+        assert found["best"]["value"] == max(trial["value"] for trial in found["trials"])
+        assert objective in in_words(found) and ("%" in in_words(found)) == (objective != "dev")
+        assert ("target labels" in found["meaning"]) == (objective == "oracle")
+
+
+def test_agreement_is_that_among_all_trials_whichever_ended_first(tmp_path):
+    """By hand, from the predictions that the runs keep; a trial's value when it ended was another's."""
+    words = ["optimizer.lr=1e-6,1e-2,3e-2", "seed=0,1"]
+    (found,), _ = searched(tmp_path, *words, trials=7, objective="agreement", sampler="tpe", startup=2)
+    runs = {trial["trial"]: trial["runs"] for trial in found["trials"]}
+    expected = dict.fromkeys(runs, 0.0)
+    for seed in (0, 1):
+        folders = {folders[seed] for folders in runs.values()}
+        predicted = {folder: load_file(Path(folder) / "validation.safetensors")["target"] for folder in folders}
+        mean = sum(predicted.values()).argmax(-1)  # pyright: ignore[reportAttributeAccessIssue]
+        for number, of in runs.items():
+            expected[number] += (predicted[of[seed]].argmax(-1) == mean).float().mean().item() / 2
+    assert {trial["trial"]: trial["value"] for trial in found["trials"]} == pytest.approx(expected)
+    assert found["trials"][0]["told"] == 1.0 > found["trials"][0]["value"]  # it agreed with itself
+    assert found["best"]["value"] == pytest.approx(max(expected.values()))
+    backwards = agreements([*reversed(runs.values())])
+    assert backwards == pytest.approx([*reversed(expected.values())])
+    (again,), outcomes = searched(tmp_path, *words, trials=7, objective="agreement", sampler="tpe", startup=2)
+    assert outcomes == [] and again["trials"] == found["trials"]
+
+
+def test_a_run_without_predictions_to_agree_on_is_refused(tmp_path):
+    (found,), _ = searched(tmp_path, RATE, trials=1, objective="agreement")
+    (Path(found["best"]["runs"][0]) / "validation.safetensors").unlink()
+    with pytest.raises(Refused, match=r"validation\.safetensors.* force=true once, or another objective"):
+        searched(tmp_path, RATE, trials=1, objective="agreement")
+
+
+def test_a_run_is_pruned_by_the_objective_and_where_that_is_not_known_midway_none_is(tmp_path):
+    record = describe(*composed(*TINY, "train.steps=60", f"outputs={tmp_path}"))
+    record.folder.mkdir(parents=True)
+    known = {"floor": 0.9, "information": log(2), "classes": 4, "nuclear_norm": 0.3, "risk": 0.7}
+    (record.folder / "curve.jsonl").write_text(json.dumps({"step": 30, **known}) + "\n")
+    expected = {"floor": 0.9, "information": 0.5, "bnm": 0.3, "dev": -0.7}
+    for objective in OBJECTIVES:
+        found = [(30, pytest.approx(expected[objective]))] if objective in expected else []
+        assert midway(record, objective) == found
+        said = search(tmp_path, RATE, objective=objective, pruner="median").studies[0].sought.words
+        assert ("none is pruned" in said) == (objective in ("agreement", "oracle"))
+
+
+def test_the_objectives_that_a_configuration_takes_are_those_that_there_are():
+    assert get_args(get_type_hints(Settings)["objective"]) == tuple(OBJECTIVES)
 
 
 def test_a_name_holds_one_study(tmp_path):

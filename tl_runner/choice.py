@@ -1,7 +1,7 @@
 """Where a run begins: its method, or the one that `auto` comes to by trials; and the source model, if it wants one."""
 
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import ceil
@@ -26,17 +26,12 @@ from tl_runner.methods.auto import BASE, Auto
 from tl_runner.start import admit, ready, source_model, source_names
 from tl_runner.store import RunRecord
 from tl_runner.train import Cursor, Point, train
+from tl_runner.validators import agreement
 from tl_runner.whereabouts import made_by
 
 log = logging.getLogger(__name__)
 
 Facts = dict[str, Any]  # for the record, in JSON's words
-
-
-def agreement(predicted: Mapping[str, Tensor]) -> dict[str, float]:
-    """The share of rows on which each says what the mean of all predictions (n, C) says."""
-    said = torch.stack([*predicted.values()]).mean(0).argmax(-1)
-    return {name: (rows.argmax(-1) == said).double().mean().item() for name, rows in predicted.items()}
 
 
 def begun(

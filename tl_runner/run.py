@@ -9,7 +9,7 @@ from tl_runner.choice import begun
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
-from tl_runner.evaluate import examine, read, scores, verdict
+from tl_runner.evaluate import examine, predict, read, scores, verdict
 from tl_runner.heads import blueprint, gives_probabilities
 from tl_runner.progress import resumed
 from tl_runner.recording import recording
@@ -57,8 +57,9 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
 
         progress = resumed(left, model, method, made := files.made())
         files.go_on(progress)
-        points = train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, seed, progress.cursor)
-        for trained in points:
+        for trained in train(
+            model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, seed, progress.cursor
+        ):
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
                 sides = by_domain(model, pair, point.streams, start)
@@ -73,6 +74,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         if parts.settings.save:
             files.tensors("model", progress.weights)
         sides = loaded(model, progress.weights)
+        files.tensors("validation", {"target": predict(sides.target, pair.target.val)})  # what trials agree on
         record.evidence = progress.evidence._asdict()
         source = read(sides.source, pair.source.test) if pair.source else None
         sure, known = gives_probabilities(model.head), source and pair.shared_labels

@@ -3,6 +3,8 @@
 Predictions are class probabilities (n, C) of unlabelled target rows. Each value is a plain number.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,3 +57,9 @@ def risk(source_losses: Tensor, weights: Tensor) -> float:
     spread = (w - w.mean()).square().mean()
     eta = -((weighted - weighted.mean()) * (w - w.mean())).mean() / spread if spread > 0 else torch.zeros(())
     return (weighted.mean() + eta * (w.mean() - 1)).item()
+
+
+def agreement(predicted: Mapping[str, Tensor]) -> dict[str, float]:
+    """The share of rows on which each model says what the mean of all their predictions says (EnsV; Hu et al. 2024)."""
+    said = torch.stack([*predicted.values()]).mean(0).argmax(-1)
+    return {name: (rows.argmax(-1) == said).double().mean().item() for name, rows in predicted.items()}

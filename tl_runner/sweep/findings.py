@@ -8,19 +8,19 @@ from itertools import pairwise
 from typing import Any
 
 from tl_runner.atomic import write
-from tl_runner.sweep.sought import MEANING
+from tl_runner.sweep.sought import OBJECTIVES
 from tl_runner.sweep.study import STATES, Study, state
 
 
 def findings(study: Study, words: Sequence[str]) -> dict[str, Any]:
     """All trials of a study, and the best of them with the command that makes its runs; `words`: the command line."""
-    trials, best, sought = study.trials(), study.best(), study.sought
+    trials, best, sought, values = study.trials(), study.best(), study.sought, study.values()
     counts = Counter(map(state, trials))
     return {
         "name": sought.folder.name,
         "folder": str(sought.folder),
         "objective": sought.objective,
-        "meaning": MEANING[sought.objective],
+        "meaning": OBJECTIVES[sought.objective].meaning,
         "space": [dimension.words for dimension in sought.dimensions],
         "fixed": list(sought.fixed),
         "seeds": list(sought.seeds),
@@ -30,13 +30,13 @@ def findings(study: Study, words: Sequence[str]) -> dict[str, Any]:
         "best": best
         and {
             "trial": best.number,
-            "value": best.value,
+            "value": values[best.number],
             "parameters": study.typed(best),
             "runs": best.user_attrs["runs"],
             "command": _command(words, [*sought.fixed, *study.typed(best)], sought.seeds),
         },
         "trials": [
-            {"trial": trial.number, "state": state(trial), "value": trial.value}
+            {"trial": trial.number, "state": state(trial), "value": values.get(trial.number), "told": trial.value}
             | {"parameters": trial.params, **trial.user_attrs}
             for trial in trials
         ],
@@ -55,11 +55,15 @@ def told(found: dict[str, Any]) -> str:
     if best := found["best"]:
         lines += [
             f"  best    {' '.join(best['parameters'])} (trial {best['trial']})",
-            f"  {found['objective']:<7} {100 * best['value']:.1f} %: {found['meaning']}{seeds}",
+            f"  {found['objective']:<7} {_shown(best['value'], found['objective'])}: {found['meaning']}{seeds}",
             *(f"  run     {run}" for run in best["runs"]),
             f"  again   {best['command']}",
         ]
     return "\n".join([*lines, f"  study   {found['folder']}/study.json"])
+
+
+def _shown(value: float, objective: str) -> str:
+    return f"{100 * value:.1f} %" if OBJECTIVES[objective].share else f"{value:.3f}"
 
 
 def _command(words: Sequence[str], overrides: Sequence[str], seeds: Sequence[str]) -> str:

@@ -2,20 +2,29 @@
 
 Target labels take no part in it unless they are asked for: `objective=oracle` chooses among trials by the accuracy on
 the target's test split, of the checkpoint that each run has chosen without labels. The runs themselves are the same.
+All other objectives are of what `select.Evidence` knows of that checkpoint, or of its predictions on unlabelled rows.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from math import log
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tl_runner.errors import Refused
 from tl_runner.job import Order, Outcome
 from tl_runner.store import RunRecord
+from tl_runner.sweep.sought import OBJECTIVES
 from tl_runner.sweep.study import Study, Trial
+
+UNLEARNT = "its method does not learn from source labels until the end"
+WHY = {
+    "floor": f"{UNLEARNT}, and no granted labels are held out (of granted=5 one in five are)",
+    "dev": f"{UNLEARNT}, or there are fewer than five validation rows of a domain",
+}
 
 
 class Job(NamedTuple):
@@ -40,6 +49,15 @@ class Attempt:
         return self.jobs[0].order.record.folder
 
     @property
+    def runs(self) -> list[str]:
+        """The folders of its runs, in the order of the seeds."""
+        return [str(job.order.record.folder) for job in self.jobs]
+
+    @property
+    def objective(self) -> str:
+        return self.study.sought.objective
+
+    @property
     def over(self) -> bool:
         return self.left or self.state != "unfinished"
 
@@ -48,7 +66,7 @@ class Attempt:
 
         The curve of a run that has ended is judged too: a trial is pruned by what its curve is, not by who was faster.
         """
-        if not self.over and self.study.report(self.trial, floors(self.jobs[0].order.record)):
+        if not self.over and self.study.report(self.trial, midway(self.jobs[0].order.record, self.objective)):
             self._end("pruned")
         return self.state == "pruned"
 
@@ -61,14 +79,14 @@ class Attempt:
         elif outcome.failed:
             self._end("failed", why=outcome.told or outcome.record.error)
         elif outcome.record.folder != self.first or not self.pruned():
-            self.values[outcome.record.folder] = measured(outcome.record, self.study.sought.objective)
+            self.values[outcome.record.folder] = measured(outcome.record, self.objective)
             if len(self.values) == len(self.jobs):
                 value, information = map(fmean, zip(*self.values.values(), strict=True))
+                value = self.study.agreement(self.runs) if self.objective == "agreement" else value
                 self._end("ok", value, information=information)
 
     def _end(self, state: str, value: float | None = None, **facts: object) -> None:
-        runs = [str(job.order.record.folder) for job in self.jobs]
-        self.study.end(self.trial, state, value, runs=runs, **facts)
+        self.study.end(self.trial, state, value, runs=self.runs, **facts)
         self.state = state
 
 
@@ -133,26 +151,40 @@ class Search:
 
 
 def measured(record: RunRecord, objective: str) -> tuple[float, float]:
-    """A run's objective, and how informative its predictions on the unlabelled target are, which settles ties.
+    """A run's objective, to be maximised, and how informative its predictions on the unlabelled target are.
 
-    floor: the accuracy on held-out granted labels, else on the source's validation split. oracle: that on the target's
-    test split. Both of the checkpoint that the run has chosen without target labels. Raises `Refused` without a floor.
+    The second settles ties. `sought.OBJECTIVES` says what each objective is; that of `agreement` is a trial's, among
+    others, and 0 here. Raises `Refused` where the run does not know its objective.
     """
     evidence, scores = record.evidence or {}, record.scores or {}
     if objective == "oracle":
         return float(scores["selected"]["accuracy"]), float(evidence.get("information", 0.0))
     if not evidence:
         raise Refused(f"{record.folder} was made by an earlier version, which kept no objective: say force=true once")
-    if evidence["floor"] is None:
+    name = OBJECTIVES[objective].evidence
+    if name is None:
+        return 0.0, float(evidence["information"])
+    if (value := judged(evidence, objective)) is None:
+        why = WHY.get(objective, "an earlier version made it")
         raise Refused(
-            f"{record.folder.name} has no score without target labels to be searched by: it does not keep the source's "
-            "task. Grant it labels, as in granted=5, of which one in five are held out; or say objective=oracle"
+            f"{record.folder.name} has no {objective} to be searched by: {why}."
+            " objective=information, bnm and agreement need no labels; objective=oracle takes the target's"
         )
-    return float(evidence["floor"]), float(evidence["information"])
+    return value, float(evidence["information"])
 
 
-def floors(record: RunRecord) -> list[tuple[int, float]]:
-    """Step and floor at each evaluation so far by which a run may be pruned.
+def judged(evidence: Mapping[str, Any], objective: str) -> float | None:
+    """What an evaluation point is worth by this objective, the more the better; None where it does not know that."""
+    name = OBJECTIVES[objective].evidence
+    if name is None or (value := evidence.get(name)) is None:
+        return None
+    if name == "information":
+        return float(value) / log(evidence["classes"]) if evidence["classes"] > 1 else 0.0
+    return -float(value) if name == "risk" else float(value)
+
+
+def midway(record: RunRecord, objective: str) -> list[tuple[int, float]]:
+    """Step and objective at each evaluation so far by which a run may be pruned.
 
     Those of its first third say little yet, and at the last there is nothing left to prune.
     """
@@ -161,6 +193,6 @@ def floors(record: RunRecord) -> list[tuple[int, float]]:
     except FileNotFoundError:
         return []
     whole = [line for line in content.splitlines(keepends=True) if line.endswith("\n") and '"floor"' in line]
-    points = [(line["step"], line.get("floor")) for line in map(json.loads, whole)]
+    points = [(line["step"], judged(line, objective)) for line in map(json.loads, whole)]
     steps = record.config["train"]["steps"]
-    return [(step, floor) for step, floor in points if floor is not None and steps / 3 <= step < steps]
+    return [(step, value) for step, value in points if value is not None and steps / 3 <= step < steps]

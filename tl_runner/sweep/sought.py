@@ -8,9 +8,38 @@ from tl_runner.identity import identify
 from tl_runner.store import RunRecord
 from tl_runner.sweep.space import Dimension, Space
 
-MEANING = {
-    "floor": "accuracy on held-out granted labels, else on the source's val split: no target label but those granted",
-    "oracle": "accuracy on the target's test split: chosen by target labels (oracle), which nobody has in practice",
+
+class Objective(NamedTuple):
+    """What a search maximises. All are of the checkpoint that each run has chosen without target labels."""
+
+    meaning: str
+    evidence: str | None  # the field of `select.Evidence`, by which a run is judged midway too; None: not known midway
+    share: bool = True  # of 1, shown in percent
+
+
+OBJECTIVES = {
+    "floor": Objective(
+        "accuracy on held-out granted labels, else on the source's val split: no target label but those granted",
+        "floor",
+    ),
+    "information": Objective(
+        "H(mean p) − mean H(p) of the predictions on the target's val split, of log C: no target label",
+        "information",
+    ),
+    "bnm": Objective(
+        "nuclear norm of the predictions on the target's val split, of 1: no target label", "nuclear_norm"
+    ),
+    "dev": Objective(
+        "minus the risk by deep embedded validation, of source val rows that weigh as the target's: no target label",
+        "risk",
+        share=False,
+    ),
+    "agreement": Objective(
+        "rows of the target's val split on which a trial says what the mean of all trials says: no target label", None
+    ),
+    "oracle": Objective(
+        "accuracy on the target's test split: chosen by target labels (oracle), which nobody has in practice", None
+    ),
 }
 
 
@@ -51,7 +80,9 @@ class Sought(NamedTuple):
     @property
     def words(self) -> str:
         """What is about to happen, for a person."""
-        return f"{self.folder}: {self.space}; {self.way.trials} trials"
+        blind = self.way.pruner != "none" and OBJECTIVES[self.objective].evidence is None
+        unpruned = f", of which none is pruned: {self.objective} is not known before a run ends" * blind
+        return f"{self.folder}: {self.space}; {self.way.trials} trials{unpruned}"
 
     @property
     def whole(self) -> str:

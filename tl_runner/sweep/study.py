@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tl_runner.errors import Refused
 from tl_runner.lock import alone
+from tl_runner.sweep.agreed import agreements
 from tl_runner.sweep.sought import Sought
 from tl_runner.sweep.space import Choice, Dimension
 
@@ -123,8 +124,27 @@ class Study:
 
     def best(self) -> FrozenTrial | None:
         """Of the trials that came to their end the one with the highest value, of equals the most informative."""
+        values = self.values()
+        ended = [trial for trial in self.trials() if trial.number in values]
+        return max(ended, key=lambda trial: (values[trial.number], trial.user_attrs["information"]), default=None)
+
+    def values(self) -> dict[int, float]:
+        """The value of each trial that came to its end, by its number.
+
+        Agreement is that among all of these trials, whichever ended first. The sampler has to go by what a trial's was
+        when it ended, among those that had ended before.
+        """
         ended = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return max(ended, key=lambda trial: (trial.value or 0.0, trial.user_attrs["information"]), default=None)
+        if self.sought.objective == "agreement":
+            found = agreements([trial.user_attrs["runs"] for trial in ended])
+        else:
+            found = [trial.value or 0.0 for trial in ended]
+        return {trial.number: value for trial, value in zip(ended, found, strict=True)}
+
+    def agreement(self, runs: Sequence[str]) -> float:
+        """Of a trial that has just ended, with itself and those that ended before."""
+        before = [trial.user_attrs["runs"] for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        return agreements([*before, runs])[-1]
 
     def typed(self, trial: FrozenTrial) -> list[str]:
         return [dimension.typed(trial.params[_name(dimension)]) for dimension in self.sought.dimensions]

@@ -18,7 +18,7 @@ from tl_runner.errors import Refused, nearest
 from tl_runner.job import Order, Outcome
 from tl_runner.sweep.frozen import Frozen
 from tl_runner.sweep.remembered import Remembered
-from tl_runner.sweep.sought import MEANING, Sought, Way, sought
+from tl_runner.sweep.sought import OBJECTIVES, Sought, Way, sought
 from tl_runner.sweep.space import Choice, Dimension, Space, space
 from tl_runner.sweep.task import Task
 
@@ -140,7 +140,7 @@ class TlOptuna(Sweeper):
         _one_of(f"{KEY}.sampler", self.sampler, SAMPLERS)
         _one_of(f"{KEY}.pruner", self.pruner, PRUNERS)
         _one_of(f"{KEY}.study.per", str(self.study["per"] or "null"), ("null", "method"))
-        _one_of("objective", self.master.objective, MEANING)
+        _one_of("objective", self.master.objective, OBJECTIVES)
         if self.study["name"] is not None and not re.fullmatch(r"\w[\w.+-]*", str(self.study["name"])):
             raise Refused(f"{KEY}.study.name is to name a folder, got {self.study['name']!r}")
 

@@ -1,0 +1,37 @@
+"""How far the trials of a search agree on the target's unlabelled validation rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from tl_runner.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def agreements(trials: Sequence[Sequence[str]]) -> list[float]:
+    """For each trial the share of rows on which it says what the mean prediction of all trials says.
+
+    A trial is given as the folders of its runs, one for each seed, in the same order of seeds: runs are compared with
+    those of their own seed, which have the same rows, and the shares are averaged. A run of several trials counts once.
+    The order of the trials does not matter.
+    """
+    from tl_runner.validators import agreement
+
+    by_seed = [agreement({run: predicted(run) for run in sorted({*runs})}) for runs in zip(*trials, strict=True)]
+    return [fmean(scores[run] for scores, run in zip(by_seed, runs, strict=True)) for runs in trials]
+
+
+def predicted(run: str) -> "Tensor":
+    """The probabilities of the run's chosen checkpoint on the target's validation rows."""
+    from safetensors.torch import load_file
+
+    file = Path(run) / "validation.safetensors"
+    if not file.is_file():
+        raise Refused(
+            f"{run} has no predictions to agree on (validation.safetensors): it was made by an earlier version, or they"
+            " are deleted. Say force=true once, or another objective"
+        )
+    return load_file(file)["target"]
