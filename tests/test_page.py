@@ -440,8 +440,8 @@ def test_the_answer_in_words():
     assert answer([other, base])[1:] == [
         "Highest with granted target labels: finetune (granted=5) 90.0 ± 3.8 %, +20.0 points over source_only"
         " (which saw other labels: not tested, n = 10).",
-        "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least three, with"
-        " the same labels.",
+        "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least three,"
+        " with the same labels.",
     ]
     assert answer([worse, base])[1] == "Nothing that was tried did better than no adaptation."
     assert answer([row("mmd", nan)]) == ["No run of this pair has ended well: there is no answer yet."]
