@@ -195,3 +195,15 @@ def test_help_comes_at_once(words):
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_score_is_chosen_for_the_tables_and_an_unknown_one_is_refused(run, monkeypatch, capsys):
+    assert typed(monkeypatch, "outputs", "--score", "macro_f1") == 0
+    assert "Macro-F1 (the mean over classes) on the target's test split" in " ".join(capsys.readouterr().out.split())
+    assert typed(monkeypatch, "outputs", "--score", "ece") == 2
+    assert "accuracy" in capsys.readouterr().err
+
+
+def test_how_seeds_differ_is_no_difference_in_the_data(run):
+    old = changed(run, data={name: told for name, told in run.data.items() if name != "seeds"})
+    assert "data" not in differences(run, old)

@@ -194,7 +194,7 @@ def test_what_saw_labels_is_not_called_better_than_what_saw_none():
 def test_below_three_seeds_nothing_is_tested_and_nothing_is_best():
     two = [*runs("source_only", [0.5, 0.5]), *runs("mmd", [0.9, 0.9])]
     assert row(two, "mmd")["verdict"] == "" and isnan(row(two, "mmd")["low"])
-    assert not leaderboard(two)["best"].any()
+    assert not any(leaderboard(two)["best"].tolist())
 
 
 def test_a_maybe_says_once_how_many_seeds_it_takes_and_how_not_to_use_them():
@@ -266,6 +266,7 @@ def test_records_that_do_not_say_how_seeds_differ_are_taken_to_share_a_test_set(
 def test_a_run_below_the_most_frequent_class_is_flagged():
     several = runs("source_only", [0.31, 0.72, 0.41])
     for each in several:
+        assert each.scores
         each.scores["majority"] = {"class": 0, "accuracy": 0.7, "balanced": 0.5, "macro_f1": 0.41}
     board = leaderboard(several)
     assert any("below always saying the target's most frequent class: source_only (2 of 3 runs)" in said
@@ -279,15 +280,17 @@ def test_a_run_below_the_most_frequent_class_is_flagged():
 def test_a_score_is_chosen_for_all_tables():
     several = [*runs("source_only", BASE), *runs("mmd", BASE)]
     for each in several[5:]:
+        assert each.scores
         for name in ("target", "last", "selected", "oracle"):
             each.scores[name] |= {"balanced": 0.9 + each.seed / 100, "macro_f1": 0.8}
     for each in several[:5]:
+        assert each.scores
         for name in ("target", "last", "selected", "oracle"):
             each.scores[name] |= {"balanced": 0.5, "macro_f1": 0.8}
     found = {score: leaderboard(several, score=score).set_index("label").loc["mmd"] for score in get_args(Score)}
     assert found["accuracy"]["verdict"] == found["macro_f1"]["verdict"] == "no difference shown"
     assert found["balanced"]["verdict"] == "better" and found["balanced"]["target"] == pytest.approx(0.92)
-    assert found["balanced"]["difference"] == pytest.approx(0.42) and set(found) == {*found}
+    assert found["balanced"]["difference"] == pytest.approx(0.42)
     assert cells.legend(leaderboard(several, score="balanced")).startswith("Balanced accuracy")
     old = runs("mmd", BASE)  # a record from before: its diagnosis has the accuracy of each class
     for each in old:

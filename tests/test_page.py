@@ -436,6 +436,13 @@ def test_the_answer_in_words():
         "No negative transfer is shown.",
         "Maybe worse, before Holm's correction alone: afn −4.8.",
     ]
+    other = row("finetune", 0.9, granted="5", difference=0.2, verdict="other labels")
+    assert answer([other, base])[1:] == [
+        "Highest with granted target labels: finetune (granted=5) 90.0 ± 3.8 %, +20.0 points over source_only"
+        " (which saw other labels: not tested, n = 10).",
+        "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least three,"
+        " with the same labels.",
+    ]
     assert answer([worse, base])[1] == "Nothing that was tried did better than no adaptation."
     assert answer([row("mmd", nan)]) == ["No run of this pair has ended well: there is no answer yet."]
 
@@ -504,6 +511,13 @@ def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
         assert f'-{name}" class' not in whole and why in whole
     assert "these runs kept no true labels" in text(whole) and "information of target predictions" in whole
     assert "<h3>Learning curves" in whole
+
+
+def test_that_there_are_no_ranks_is_said_on_the_page(found):
+    few = [Ranking("0", 2, None, ())]
+    assert "granted=0: 2 pairs have settings in common: ranks take 5." in text(
+        page(found, leaderboard(found), few, [], MADE)
+    )
 
 
 def test_a_page_of_failures_alone_is_a_page(tmp_path):

@@ -155,11 +155,12 @@ def _of_rows(setting: Setting, base: Setting, score: Score, test: int) -> Callab
     def variance(seeds: list[Any]) -> float:
         if _kept(setting, base, seeds):
             mine, theirs = ([each.outcomes[seed] for seed in seeds] for each in (setting, base))
-            return rows_variance(score, [(*a, b.predicted) for a, b in zip(mine, theirs, strict=True)])
+            both = zip(mine, theirs, strict=True)
+            return rows_variance(score, [(a.labels, a.predicted, b.predicted) for a, b in both])
         if score != "accuracy":
             return nan
-        both = (setting.values("selected"), base.values("selected"))
-        return fmean(sum(of[seed] * (1 - of[seed]) for of in both) / test for seed in seeds)
+        accuracies = (setting.values("selected"), base.values("selected"))
+        return fmean(sum(of[seed] * (1 - of[seed]) for of in accuracies) / test for seed in seeds)
 
     return variance
 

@@ -48,7 +48,7 @@ class Setting:
     @cached_property
     def seeds(self) -> Seeds:
         """How its runs differ by seed; unknown where a record does not say, or records disagree."""
-        return joined(_seeds(run) for run in self.scored.values())
+        return joined(seeds_of(run) for run in self.scored.values())
 
     @cached_property
     def outcomes(self) -> dict[Any, Outcome]:
@@ -118,7 +118,8 @@ def _score(run: RunRecord, name: str, score: Score) -> float | None:
     return fmean(there) if (there := [share for share in by_class if share is not None]) else None
 
 
-def _seeds(run: RunRecord) -> Seeds:
+def seeds_of(run: RunRecord) -> Seeds:
+    """What its record says of how seeds differ."""
     if told := run.data.get("seeds"):
         return Seeds(told["kind"], told["test"], told["pool"] or 0)
     rows = (run.data.get("rows") or {}).get("target")

@@ -79,7 +79,8 @@ class Spread(NamedTuple):
         least = max(least, 2 * float(stdtr(max(self.test - 1, 1), -abs(difference) / sqrt(self.rows))), SMALLEST)
         if least >= 1 or self.margin(n, least) <= abs(difference):
             return min(least, 1.0)
-        return float(brentq(lambda level: self.margin(n, level) - abs(difference), least, 1.0, xtol=1e-12, rtol=1e-6))
+        found: Any = brentq(lambda level: self.margin(n, level) - abs(difference), least, 1.0, xtol=1e-12)
+        return float(found)
 
 
 def _quantile(free: int, level: float) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import isfinite, nan
 
 from tl_runner.report.cells import Row, spread
+from tl_runner.report.comparison import OTHER_LABELS
 
 LISTED = 6  # settings that a sentence names
 
@@ -27,7 +28,7 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
         sentences.append(
             f"Highest with granted target labels: {_said(name + budget, row, called.get(row['baseline'], ''))}"
         )
-    tested = [each for each in scored if each[1].get("verdict")]
+    tested = [each for each in scored if each[1].get("verdict") not in (None, "", OTHER_LABELS)]
     better = [each for each in tested if each[1]["verdict"] == "better"]
     if tested and not better:
         sentences.append("No setting is shown to be better than its baseline.")
@@ -71,7 +72,10 @@ def _said(name: str, row: Row, base: str) -> str:
     score = f"{name} {spread(row, 'target')} %"
     if not isfinite(difference):
         return f"{score} (n = {int(row['n'])})."
-    p = probability(row.get("p", nan))
+    if not isfinite(row.get("p", nan)):
+        why = "which saw other labels: not tested" if row.get("verdict") == OTHER_LABELS else "not tested"
+        return f"{score}, {signed(difference)} points over {base} ({why}, n = {int(row['pairs'])})."
+    p = probability(row["p"])
     between = f"{signed(row['low'])} to {signed(row['high'])}; " if isfinite(row.get("low", nan)) else ""
     tested = f"p {p}" if p.startswith("<") else f"p = {p}"
     return f"{score}, {signed(difference)} points over {base} ({between}{tested}, n = {int(row['pairs'])})."
