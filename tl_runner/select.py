@@ -88,7 +88,7 @@ def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float
     peak = best.information
     for index, point in enumerate(history):
         best = max(best, point, key=lambda evidence: evidence.floor or 0.0)
-        limit = (best.floor or 0.0) - DOUBT * _standard_error(best)
+        limit = (best.floor or 0.0) - DOUBT * standard_error(best)
 
         def sound(evidence: Evidence, limit: float = limit) -> tuple[bool, bool]:
             spread = evidence.classes_used > max(1.0, collapse * evidence.classes) + 1e-6
@@ -112,7 +112,7 @@ def _highest(rule: str, values: Sequence[float | None]) -> int:
     return max(range(len(known)), key=lambda index: (known[index], index))
 
 
-def _standard_error(point: Evidence) -> float:
+def standard_error(point: Evidence) -> float:
     """Of an accuracy, with one success and one failure added, so that it is not 0 at an accuracy of 1."""
     n = point.floor_rows + 2
     share = ((point.floor or 0.0) * point.floor_rows + 1) / n
