@@ -12,19 +12,12 @@ from pathlib import Path
 
 import measured
 import numpy as np
-from bench_methods import BASE, PAIRS, Points, differences, interval, put, scored
+from bench_methods import BASE, PAIRS, compared, put, scored, told
 from bench_select import METHODS
 from measured import Measured
 
 BEGIN, END = "<!-- made by scripts/bench_auto.py: begin -->", "<!-- end of bench_auto -->"
 AUTO = "auto"
-
-
-def difference(mine: Points, others: Points, pair: str) -> str:
-    """Mean over the seeds of both, with its 95 % interval."""
-    gain = differences(mine, others)
-    mean, low, high = (f"{round(value, 1) + 0.0:+.1f}" for value in (float(np.mean(gain)), *interval(gain, pair)))
-    return f"{mean} ({low} to {high})"
 
 
 def table(kept: Sequence[Measured]) -> Iterator[str]:
@@ -39,13 +32,13 @@ def table(kept: Sequence[Measured]) -> Iterator[str]:
         if not {AUTO, BASE} <= runs[pair].keys():
             continue
         chosen = Counter(each.auto for each in runs[pair][AUTO])
-        points = {method: scored(of) for method, of in runs[pair].items()}
-        auto = points.pop(AUTO)
-        best = max(points, key=lambda name: np.mean([*points[name].values()]))
-        means = " | ".join(f"{np.mean([*each.values()]):.1f}" for each in (points[BASE], auto))
+        auto = runs[pair].pop(AUTO)
+        means = {method: float(np.mean([*scored(of).values()])) for method, of in runs[pair].items()}
+        best = max(means, key=lambda method: means[method])
         said = ", ".join(f"{name} {count}" for name, count in chosen.most_common())
-        told = f"{best} {np.mean([*points[best].values()]):.1f} | {difference(auto, points[best], pair)}"
-        yield f"| {pair} | {len(auto)} | {means} | {difference(auto, points[BASE], pair)} | {said} | {told} |"
+        columns = [pair, len(auto), f"{means[BASE]:.1f}", f"{np.mean([*scored(auto).values()]):.1f}"]
+        columns += [told(compared(auto, runs[pair][BASE])), said, f"{best} {means[best]:.1f}"]
+        yield f"| {' | '.join(map(str, [*columns, told(compared(auto, runs[pair][best]))]))} |"
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import measured
 import numpy as np
 from measured import Measured
-from scipy import stats
 
 from tl_runner import config, menu
 from tl_runner.core import Method
+from tl_runner.report.statistics import Paired, Seeds, joined, paired
 from tl_runner.store import records
 
 GRANTED = 10  # a class, for methods that need granted labels
@@ -130,14 +130,17 @@ def overview(pairs: Mapping[str, Mapping[str, Sequence[Measured]]]) -> Iterator[
     means = {pair: np.mean([*scored(of[BASE]).values()]) for pair, of in pairs.items() if BASE in of}
     yield f"| {BASE}, % | " + " | ".join(f"{means[pair]:.1f}" if pair in means else "" for pair in pairs) + " | |"
     for method in sorted({method for of in pairs.values() for method in of} - {BASE}):
-        gained = [gains(of, method) if method in of else [] for of in pairs.values()]
-        bold = [_sure(gain, pair) for gain, pair in zip(gained, pairs, strict=True)]
-        line = [f"{sign}{np.mean(gain):+.1f}{sign}" if gain else "–" for gain, sign in zip(gained, bold, strict=True)]
-        apart = [np.mean(gain) for name, gain in zip(pairs, gained, strict=True) if gain and name != TUNED]
+        found = {pair: gains(of, method) for pair, of in pairs.items() if method in of}
+        found = {pair: gain for pair, gain in found.items() if gain.pairs}
+        line = [
+            f"{_sure(found[pair])}{found[pair].difference:+.1f}{_sure(found[pair])}" if pair in found else "–"
+            for pair in pairs
+        ]
+        apart = [gain.difference for pair, gain in found.items() if pair != TUNED]
         yield f"| {method} | {' | '.join([*line, f'{np.mean(apart):+.1f}' if apart else '–'])} |"
 
 
-def table(pair: str, of: Mapping[str, Sequence[Measured]]) -> Iterator[str]:
+def table(of: Mapping[str, Sequence[Measured]]) -> Iterator[str]:
     """The lines of a pair's table, a method each."""
     yield "| method | n | target, % | − source-only, points (95 % interval) | last, % | best, % | source, % | s |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|"
@@ -146,40 +149,40 @@ def table(pair: str, of: Mapping[str, Sequence[Measured]]) -> Iterator[str]:
         if not ended:
             yield f"| {method} | 0 of {len(runs)} | {min(run.error for run in runs)} | | | | | |"
             continue
-        gain = [] if method == BASE else gains(of, method)
-        low, high = interval(gain, pair)
-        said = f"{np.mean(gain):+.1f} ({low:+.1f} to {high:+.1f})" if len(gain) > 1 else ""
-        sure, points = _sure(gain, pair), [*scored(runs).values()]
+        gain = gains(of, method)
+        said, points = (
+            f"{_sure(gain)}{told(gain)}{_sure(gain)}" if method != BASE and gain.pairs else "",
+            [*scored(runs).values()],
+        )
         mean = f"{np.mean(points):.1f}" + (f" ± {np.std(points, ddof=1):.1f}" if len(points) > 1 else "")
         last, best = (100 * np.mean([take(run.accuracies) for run in ended]) for take in (lambda a: a[-1], max))
         source = [100 * run.source for run in ended if run.source is not None]
-        told = f"{np.mean(source):.1f}" if source else ""
+        at_source = f"{np.mean(source):.1f}" if source else ""
         n = str(len(runs)) if len(ended) == len(runs) else f"{len(ended)} of {len(runs)}"
         seconds = np.median([run.seconds for run in ended])
-        yield f"| {method} | {n} | {mean} | {sure}{said}{sure} | {last:.1f} | {best:.1f} | {told} | {seconds:.1f} |"
+        yield f"| {method} | {n} | {mean} | {said} | {last:.1f} | {best:.1f} | {at_source} | {seconds:.1f} |"
 
 
-def gains(of: Mapping[str, Sequence[Measured]], method: str) -> list[float]:
-    """Over source_only in points, a seed each."""
-    return differences(scored(of[method]), scored(of.get(BASE, [])))
+def gains(of: Mapping[str, Sequence[Measured]], method: str) -> Paired:
+    """Over source_only in points."""
+    return compared(of[method], of.get(BASE, []))
 
 
-def differences(mine: Points, others: Points) -> list[float]:
-    return [mine[seed] - others[seed] for seed in sorted(mine.keys() & others.keys())]
+def compared(mine: Sequence[Measured], base: Sequence[Measured]) -> Paired:
+    """One setting against another on the seeds of both, as tl-report tests it."""
+    seeds = joined(Seeds(**run.seeds) for run in [*mine, *base] if not run.error)
+    found = paired(*({seed: value / 100 for seed, value in scored(runs).items()} for runs in (mine, base)), seeds)
+    return found._replace(difference=100 * found.difference, low=100 * found.low, high=100 * found.high)
 
 
-def interval(gain: Sequence[float], pair: str) -> tuple[float, float]:
-    """The mean's 95 % interval by Student's t; all numbers where there are fewer than two."""
-    if len(gain) < 2:
-        return -np.inf, np.inf
-    error = stats.sem(gain) + 1e-12  # equal runs have no spread
-    low, high = stats.t.interval(0.95, len(gain) - 1, np.mean(gain), error)
-    return float(low), float(high)
+def told(found: Paired) -> str:
+    """A difference with its interval, as the tables have it."""
+    difference, low, high = (f"{round(value, 1) + 0.0:+.1f}" for value in (found.difference, found.low, found.high))
+    return f"{difference} ({low} to {high})" if found.spread else difference
 
 
-def _sure(gain: Sequence[float], pair: str) -> str:
-    low, high = interval(gain, pair)
-    return "**" if low > 0 or high < 0 else ""
+def _sure(found: Paired) -> str:
+    return "**" if found.low > 0 or found.high < 0 else ""
 
 
 def _mean(runs: Sequence[Measured]) -> float:
@@ -192,7 +195,7 @@ def tables(kept: Sequence[Measured]) -> Iterator[str]:
         said = "no target labels" if budget == "0" else f"{budget} target labels a class"
         yield from (f"### Differences to source-only in points, {said}", "", *overview(pairs), "")
         for pair, of in pairs.items():
-            yield from (f"<details><summary>{pair}, {said}</summary>", "", *table(pair, of), "", "</details>", "")
+            yield from (f"<details><summary>{pair}, {said}</summary>", "", *table(of), "", "</details>", "")
     yield f"{len(kept)} runs, {sum(bool(each.error) for each in kept)} of them not ok."
 
 

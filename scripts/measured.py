@@ -36,6 +36,7 @@ class Measured(NamedTuple):
     evidence: dict[str, list[Any]]
     auto: str  # what `auto` chose
     steps: int  # of the source model and of the training
+    seeds: dict[str, Any]  # how they differ, as the record says it: see `report.statistics.Seeds`
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -59,6 +60,7 @@ def compact(run: RunRecord, pair: str) -> Measured:
     made = date.fromtimestamp((run.folder / "run.json").stat().st_mtime).isoformat()
     known: dict[str, Any] = {"pair": pair, "method": run.choices["method"], "granted": str(run.granted)}
     known |= {"seed": run.seed, "made": made, "seconds": run.seconds or 0.0, "steps": steps}
+    known |= {"seeds": run.data.get("seeds") or {}}
     if run.status != "ok" or run.scores is None:
         why = f"{run.status}: {run.error}"
         return Measured(**known, error=why, source=None, selected=-1, accuracies=[], evidence={}, auto="")
