@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tl_runner.report.settings import seeds_of
 from tl_runner.select import Evidence
 from tl_runner.store import RunRecord
 
@@ -60,7 +61,7 @@ def compact(run: RunRecord, pair: str) -> Measured:
     made = date.fromtimestamp((run.folder / "run.json").stat().st_mtime).isoformat()
     known: dict[str, Any] = {"pair": pair, "method": run.choices["method"], "granted": str(run.granted)}
     known |= {"seed": run.seed, "made": made, "seconds": run.seconds or 0.0, "steps": steps}
-    known |= {"seeds": run.data.get("seeds") or {}}
+    known |= {"seeds": seeds_of(run)._asdict()}
     if run.status != "ok" or run.scores is None:
         why = f"{run.status}: {run.error}"
         return Measured(**known, error=why, source=None, selected=-1, accuracies=[], evidence={}, auto="")
