@@ -180,9 +180,9 @@ def test_the_lines_of_the_test_split_get_the_accuracy_and_the_probabilities_of_t
     torch.testing.assert_close(probabilities(rows, ("False", "True")), stored(clinic), atol=EXACT, rtol=0)
 
 
-@pytest.mark.parametrize(("ending", "exact"), [("png", 0.02), ("tiff", EXACT)])
-def test_digits_as_files_get_the_accuracy_of_the_run(ink, typed, ending, exact):
-    """PNGs round the 17 levels of ink to 256 ones, so that a probability may move a little; TIFFs hold floats."""
+@pytest.mark.parametrize(("ending", "exact", "rows_off"), [("png", 0.02, 1), ("tiff", EXACT, 0)])
+def test_digits_as_files_get_the_accuracy_of_the_run(ink, typed, ending, exact, rows_off):
+    """PNGs round the 17 levels of ink to 256 ones: a probability may move a little, and an undecided row with it."""
     drawn = digits(0, samples=300, size=8)
     pair, answers, _ = cut(drawn, 0, Budget("count", 0), torch.device("cpu"))
     Path("ink").mkdir()
@@ -193,7 +193,8 @@ def test_digits_as_files_get_the_accuracy_of_the_run(ink, typed, ending, exact):
     said = typed("tl-predict", ink.folder, "ink")
     rows = list(sheet(said.out).values())
     predicted = torch.tensor([int(row["predicted"]) for row in rows])
-    assert (predicted == answers.open()).double().mean().item() == ink.scores["target"]["accuracy"]
+    found = (predicted == answers.open()).double().mean().item()
+    assert found == pytest.approx(ink.scores["target"]["accuracy"], rel=0, abs=rows_off / len(rows) + 1e-9)
     torch.testing.assert_close(probabilities(rows, tuple("0123456789")), stored(ink), atol=exact, rtol=0)
 
 
