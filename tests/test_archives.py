@@ -307,16 +307,17 @@ def test_the_record_says_how_seeds_differ(tmp_path):
     """The published test images: all of them, some of them by seed, and the halves of them."""
     cifar_folder(tmp_path, n=30)
     stl_folder(tmp_path)
-    for load, options, told in (
+    cases: list[tuple[Any, dict[str, Any], tuple[str, int, int]]] = [
         (cifar10, {}, ("resplit", 15, 30)),
         (cifar10, {"source": None}, ("fixed", 30, 30)),
         (cifar10_split, {}, ("fixed", 15, 15)),
         (cifar10_split, {"samples": 60}, ("resplit", 10, 15)),
         (cifar10_stl10, {}, ("fixed", 27, 27)),
         (cifar10_stl10, {"source": "stl10", "samples": 60}, ("resplit", 10, 27)),
-    ):
+    ]
+    for load, options, told in cases:
         _, _, data = cut(load(0, root=str(tmp_path), verify=False, **options), 0, NOTHING, CPU)
-        assert tuple(data["seeds"].values()) == told, (load.__name__, options)
+        assert tuple(data["seeds"].values()) == told, (load, options)
     (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
     _, _, data = cut(cifar10(0, root=str(tmp_path), verify=False, source=None), 0, NOTHING, CPU)
     assert tuple(data["seeds"].values()) == ("resplit", 30, 150)
