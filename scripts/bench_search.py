@@ -30,8 +30,8 @@ from tl_runner.sweep.agreed import agreements
 from tl_runner.sweep.search import judged
 
 WEIGHTS = tuple(float(f"{weight:.2g}") for weight in np.logspace(-3, 2, 8))
-METHODS: dict[str, list[str]] = {"mmd": [], "dann": ["method.hidden=128"], "mcc": []}
-DEFAULTS = {"mmd": 2.0, "dann": 0.2, "mcc": 1.0}  # the weights that these methods have without a search
+METHODS: dict[str, list[str]] = {"mmd": [], "dann": ["method.hidden=128"], "mcc": [], "im": []}
+DEFAULTS = {"mmd": 2.0, "dann": 0.2, "mcc": 1.0, "im": 0.1}  # the weights that these methods have without a search
 PAIRS = {
     "blobs": ["dataset=blobs", "backbone=mlp", "train.steps=150"],
     "covariate": ["dataset=synthetic", "dataset.shift=covariate", "backbone=mlp", "train.steps=150"],

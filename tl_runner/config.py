@@ -51,7 +51,7 @@ class Settings:
     dry: bool = False
     checkpoint_every: float = 30.0
     timeout: float | None = None
-    objective: Literal["floor", "information", "bnm", "dev", "agreement", "oracle"] = "floor"
+    objective: Literal["auto", "floor", "information", "bnm", "dev", "agreement", "oracle"] = "auto"
 
     def __post_init__(self) -> None:
         within(0, checkpoint_every=self.checkpoint_every)

@@ -20,7 +20,8 @@ def findings(study: Study, words: Sequence[str]) -> dict[str, Any]:
         "name": sought.folder.name,
         "folder": str(sought.folder),
         "objective": sought.objective,
-        "meaning": OBJECTIVES[sought.objective].meaning,
+        "by": study.by,
+        "meaning": OBJECTIVES[study.by].meaning,
         "space": [dimension.words for dimension in sought.dimensions],
         "fixed": list(sought.fixed),
         "seeds": list(sought.seeds),
@@ -55,7 +56,7 @@ def told(found: dict[str, Any]) -> str:
     if best := found["best"]:
         lines += [
             f"  best    {' '.join(best['parameters'])} (trial {best['trial']})",
-            f"  {found['objective']:<7} {_shown(best['value'], found['objective'])}: {found['meaning']}{seeds}",
+            f"  {found['by']:<7} {_shown(best['value'], found['by'])}: {found['meaning']}{seeds}",
             *(f"  run     {run}" for run in best["runs"]),
             f"  again   {best['command']}",
         ]

@@ -83,7 +83,9 @@ class Attempt:
             if len(self.values) == len(self.jobs):
                 value, information = map(fmean, zip(*self.values.values(), strict=True))
                 value = self.study.agreement(self.runs) if self.objective == "agreement" else value
-                self._end("ok", value, information=information)
+                by = meant(outcome.record.evidence or {}, self.objective)
+                self.study.judges_by(by)
+                self._end("ok", value, information=information, by=by)
 
     def _end(self, state: str, value: float | None = None, **facts: object) -> None:
         self.study.end(self.trial, state, value, runs=self.runs, **facts)
@@ -173,9 +175,16 @@ def measured(record: RunRecord, objective: str) -> tuple[float, float]:
     return value, float(evidence["information"])
 
 
+def meant(evidence: Mapping[str, Any], objective: str) -> str:
+    """The objective by which a run is judged: itself, or what `auto` comes to there."""
+    if objective != "auto":
+        return objective
+    return "floor" if evidence.get("floor_of") == "granted" else "information"
+
+
 def judged(evidence: Mapping[str, Any], objective: str) -> float | None:
     """What an evaluation point is worth by this objective, the more the better; None where it does not know that."""
-    name = OBJECTIVES[objective].evidence
+    name = OBJECTIVES[meant(evidence, objective)].evidence
     if name is None or (value := evidence.get(name)) is None:
         return None
     if name == "information":

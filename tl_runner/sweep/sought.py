@@ -18,6 +18,7 @@ class Objective(NamedTuple):
 
 
 OBJECTIVES = {
+    "auto": Objective("floor where granted labels are held out, else information: see these", "information"),
     "floor": Objective(
         "accuracy on held-out granted labels, else on the source's val split: no target label but those granted",
         "floor",

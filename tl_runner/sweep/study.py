@@ -141,6 +141,22 @@ class Study:
             found = [trial.value or 0.0 for trial in ended]
         return {trial.number: value for trial, value in zip(ended, found, strict=True)}
 
+    @property
+    def by(self) -> str:
+        """The objective that its trials were judged by: `auto` is one of two."""
+        return next(
+            (trial.user_attrs["by"] for trial in self.trials() if "by" in trial.user_attrs), self.sought.objective
+        )
+
+    def judges_by(self, objective: str) -> None:
+        """Refuse to compare trials that are judged by different objectives."""
+        if self.by not in ("auto", objective):
+            raise Refused(
+                f"one trial is judged by {self.by}, another by {objective}: with granted=auto only methods that need"
+                " granted labels have some. Say granted=… or objective=…, or hydra.sweeper.study.per=method for a study"
+                " of each method"
+            )
+
     def agreement(self, runs: Sequence[str]) -> float:
         """Of a trial that has just ended, with itself and those that ended before."""
         before = [trial.user_attrs["runs"] for trial in self.trials() if trial.state == TrialState.COMPLETE]
