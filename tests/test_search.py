@@ -328,12 +328,11 @@ def test_each_objective_is_what_the_run_knows_of_its_checkpoint_and_none_of_them
                 "information": record.evidence["information"] / log(record.evidence["classes"]),
                 "bnm": record.evidence["nuclear_norm"],
                 "dev": -record.evidence["risk"],
-                "auto": record.evidence["information"] / log(record.evidence["classes"]),
                 "oracle": record.scores["selected"]["accuracy"],
             }
-            assert objective == "agreement" or trial["value"] == trial["told"] == pytest.approx(expected[objective])
+            assert found["by"] == "agreement" or trial["value"] == trial["told"] == pytest.approx(expected[found["by"]])
         assert found["best"]["value"] == max(trial["value"] for trial in found["trials"])
-        assert found["by"] == ("information" if objective == "auto" else objective)
+        assert found["by"] == ("agreement" if objective == "auto" else objective)
         assert found["by"] in in_words(found) and ("%" in in_words(found)) == (objective != "dev")
         assert ("target labels" in found["meaning"]) == (objective == "oracle")
 
@@ -371,22 +370,26 @@ def test_a_run_is_pruned_by_the_objective_and_where_that_is_not_known_midway_non
     record.folder.mkdir(parents=True)
     known = {"floor": 0.9, "information": log(2), "classes": 4, "nuclear_norm": 0.3, "risk": 0.7}
     (record.folder / "curve.jsonl").write_text(json.dumps({"step": 30, **known}) + "\n")
-    expected = {"auto": 0.5, "floor": 0.9, "information": 0.5, "bnm": 0.3, "dev": -0.7}
+    expected = {"floor": 0.9, "information": 0.5, "bnm": 0.3, "dev": -0.7}
     for objective in OBJECTIVES:
         found = [(30, pytest.approx(expected[objective]))] if objective in expected else []
         assert midway(record, objective) == found
         said = search(tmp_path, RATE, objective=objective, pruner="median").studies[0].sought.words
         assert ("none is pruned" in said) == (objective in ("agreement", "oracle"))
+        assert ("pruned only where granted labels are held out" in said) == (objective == "auto")
+    assert midway(record, "auto") == []
+    (record.folder / "curve.jsonl").write_text(json.dumps({"step": 30, **known, "floor_of": "granted"}) + "\n")
+    assert midway(record, "auto") == [(30, 0.9)]
 
 
-def test_held_out_granted_labels_come_before_information_and_one_study_has_one_objective(tmp_path):
+def test_held_out_granted_labels_come_before_agreement_and_one_study_has_one_objective(tmp_path):
     (found,), outcomes = searched(tmp_path, RATE, "granted=5", trials=2, objective="auto")
     assert found["by"] == "floor" and found["objective"] == "auto" and "  floor " in in_words(found)
     floors = [outcome.record.evidence["floor"] for outcome in outcomes if outcome.record.evidence]
     assert [trial["value"] for trial in found["trials"]] == floors
     searching = search(tmp_path / "mixed", "backbone=mlp,linear", trials=6, objective="auto")
     searching.studies[0].end(searching.studies[0].ask()[0], "ok", 0.5, information=0.0, runs=[], by="floor")  # pyright: ignore[reportOptionalSubscript]
-    with pytest.raises(Refused, match=r"judged by floor, another by information.*per=method"):
+    with pytest.raises(Refused, match=r"judged by floor, another by agreement.*per=method"):
         for _ in ended(searching):
             pass
 

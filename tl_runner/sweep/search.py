@@ -79,12 +79,12 @@ class Attempt:
         elif outcome.failed:
             self._end("failed", why=outcome.told or outcome.record.error)
         elif outcome.record.folder != self.first or not self.pruned():
-            self.values[outcome.record.folder] = measured(outcome.record, self.objective)
+            by = meant(outcome.record.evidence or {}, self.objective)
+            self.study.judges_by(by)
+            self.values[outcome.record.folder] = measured(outcome.record, by)
             if len(self.values) == len(self.jobs):
                 value, information = map(fmean, zip(*self.values.values(), strict=True))
-                value = self.study.agreement(self.runs) if self.objective == "agreement" else value
-                by = meant(outcome.record.evidence or {}, self.objective)
-                self.study.judges_by(by)
+                value = self.study.agreement(self.runs) if by == "agreement" else value
                 self._end("ok", value, information=information, by=by)
 
     def _end(self, state: str, value: float | None = None, **facts: object) -> None:
@@ -179,7 +179,7 @@ def meant(evidence: Mapping[str, Any], objective: str) -> str:
     """The objective by which a run is judged: itself, or what `auto` comes to there."""
     if objective != "auto":
         return objective
-    return "floor" if evidence.get("floor_of") == "granted" else "information"
+    return "floor" if evidence.get("floor_of") == "granted" else "agreement"
 
 
 def judged(evidence: Mapping[str, Any], objective: str) -> float | None:

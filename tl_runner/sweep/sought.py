@@ -18,7 +18,7 @@ class Objective(NamedTuple):
 
 
 OBJECTIVES = {
-    "auto": Objective("floor where granted labels are held out, else information: see these", "information"),
+    "auto": Objective("floor where granted labels are held out, else agreement: see these", "floor"),
     "floor": Objective(
         "accuracy on held-out granted labels, else on the source's val split: no target label but those granted",
         "floor",
@@ -81,9 +81,12 @@ class Sought(NamedTuple):
     @property
     def words(self) -> str:
         """What is about to happen, for a person."""
-        blind = self.way.pruner != "none" and OBJECTIVES[self.objective].evidence is None
-        unpruned = f", of which none is pruned: {self.objective} is not known before a run ends" * blind
-        return f"{self.folder}: {self.space}; {self.way.trials} trials{unpruned}"
+        pruned = ""
+        if self.way.pruner != "none" and self.objective == "auto":
+            pruned = ", pruned only where granted labels are held out"
+        elif self.way.pruner != "none" and OBJECTIVES[self.objective].evidence is None:
+            pruned = f", none is pruned: {self.objective} is not known before a run ends"
+        return f"{self.folder}: {self.space}; {self.way.trials} trials{pruned}"
 
     @property
     def whole(self) -> str:

@@ -135,7 +135,7 @@ class Study:
         when it ended, among those that had ended before.
         """
         ended = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        if self.sought.objective == "agreement":
+        if self.by == "agreement":
             found = agreements([trial.user_attrs["runs"] for trial in ended])
         else:
             found = [trial.value or 0.0 for trial in ended]
