@@ -81,4 +81,6 @@ def typed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test leaves a file in the working folder, or prints as wide as where it runs."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # a command in this process sets it: so it is undone at the end
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
     monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it

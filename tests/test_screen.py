@@ -213,7 +213,6 @@ def test_csv_and_json_have_all_candidates_best_first(typed):
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2 does nothing here"),
         (["hydra.launcher.n_jobs=2"], "does nothing here"),
         (["seed=interval(0,1)"], "an interval has no list of values to try"),
-        (["backbone=[small"], "can't be read"),
         (["granted=0.5"], "granted takes auto, 0, a count per class"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
     ],
@@ -223,6 +222,11 @@ def test_wrong_words_get_one_line(words, message, typed):
     assert code == 1 and out == "" and told.startswith("error: ")
     assert message in told and len(told.splitlines()) == 1
     assert not Path("outputs/runs").exists()
+
+
+def test_a_word_that_hydra_can_not_read_is_printed_ready_to_paste(typed):
+    code, out, told = typed(*QUICKER, "backbone=[small")
+    assert code == 1 and out == "" and "can't be read" in told and told.splitlines()[1:] == ["  'backbone=\"[small\"'"]
 
 
 def test_one_candidate_that_fails_ends_no_other_and_the_exit_code_tells(typed):

@@ -11,6 +11,7 @@ from conftest import QUICK, made
 
 from tl_runner import augment, optimizers
 from tl_runner.backbones import linear
+from tl_runner.batchnorm import Sides
 from tl_runner.chance import chance_of
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
@@ -161,16 +162,16 @@ def test_the_floor_is_the_accuracy_on_the_source_as_it_is_weighed():
     w = torch.arange(float(len(source.val)))
     weighed = pair.weighted(torch.ones(len(source.train)), w)
     right = [int(row.argmax() == y) for row, y in zip(predict(model, source.val), labels.val, strict=True)]
-    plain = examine(model, pair, 1, keeps_source=True)[0]
+    plain = examine(Sides(model, model), pair, 1, keeps_source=True)[0]
     assert (plain.floor, plain.floor_rows, plain.floor_of) == (sum(right) / len(right), len(right), "source")
-    found = examine(model, weighed, 1, keeps_source=True)[0]
+    found = examine(Sides(model, model), weighed, 1, keeps_source=True)[0]
     expected = sum(float(wi) * hit for wi, hit in zip(w, right, strict=True)) / float(w.sum())
     assert found.floor == pytest.approx(expected) and found.floor != pytest.approx(plain.floor)
     assert found.floor_rows == pytest.approx(float(w.sum() ** 2 / (w**2).sum()))
     assert found.floor_of == "weighted source" and found.source_val == plain.source_val
-    assert examine(model, weighed, 1, keeps_source=False)[0].floor is None
+    assert examine(Sides(model, model), weighed, 1, keeps_source=False)[0].floor is None
     granted, _ = task(granted=5)
-    both = examine(model, granted.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True)[0]
+    both = examine(Sides(model, model), granted.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True)[0]
     assert both.floor_of == "granted" and granted.held_out and both.floor_rows == len(granted.held_out.y)
 
 
@@ -180,7 +181,7 @@ def test_one_heavy_row_decides_the_floor_and_leaves_much_doubt():
     right = predict(model, source.val).argmax(-1) == labels.val
     for at, floor in ((int(right.int().argmax()), 1.0), (int(right.int().argmin()), 0.0)):
         w = torch.full((len(source.val),), 1e-9).index_fill(0, torch.tensor(at), 1.0)
-        found = examine(model, pair.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True)[0]
+        found = examine(Sides(model, model), pair.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True)[0]
         assert (found.floor, found.floor_rows) == pytest.approx((floor, 1.0), abs=1e-6)
 
 
@@ -202,7 +203,7 @@ def test_where_the_weights_of_validation_rows_are_not_known_there_is_no_floor_an
         with caplog.at_level(logging.WARNING):
             _, model, weighed = ready(kind(), model, pair, Train(), 0)
         assert says in caplog.text
-        assert examine(model, weighed, 1, keeps_source=True)[0].floor is None
+        assert examine(Sides(model, model), weighed, 1, keeps_source=True)[0].floor is None
     with pytest.raises(ValueError, match="20 finite weights"):
         pair.weighted(torch.ones(60), torch.ones(19))
 

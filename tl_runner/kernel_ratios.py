@@ -106,7 +106,7 @@ def mixture(ratios: Tensor) -> Tensor:
 
     found = minimize(
         loss, np.full(columns, 1 / columns), jac=True, method="L-BFGS-B", bounds=[(0, None)] * columns,
-        options={"maxiter": 1000, "ftol": 1e-9},
+        options={"maxiter": 1000, "ftol": 1e-12},
     )  # fmt: skip
     return torch.as_tensor(found.x / found.x.sum())
 
@@ -142,7 +142,7 @@ def kmm(
 
     found = minimize(
         loss, np.ones(n), jac=True, method="L-BFGS-B", bounds=[(0, bound)] * n,
-        options={"maxiter": 500, "ftol": 1e-9, "maxcor": 30},
+        options={"maxiter": 500, "ftol": 1e-12, "maxcor": 30},
     )  # fmt: skip
     return torch.as_tensor(found.x)
 
