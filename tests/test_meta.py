@@ -215,7 +215,7 @@ def test_the_target_may_have_other_classes(name):
     method = KINDS[name](meta=0.25)
     model, pair = method.prepare(model, pair, 0)
     parts = config.load(composed("optimizer.lr=0.01")[0])
-    plan = Train(steps=60, batch=16, log_every=20)
+    plan = Train(steps=100, batch=16, log_every=20)
     points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())]
     assert [point.phase for point in points][-1] == "adapt"
     split, y = pair.labels_granted

@@ -347,15 +347,10 @@ def test_a_backbone_of_ones_own_is_found_beside_its_options(typed, monkeypatch, 
     Path("code").mkdir()
     Path("code/own_net.py").write_text(
         "from collections import OrderedDict\nfrom torch import nn\n"
-        "def net(shape, bottleneck=None):\n    return nn.Sequential(OrderedDict(flat=nn.Flatten())), shape[0] * shape[1] * shape[2]\n"
+        "def net(shape, bottleneck=None):\n"
+        "    return nn.Sequential(OrderedDict(flat=nn.Flatten())), shape[0] * shape[1] * shape[2]\n"
     )
-    words = [
-        "~backbone.width",
-        "~backbone.channels",
-        "~backbone.bottleneck",
-        "backbone._target_=own_net.net",
-        "dataset.samples=60",
-    ]
+    words = ["~backbone.width", "~backbone.channels", "backbone._target_=own_net.net", "dataset.samples=60"]
     with monkeypatch.context() as patched:
         patched.syspath_prepend("code")
         run = made(tmp_path / "outputs", *TINY, *words, "dataset.size=8", "method=source_only")
