@@ -171,7 +171,8 @@ def gains(of: Mapping[str, Sequence[Measured]], method: str) -> Paired:
 def compared(mine: Sequence[Measured], base: Sequence[Measured]) -> Paired:
     """One setting against another on the seeds of both, as tl-report tests it."""
     seeds = joined(Seeds(**run.seeds) for run in [*mine, *base] if not run.error)
-    found = paired(*({seed: value / 100 for seed, value in scored(runs).items()} for runs in (mine, base)), seeds)
+    ours, others = ({seed: value / 100 for seed, value in scored(runs).items()} for runs in (mine, base))
+    found = paired(ours, others, seeds)
     return found._replace(difference=100 * found.difference, low=100 * found.low, high=100 * found.high)
 
 

@@ -77,7 +77,7 @@ def test_what_gives_no_probabilities_has_no_calibration_error():
     assert "ece" not in verdict({1: p}, y, 1, calibrated=False)["target"]
 
 
-def floor_of(granted: str, keeps_source: bool) -> tuple[float | None, int]:
+def floor_of(granted: str, keeps_source: bool) -> tuple[float | None, float]:
     pair, _, _ = cut(blobs(0, samples=100, classes=3), 0, Budget.parse(granted), torch.device("cpu"))
     backbone, width = identity(pair.shape)
     model = Model(backbone, width, pair.classes)

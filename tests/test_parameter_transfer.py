@@ -532,7 +532,7 @@ def test_the_contrasts_of_bi_tuning_leave_the_head_alone(task):
 def test_the_projector_of_bi_tuning_learns_at_a_tenth_of_the_heads_rate(task):
     method, _, model = bi_tuning(task)
     (phase,) = method.phases(model)
-    rates = {p: group.lr for group in begin(phase, model, method) for p in group.parameters}
+    rates = {p: factor(group) for group in begin(phase, model, method) for p in group.parameters}
     (head,), (projector,) = ({rates[p] for p in part.parameters()} for part in (model.head, method.projector))
     assert projector == pytest.approx(0.1 * head)
 
