@@ -261,3 +261,10 @@ def test_the_layers_of_a_backbone_are_found_by_name():
         "backbone.conv1.1.running_mean",
         "backbone.conv2.1.running_mean",
     }
+
+
+def test_weights_in_another_memory_layout_are_saved_and_read(tmp_path):
+    record = made(tmp_path, "method=mmd", *QUICK, "train.channels_last=true")
+    assert record.status == "ok" and record.scores
+    kept = load(record.folder).model.state_dict()
+    assert all(tensor.is_contiguous() for tensor in kept.values())

@@ -170,7 +170,8 @@ class Recording:
         from safetensors.torch import save
 
         if tensors:
-            write(self.folder / f"{name}.safetensors", save(dict(tensors)))
+            packed = {key: tensor.contiguous() for key, tensor in tensors.items()}  # not so with train.channels_last
+            write(self.folder / f"{name}.safetensors", save(packed))
 
 
 @contextmanager
