@@ -45,7 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="a file with the two markers between which the table goes")
     said = parser.parse_args()
-    text = "\n".join(table(measured.load()))
+    if not (kept := measured.load()):
+        raise SystemExit(f"{measured.FOLDER} holds no runs to compare: scripts/bench_methods.py makes them")
+    text = "\n".join(table(kept))
     print(text)
     if said.write:
         put(said.write, BEGIN, END, text)

@@ -201,9 +201,11 @@ def tables(kept: Sequence[Measured]) -> Iterator[str]:
 
 
 def put(file: Path, begin: str, end: str, text: str) -> None:
-    """Between two markers of a file."""
-    before, _, rest = file.read_text().partition(begin)
-    _, _, after = rest.partition(end)
+    """Between two markers of a file, which must be there."""
+    before, opened, rest = file.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (opened and closed):
+        raise SystemExit(f"{file} lacks the markers {begin} and {end}")
     file.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
@@ -223,7 +225,9 @@ def main() -> None:
         for pair in said.pairs:
             for words in commands(PAIRS[pair], known):
                 run(pair, words, said.seeds, said.outputs, said.jobs)
-    text = "\n".join(tables(measured.load()))
+    if not (kept := measured.load()):
+        raise SystemExit(f"{measured.FOLDER} holds no runs: --outputs FOLDER makes some")
+    text = "\n".join(tables(kept))
     print(text)
     if said.write:
         put(said.write, BEGIN, END, text)

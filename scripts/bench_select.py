@@ -105,7 +105,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="a file with the two markers between which the table goes")
     said = parser.parse_args()
-    runs = compared()
+    if not (runs := compared()):
+        raise SystemExit(f"{measured.FOLDER} holds no runs to compare: scripts/bench_methods.py makes them")
     seeds = sorted({each.seed for each in runs})
     head = f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}."
     text = "\n".join([head, "", *table(runs), "", *against(runs), "", *collapsed(runs)])

@@ -154,3 +154,15 @@ def test_without_a_shift_it_is_no_adaptation_at_once(tmp_path):
     record = made(tmp_path, "dataset=synthetic", "dataset.shift=none", "method=auto", *FAST[1:])
     assert record.data["auto"]["chosen"] == BASE and record.data["auto"]["tried"] == []
     assert "can't be told apart" in record.data["auto"]["why"]
+
+
+def test_where_no_adaptation_fails_the_best_of_the_others_is_taken():
+    trials = Told({BASE: "the loss is not a finite number", "mmd": says(TRUE), "mcc": says(off(0, 9))})
+    method, told = outcome(Auto(["mmd", "mcc"]), trials)
+    assert isinstance(method, MMD) and "source_only did not come to the end of its trial" in told["why"]
+
+
+def test_where_all_candidates_fail_that_is_said():
+    trials = Told({BASE: "no", "mmd": "never", "mcc": "nor this"})
+    with pytest.raises(Refused, match="source_only: no; mmd: never; mcc: nor this"):
+        next(chosen(Auto(["mmd", "mcc"]), trials))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from torchvision import models
 from tl_runner import backbones, config
 from tl_runner.core import Model
 from tl_runner.errors import Refused
-from tl_runner.weights import fill, read_weights
+from tl_runner.weights import fill, read_weights, unwrap
 
 NAMES = [path.removeprefix("backbone/").removesuffix(".yaml") for path in YAMLS if path.startswith("backbone/")]
 IMAGE = {"small", "resnet18", "resnet50", "timm"}
@@ -312,3 +312,11 @@ def test_what_could_be_one_or_another_is_refused(state, tmp_path):
         loaded({**state, "epoch": 3}, tmp_path)
     with pytest.raises(Refused, match="holds no state dict: it has nothing"):
         loaded({}, tmp_path)
+
+
+def test_a_checkpoint_with_a_moving_average_beside_its_weights_is_refused(tmp_path):
+    state = {"a.weight": torch.zeros(2)}
+    for other in ("state_dict_ema", "teacher"):
+        with pytest.raises(Refused, match=f"several states of one network .state_dict, {other}."):
+            unwrap({"state_dict": state, other: state}, "file")
+    assert unwrap({"state_dict": state, "optimizer": {"step": torch.zeros(1)}}, "file") == (state, ["state_dict"])

@@ -18,6 +18,7 @@ from tl_runner.evaluate import accuracy, predict
 from tl_runner.losses import supervised
 from tl_runner.methods.finetune import Finetune
 from tl_runner.methods.mmd import MMD
+from tl_runner.methods.self_training import AdaMatch
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.optimizers import constant, sgd
 from tl_runner.restore import load
@@ -268,3 +269,21 @@ def test_weights_in_another_memory_layout_are_saved_and_read(tmp_path):
     assert record.status == "ok" and record.scores
     kept = load(record.folder).model.state_dict()
     assert all(tensor.is_contiguous() for tensor in kept.values())
+
+
+def test_layers_in_a_head_are_measured_too():
+    pair, model = shifted(), one_layer()
+    model.head = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
+    sides = by_domain(model, pair, READ, {})
+    _, norm = batchnorm.batchnorms(sides.target)
+    (features,) = sides.target.features(pair.target.train.take(torch.arange(400)))
+    rows_in = model.head[0](features).detach()  # pyright: ignore[reportIndexIssue]
+    torch.testing.assert_close(norm.running_mean, rows_in.mean(0), rtol=1e-3, atol=1e-3)
+
+
+def test_adamatch_which_trains_on_joint_batches_is_evaluated_by_theirs():
+    pair, model = shifted(), one_layer()
+    method = AdaMatch()
+    model, pair = method.prepare(model, pair, 0)
+    sides = by_domain(model, pair, READ, {})
+    assert sides == (model, model)

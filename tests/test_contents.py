@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from tl_runner import contents, inputs
 from tl_runner.contents import Contents
 from tl_runner.datasets import fashion
-from tl_runner.inputs import Data, data, placeless
+from tl_runner.inputs import Data, data, placeless, there
 from tl_runner.store import describe
 
 CSV = {"_target_": "tl_runner.datasets.table.csv"}
@@ -328,3 +328,16 @@ def test_weights_are_what_they_hold_wherever_they_lie(tmp_path, monkeypatch):
     assert identity(str(tmp_path / "net.pth")) == identity("./copy.pth") == first
     filled(tmp_path, ["net.pth"], "changed ")
     assert identity("net.pth") != first == identity("copy.pth")
+
+
+@pytest.mark.parametrize("value", [".", "..", "/", "~"])
+def test_separators_and_patterns_are_no_data(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    filled(tmp_path, ["a.csv"])
+    assert there(value, tmp_path) is None and there("a.csv", tmp_path)
+
+
+def test_what_file_servers_leave_is_nobodys_data(tmp_path):
+    plain, littered = filled(tmp_path / "a", ["cup/1.png"]), filled(tmp_path / "b", ["cup/1.png", "#recycle/2", "T.DB"])
+    (littered / "T.DB").rename(littered / "THUMBS.DB")
+    assert Contents().of(plain) == Contents().of(littered)

@@ -561,12 +561,17 @@ def test_stated_classes_are_those_of_both_whatever_the_target_holds(tmp_path, ca
         ({"label_set": ("cat", "Dog")}, r"label_set: no domain has a class 'Dog' – did you mean 'dog'\?"),
         ({"label_set": ("cat",)}, "label_set=cat: name two classes or more, each once"),
         ({"label_set": ("cat", "cat")}, "label_set=cat, cat: name two classes or more, each once"),
+        ({"label_set": ("ant", "bee")}, "label_set=ant, bee: the source has no row of any of these classes"),
+        ({"bit_depth": 0}, "bit_depth must be between 1 and 32"),
         ({"label_set": ("cat", "dog"), "labels": "shared"}, "and dataset.labels=shared reads them from the target's"),
         ({"label_set": ("cat", "dog"), "labels": "differ"}, "and dataset.labels=differ reads them from the target's"),
     ],
 )
 def test_a_label_set_that_says_nothing_is_refused(tmp_path, options, said):
-    plain(tmp_path / "data")
+    root = plain(tmp_path / "data")
+    if "ant" in options.get("label_set", ()):
+        for name in ("ant", "bee"):
+            draw(root / "b" / name / "0.png")
     with pytest.raises(Refused, match=said):
         loaded(**options)
 
@@ -908,3 +913,12 @@ def test_a_label_set_from_the_targets_labels_is_told_by_every_command():
         and "no domain has a class 'dig' – did you mean 'dog'? (there are cat, dog, emu)"
         in " ".join(said.stderr.split())
     )
+
+
+def test_two_folders_of_one_name_in_two_spellings_of_it_are_refused(tmp_path):
+    """é as one sign and as two: one of them would take the place of the other."""
+    root = plain(tmp_path / "data")
+    for name in ("caf\u00e9", "cafe\u0301"):
+        draw(root / "a" / name / "0.png")
+    with pytest.raises(Refused, match="holds two folders whose names look alike"):
+        loaded()

@@ -1,5 +1,6 @@
 """The leaderboard from hand-written records: what it compares with what, what it warns of, and how it is written."""
 
+from dataclasses import replace
 from itertools import product
 from math import inf, isnan
 from pathlib import Path
@@ -527,3 +528,22 @@ def markdown() -> str:
 
 if __name__ == "__main__":
     GOLDEN.write_text(markdown())
+
+
+def test_a_network_with_other_options_is_another_network():
+    """Without that the one with a bottleneck would take the place of the one without, unsaid."""
+    several = []
+    for dataset, width in product("abcde", (None, 256)):
+        for each in [*runs("sa", [0.5], dataset=dataset), *runs("mmd", [0.6], dataset=dataset)]:
+            several.append(replace(each, id=f"{each.id}{width}", setting=f"{each.setting}{width}"))
+            several[-1].config = {**each.config, "backbone": {"_target_": "small", "bottleneck": width}}
+    (found,) = rankings(several)
+    assert found.ranks and len(found.ranks.average) == 4 and not found.left_out
+
+
+def test_what_could_not_be_compared_is_not_shown_to_be_worse():
+    apart = [*runs("mmd", [0.8, 0.82, 0.81]), *(run("coral", seed, 0.79) for seed in (3, 4, 5))]
+    frame = leaderboard(apart)
+    assert {str(label): bool(best) for label, best in zip(frame["label"], frame["best"], strict=True)} == {
+        "mmd": True, "coral": True,
+    }  # fmt: skip

@@ -1,5 +1,6 @@
 """Numbers in another notation are found, and what only looks like numbers is not."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -119,3 +120,11 @@ def test_points_between_thousands_are_told_from_three_decimals():
         [],
     ):
         assert points_between_thousands(cells) is None, cells
+
+
+@pytest.mark.parametrize("word", ["9b74c9897bac770ffc029102a200c5de.png", "5" + "a1" * 40 + "(sha1)_x"])
+def test_names_made_of_hashes_take_no_time(word):
+    """A pattern that tries all ways to part a word would not end before the sun."""
+    started = time.monotonic()
+    assert form(word) is None
+    assert time.monotonic() - started < 5

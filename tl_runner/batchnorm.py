@@ -71,9 +71,11 @@ def by_domain(model: Model, pair: Pair, read: Set[Stream], start: Statistics) ->
 
     A domain whose rows were read has their statistics: the source of its training rows, the target of its unlabelled
     training rows, or of the granted ones where the method reads no others. A source that was not read keeps the
-    statistics of the `start`; a target that was not read meets the network as the source does. Layers that training
-    leaves alone, in frozen stages, keep theirs. With `batchnorm="joint"` training normalises a batch of both domains
-    as one, and so do the running averages. The model is left in evaluation mode, its own statistics as they were.
+    statistics of the `start`; a target that was not read meets the network as the source does, or where neither was
+    read (a method that trains nothing) as `prepare` left it. Layers that training leaves alone, in frozen stages, and
+    layers that are no plain BatchNorm (stochnorm's) keep theirs. With `batchnorm="joint"` training normalises a batch
+    of both domains as one, and so do the running averages. The model is left in evaluation mode, its own statistics as
+    they were.
     """
     model.train()
     live = [name for name, part in model.named_modules() if isinstance(part, Norm) and part.training]
@@ -116,9 +118,9 @@ def loaded(model: Model, weights: Mapping[str, Tensor]) -> Sides:
 def renormalise(model: Model, split: Split, rows: int = ROWS, norms: Sequence[Norm] | None = None) -> None:
     """Replace, in place, the running statistics of these layers, all if not said, by those of the split.
 
-    The mean over batches of `rows` rows, or a few more, of each batch's mean and unbiased variance: all layers in one
-    pass, each normalising by the batch at hand. The model is left in evaluation mode. Raises `Refused` where there is
-    no BatchNorm, or a single row, which has no variance.
+    The mean over equal batches, of `rows` rows at least where there are so many, of each batch's mean and unbiased
+    variance: all layers in one pass, each normalising by the batch at hand. The model is left in evaluation mode.
+    Raises `Refused` where there is no BatchNorm, or a single row, which has no variance.
     """
     norms = batchnorms(model) if norms is None else norms
     if not norms:
@@ -134,8 +136,9 @@ def renormalise(model: Model, split: Split, rows: int = ROWS, norms: Sequence[No
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # each batch counts the same
+    network = model if any(norm in norms for norm in batchnorms(model.head)) else model.backbone
     for part in torch.arange(len(split), device=model.device).tensor_split(max(1, len(split) // rows)):
-        model.backbone(split.take(part))
+        network(split.take(part))
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum
     model.eval()

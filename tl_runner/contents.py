@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 from unicodedata import normalize
 
 from tl_runner.atomic import write
+from tl_runner.datasets.litter import is_litter
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,6 @@ MARGIN = 2 * 10**9  # ns; the times of some file systems are whole pairs of seco
 BLOCK = 2**20  # bytes read at a time
 PATIENCE = 5.0  # seconds of reading after which a person is told how far it is
 PAUSE = 30.0  # seconds from one such word to the next
-
-# What file managers, editors and Python leave in folders, beside hidden files: it is nobody's data.
-LITTER = {"Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "__pycache__"}
 
 
 class Found(NamedTuple):
@@ -129,7 +127,7 @@ def _inside(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iter
     """The regular files in a folder, at any depth, and links to nothing; a link back to a folder `above` is no way."""
     try:
         with os.scandir(folder) as entries:
-            inside = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in LITTER]
+            inside = [entry for entry in entries if not is_litter(entry.name)]
     except OSError as error:
         log.warning("%s can't be listed: %s", folder, error.strerror)
         return

@@ -100,9 +100,12 @@ def identity(dataset: Any, digest: str | None, home: Path) -> Any:
     return {**node, "files": digest} if digest else node
 
 
+NO_DATA = {".", "..", "/", "~"}  # values that are a separator or a pattern sooner than a folder of data
+
+
 def there(value: Any, home: Path) -> Path | None:
     """The file or folder that a value names, if it does."""
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or value.strip() in NO_DATA:
         return None
     try:
         path = home / Path(value).expanduser()

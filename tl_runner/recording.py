@@ -118,8 +118,7 @@ class Recording:
 
     def made(self) -> dict[str, Any]:
         """By what code, on what machine, of what data the run is made: a checkpoint of another goes to waste."""
-        code = {"tl_runner": self.record.where["versions"]["tl_runner"]}
-        return {**code, **made_by(self.record.where), "data": self.record.data["fingerprint"]}
+        return {**made_by(self.record.where), "data": self.record.data["fingerprint"]}
 
     def confirm_data(self) -> None:
         """Refuse to go on where a file of the data changed after this run got its identity, which would be another's.

@@ -47,7 +47,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         method, told = yield from begun(method, model, pair, parts, record, files.cache)
         record.data |= told
         setup = parts.diagnose.before(model, pair, method.once)
-        start = statistics(model)
+        start = statistics(model)  # the source's, where its rows are not read from here on
         method, model, pair = ready(method, model, pair, plan, seed)
         record.data |= {
             "input": str(model.backbone[0]),

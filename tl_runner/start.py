@@ -158,7 +158,7 @@ def source_model(
         learner.head = model.head
     learner.pretrained, model.pretrained = model.pretrained, True
     model.taught = (learner.head,)
-    how = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels, "batchnorm": "exact"}
+    how = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels}
     key = identify({**names, **how}, Contents(cache.parent))
     weights = cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)

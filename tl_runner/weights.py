@@ -64,6 +64,12 @@ def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
                 f"{_at(origin, wrappers)} {why}: it has {found}. Expected are names with tensors, or one entry of"
                 f" {', '.join(WRAPPERS)}; save the state dict alone"
             )
+        rivals = [name for name, value in inside.items() if name != known[0] and _alike(value, inside[known[0]])]
+        if rivals:
+            raise Refused(
+                f"{_at(origin, wrappers)} holds several states of one network ({', '.join([known[0], *rivals])}): which"
+                " is meant is yours to say, save it alone"
+            )
         wrappers.append(known[0])
         content = inside[known[0]]
     return dict(content), wrappers
@@ -153,6 +159,11 @@ def _unknown_prefix(own: Mapping[str, Any], state: Mapping[str, Any]) -> str:
 def _is_state(content: Any) -> bool:
     named = isinstance(content, Mapping) and content and all(isinstance(name, str) for name in content)
     return bool(named) and all(isinstance(value, Tensor) for value in content.values())
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two entries are states of one network: a checkpoint's weights and their moving average, say."""
+    return bool(_is_state(one) and _is_state(other) and one.keys() == other.keys())
 
 
 def _at(origin: str, wrappers: Sequence[str]) -> str:

@@ -42,6 +42,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def made_by(where: Mapping[str, Any]) -> dict[str, Any]:
-    """What the last bits of a run's numbers depend on, beside its configuration and its data."""
+    """What a run's numbers depend on beside its configuration and data: our code, and for the last bits the rest."""
     device = re.sub(r":\d+", "", where["device"])  # which GPU of several alike does not matter
-    return {"torch": where["versions"]["torch"], "device": device, "threads": where["threads"]}
+    versions = {name: where["versions"][name] for name in ("tl_runner", "torch")}
+    return {**versions, "device": device, "threads": where["threads"]}

@@ -146,6 +146,12 @@ def stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy:
             )
     if len(set(label_set)) < max(2, len(label_set)):
         raise Refused(f"dataset.label_set={listed(label_set)}: name two classes or more, each once")
+    for side, own in sides.items():
+        if not {*own} & {*label_set}:
+            raise Refused(
+                f"dataset.label_set={listed(label_set)}: the {side} has no row of any of these classes (it has"
+                f" {listed(own)})"
+            )
     if "source" in sides and (unknown := [name for name in label_set if name not in sides["source"]]):
         log.warning("dataset.label_set: the source has no row of class %s: nothing tells what it is", listed(unknown))
     return in_order(label_set)

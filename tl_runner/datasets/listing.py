@@ -60,7 +60,10 @@ def folders(parent: Path, root: Path, passed: list[Path] | None = None) -> dict[
             raise Refused(f"the name of the folder {entry.path!r} is no printable text: rename it")
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root.resolve()):
             raise Refused(f"{entry.path} is a link that leaves {root}: put the folder itself there")
-        found[normalize("NFC", entry.name)] = Path(entry.path)  # macOS writes é as two characters, others as one
+        name = normalize("NFC", entry.name)  # macOS writes é as two characters, others as one
+        if name in found:
+            raise Refused(f"{parent} holds two folders whose names look alike, {name!r}: put their files into one")
+        found[name] = Path(entry.path)
     return found
 
 

@@ -77,7 +77,7 @@ _WRITTEN: list[tuple[str, Doubt, str, str]] = [
     ("a number with a remark", "much", PLAIN, rf"{_ANY} ?\([^)]*\)|{_ANY} ?[*†‡#!]+|\({_ANY}\)|{_ANY}-"),
 ]
 _FORMS = [(Form(what, doubt, mend), re.compile(pattern, re.IGNORECASE)) for what, doubt, mend, pattern in _WRITTEN]
-_UNIT = re.compile(rf"{_ANY} ?(?P<unit>[^\W\d_°]+|°[^\W\d_]?|[^\W\d_]+(?:[/·^*]?[^\W_]+)+|[^\W\d_]+ [^\W\d_]+)")
+_UNIT = re.compile(rf"{_ANY} ?(?P<unit>[^\W\d_°]+|°[^\W\d_]?|[^\W\d_]+[^\W_]*(?:[/·^*][^\W_]+)*|[^\W\d_]+ [^\W\d_]+)")
 
 
 @lru_cache(maxsize=2**16)

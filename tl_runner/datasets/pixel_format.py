@@ -23,7 +23,7 @@ class PixelFormat(NamedTuple):
     channels: Channels | None = None
 
     def checked(self) -> "PixelFormat":
-        within(1, 32, bit_depth=self.bit_depth or 1)
+        within(1, 32, bit_depth=1 if self.bit_depth is None else self.bit_depth)
         return self
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC
 from collections.abc import Mapping
+from copy import copy
 from typing import Literal
 
 import torch
@@ -83,11 +84,12 @@ class AdaMatch(SelfTraining):
 
     Source logits are λz' + (1−λ)z'', λ uniform for each of them: z' of a pass over all rows together, z'' of one over
     the source's alone, which leaves BatchNorm's running statistics. These two passes are the method's own way with
-    domains: `train.batchnorm` changes nothing. q is `aligned`, without gradient; c is `threshold` times the mean of
-    max softmax over the weak source rows; the curve notes it as `sure`, and `passed`, the share of target rows that
-    pass. `labels`: `soft`, q_i itself, as the paper writes it, or `hard`, its class, as the authors' code has it. That
-    code also takes class frequencies over many batches, and half of each source term. `magnitude` and `flip` as in
-    FixMatch. Berthelot et al., ICLR 2022 (arXiv:2106.04732).
+    domains: whatever `train.batchnorm` says, both domains are evaluated by the running statistics of the joint passes.
+    q is `aligned`, without gradient; c is `threshold` times the mean of max softmax over the weak source rows; the
+    curve notes it as `sure`, and `passed`, the share of target rows that pass. `labels`: `soft`, q_i itself, as the
+    paper writes it, or `hard`, its class, as the authors' code has it. That code also takes class frequencies over many
+    batches, and half of each source term. `magnitude` and `flip` as in FixMatch. Berthelot et al., ICLR 2022
+    (arXiv:2106.04732).
     """
 
     def __init__(
@@ -101,6 +103,12 @@ class AdaMatch(SelfTraining):
     ):
         super().__init__(weight, threshold, magnitude, flip, schedule)
         self.labels: Literal["soft", "hard"] = labels
+
+    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+        model, pair = super().prepare(model, pair, seed)
+        model = copy(model)  # the same parameters
+        model.batchnorm = "joint"
+        return model, pair
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         source, target, *granted = batch.inputs

@@ -193,7 +193,7 @@ def _best(families: Iterable[Sequence[Setting]], score: Score) -> set[int]:
             found.add(id(top))
             others += [(id(s), gain(s, top, score).p) for s in family if s is not top and id(s) in means]
     corrected = holm([p for _, p in others])
-    return found | {key for (key, _), p in zip(others, corrected, strict=True) if p >= LEVEL}
+    return found | {key for (key, _), p in zip(others, corrected, strict=True) if not p < LEVEL}
 
 
 def _rival(setting: Setting, family: Sequence[Setting], score: Score) -> Rival | None:

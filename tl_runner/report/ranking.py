@@ -1,5 +1,6 @@
 """Methods over several pairs of domains: their average ranks, and which of them differ by more than chance."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -37,9 +38,9 @@ def rankings(records: Sequence[RunRecord], score: Score = "accuracy") -> Iterato
 
 
 def _ranking(granted: str, scored: Sequence[Setting], score: Score) -> Iterator[Ranking]:
-    networks: dict[str, set[str]] = defaultdict(set)
+    networks: dict[str, set[str]] = defaultdict(set)  # a network with other options is another network
     for setting in scored:
-        networks[setting.pair].add(setting.first.choices["backbone"])
+        networks[setting.pair].add(json.dumps(setting.first.config.get("backbone"), sort_keys=True, default=str))
     single = all(len(found) == 1 for found in networks.values())
     by_key: dict[str, dict[str, Setting]] = defaultdict(dict)
     for setting in scored:
@@ -52,6 +53,8 @@ def _ranking(granted: str, scored: Sequence[Setting], score: Score) -> Iterator[
         labels[key]: _means({pair: of[pair] for pair in networks}, complete, score) for key, of in complete.items()
     }
     frame = pd.DataFrame(table).dropna()  # a pair on which no seed is shared
+    if len(frame) < 2:
+        return
     found = ranks(frame) if len(frame) >= LEAST else None
     yield Ranking(granted, len(frame), found, tuple(sorted(labels[key] for key in by_key.keys() - complete.keys())))
 

@@ -86,7 +86,7 @@ class Spread(NamedTuple):
 def _quantile(free: int, level: float) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(free, 1 - level / 2))
+    return -float(stdtrit(free, level / 2))  # 1 − level/2 would round to 1 for the least of levels
 
 
 class Paired(NamedTuple):
