@@ -545,7 +545,7 @@ def test_stated_classes_are_those_of_both_whatever_the_target_holds(tmp_path, ca
     assert torch.equal(source.x[:, 0, 0, 0].long(), 10 * (source.y + 1))
     assert drawn.notes["left_out"] == {"source": 5, "target": 5}
     assert drawn.notes["label_knowledge"] == {"by": "label_set", "classes": ["dog", "emu", "fox"]}
-    assert not warned(caplog)
+    assert warned(caplog) == ["dataset.label_set leaves out 5 rows of the source (cat) and 5 rows of the target (ant)"]
     assert cut(drawn, 0, Budget("count", 0), CPU)[2]["classes"] == ["dog", "emu", "fox"]
     loaded(label_set=("ant", "dog"))
     assert "dataset.label_set: the source has no row of class ant: nothing tells what it is" in caplog.text
@@ -922,3 +922,32 @@ def test_two_folders_of_one_name_in_two_spellings_of_it_are_refused(tmp_path):
         draw(root / "a" / name / "0.png")
     with pytest.raises(Refused, match="holds two folders whose names look alike"):
         loaded()
+
+
+@pytest.mark.parametrize("name", ["test", "Test", "validation"])
+def test_a_part_beside_the_classes_that_holds_them_too_is_refused(tmp_path, name):
+    root = plain(tmp_path / "data")
+    draw(root / "b" / name / "cat" / "0.png")
+    with pytest.raises(Refused, match=f"data/b/{name} is named as a part of the domain and holds 'cat'"):
+        loaded()
+
+
+def test_a_class_that_is_called_train_is_a_class(tmp_path):
+    root = plain(tmp_path / "data")
+    for domain in "ab":
+        for i in range(6):
+            draw(root / domain / "train" / f"{i}.png")
+    drawn = loaded()
+    assert drawn.source and "train" in drawn.source.classes
+
+
+def test_a_label_set_in_another_spelling_is_refused_and_rows_left_out_are_counted(tmp_path, caplog):
+    root = plain(tmp_path / "data")
+    (root / "b" / "cat").rename(root / "b" / "Cat")
+    with pytest.raises(Refused, match="the target spells otherwise: 'cat' and 'Cat'"):
+        loaded(label_set=("cat", "dog"))
+    (root / "b" / "Cat").rename(root / "b" / "cat")
+    for i in range(3):
+        draw(root / "b" / "emu" / f"{i}.png")
+    loaded(label_set=("cat", "dog"))
+    assert "dataset.label_set leaves out 3 rows of the target (emu)" in caplog.text

@@ -128,3 +128,9 @@ def test_names_made_of_hashes_take_no_time(word):
     started = time.monotonic()
     assert form(word) is None
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("word", ["Q1 2014", "2014-Q3", "2014q4"])
+def test_quarters_are_dates(word):
+    found = form(word)
+    assert found and found.what == DATE

@@ -198,6 +198,13 @@ def test_digits_as_files_get_the_accuracy_of_the_run(ink, typed, ending, exact, 
     torch.testing.assert_close(probabilities(rows, tuple("0123456789")), stored(ink), atol=exact, rtol=0)
 
 
+def test_options_may_stand_anywhere(clinic, typed):
+    file = clinic.config["dataset"]["target"]
+    said = typed("tl-predict", clinic.folder, "--domain", "source", file)
+    assert said.code == 0 and said.out == typed("tl-predict", clinic.folder, file, "--domain", "source").out
+    assert said.out == typed("tl-predict", clinic.folder, file).out  # this network has no BatchNorm
+
+
 @pytest.mark.parametrize("name", ["shot", "clinic"])
 def test_a_run_can_be_asked_for_its_own_test_split(name, typed, request):
     run = request.getfixturevalue(name)

@@ -51,7 +51,7 @@ def main() -> None:
         "--domain", choices=["target", "source"], default="target", help="whose BatchNorm statistics normalise the rows"
     )
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="where the code of the run's backbone lies")
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()  # options may stand between RUN and the inputs
     if asked.test == bool(asked.inputs):
         parser.error("name at least one INPUT, or --test" if not asked.test else "--test takes no INPUT")
     if asked.test and asked.domain == "source":

@@ -147,6 +147,9 @@ def stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy:
     if len(set(label_set)) < max(2, len(label_set)):
         raise Refused(f"dataset.label_set={listed(label_set)}: name two classes or more, each once")
     for side, own in sides.items():
+        if pairs := respelled([name for name in label_set if name not in own], own):
+            told = ", ".join(f"{mine!r} and {theirs!r}" for mine, theirs in pairs.items())
+            raise Refused(f"dataset.label_set names classes that the {side} spells otherwise: {told}. Write them alike")
         if not {*own} & {*label_set}:
             raise Refused(
                 f"dataset.label_set={listed(label_set)}: the {side} has no row of any of these classes (it has"
@@ -169,6 +172,8 @@ def label_knowledge(
         return {}
     counts = {role: sum(rows.values()) for role, rows in left_out.items()}
     if label_set:
+        if told := [f"{counts[role]} rows of the {role} ({listed(rows)})" for role, rows in left_out.items() if rows]:
+            log.warning("dataset.label_set leaves out %s", " and ".join(told))
         return {"left_out": counts, "label_knowledge": {"by": "label_set", "classes": list(in_order(label_set))}}
     if not any(counts.values()):
         return {"left_out": counts}

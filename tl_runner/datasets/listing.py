@@ -74,7 +74,10 @@ def class_folders(domain: Path, root: Path) -> Listing:
     inside = folders(top, root, passed)
     loose = _loose(top)
     by_part: dict[int | None, Path] = {None: top}
-    if parts := parts_among(inside):
+    parts = parts_among(inside)
+    if not parts:
+        _refuse_a_part_among_classes(top, inside, root)
+    else:
         by_part = {part: _within(inside[name], root) for part, name in _by_part(domain, inside, parts).items()}
         loose += sum(_loose(place) for place in by_part.values())
     named = {part: inside if part is None else folders(place, root, passed) for part, place in by_part.items()}
@@ -107,6 +110,16 @@ def _by_part(domain: Path, inside: Iterable[str], parts: dict[str, int | None]) 
     if other := [f"{name!r} for {PARTS[part]}" for part, name in sorted(by_part.items()) if name != PARTS[part]]:
         log.warning("%s: %s: they are taken for its parts, not for classes", domain, ", ".join(other))
     return dict(sorted(by_part.items()))
+
+
+def _refuse_a_part_among_classes(domain: Path, inside: dict[str, Path], root: Path) -> None:
+    """A folder named as a part beside classes, and in it folders of their names: `cup`, `pen` and `test/cup`."""
+    for name, path in inside.items():
+        if parts_among([name]) and (classes := folders(path, root).keys() & inside.keys()):
+            raise Refused(
+                f"{path} is named as a part of the domain and holds {quoted(sorted(classes))}, as {domain} itself does:"
+                f" put the classes beside it into {domain / PARTS[0]}, or rename it if it is a class"
+            )
 
 
 def _within(place: Path, root: Path) -> Path:

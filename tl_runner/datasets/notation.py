@@ -31,6 +31,7 @@ _NAMED = r"(?:jan|feb|m[a√§]r|apr|ma[yi]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z√
 _TIME = r"\d{1,3}:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?: ?[ap]\.?m\.?)?"
 _DATE = (
     rf"(?:\d{{4}}([-/.]){_MONTH}\1{_DAY}|{_DAY}([.-]){_MONTH}\2\d{{4}}|(?=\d\d.\d\d.\d\d$){_DAY}([.-]){_MONTH}\3\d\d"
+    rf"|Q[1-4][ /-]?\d{{4}}|\d{{4}}[ /-]?Q[1-4]"  # a quarter; 2004-05 may be a season, of two years
     rf"|{_DAY}/{_MONTH}/(?:\d\d)?\d\d|{_MONTH}/{_DAY}/(?:\d\d)?\d\d"
     rf"|{_DAY}\.?[ -]?{_NAMED}[ -]?,?(?:\d\d)?\d\d|{_NAMED} ?{_DAY},? \d{{4}})"
 )
