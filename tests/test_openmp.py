@@ -21,8 +21,9 @@ from tl_runner.openmp import let_threads_sleep
 from tl_runner.store import describe
 from tl_runner.sweep.away import Parcel
 
-SLEEPS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
-ABOUT_WAITING = {*SLEEPS, "KMP_BLOCKTIME", "KMP_LIBRARY", "GOMP_SPINCOUNT"}
+SPIN = {"GOMP_SPINCOUNT": "5000"}
+SLEEPS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4", **SPIN}
+ABOUT_WAITING = {*SLEEPS, "KMP_BLOCKTIME", "KMP_LIBRARY"}
 TINY = ["dataset=blobs", "backbone=linear", "method=source_only", "dataset.samples=60", "train=tiny", "device=cpu"]
 # Python imports this first in every process: it writes down what a library finds when it is loaded.
 SPY = """
@@ -143,9 +144,10 @@ def test_python_has_it_unless_torch_was_first(spied):
     [
         ({}, SLEEPS),
         ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OPENBLAS_THREAD_TIMEOUT": "4"}),
-        ({"KMP_LIBRARY": "turnaround"}, {"OPENBLAS_THREAD_TIMEOUT": "4"}),
+        ({"KMP_LIBRARY": "turnaround"}, {"OPENBLAS_THREAD_TIMEOUT": "4", **SPIN}),
+        ({"GOMP_SPINCOUNT": "7"}, {**SLEEPS, "GOMP_SPINCOUNT": "7"}),
         ({"KMP_BLOCKTIME": "5"}, SLEEPS),
-        ({"OPENBLAS_THREAD_TIMEOUT": "26"}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ({"OPENBLAS_THREAD_TIMEOUT": "26"}, {"OMP_WAIT_POLICY": "PASSIVE", **SPIN}),
     ],
 )
 def test_what_a_user_has_set_stays(said, set_):
