@@ -3,7 +3,8 @@
     python scripts/bench_methods.py --outputs FOLDER [--seeds 200 201 …] [--pairs digits blobs …] [--methods mmd …]
     python scripts/bench_methods.py --write docs/methods.md                      # the tables, of what is kept
 
-The first makes runs and keeps their compact results in docs/measured/. It resumes: finished runs are skipped. All
+The first makes runs and keeps their compact results in docs/measured/. It resumes: what is kept is left out (but for
+`--again`), and finished runs in the folder are skipped. All
 methods take the same number of steps: those that start from the source model have half of them for it, or all where
 they train nothing after. Methods that learn from granted labels get ten a class, and are compared with a source_only
 that has them too. Differences are taken seed by seed.
@@ -13,7 +14,7 @@ import argparse
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,8 +75,11 @@ def methods() -> dict[str, Method]:
     return {name: config.named("method", name, "method") for name in names}
 
 
-def commands(pair: Standing, known: dict[str, Method]) -> Iterator[list[str]]:
-    """The sweeps of a pair: with and without granted labels, of methods with all or half of the steps for training."""
+def commands(pair: Standing, known: dict[str, Method], done: Set[tuple[str, str]]) -> Iterator[list[str]]:
+    """The sweeps of a pair: with and without granted labels, of methods with all or half of the steps for training.
+
+    `done` are label budgets and methods that are left out.
+    """
     for granted in (0, GRANTED):
         for steps in (pair.steps, pair.steps // 2):
             chosen = [
@@ -86,7 +90,7 @@ def commands(pair: Standing, known: dict[str, Method]) -> Iterator[list[str]]:
             ]
             if granted and steps == pair.steps:
                 chosen.append(BASE)
-            if chosen:
+            if chosen := [name for name in chosen if (str(granted), name) not in done]:
                 budget = [f"granted={granted}", f"train.steps={steps}", f"pretrain.steps={steps}"]
                 yield [*pair.words, f"method={','.join(chosen)}", *budget]
 
@@ -215,6 +219,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--pairs", nargs="*", default=[*PAIRS], choices=[*PAIRS])
     parser.add_argument("--methods", nargs="*", default=[], help="only these, and source_only")
+    parser.add_argument("--again", action="store_true", help="methods that are kept too: what they do has changed")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--write", type=Path, help="a file with the two markers between which the tables go")
     said = parser.parse_args()
@@ -223,7 +228,10 @@ def main() -> None:
         if said.methods:
             known = {name: known[name] for name in dict.fromkeys([BASE, *said.methods])}
         for pair in said.pairs:
-            for words in commands(PAIRS[pair], known):
+            there = {each.key for each in measured.load() if each.pair == pair and not said.again}
+            budgets = {(granted, method) for granted, method, _ in there}
+            done = {of for of in budgets if all((*of, seed) in there for seed in said.seeds)}
+            for words in commands(PAIRS[pair], known, done):
                 run(pair, words, said.seeds, said.outputs, said.jobs)
     if not (kept := measured.load()):
         raise SystemExit(f"{measured.FOLDER} holds no runs: --outputs FOLDER makes some")
