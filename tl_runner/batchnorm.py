@@ -102,15 +102,17 @@ def packed(sides: Sides) -> dict[str, Tensor]:
 def unpacked(weights: Mapping[str, Tensor], side: Side) -> dict[str, Tensor]:
     """The state of the network of one side, from weights that `packed` made."""
     state = {name: tensor for name, tensor in weights.items() if not name.startswith(SOURCE)}
-    if side == "source":
-        state |= {name.removeprefix(SOURCE): w for name, w in weights.items() if name.startswith(SOURCE)}
-    return state
+    return state | _of_source(weights) if side == "source" else state
+
+
+def _of_source(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(SOURCE): tensor for name, tensor in weights.items() if name.startswith(SOURCE)}
 
 
 def loaded(model: Model, weights: Mapping[str, Tensor]) -> Sides:
     """Both sides with these weights; the target's is the model itself, in place."""
     model.load_state_dict(unpacked(weights, "target"))
-    apart = {name.removeprefix(SOURCE): tensor for name, tensor in weights.items() if name.startswith(SOURCE)}
+    apart = _of_source(weights)
     return Sides(_with(model, apart) if apart else model, model)
 
 

@@ -171,18 +171,20 @@ def label_knowledge(
     if policy != "shared" and not label_set:
         return {}
     counts = {role: sum(rows.values()) for role, rows in left_out.items()}
+    told = " and ".join(
+        f"{counts[role]} rows of the {role} ({listed(rows)})" for role, rows in left_out.items() if rows
+    )
     if label_set:
-        if told := [f"{counts[role]} rows of the {role} ({listed(rows)})" for role, rows in left_out.items() if rows]:
-            log.warning("dataset.label_set leaves out %s", " and ".join(told))
+        if told:
+            log.warning("dataset.label_set leaves out %s", told)
         return {"left_out": counts, "label_knowledge": {"by": "label_set", "classes": list(in_order(label_set))}}
-    if not any(counts.values()):
+    if not told:
         return {"left_out": counts}
-    told = [f"{counts[role]} rows of the {role} ({listed(rows)})" for role, rows in left_out.items() if rows]
     log.warning(
         "dataset.labels=shared reads from the target's labels which classes there are, and leaves out %s. A run without"
         " target labels does not know that: it is recorded as granted knowledge of the label set. dataset.label_set=[…]"
         " states the classes instead",
-        " and ".join(told),
+        told,
     )
     classes = {role: list(rows) for role, rows in left_out.items()}
     return {"left_out": counts, "label_knowledge": {"by": "target labels", "left_out": classes}}
