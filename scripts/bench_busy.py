@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("words", nargs="?", default="", help="the configuration, as for tl-run (its default run)")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each timing")
-    parser.add_argument("--train", choices=["with", "without"], help=argparse.SUPPRESS)  # what a process here is told
+    parser.add_argument(
+        "--train", choices=["with", "without"], help=argparse.SUPPRESS
+    )  # this script sets it for the processes that it starts
     asked = parser.parse_args()
     if asked.train:
         train(asked.words, asked.train == "with")

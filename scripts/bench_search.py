@@ -39,7 +39,7 @@ PAIRS = {
 }
 FIXED = ["train.evaluations=5", "diagnose=none", "save=false", "threads=1"]
 KNOWN = ("floor", "information", "bnm", "dev")
-SMALL = 0.01  # a weight that is as good as none
+SMALL = 0.01  # weights up to this one have next to no effect
 SOME, TRIALS, STARTUP, REPLAYS = 5, 8, 3, 10
 BEGIN, END = "<!-- made by scripts/bench_search.py: begin -->", "<!-- end of bench_search -->"
 

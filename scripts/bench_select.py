@@ -17,6 +17,7 @@ from bench_methods import BASE, PAIRS, put
 from measured import Measured
 
 from tl_runner import select
+from tl_runner.report.statistics import Seeds, paired
 from tl_runner.select import Evidence
 
 Rule = Callable[[Sequence[Evidence]], int]
@@ -72,21 +73,19 @@ def table(runs: Sequence[Measured]) -> Iterator[str]:
 
 def against(runs: Sequence[Measured]) -> Iterator[str]:
     """The default minus each other rule in points, a seed each: mean and Student's 95 % interval."""
-    from scipy import stats
-
     yield "| `default` − | points (95 % interval over seeds) |"
     yield "|---|--:|"
     seeds = sorted({each.seed for each in runs})
     for name, rule in RULES.items():
         if name == "default":
             continue
-        gains = [
-            100
-            * float(np.mean([worth(each, select.default) - worth(each, rule) for each in runs if each.seed == seed]))
-            for seed in seeds
-        ]
-        low, high = stats.t.interval(0.95, len(gains) - 1, np.mean(gains), stats.sem(gains) + 1e-12)
-        yield f"| `{name}` | {np.mean(gains):+.2f} ({low:+.2f} to {high:+.2f}) |"
+        mine, others = (
+            {seed: float(np.mean([worth(each, of) for each in runs if each.seed == seed])) for seed in seeds}
+            for of in (select.default, rule)
+        )
+        found = paired(mine, others, Seeds("independent"))
+        difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
+        yield f"| `{name}` | {difference:+.2f} ({low:+.2f} to {high:+.2f}) |"
 
 
 def collapsed(runs: Sequence[Measured]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tl_runner.evaluate import accuracy
 from tl_runner.report.settings import seeds_of
 from tl_runner.select import Evidence
 from tl_runner.store import RunRecord
@@ -71,7 +72,7 @@ def compact(run: RunRecord, pair: str) -> Measured:
     points = [line for line in lines if "entropy" in line]
     predicted = load_file(run.folder / "predictions.safetensors")
     labels = load_file(run.folder / "diagnosis.safetensors")["labels"]
-    right = [(predicted[f"step_{point['step']}"].argmax(-1) == labels).double().mean().item() for point in points]
+    right = [accuracy(predicted[f"step_{point['step']}"], labels) for point in points]
     source = (run.scores["source"] or {}).get("accuracy")
     place = [point["step"] for point in points].index(run.scores["selected"]["step"])
     evidence = {name: [_short(point.get(name)) for point in points] for name in Evidence._fields}

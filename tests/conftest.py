@@ -1,5 +1,7 @@
 """What the tests share: composing a configuration and making its run, inside this process."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -48,6 +50,18 @@ def made(outputs: Path, *overrides: str) -> RunRecord:
     for _ in run(record):
         pass
     return record
+
+
+def command(name: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command such as tl-run in a process of its own, in the current folder, by the entry point's own function."""
+    code = f"import sys; sys.argv[0] = {name!r}; from tl_runner.cli.{name.replace('-', '_')} import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HYDRA_FULL_ERROR": "0", **environment},
+    )
 
 
 class Said(NamedTuple):

@@ -4,12 +4,11 @@ import json
 import os
 import re
 import subprocess
-import sys
 from csv import DictReader
 from pathlib import Path
 
 import pytest
-from conftest import CONF, PLUGINS, QUICK, YAMLS
+from conftest import CONF, PLUGINS, QUICK, YAMLS, command
 
 from tl_runner import contents, menu
 from tl_runner.store import records
@@ -29,18 +28,6 @@ class MyMethod(Method):
         loss = F.cross_entropy(model.head(source), batch.source.y)
         return {"source": loss, "means": self.weight * (source.mean(0) - target.mean(0)).square().sum()}
 """
-
-
-def command(name: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """tl-run or tl-report in the current folder, through the entry point's own function."""
-    code = f"import sys; sys.argv[0] = {name!r}; from tl_runner.cli.{name.replace('-', '_')} import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HYDRA_FULL_ERROR": "0", **environment},
-    )
 
 
 def told(result: subprocess.CompletedProcess[str]) -> str:
