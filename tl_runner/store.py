@@ -65,7 +65,7 @@ class RunRecord:
 
     @property
     def outputs(self) -> Path:
-        return _outputs(self.config)
+        return outputs_of(self.config)
 
     @property
     def cache(self) -> Path:
@@ -85,7 +85,7 @@ def describe(config: dict[str, Any], choices: Mapping[str, str], contents: Conte
     Runs of one command share its `contents`, so that files are looked at once, not once a run.
     """
     config = {**config, "seed": _whole(config["seed"])} if "seed" in config else config
-    contents = contents or Contents(_outputs(config))
+    contents = contents or Contents(outputs_of(config))
     data = inputs.data(config.get("dataset"), contents)
     numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
     if "dataset" in config:
@@ -187,7 +187,8 @@ def read(file: Path) -> RunRecord:
     return RunRecord(**known, found=file.parent)
 
 
-def _outputs(config: Mapping[str, Any]) -> Path:
+def outputs_of(config: Mapping[str, Any]) -> Path:
+    """The folder that holds `runs/` and what runs share, as a configuration names it."""
     return Path(str(config.get("outputs") or "outputs"))
 
 

@@ -12,6 +12,7 @@ from tl_runner import menu
 from tl_runner.contents import Contents
 from tl_runner.errors import Refused, nearest
 from tl_runner.job import Order
+from tl_runner.store import outputs_of
 from tl_runner.sweep.task import ordered
 
 
@@ -29,7 +30,7 @@ def combinations(words: Sequence[str], folders: Sequence[Path], used: Sequence[s
     with initialize_config_module("tl_runner.conf", version_base="1.3"):
         for overrides in product(*listed):
             composed = compose("config", overrides=[*search, *overrides], return_hydra_config=True)
-            contents = contents or Contents(Path(str(composed.get("outputs") or "outputs")))
+            contents = contents or Contents(outputs_of(composed))
             order = ordered(composed, composed.hydra, list(words), contents)
             orders.setdefault(order.record.id, order)
     return list(orders.values())

@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tl_runner import menu
 from tl_runner.contents import Contents
 from tl_runner.errors import Refused
 from tl_runner.job import Order, Outcome, attend
-from tl_runner.store import RunRecord, describe, on_other_data
+from tl_runner.store import RunRecord, describe, on_other_data, outputs_of
 
 log = logging.getLogger("tl_runner.sweep")
 
@@ -56,7 +55,7 @@ class Task:
 
         What its files hold is looked at once in a command, whatever number of jobs read them.
         """
-        self.contents = self.contents or Contents(Path(str(composed.get("outputs") or "outputs")))
+        self.contents = self.contents or Contents(outputs_of(composed))
         return ordered(composed, hydra, self.words, self.contents)
 
     def show_plan(self, orders: list[Order], places: int) -> None:
