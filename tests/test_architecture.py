@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "errors": set(),
     "menu": {"errors"},
     "openmp": set(),
+    "part_names": {"menu"},
     "losses": set(),
     "importance": {"losses"},
     "validators": {"losses"},
@@ -62,7 +63,19 @@ MAY_IMPORT = {
     "lock": {"atomic", "errors"},
     "start": {
         *("atomic", "batchnorm", "cached", "chance", "checkpoint", "config", "contents", "core", "domains", "errors"),
-        *("evaluate", "identity", "lock", "machine", "methods", "optimizers", "progress", "rates", "store", "train"),
+        *(
+            "evaluate",
+            "identity",
+            "lock",
+            "machine",
+            "methods",
+            "optimizers",
+            "part_names",
+            "progress",
+            "rates",
+            "store",
+            "train",
+        ),
         "whereabouts",
     },
     "choice": {
@@ -70,12 +83,15 @@ MAY_IMPORT = {
         *("identity", "inputs", "methods", "start", "store", "train", "validators", "whereabouts"),
     },
     "machine": {"core", "errors", "train"},
-    "config": {"errors", "menu", "select"},
+    "config": {"errors", "part_names", "select"},
     "contents": {"atomic", "datasets"},  # one rule of what is nobody's data (`litter`)
-    "inputs": {"contents"},  # which tells what a path in a configuration holds, before any data set is imported
-    "identity": {"contents", "inputs"},
+    "inputs": {
+        "contents",
+        "part_names",
+    },  # which tells what a path in a configuration holds, before any data set is imported
+    "identity": {"contents", "inputs", "part_names"},
     "whereabouts": set(),
-    "store": {"contents", "identity", "inputs"},
+    "store": {"contents", "identity", "inputs", "part_names"},
     "recording": {
         *("atomic", "checkpoint", "contents", "errors", "identity", "inputs", "progress", "store", "train", "trackers"),
         "whereabouts",
@@ -118,7 +134,7 @@ ONLY_IN = {
     "submitit": {"sweep"},
     "tensorboard": {"trackers"},
     "pandas": {"report"},
-    "omegaconf": {"config", "recording", "sweep"},
+    "omegaconf": {"config", "part_names", "recording", "sweep"},
     "onnx": {"using"},
     "onnxruntime": {"using"},
     "onnxscript": {"using"},

@@ -80,7 +80,7 @@ def test_every_option_composes_and_builds(path):
         ("threads=0", "threads must be between 1 and 1024"),
         ("method._target_=nowhere.Mine", "there is no module 'nowhere' here"),
         ("method._target_=tl_runner.methods.mmd.MDM", r"has no class or function 'MDM' – did you mean 'MMD'\?"),
-        ("method._target_=MMD", "must be module.name"),
+        ("method._target_=corl", r"takes module.name or the name of an option, got 'corl' – did you mean 'coral'\?"),
         ("schedule.warmup=2", "warmup must be between 0 and 1"),
         ("select.collapse=2", "collapse must be between 0 and 1"),
         ("train.clip=0", r"train\.clip must be at least"),

@@ -21,12 +21,13 @@ from tl_runner import contents, inputs
 from tl_runner.contents import Contents
 from tl_runner.datasets import fashion
 from tl_runner.inputs import Data, data, placeless, there
+from tl_runner.part_names import name_part
 from tl_runner.store import describe
 
-CSV = {"_target_": "tl_runner.datasets.table.csv"}
-IMAGES = {"_target_": "tl_runner.datasets.folder.image_folder"}
-CIFAR = {"_target_": "tl_runner.datasets.cifar.cifar10"}
-FASHION = {"_target_": "tl_runner.datasets.fashion.fashion"}
+CSV = {"_target_": "csv"}
+IMAGES = {"_target_": "image_folder"}
+CIFAR = {"_target_": "cifar10"}
+FASHION = {"_target_": "fashion"}
 
 
 def filled(root: Path, names: list[str], text: str = "") -> Path:
@@ -200,9 +201,9 @@ def test_what_is_published_is_what_torchvision_knows():
 def test_every_dataset_that_has_files_is_known():
     """A new option that names a place must get its line in `inputs`."""
     files = (CONF / "dataset").glob("*.yaml")
-    nodes: dict[str, Any] = {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}
-    placed = {node["_target_"].removeprefix(inputs.OURS) for node in nodes.values() if {"root", "file"} & {*node}}
-    assert placed == {*inputs.CIFAR, "fashion.fashion", "folder.image_folder", "table.csv"}
+    nodes = {file.stem: name_part("dataset", OmegaConf.to_container(OmegaConf.load(file))) for file in files}
+    placed = {node["_target_"] for node in nodes.values() if {"root", "file"} & {*node}}
+    assert placed == {*inputs.CIFAR, "fashion", "image_folder", "csv"}
     for name in ("digits", "blobs", "synthetic"):
         assert data(nodes[name], Contents()) == Data(None, 0, 0) and placeless(nodes[name]) == nodes[name]
     assert data(None, Contents()) == data("text", Contents()) == Data(None, 0, 0)
@@ -267,7 +268,7 @@ def test_published_files_are_no_content_before_and_after_they_are_there(tmp_path
 
 
 def test_the_names_of_stl10s_classes_are_content_only_in_another_order(tmp_path):
-    node = {"_target_": "tl_runner.datasets.stl10.cifar10_stl10", "root": str(tmp_path), "verify": True}
+    node = {"_target_": "cifar10_stl10", "root": str(tmp_path), "verify": True}
     folder = filled(tmp_path / "stl10_binary", ["train_X.bin"])
     names = "airplane bird car cat deer dog horse monkey ship truck"
     (folder / "class_names.txt").write_text(names.replace(" ", "\n") + "\n")

@@ -343,7 +343,7 @@ def test_a_caveat_is_told(records, said):
 def test_settings_that_differ_in_their_rule_of_selection_are_told_apart():
     rules = [run("mmd", 0, 0.5) for _ in range(2)]
     for each, rule in zip(rules, ("last", "im"), strict=True):
-        each.config["select"] = {"_target_": f"tl_runner.select.{rule}"}
+        each.config["select"] = {"_target_": rule}
         each.setting += rule
     assert sorted(leaderboard(rules)["variant"]) == ["select=im", "select=last"]
 
@@ -458,7 +458,7 @@ def test_data_in_long_folders_are_different_pairs():
 def test_data_that_was_moved_is_the_same_pair_and_other_data_is_not():
     several = [run("mmd", seed, 0.5) for seed in range(3)]
     for each, place, files in zip(several, ("/a", "b/c", "/a"), ("aa", "aa", "bb"), strict=True):
-        each.config["dataset"] = {"_target_": "tl_runner.datasets.folder.image_folder", "root": place, "target": "t"}
+        each.config["dataset"] = {"_target_": "image_folder", "root": place, "target": "t"}
         each.where["files"] = files
     assert cell(several[0]) == cell(several[1]) != cell(several[2])
 

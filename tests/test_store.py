@@ -13,7 +13,7 @@ from tl_runner import atomic
 from tl_runner.atomic import write
 from tl_runner.errors import Diverged, Refused
 from tl_runner.recording import recording
-from tl_runner.store import describe, finished, read, records
+from tl_runner.store import SCHEMA, describe, finished, read, records
 
 
 def identity(*overrides: str) -> str:
@@ -112,7 +112,7 @@ def test_copies_of_a_run_count_once_and_a_copy_knows_its_place(tmp_path):
     "broken", [{"choices": []}, {"status": "great"}, {"config": None}, {"choices": {"method": "m"}}]
 )
 def test_a_record_of_the_wrong_form_is_told(broken, tmp_path):
-    content = {"id": "i", "setting": "s", "config": {}, "status": "ok", "data": {}, "where": {}}
+    content = {"id": "i", "setting": "s", "config": {}, "status": "ok", "data": {}, "where": {}, "schema": SCHEMA}
     content["choices"] = {"dataset": "d", "method": "m", "backbone": "b"}
     (tmp_path / "run.json").write_text(json.dumps({**content, **broken}))
     assert records([tmp_path])[0] == []

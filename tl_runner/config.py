@@ -15,11 +15,11 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import BooleanNode, FloatNode, IntegerNode, OmegaConf, StringNode
+from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
 from omegaconf.errors import ValidationError
 
-from tl_runner import menu
 from tl_runner.errors import MOVED, Refused, nearest, within
+from tl_runner.part_names import find_path, is_ours, list_names, name_parts
 from tl_runner.select import Evidence
 
 log = logging.getLogger(__name__)
@@ -83,13 +83,14 @@ class Parts(NamedTuple):
 
 def load(config: Mapping[str, Any]) -> Parts:
     """Check and build every part; raises `Refused` before any data is touched."""
+    config = name_parts(config)
     parts = {group: build(config.get(group), group) for group in GROUPS}
     if not callable(getattr(parts["method"], "terms", None)):
         raise Refused(f"method._target_={config['method']['_target_']} is no tl_runner.Method: it has no `terms`")
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
         log.warning("this method starts from scratch: backbone.weights=%s is not used", config["backbone"]["weights"])
         parts["backbone"] = build(unweighted(config["backbone"]), "backbone")
-    if parts["method"].once and config["augment"]["_target_"] != "tl_runner.augment.none":
+    if parts["method"].once and config["augment"]["_target_"] != "none":
         raise Refused("this method computes the features of each row once: it takes no random views, say augment=none")
     if parts["method"].once and getattr(parts["backbone"], "keywords", {}).get("bottleneck"):
         raise Refused(NARROWED)
@@ -146,15 +147,13 @@ def named(group: str, said: Any, key: str) -> Any:
         ((name, options),) = said.items()
     else:
         name, options = said, {}
-    known = {option.name: option for option in menu.options([menu.conf()]) if option.group == group}
+    known = list_names(group)
     if not isinstance(name, str) or name not in known or not isinstance(options, Mapping):
         raise Refused(
             f"{key} takes the name of a {group}, as in mcc or {{mcc: {{temperature: 2}}}}, or a node with a _target_,"
             f" got {said!r}{nearest(str(name), known)}"
         )
-    node = OmegaConf.to_container(OmegaConf.create(known[name].text))
-    assert isinstance(node, dict)
-    return build({**node, **options}, key)
+    return build({**options, "_target_": name}, key)
 
 
 def bare(target: Any) -> set[str]:
@@ -178,11 +177,16 @@ def starts_trained(backbone: Any) -> bool:
     return bool(getattr(backbone, "keywords", {}).get("weights"))
 
 
-def locate(path: str, group: str) -> Any:
-    """The object at a dotted path: a module's class or function."""
-    module, _, name = str(path).rpartition(".")
-    if not module:
-        raise Refused(f"{group}._target_ must be module.name, got {path!r}")
+def locate(target: str, group: str) -> Any:
+    """The class or function that a `_target_` names: an option of this package (`mmd`), or a dotted path."""
+    known = re.split(r"\W", group)[0]  # of method.parts[0] it is method
+    path = find_path(known, target) if is_ours(target) else str(target)
+    if path is None:
+        raise Refused(
+            f"{group}._target_ takes module.name or the name of an option, got {target!r}"
+            f"{nearest(target, list_names(known))}"
+        )
+    module, _, name = path.rpartition(".")
     try:
         found = import_module(module)
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
-"""Who a run is: a hash of its configuration, so that the same one has the same folder. Needs no torch.
+"""Who a run is: a hash of names and values, so that the same configuration has the same folder. Needs no torch.
 
-The hash takes in the source of every part that comes from outside of this package, and the content of each file of
-weights that the configuration names, wherever it lies. What the files of a dataset hold is for `inputs`.
+A part of this package counts by the name of its option and the value of each of its keys, a part from outside by its
+source. Each file of weights counts by its content, wherever it lies. What the files of a dataset hold is for `inputs`.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 
 from tl_runner.contents import Contents
 from tl_runner.inputs import there
+from tl_runner.part_names import is_ours, name_methods, name_parts
 
 
 def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
@@ -20,7 +21,8 @@ def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str
 
     The node of a dataset is taken as it is, see `inputs.identity`.
     """
-    contents = contents or Contents()
+    contents, config = contents or Contents(), name_parts(config)
+    config["method"] = name_methods(config.get("method"))
     settled = {key: value if key == "dataset" else _settled(value, contents) for key, value in config.items()}
     return _digest([settled, sorted(_sources(config))])
 
@@ -50,7 +52,7 @@ def _settled(node: Any, contents: Contents, own: bool = False) -> Any:
     A folder stays a name: a part that is no dataset may well write into it.
     """
     if isinstance(node, Mapping):
-        own = not node["_target_"].startswith("tl_runner.") if isinstance(node.get("_target_"), str) else own
+        own = not is_ours(node["_target_"]) if isinstance(node.get("_target_"), str) else own
         return {
             str(key): value if key == "_target_" else _settled(value, contents, own or key == "weights")
             for key, value in node.items()
@@ -65,7 +67,7 @@ def _sources(node: Any) -> Iterator[str]:
     """A hash of the source file of each `_target_` outside this package."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
-        if isinstance(target, str) and not target.startswith("tl_runner."):
+        if isinstance(target, str) and not is_ours(target):
             yield _source(target.rpartition(".")[0])
         for value in node.values():
             yield from _sources(value)

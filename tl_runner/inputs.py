@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from tl_runner.contents import Contents
+from tl_runner.part_names import is_ours
 
-OURS = "tl_runner.datasets."
-CIFAR = ("cifar.cifar10", "cifar.cifar10_split", "stl10.cifar10_stl10")
+CIFAR = ("cifar10", "cifar10_split", "cifar10_stl10")
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashion-mnist puts the files
 
 # Published without an MD5: of its words, one blank between two.
@@ -115,32 +115,32 @@ def there(value: Any, home: Path) -> Path | None:
 
 
 def _ours(dataset: Mapping[str, Any]) -> str:
-    """The name of one of our datasets, as module.function; "" where it is none."""
-    target = str(dataset.get("_target_"))
-    return target.removeprefix(OURS) if target.startswith(OURS) else ""
+    """The name of one of our datasets, by its option; "" where it is none."""
+    target = dataset.get("_target_")
+    return target if is_ours(target) else ""
 
 
 def _tables(dataset: Mapping[str, Any]) -> list[str]:
     """The options of a dataset of tables that name files."""
     keys = ["source", "target"] if dataset.get("file") is None else ["file"]
-    return [key for key in keys if _ours(dataset) == "table.csv" and isinstance(dataset.get(key), str)]
+    return [key for key in keys if _ours(dataset) == "csv" and isinstance(dataset.get(key), str)]
 
 
 def _named(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]:
     ours, root = _ours(dataset), dataset.get("root")
     if not ours:
         yield from _of_own(dataset, "", home)
-    elif ours == "table.csv":
+    elif ours == "csv":
         found = ((key, there(dataset[key], home)) for key in _tables(dataset))
         yield from (Named(key, path) for key, path in found if path and path.is_file())
-    elif ours == "folder.image_folder":
+    elif ours == "image_folder":
         for key in ("source", "target"):
             if path := _domain(there(root, home), dataset.get(key)):
                 yield Named(key, path)
-    elif ours == "fashion.fashion":
+    elif ours == "fashion":
         yield from _fashion(home, root)
     elif ours in CIFAR:
-        for archive in PACKED if ours == "stl10.cifar10_stl10" else [*PACKED][:1]:
+        for archive in PACKED if ours == "cifar10_stl10" else [*PACKED][:1]:
             yield from _archive(archive, there(root, home), dataset.get("verify") is not False)
 
 

@@ -28,6 +28,7 @@ from tl_runner.identity import identify
 from tl_runner.lock import alone
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.optimizers import adamw, cosine
+from tl_runner.part_names import is_ours
 from tl_runner.progress import resumed
 from tl_runner.rates import LrBackbone, by_rate, factor, new_stages, old_parameters, served
 from tl_runner.store import RunRecord
@@ -148,7 +149,7 @@ def source_model(
     plan, said = parts.pretrain, parts.settings
     if pair.source is None or not plan.steps:
         backbone = names["backbone"]
-        if backbone["_target_"].startswith("tl_runner.") and backbone.get("weights") is None:
+        if is_ours(backbone["_target_"]) and backbone.get("weights") is None:
             log.warning("there is no source model, and the backbone has random weights: they were learnt from nothing")
         return None
     source, labels = pair.labelled_source

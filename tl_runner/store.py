@@ -14,12 +14,15 @@ from typing import Any, Literal, get_args
 from tl_runner import inputs
 from tl_runner.contents import Contents
 from tl_runner.identity import identify
+from tl_runner.part_names import name_parts
 
 # Keys that do not change a run's numbers (or, as device and threads, only their last bits: `where` has them).
 NEUTRAL = {
     *("device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective"),
     "diagnose",
 }
+
+SCHEMA = 2  # of what `run.json` holds, and of how an identity is made
 
 Status = Literal["running", "ok", "failed", "diverged"]
 
@@ -42,6 +45,7 @@ class RunRecord:
     error: str | None = None
     where: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
     found: Path | None = None  # the folder that it was read from, which may have been moved; not in the file
 
     @property
@@ -84,7 +88,7 @@ def describe(config: dict[str, Any], choices: Mapping[str, str], contents: Conte
 
     Runs of one command share its `contents`, so that files are looked at once, not once a run.
     """
-    config = {**config, "seed": _whole(config["seed"])} if "seed" in config else config
+    config = name_parts({**config, "seed": _whole(config["seed"])} if "seed" in config else config)
     contents = contents or Contents(outputs_of(config))
     data = inputs.data(config.get("dataset"), contents)
     numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
@@ -183,6 +187,8 @@ def read(file: Path) -> RunRecord:
         raise ValueError("it is no record of a run")
     if not {"dataset", "backbone", "method"} <= content["choices"].keys() or content["status"] not in get_args(Status):
         raise ValueError("it is no record of a run")
+    if (schema := content.get("schema", 1)) != SCHEMA:
+        raise ValueError(f"it was written with schema {schema}, and this version reads {SCHEMA}: make the run again")
     known = {"seed": None, "granted": None, **{name: value for name, value in content.items() if name in names}}
     return RunRecord(**known, found=file.parent)
 

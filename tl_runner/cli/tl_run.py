@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from tl_runner.store import RunRecord
     from tl_runner.sweep.task import Task
 
-BASELINES = {
-    "source_only": "tl_runner.methods.source_only.SourceOnly",
-    "target_only": "tl_runner.methods.target_only.TargetOnly",
-}
 SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that run nothing
 
 
@@ -143,7 +139,7 @@ def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | 
     choices = {**record.choices, "method": record.baseline}
     if choices == record.choices:
         return None
-    method = {"_target_": BASELINES[record.baseline]}
+    method = {"_target_": record.baseline}
     same = int(record.granted) if str(record.granted).isdigit() else record.granted
     tried = [describe({**record.config, "method": method, "granted": g}, choices, contents) for g in (same, "auto", 0)]
     for described in tried:

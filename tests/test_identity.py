@@ -1,0 +1,131 @@
+"""Who a run is: names and values, so that code may move; ten commands whose ids are pinned."""
+
+from typing import Any
+
+import pytest
+from conftest import composed
+
+from tl_runner import config, menu, part_names
+from tl_runner.errors import Refused
+from tl_runner.identity import identify
+from tl_runner.methods.mmd import MMD
+from tl_runner.part_names import find_path, list_names, name_methods, name_part, name_parts
+from tl_runner.recording import Recording
+from tl_runner.store import SCHEMA, describe, read
+
+MOVED = "tl_runner.methods.moved.Renamed"
+GOLDEN = {
+    "": "8eec4115b6",
+    "method=source_only backbone=linear": "839f6a88a6",
+    "method=coral dataset=blobs backbone=mlp seed=3": "9c72526f55",
+    "method=sum method.parts=[mcc,{bsp:{weight:0.001}}]": "a9b614a05f",
+    "method=auto dataset=synthetic backbone=mlp": "bd25a2167d",
+    "method=finetune granted=10 optimizer=sgd schedule=constant": "23db4bb910",
+    "method=dann train=tiny pretrain=tiny select=last": "5a8585e431",
+    "method=fixmatch augment=weak dataset.shift=fog dataset.severity=3": "3bdf99dbb1",
+    "backbone=resnet18 dataset=cifar10_split train.steps=1000": "f9c029336d",
+    "dataset=csv dataset.source=a.csv dataset.target=b.csv backbone=mlp method=kmm": "3385f738ca",
+}
+
+
+def identity(words: str) -> str:
+    return describe(*composed(*words.split())).id
+
+
+@pytest.fixture
+def mmd_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a move of the file and another name of the class: the option says another path."""
+    options = menu.options([menu.conf()])
+    moved = [
+        each._replace(text=each.text.replace("tl_runner.methods.mmd.MMD", MOVED)) if each.name == "mmd" else each
+        for each in options
+    ]
+    monkeypatch.setattr(menu, "options", lambda folders: moved)
+    for known in (part_names._options, part_names._names, part_names._values):
+        known.cache_clear()
+        monkeypatch.setattr(part_names, known.__name__, known)
+    yield
+    for known in (part_names._options, part_names._names, part_names._values):
+        known.cache_clear()
+
+
+@pytest.mark.parametrize("words", GOLDEN)
+def test_the_ids_of_ten_commands_are_these(words, tmp_path, monkeypatch):
+    """A change here orphans every stored run: make it on purpose, and say it in the CHANGELOG."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(f"x,label\n1,{name}\n2,other\n")
+    assert identity(words) == GOLDEN[words]
+
+
+def test_a_path_and_a_name_are_one_part():
+    by_path, choices = composed("method=mmd")
+    by_name = {**by_path, "method": {**by_path["method"], "_target_": "mmd"}}
+    assert by_path["method"]["_target_"] == "tl_runner.methods.mmd.MMD"
+    assert describe(by_path, choices).id == describe(by_name, choices).id == identify_again(by_path, choices)
+    assert describe(by_path, choices).config["method"]["_target_"] == "mmd"
+    assert isinstance(config.load(by_name).method, MMD)
+
+
+def identify_again(content: dict[str, Any], choices: dict[str, str]) -> str:
+    """Of what a record holds, as a run that is typed again has it."""
+    return describe(describe(content, choices).config, choices).id
+
+
+def test_a_class_that_moves_keeps_the_ids_of_its_runs(request):
+    before = [identity(words) for words in ("method=mmd", "method=auto", "method=sum method.parts=[mmd,bsp]")]
+    request.getfixturevalue("mmd_has_moved")
+    assert find_path("method", "mmd") == MOVED
+    content, choices = composed("method=mmd")
+    moved = {**content, "method": {**content["method"], "_target_": MOVED}}
+    after = [describe(moved, choices).id]
+    after += [identity(words) for words in ("method=auto", "method=sum method.parts=[mmd,bsp]")]
+    assert before == after
+
+
+def test_values_are_complete():
+    """A key that was left out counts with its default: were that to change, so would the id."""
+    content, choices = composed("method=mmd")
+    short = {**content, "method": {"_target_": "tl_runner.methods.mmd.MMD", "weight": 2}}
+    assert describe(short, choices).id == describe(content, choices).id
+    assert name_part("train", {"_target_": "tl_runner.train.Train"}) == name_parts(composed()[0])["train"]
+
+
+def test_held_methods_are_complete_too(monkeypatch):
+    held = name_methods({"_target_": "sum", "parts": ["mcc", {"bsp": {"weight": 1}}, {"_target_": "own.Part"}, 3]})
+    assert held["parts"][0] == name_part("method", {"_target_": "mcc"})
+    assert held["parts"][1]["weight"] == 1 and {"adversary", "_target_"} < held["parts"][1].keys()
+    assert held["parts"][2:] == [{"_target_": "own.Part"}, 3]
+    said = [["mcc", "bsp"], [{"mcc": {}}, {"bsp": {}}], [{"mcc": {"weight": 1.0}}, {"_target_": "bsp"}]]
+    ids = {identify({"method": {"_target_": "sum", "parts": parts}}) for parts in said}
+    assert len(ids) == 1 and identify({"method": {"_target_": "sum", "parts": ["mcc", "bnm"]}}) not in ids
+
+
+def test_options_that_share_a_class_are_told_apart_by_their_values_alone():
+    assert (
+        identity("train=tiny")
+        == identity("train.steps=20 train.batch=32 train.evaluations=2 train.log_every=5")
+        != identity("")
+    )
+    assert list_names("train") == ["default"] and "tiny" not in list_names("pretrain")
+
+
+def test_parts_from_outside_and_what_is_no_part_stay_as_they_are():
+    for node in ({"_target_": "own.Part"}, {"_target_": "nothing"}, {"weight": 1}, {"_target_": 3}, "mmd", None):
+        assert name_part("method", node) == node
+        assert name_methods(node) == node
+    assert name_parts({"seed": {"_target_": "mmd"}}) == {"seed": {"_target_": "mmd"}}
+    with pytest.raises(Refused, match=r"takes module\.name or the name of an option"):
+        config.build({"_target_": "nothing"}, "method")
+
+
+def test_the_schema_stands_in_the_record(tmp_path):
+    record = describe(*composed(f"outputs={tmp_path}"))
+    file = tmp_path / "run.json"
+    Recording(record).open()
+    text = (record.folder / "run.json").read_text()
+    assert f'"schema": {SCHEMA}' in text
+    for other in (text.replace(f'"schema": {SCHEMA}', '"schema": 1'), text.replace(f'"schema": {SCHEMA}', '"x": 1')):
+        file.write_text(other)
+        with pytest.raises(ValueError, match="schema 1"):
+            read(file)
