@@ -22,10 +22,10 @@ import measured
 import numpy as np
 from measured import Measured
 
-from tl_runner import config, menu
+from tl_runner import config, options
 from tl_runner.core import Method
 from tl_runner.report.statistics import Paired, Seeds, joined, paired
-from tl_runner.store import records
+from tl_runner.storage.record import records
 
 GRANTED = 10  # a class, for methods that need granted labels
 FITTED = {"feature_extract", "coral_linear", "sa", "tca", "ot_map", "tradaboost", "adabn"}  # they train nothing
@@ -71,7 +71,7 @@ Points = Mapping[int, float]  # by seed, in percent
 
 def methods() -> dict[str, Method]:
     """Every method of this package with its defaults, by name."""
-    names = [option.name for option in menu.options([menu.conf()]) if option.group == "method"]
+    names = [option.name for option in options.list_options([options.conf()]) if option.group == "method"]
     return {name: config.named("method", name, "method") for name in names}
 
 

@@ -24,10 +24,10 @@ import numpy as np
 import optuna
 from bench_methods import put
 
-from tl_runner.select import DOUBT, Evidence, standard_error
-from tl_runner.store import RunRecord, records
+from tl_runner.storage.record import RunRecord, records
 from tl_runner.sweep.agreed import agreements
 from tl_runner.sweep.search import judged
+from tl_runner.training.checkpoint_selection import DOUBT, Evidence, standard_error
 
 WEIGHTS = tuple(float(f"{weight:.2g}") for weight in np.logspace(-3, 2, 8))
 METHODS: dict[str, list[str]] = {"mmd": [], "dann": ["method.hidden=128"], "mcc": [], "im": []}

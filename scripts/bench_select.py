@@ -16,13 +16,14 @@ import numpy as np
 from bench_methods import BASE, PAIRS, put
 from measured import Measured
 
-from tl_runner import select
 from tl_runner.report.statistics import Seeds, paired
-from tl_runner.select import Evidence
+from tl_runner.training import checkpoint_selection
+from tl_runner.training.checkpoint_selection import Evidence
 
 Rule = Callable[[Sequence[Evidence]], int]
 RULES: dict[str, Rule] = {
-    name: getattr(select, name) for name in ("last", "source_val", "im", "bnm", "entropy", "snd", "dev", "default")
+    name: getattr(checkpoint_selection, name)
+    for name in ("last", "source_val", "im", "bnm", "entropy", "snd", "dev", "default")
 }
 METHODS = (
     *("source_only", "mmd", "jmmd", "lmmd", "coral", "mcc", "bnm", "im", "afn", "deepjdot", "fixmatch"),
@@ -81,7 +82,7 @@ def against(runs: Sequence[Measured]) -> Iterator[str]:
             continue
         mine, others = (
             {seed: float(np.mean([worth(each, of) for each in runs if each.seed == seed])) for seed in seeds}
-            for of in (select.default, rule)
+            for of in (checkpoint_selection.default, rule)
         )
         found = paired(mine, others, Seeds("independent"))
         difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
@@ -94,7 +95,7 @@ def collapsed(runs: Sequence[Measured]) -> Iterator[str]:
     cells: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for each in runs:
         floor = floors[each.pair, each.seed] - COLLAPSE
-        if worth(each, select.default) < floor:
+        if worth(each, checkpoint_selection.default) < floor:
             cells[each.method, each.pair].append(max(each.accuracies) >= floor)
     for (method, pair), saved in sorted(cells.items()):
         yield f"- {method} on {pair}: {len(saved)}, of which {sum(saved)} had a checkpoint that was no collapse"

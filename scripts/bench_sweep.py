@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tl_runner.store import records
+from tl_runner.storage.record import records
 
 JOB = ["dataset=blobs", "backbone=linear", "method=source_only", "dataset.samples=60", "device=cpu", "threads=1"]
 JOB += ["train.steps=1", "train.evaluations=1", "hydra.launcher.n_jobs=1"]
@@ -139,7 +139,7 @@ def timed(told: Path) -> None:
 
 def looped(outputs: Path, jobs: int) -> dict[str, float]:
     """The same runs by one process, one after another: seconds in all and the runs' own."""
-    from tl_runner.run import run
+    from tl_runner.engine.run import run
 
     own = 0.0
     warm_up, *described = recipes(outputs, jobs + 1)
@@ -156,7 +156,7 @@ def recipes(outputs: Path, jobs: int) -> list[Any]:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
-    from tl_runner.store import describe
+    from tl_runner.storage.record import describe
 
     words = [word for word in JOB if not word.startswith("hydra.")]
     with initialize_config_module("tl_runner.conf", version_base="1.3"):

@@ -20,12 +20,13 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from tl_runner import config, machine
-from tl_runner.chance import chance_of
+from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
-from tl_runner.train import Cursor, Point, train
+from tl_runner.engine.device import apply_kernels, claim_device
+from tl_runner.rng import chance_of
+from tl_runner.training.loop import Cursor, Point, train
 
 ROUNDS, STEPS = 5, 20  # windows of so many steps, after one that warms up
 DEFAULT = [
@@ -48,14 +49,14 @@ def points(words: str, steps: int = STEPS) -> Iterator[Point]:
         content = OmegaConf.to_container(compose("config", overrides=overrides))
     assert isinstance(content, dict)
     parts = config.load({str(key): value for key, value in content.items()})
-    device = machine.claim(parts.settings.device, parts.settings.threads)
+    device = claim_device(parts.settings.device, parts.settings.threads)
     drawn = config.call(parts.dataset, seed=0, cache=Path("outputs/cache"))
     pair, _, _ = cut(drawn, 0, Budget.parse("auto").settle(needed=False), device)
     with chance_of(0, "model"):
         backbone, width = parts.backbone(pair.shape)
         model = Model(backbone, width, pair.classes, parts.train.batchnorm)
     model, pair = parts.method.prepare(model, pair, 0)
-    model, method = machine.fast(model.to(device), parts.train), parts.method.to(device)
+    model, method = apply_kernels(model.to(device), parts.train), parts.method.to(device)
     return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())
 
 

@@ -30,7 +30,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from tl_runner import importance, kernel_ratios
+from tl_runner.functional import importance, kernel_ratio
 
 SIZES = [(1501, 700), (4007, 1501)]
 MOVE, ALPHA_MEAN = 0.7, 0.606
@@ -44,10 +44,10 @@ def ours() -> dict[str, Weigh]:
     return {
         "exact": lambda s, t, _: np.exp(MOVE * s[:, 0]),
         "density_ratio": on_arrays(importance.density_ratio),
-        "kmm": on_arrays(lambda s, t, _: kernel_ratios.kmm(s, t)),
-        "kliep": on_arrays(kernel_ratios.kliep),
-        "ulsif": on_arrays(kernel_ratios.ulsif),
-        "rulsif": on_arrays(kernel_ratios.rulsif),
+        "kmm": on_arrays(lambda s, t, _: kernel_ratio.kmm(s, t)),
+        "kliep": on_arrays(kernel_ratio.kliep),
+        "ulsif": on_arrays(kernel_ratio.ulsif),
+        "rulsif": on_arrays(kernel_ratio.rulsif),
         "weighted mode=rbf": on_arrays(lambda s, t, _: importance.by_distance(s, t)),
         "weighted mode=count": on_arrays(lambda s, t, _: importance.by_distance(s, t, "count")),
     }
@@ -56,7 +56,7 @@ def ours() -> dict[str, Weigh]:
 def gammas(s: np.ndarray, t: np.ndarray) -> list[float]:
     """1/2σ² for the widths that ours tries."""
     median = float(np.median(np.abs(np.subtract.outer(s[:, 0], t[:, 0]))))
-    return [1 / (2 * (width * median) ** 2) for width in kernel_ratios.WIDTHS]
+    return [1 / (2 * (width * median) ** 2) for width in kernel_ratio.WIDTHS]
 
 
 def of_adapt() -> dict[str, Weigh]:
@@ -65,7 +65,7 @@ def of_adapt() -> dict[str, Weigh]:
     def told(kind: str, ridges: bool = False, widths: bool = True) -> Weigh:
         def weigh(s: np.ndarray, t: np.ndarray, seed: int) -> np.ndarray:
             said: dict[str, object] = {"gamma": gammas(s, t)} if widths else {"gamma": gammas(s, t)[2]}
-            said |= {"lambdas": [*kernel_ratios.RIDGES]} if ridges else {}
+            said |= {"lambdas": [*kernel_ratio.RIDGES]} if ridges else {}
             return getattr(them, kind)(random_state=seed, verbose=0, **said).fit_weights(s, t)
 
         return weigh

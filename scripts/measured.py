@@ -9,10 +9,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tl_runner.evaluate import accuracy
+from tl_runner.evaluation.scores import accuracy
 from tl_runner.report.settings import seeds_of
-from tl_runner.select import Evidence
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
+from tl_runner.training.checkpoint_selection import Evidence
 
 FOLDER = Path(__file__).parent.parent / "docs" / "measured"
 DIGITS = 5  # significant ones of a number that is kept

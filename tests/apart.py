@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tl_runner.job import Order, attend
-from tl_runner.store import RunRecord, describe
+from tl_runner.engine.job import Order, attend
+from tl_runner.storage.record import RunRecord, describe
 from tl_runner.sweep.workers import IMPORTED
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -13,14 +13,14 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from tl_runner import config, menu
+from tl_runner import config, options
 from tl_runner.core import Method
-from tl_runner.run import run
-from tl_runner.store import RunRecord, describe
+from tl_runner.engine.run import run
+from tl_runner.storage.record import RunRecord, describe
 
 torch.set_num_threads(1)  # two test processes share two cores
 
-CONF = menu.conf()
+CONF = options.conf()
 FOUND = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF)
 PLUGINS = [path for path in FOUND if path.startswith("hydra/")]  # launchers and sweepers, which are Hydra's to build
 YAMLS = [path for path in FOUND if path not in PLUGINS]

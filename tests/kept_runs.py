@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 CLASSES = 4
 ROWS = 60  # of the target's test split

@@ -9,20 +9,20 @@ import torch.nn.functional as F
 from test_methods import batch_of, images, task
 from torch import Tensor, nn
 
-from tl_runner import losses
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled
 from tl_runner.errors import Refused
-from tl_runner.heads import Cosine
+from tl_runner.functional import losses
 from tl_runner.methods.adda import ADDA
 from tl_runner.methods.bsp import BSP, largest_squared
 from tl_runner.methods.cdan import CDAN, LARGEST, RANDOMISED, multilinear
-from tl_runner.methods.critic import judged
 from tl_runner.methods.dann import DANN
+from tl_runner.methods.discriminator import judged
 from tl_runner.methods.mcd import MCD, discrepancy
 from tl_runner.methods.mdd import MDD, log_others
 from tl_runner.methods.mme import MME
-from tl_runner.train import begin
+from tl_runner.models.heads import Cosine
+from tl_runner.training.loop import begin
 
 P = 0.3  # the progress at which terms are taken: their strength is neither 0 nor 1
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tl_runner.augment import none, strong, weak
 from tl_runner.errors import Refused
+from tl_runner.training.augment import none, strong, weak
 
 
 def images(n: int = 40) -> torch.Tensor:

@@ -9,13 +9,14 @@ from conftest import composed, made
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tl_runner import choice, config
-from tl_runner.choice import agreement, chosen
+from tl_runner import config
+from tl_runner.engine import auto
+from tl_runner.engine.auto import agreement, chosen
 from tl_runner.errors import Refused
+from tl_runner.functional.label_free import information
 from tl_runner.methods.auto import BASE, Auto
 from tl_runner.methods.mmd import MMD
 from tl_runner.methods.source_only import SourceOnly
-from tl_runner.validators import information
 
 CLASSES = 3
 TRUE = torch.arange(100) % CLASSES
@@ -134,7 +135,7 @@ def test_moved_blobs_are_adapted_and_a_second_run_makes_no_trial_again(tmp_path,
     first = made(tmp_path, "method=auto", *FAST)
     assert first.scores and base.scores and first.data["auto"]["chosen"] != BASE
     assert first.scores["selected"]["accuracy"] > base.scores["selected"]["accuracy"] + 0.05
-    monkeypatch.setattr(choice, "train", None)  # no trial can be trained any more
+    monkeypatch.setattr(auto, "train", None)  # no trial can be trained any more
     again = made(tmp_path, "method=auto", "force=true", *FAST)
     assert again.scores == first.scores and again.data["auto"] == first.data["auto"]
     with pytest.raises(TypeError):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from conftest import QUICK, composed, made
 
-from tl_runner.job import Order
-from tl_runner.recording import Recording
-from tl_runner.store import describe, stored
-from tl_runner.sweep.away import Parcel, lost
+from tl_runner.engine.job import Order
+from tl_runner.engine.recorder import Recording
+from tl_runner.storage.record import describe, stored
+from tl_runner.sweep.remote import Parcel, lost
 
 
 def order(*overrides: str) -> Order:

@@ -8,10 +8,11 @@ from conftest import YAMLS, composed
 from safetensors.torch import save_file
 from torchvision import models
 
-from tl_runner import backbones, config
+from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.errors import Refused
-from tl_runner.weights import fill, read_weights, unwrap
+from tl_runner.models import backbones
+from tl_runner.models.weights import fill, read_weights, unwrap
 
 NAMES = [path.removeprefix("backbone/").removesuffix(".yaml") for path in YAMLS if path.startswith("backbone/")]
 IMAGE = {"small", "resnet18", "resnet50", "timm"}

@@ -8,21 +8,22 @@ import torch
 from conftest import QUICK, made
 from torch import Tensor, nn
 
-from tl_runner import augment, batchnorm
-from tl_runner.backbones import small
-from tl_runner.batchnorm import by_domain, loaded, packed, renormalise, statistics, unpacked
 from tl_runner.core import Group, Method, Model, Phase, Stream
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, Pair
 from tl_runner.errors import Refused
-from tl_runner.evaluate import accuracy, predict
-from tl_runner.losses import supervised
+from tl_runner.evaluation.scores import accuracy, predict
+from tl_runner.functional.losses import supervised
+from tl_runner.inference.load import load
 from tl_runner.methods.finetune import Finetune
 from tl_runner.methods.mmd import MMD
 from tl_runner.methods.self_training import AdaMatch
 from tl_runner.methods.source_only import SourceOnly
-from tl_runner.optimizers import constant, sgd
-from tl_runner.restore import load
-from tl_runner.train import Cursor, Train, train
+from tl_runner.models import batchnorm
+from tl_runner.models.backbones import small
+from tl_runner.models.batchnorm import by_domain, loaded, packed, renormalise, statistics, unpacked
+from tl_runner.training import augment
+from tl_runner.training.loop import Cursor, Train, train
+from tl_runner.training.optimizers import constant, sgd
 
 READ: frozenset[Stream] = frozenset({"source", "target"})
 
@@ -227,10 +228,10 @@ def test_a_run_is_scored_saved_and_predicted_with_the_statistics_of_each_domain(
     """The whole way round, on a shift that the running average can't follow."""
     shift = ["dataset.source=handwritten", "dataset.shift=contrast", "dataset.severity=5"]
     record = made(tmp_path, "dataset=digits", "method=mmd", "backbone=small", *shift, *QUICK, "train.evaluations=1")
-    from tl_runner.chance import chance_of
     from tl_runner.datasets.budget import Budget
     from tl_runner.datasets.digits import digits
     from tl_runner.datasets.split import cut
+    from tl_runner.rng import chance_of
 
     with chance_of(0, "data"):
         drawn = digits(0, source="handwritten", samples=300, size=8, shift="contrast", severity=5)

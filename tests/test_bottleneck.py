@@ -7,9 +7,7 @@ from test_methods import batch_of, images
 from torch import nn
 
 import tl_runner
-from tl_runner import backbones, config, optimizers
-from tl_runner.backbones import Bottleneck
-from tl_runner.chance import chance_of
+from tl_runner import config
 from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
@@ -17,9 +15,13 @@ from tl_runner.methods.delta import Delta
 from tl_runner.methods.finetune import L2SP, Finetune
 from tl_runner.methods.source_free import SHOT
 from tl_runner.methods.weighted import Weighted
-from tl_runner.rates import factor, new_parameters, old_parameters
-from tl_runner.store import describe
-from tl_runner.train import begin
+from tl_runner.models import backbones
+from tl_runner.models.backbones import Bottleneck
+from tl_runner.models.learning_rates import factor, new_parameters, old_parameters
+from tl_runner.rng import chance_of
+from tl_runner.storage.record import describe
+from tl_runner.training import optimizers
+from tl_runner.training.loop import begin
 
 NARROW = ["backbone.bottleneck=6", "dataset=digits", *QUICK, "train.steps=2", "pretrain.steps=2", "diagnose=none"]
 

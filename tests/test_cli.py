@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import CONF, PLUGINS, QUICK, YAMLS, command
 
-from tl_runner import contents, menu
-from tl_runner.store import records
+from tl_runner import options
+from tl_runner.storage import contents
+from tl_runner.storage.record import records
 
 QUICKER = [*QUICK, "device=cpu", "threads=1"]
 MINE = """\
@@ -276,12 +277,12 @@ def test_a_fixed_key_of_a_swept_group_is_for_all_its_options(tmp_path):
     ],
 )
 def test_what_is_settled_in_a_sweep(words, expected):
-    assert menu.settled(words) == expected
+    assert options.settled(words) == expected
 
 
 def test_a_job_is_told_by_what_the_sweep_varies():
     words = ["-m", "method=a,b", "method.c=1", "train.steps=3,4", "seed=0,1"]
-    assert menu.variant(["method=a", "method.c=1", "train.steps=3", "seed=0"], words) == "train.steps=3"
+    assert options.variant(["method=a", "method.c=1", "train.steps=3", "seed=0"], words) == "train.steps=3"
 
 
 def test_a_sweep_over_what_changes_no_number_is_one_run_and_says_why():

@@ -14,16 +14,12 @@ from scipy.spatial.distance import cdist
 from torch import nn
 
 import tl_runner
-from tl_runner.backbones import identity
-from tl_runner.chance import chance_of
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import cut
 from tl_runner.domains import Domain, InMemory, Labelled, LabelledSplit, Labels, Pair
 from tl_runner.errors import Refused
-from tl_runner.features import whole
-from tl_runner.heads import Neighbours
 from tl_runner.methods.closed_form import (
     TCA,
     CoralLinear,
@@ -36,6 +32,10 @@ from tl_runner.methods.closed_form import (
     some,
 )
 from tl_runner.methods.ot_map import OTMap, along, transport_plan, transported
+from tl_runner.models.backbones import identity
+from tl_runner.models.features import whole
+from tl_runner.models.heads import Neighbours
+from tl_runner.rng import chance_of
 
 NAMES = {"coral_linear": CoralLinear, "sa": SubspaceAlignment, "tca": TCA, "ot_map": OTMap}
 

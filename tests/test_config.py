@@ -86,7 +86,7 @@ def test_every_option_composes_and_builds(path):
         ("train.clip=0", r"train\.clip must be at least"),
         ("outputs=''", "outputs must name a folder"),
         ("method._target_=builtins.dict", "can't be read|is no tl_runner.Method"),
-        ("method._target_=tl_runner.backbones.mlp", "unknown key|is no tl_runner.Method"),
+        ("method._target_=tl_runner.models.backbones.mlp", "unknown key|is no tl_runner.Method"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_words(override, message):

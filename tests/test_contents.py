@@ -17,12 +17,12 @@ import pytest
 from conftest import CONF, composed
 from omegaconf import OmegaConf
 
-from tl_runner import contents, inputs
-from tl_runner.contents import Contents
 from tl_runner.datasets import fashion
-from tl_runner.inputs import Data, data, placeless, there
-from tl_runner.part_names import name_part
-from tl_runner.store import describe
+from tl_runner.option_names import name_part
+from tl_runner.storage import contents, data_files
+from tl_runner.storage.contents import Contents
+from tl_runner.storage.data_files import Data, data, placeless, there
+from tl_runner.storage.record import describe
 
 CSV = {"_target_": "csv"}
 IMAGES = {"_target_": "image_folder"}
@@ -188,14 +188,14 @@ def test_what_is_published_is_what_torchvision_knows():
 
     cifar = {**dict(CIFAR10.train_list), **dict(CIFAR10.test_list), CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
     stl = {name: known for name, known in (*STL10.train_list, *STL10.test_list) if "unlabeled" not in name}
-    words = {"class_names.txt": inputs.PUBLISHED["stl10_binary"]["class_names.txt"]}
+    words = {"class_names.txt": data_files.PUBLISHED["stl10_binary"]["class_names.txt"]}
     assert {
         CIFAR10.base_folder: cifar,
         STL10.base_folder: {**stl, **words},
         "FashionMNIST/raw": dict(FashionMNIST.resources),
-    } == inputs.PUBLISHED
-    assert {CIFAR10.base_folder: CIFAR10.filename, STL10.base_folder: STL10.filename} == inputs.PACKED
-    assert inputs.DEBIAN == fashion.DEBIAN and STL10.class_names_file in words
+    } == data_files.PUBLISHED
+    assert {CIFAR10.base_folder: CIFAR10.filename, STL10.base_folder: STL10.filename} == data_files.PACKED
+    assert data_files.DEBIAN == fashion.DEBIAN and STL10.class_names_file in words
 
 
 def test_every_dataset_that_has_files_is_known():
@@ -203,7 +203,7 @@ def test_every_dataset_that_has_files_is_known():
     files = (CONF / "dataset").glob("*.yaml")
     nodes = {file.stem: name_part("dataset", OmegaConf.to_container(OmegaConf.load(file))) for file in files}
     placed = {node["_target_"] for node in nodes.values() if {"root", "file"} & {*node}}
-    assert placed == {*inputs.CIFAR, "fashion", "image_folder", "csv"}
+    assert placed == {*data_files.CIFAR, "fashion", "image_folder", "csv"}
     for name in ("digits", "blobs", "synthetic"):
         assert data(nodes[name], Contents()) == Data(None, 0, 0) and placeless(nodes[name]) == nodes[name]
     assert data(None, Contents()) == data("text", Contents()) == Data(None, 0, 0)
@@ -251,7 +251,7 @@ def tarred(root: Path, files: dict[str, str]) -> Path:
 
 def test_published_files_are_no_content_before_and_after_they_are_there(tmp_path, monkeypatch):
     known = {name: md5(f"published {name}".encode()).hexdigest() for name in ("data_batch_1", "test_batch")}
-    monkeypatch.setitem(inputs.PUBLISHED, "cifar-10-batches-py", known)
+    monkeypatch.setitem(data_files.PUBLISHED, "cifar-10-batches-py", known)
     root, free = tmp_path / "root", {**CIFAR, "verify": False}
     assert digest(**free, root=str(root)) is None
     folder = root / "cifar-10-batches-py"
@@ -279,9 +279,9 @@ def test_the_names_of_stl10s_classes_are_content_only_in_another_order(tmp_path)
 
 def test_fashion_is_its_four_files_where_they_are_found_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inputs, "DEBIAN", str(tmp_path / "debian"))
+    monkeypatch.setattr(data_files, "DEBIAN", str(tmp_path / "debian"))
     assert digest(**FASHION, root=None) is None
-    filled(tmp_path / "debian", [*inputs.PUBLISHED["FashionMNIST/raw"]])
+    filled(tmp_path / "debian", [*data_files.PUBLISHED["FashionMNIST/raw"]])
     debian = digest(**FASHION, root=None)
     assert debian and digest(**FASHION, root="debian") == debian
     filled(tmp_path / "data/FashionMNIST/raw", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from tl_runner import needed
-from tl_runner.backbones import small
-from tl_runner.chance import chance_of, derive, rows
 from tl_runner.core import Batch, Model
 from tl_runner.domains import Answers, Domain, InMemory, Labelled, Labels, Pair
 from tl_runner.errors import Refused
-from tl_runner.fixed import Fixed
+from tl_runner.methods import requirements
+from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.models.backbones import small
+from tl_runner.rng import chance_of, derive, rows
 
 
 def test_rows_are_whole_epochs_in_a_new_order_each():
@@ -147,9 +147,9 @@ def test_maps_of_features_that_are_computed_once_are_refused():
 def test_the_source_head_is_a_copy_and_no_part_of_the_model():
     model = Model(nn.Sequential(nn.Flatten()), 4, ("a", "b"))
     with pytest.raises(Refused, match="no source model"):
-        needed.source_head(model)
+        requirements.source_head(model)
     model.taught = (nn.Linear(4, 3),)
-    copy = needed.source_head(model)
+    copy = requirements.source_head(model)
     assert isinstance(copy, nn.Linear) and copy.out_features == 3 and copy is not model.taught[0]
     assert model.state_dict().keys() == {"head.weight", "head.bias"}
 

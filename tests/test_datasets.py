@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from tl_runner.chance import derive
 from tl_runner.datasets import shifts
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits, glyphs, handwritten, through_8x8
 from tl_runner.datasets.split import Drawn, Raw, cut, fingerprint
 from tl_runner.datasets.synthetic import STRENGTHS, blobs, synthetic
 from tl_runner.errors import Refused
+from tl_runner.rng import derive
 
 CPU = torch.device("cpu")
 NOTHING = Budget("count", 0)

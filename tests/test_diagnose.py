@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from test_honesty import bytes_under
 
-from tl_runner.diagnose import accuracies, joint_error, label_shift
 from tl_runner.domains import InMemory
-from tl_runner.exhibits import SIDE, components, thumbnails
-from tl_runner.job import made_before
-from tl_runner.store import describe
+from tl_runner.engine.job import made_before
+from tl_runner.evaluation.diagnosis import accuracies, joint_error, label_shift
+from tl_runner.evaluation.figure_data import SIDE, components, thumbnails
+from tl_runner.storage.record import describe
 
 RNG = np.random.default_rng(0)
 

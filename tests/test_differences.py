@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from tl_runner.cli.tl_report import main
 from tl_runner.report.differences import Disagreement, causes_of, differences, disagreement, explanation, flat, scores
 from tl_runner.report.side_by_side import agreement, side_by_side
-from tl_runner.store import RunRecord, read
+from tl_runner.storage.record import RunRecord, read
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ from conftest import built
 from scipy import optimize
 from test_methods import batch_of, images
 
-from tl_runner import losses
-from tl_runner.backbones import mlp
 from tl_runner.core import Batch, Method, Model
-from tl_runner.distances import DISTANCES, cosine, sliced_wasserstein2
 from tl_runner.domains import Labelled
 from tl_runner.errors import Refused
+from tl_runner.functional import losses
+from tl_runner.functional.distances import DISTANCES, cosine, sliced_wasserstein2
 from tl_runner.methods.afn import AFN, norm_step
 from tl_runner.methods.bnm import BNM, nuclear_norm
 from tl_runner.methods.deepjdot import DeepJDOT, joint_cost, transport
@@ -26,6 +25,7 @@ from tl_runner.methods.lmmd import LMMD, lmmd2
 from tl_runner.methods.mcc import MCC, class_confusion
 from tl_runner.methods.mmd import MMD
 from tl_runner.methods.similarity import Similarity
+from tl_runner.models.backbones import mlp
 
 SCALES = (0.25, 0.5, 1, 2, 4)
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from tl_runner import losses
-from tl_runner.divergence import FOLDS, ROWS, mmd_test, told_apart
+from tl_runner.functional import losses
+from tl_runner.functional.divergence import FOLDS, ROWS, mmd_test, told_apart
 
 
 def gaussians(move: float, draw: int, n: int = 300, m: int = 300, d: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

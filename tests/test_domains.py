@@ -8,7 +8,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import Drawn, Encoding, Raw, cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Subset
-from tl_runner.features import Embedded, frozen, portions
+from tl_runner.models.features import Embedded, frozen, portions
 
 CPU = torch.device("cpu")
 ROWS = torch.tensor([3, 0, 3])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tl_runner.chance import episodes
+from tl_runner.rng import episodes
 
 LABELS = torch.tensor([3, 0, 1, 0, 3, 1, 0, 7, 3, 1, 0, 7, 7, 0, 1, 3])  # 0: 5 rows, 1: 4, 3: 4, 7: 3
 SHAPE = (6, 3, 2, 1)  # tasks, ways, shots, queries

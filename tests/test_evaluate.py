@@ -4,15 +4,15 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from tl_runner.backbones import identity
-from tl_runner.batchnorm import Sides
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import InMemory
-from tl_runner.evaluate import calibration_error, examine, predict, scores, verdict
-from tl_runner.features import ROWS
+from tl_runner.evaluation.scores import calibration_error, examine, predict, scores, verdict
+from tl_runner.models.backbones import identity
+from tl_runner.models.batchnorm import Sides
+from tl_runner.models.features import ROWS
 
 
 def test_scores_agree_with_scikit_learn():

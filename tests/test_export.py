@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import tl_runner
-from tl_runner import backbones, heads
 from tl_runner.core import Model
 from tl_runner.errors import Refused
+from tl_runner.inference.export import Format, export, farthest
+from tl_runner.inference.load import Trained
+from tl_runner.inference.samples import samples
+from tl_runner.models import backbones, heads
+from tl_runner.preprocessing.batching import Unknown
 from tl_runner.preprocessing.images import Images
-from tl_runner.preprocessing.portion import Unknown
-from tl_runner.restore import Trained
-from tl_runner.store import RunRecord
-from tl_runner.using.export import Format, export, farthest
-from tl_runner.using.samples import samples
+from tl_runner.storage.record import RunRecord
 
 # What PyTorch says of TorchScript is said by the command; the others are about parts of PyTorch itself.
 pytestmark = [
@@ -112,7 +112,7 @@ def test_a_net_for_rows_and_one_read_at_a_stage(to):
     torch.manual_seed(0)
     which = trained(backbones.mlp((7,), width=8), (7,))
     agrees(export(which, torch.randn(20, 7), to, Path("rows"), {}).file, to, which.model, torch.randn(9, 7))
-    from tl_runner.features import at
+    from tl_runner.models.features import at
 
     part = at(trained(backbones.small((1, 8, 8), channels=4), (1, 8, 8)).model, "conv2", (1, 8, 8)).eval()
     which = Trained(part, Unknown("a test", (1, 8, 8)), part.classes)

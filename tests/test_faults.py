@@ -13,8 +13,8 @@ import pytest
 from conftest import QUICK, composed
 from test_resume import equal
 
-from tl_runner.job import Order, Outcome, attend
-from tl_runner.store import RunRecord, describe, records, stored
+from tl_runner.engine.job import Order, Outcome, attend
+from tl_runner.storage.record import RunRecord, describe, records, stored
 
 SMALL = [*QUICK, "checkpoint_every=0", "threads=1", "device=cpu"]
 

@@ -14,16 +14,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import tl_runner
-from tl_runner.backbones import small
-from tl_runner.chance import chance_of, derive
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import cut
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
-from tl_runner.features import at, whole
-from tl_runner.heads import (
+from tl_runner.methods.feature_extract import FeatureExtract
+from tl_runner.models.backbones import small
+from tl_runner.models.features import at, whole
+from tl_runner.models.heads import (
     Cosine,
     Fitted,
     Neighbours,
@@ -35,7 +35,7 @@ from tl_runner.heads import (
     perceptron,
     rebuilt,
 )
-from tl_runner.methods.feature_extract import FeatureExtract
+from tl_runner.rng import chance_of, derive
 
 CPU = torch.device("cpu")
 REFERENCE = {

@@ -10,20 +10,21 @@ import torch
 from conftest import QUICK, composed, made
 from scipy.optimize import minimize
 
-from tl_runner import augment, config, optimizers
-from tl_runner.backbones import identity, small
-from tl_runner.chance import chance_of
+from tl_runner import config
 from tl_runner.core import Group, Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import Drawn, Raw, cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
+from tl_runner.engine.pretrain import Pretrain, admit, source_model
 from tl_runner.errors import Refused
 from tl_runner.methods.finetune import L2SP, Finetune, frozen_stages
 from tl_runner.methods.mmd import MMD
-from tl_runner.start import Pretrain, admit, source_model
-from tl_runner.train import Cursor, Train, draw, train
+from tl_runner.models.backbones import identity, small
+from tl_runner.rng import chance_of
+from tl_runner.training import augment, optimizers
+from tl_runner.training.loop import Cursor, Train, draw, train
 
 CPU = torch.device("cpu")
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from conftest import METHODS, QUICK, built, made
 
-from tl_runner.chance import derive
 from tl_runner.core import Method
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import Drawn, cut
+from tl_runner.rng import derive
 
 SUPERVISED = [name for name in METHODS if "granted" in built(name).needs]  # learn from granted target labels
 UNSUPERVISED = [name for name in METHODS if name not in SUPERVISED]

@@ -1,17 +1,18 @@
 """Who a run is: names and values, so that code may move; ten commands whose ids are pinned."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from conftest import composed
 
-from tl_runner import config, menu, part_names
+from tl_runner import config, option_names, options
+from tl_runner.engine.recorder import Recording
 from tl_runner.errors import Refused
-from tl_runner.identity import identify
 from tl_runner.methods.mmd import MMD
-from tl_runner.part_names import find_path, list_names, name_methods, name_part, name_parts
-from tl_runner.recording import Recording
-from tl_runner.store import SCHEMA, describe, read
+from tl_runner.option_names import find_path, list_names, name_methods, name_part, name_parts
+from tl_runner.storage.identity import identify
+from tl_runner.storage.record import SCHEMA, describe, read
 
 MOVED = "tl_runner.methods.moved.Renamed"
 GOLDEN = {
@@ -33,19 +34,18 @@ def identity(words: str) -> str:
 
 
 @pytest.fixture
-def mmd_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def mmd_has_moved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As after a move of the file and another name of the class: the option says another path."""
-    options = menu.options([menu.conf()])
     moved = [
         each._replace(text=each.text.replace("tl_runner.methods.mmd.MMD", MOVED)) if each.name == "mmd" else each
-        for each in options
+        for each in options.list_options([options.conf()])
     ]
-    monkeypatch.setattr(menu, "options", lambda folders: moved)
-    for known in (part_names._options, part_names._names, part_names._values):
+    monkeypatch.setattr(options, "list_options", lambda folders: moved)
+    for known in (option_names._options, option_names._names, option_names._values):
         known.cache_clear()
-        monkeypatch.setattr(part_names, known.__name__, known)
+        monkeypatch.setattr(option_names, known.__name__, known)
     yield
-    for known in (part_names._options, part_names._names, part_names._values):
+    for known in (option_names._options, option_names._names, option_names._values):
         known.cache_clear()
 
 
@@ -88,7 +88,7 @@ def test_values_are_complete():
     content, choices = composed("method=mmd")
     short = {**content, "method": {"_target_": "tl_runner.methods.mmd.MMD", "weight": 2}}
     assert describe(short, choices).id == describe(content, choices).id
-    assert name_part("train", {"_target_": "tl_runner.train.Train"}) == name_parts(composed()[0])["train"]
+    assert name_part("train", {"_target_": "tl_runner.training.loop.Train"}) == name_parts(composed()[0])["train"]
 
 
 def test_held_methods_are_complete_too(monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from tl_runner.importance import by_distance, density_ratio, effective_rows, nearest
+from tl_runner.functional.importance import by_distance, density_ratio, effective_rows, nearest
 
 MOVE = 0.7  # of the target's mean: p_t/p_s = exp(0.7 x − 0.245) for N(0, 1) and N(0.7, 1)
 

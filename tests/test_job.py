@@ -14,17 +14,17 @@ from apart import exhausted
 from conftest import QUICK, composed
 from rich.console import Console
 
-from tl_runner import lock
+from tl_runner.engine.job import Order, Outcome, attend, job, made_before
+from tl_runner.engine.plan import left, plan
+from tl_runner.engine.recorder import Recording, recording
+from tl_runner.engine.run import run
 from tl_runner.errors import Busy, Refused
-from tl_runner.job import Order, Outcome, attend, job, made_before
-from tl_runner.lock import alone, claimed, owner
-from tl_runner.plan import left, plan
-from tl_runner.recording import Recording, recording
 from tl_runner.report import tables
 from tl_runner.report.board import Board
 from tl_runner.report.consoles import complain
-from tl_runner.run import run
-from tl_runner.store import RunRecord, describe, on_other_data, read, stored
+from tl_runner.storage import lock
+from tl_runner.storage.lock import alone, claimed, owner
+from tl_runner.storage.record import RunRecord, describe, on_other_data, read, stored
 from tl_runner.sweep import slots as module
 from tl_runner.sweep.slots import slots
 from tl_runner.sweep.task import say_other_data
@@ -147,7 +147,7 @@ def test_whoever_waited_at_the_lock_finds_the_run_made(tmp_path, monkeypatch):
         return asked[-1] if len(asked) > 1 else None
 
     exhausted(run(described(tmp_path)), record)
-    monkeypatch.setattr("tl_runner.job.made_before", then_not_yet)
+    monkeypatch.setattr("tl_runner.engine.job.made_before", then_not_yet)
     assert attended(record).what == "kept" and len(asked) == 2
 
 

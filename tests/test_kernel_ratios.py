@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 from test_importance import MOVE, gaussians, rank_correlation
 from torch import Tensor
 
-from tl_runner import kernel_ratios
-from tl_runner.kernel_ratios import kliep, kmm, mixture, rulsif, ulsif
+from tl_runner.functional import kernel_ratio
+from tl_runner.functional.kernel_ratio import kliep, kmm, mixture, rulsif, ulsif
 from tl_runner.methods.kernel_ratios import KLIEP, KMM, RULSIF, ULSIF
 
 SIZES = [(1501, 700), (4007, 1501)]  # n, m
@@ -97,8 +97,8 @@ def median(source: Tensor, target: Tensor) -> float:
 @pytest.fixture
 def one_choice(monkeypatch):
     """σ = 1.5 median distances and λ = 0.01, and nothing else to choose."""
-    monkeypatch.setattr(kernel_ratios, "WIDTHS", (1.5,))
-    monkeypatch.setattr(kernel_ratios, "RIDGES", (0.01,))
+    monkeypatch.setattr(kernel_ratio, "WIDTHS", (1.5,))
+    monkeypatch.setattr(kernel_ratio, "RIDGES", (0.01,))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.7])
@@ -125,16 +125,16 @@ def test_held_out_rows_choose(estimate, name, good, bad, one_choice, monkeypatch
     source, target = gaussians(300, 90, 0)  # every target row is a centre
     expected = estimate(source, target, 0)
     for order in ((good, bad), (bad, good)):
-        monkeypatch.setattr(kernel_ratios, name, order)
+        monkeypatch.setattr(kernel_ratio, name, order)
         torch.testing.assert_close(estimate(source, target, 0), expected)
 
 
 def test_a_ridge_too_small_is_not_chosen(one_choice, monkeypatch):
     """Kernels as narrow as the rows are apart and next to no ridge: by heart on the rows of the fit."""
     source, target = plain(40, 40)
-    monkeypatch.setattr(kernel_ratios, "WIDTHS", (0.2,))
+    monkeypatch.setattr(kernel_ratio, "WIDTHS", (0.2,))
     expected = ulsif(source, target, 0)
-    monkeypatch.setattr(kernel_ratios, "RIDGES", (1e-9, 0.01))
+    monkeypatch.setattr(kernel_ratio, "RIDGES", (1e-9, 0.01))
     torch.testing.assert_close(ulsif(source, target, 0), expected)
 
 

@@ -19,7 +19,7 @@ from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.ranking import rankings
 from tl_runner.report.settings import cell, settings
 from tl_runner.report.statistics import Score
-from tl_runner.store import RunRecord, Status
+from tl_runner.storage.record import RunRecord, Status
 
 GOLDEN = Path(__file__).with_name("golden") / "leaderboard.md"
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from tl_runner import losses
 from tl_runner.domains import Labelled
+from tl_runner.functional import losses
 
 
 def features(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:

@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from conftest import QUICK, built, composed, made
 from torch import nn
 
-from tl_runner import augment, config
-from tl_runner.backbones import identity, mlp, small
-from tl_runner.batchnorm import by_domain
-from tl_runner.chance import chance_of
+from tl_runner import config
 from tl_runner.core import Batch, Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
@@ -20,8 +17,12 @@ from tl_runner.datasets.split import cut
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.meta import ANIL, MAML, Reptile, judged, reptile
-from tl_runner.rates import factor
-from tl_runner.train import Cursor, Train, begin, draw, train
+from tl_runner.models.backbones import identity, mlp, small
+from tl_runner.models.batchnorm import by_domain
+from tl_runner.models.learning_rates import factor
+from tl_runner.rng import chance_of
+from tl_runner.training import augment
+from tl_runner.training.loop import Cursor, Train, begin, draw, train
 
 KINDS = {"maml": MAML, "anil": ANIL, "reptile": Reptile}
 WAYS, WIDTH = 3, 4

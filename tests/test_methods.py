@@ -7,21 +7,23 @@ import torch
 import torch.nn.functional as F
 from conftest import METHODS, QUICK, built, composed, made
 
-from tl_runner import augment, config, losses
-from tl_runner.backbones import identity, mlp, small
-from tl_runner.chance import chance_of
+from tl_runner import config
 from tl_runner.core import Batch, Method, Model, Phase, Stream
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Labelled, Pair
+from tl_runner.engine.pretrain import admit
 from tl_runner.errors import Refused
+from tl_runner.functional import losses
 from tl_runner.methods.auto import Auto
 from tl_runner.methods.dann import DANN
 from tl_runner.methods.mmd import MMD
-from tl_runner.start import admit
-from tl_runner.train import Cursor, Train, begin, draw, train
+from tl_runner.models.backbones import identity, mlp, small
+from tl_runner.rng import chance_of
+from tl_runner.training import augment
+from tl_runner.training.loop import Cursor, Train, begin, draw, train
 
 
 def task(granted: str = "0", **options) -> tuple[Pair, Model]:

@@ -11,7 +11,7 @@ import torch
 
 from tl_runner.datasets import table
 from tl_runner.errors import Refused
-from tl_runner.preprocessing.portion import Input
+from tl_runner.preprocessing.batching import Input
 from tl_runner.preprocessing.tables import Columns
 
 csv: Any = table.csv  # whose source is never None

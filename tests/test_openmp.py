@@ -16,10 +16,10 @@ from conftest import QUICK, composed, made
 from PIL import Image
 from test_architecture import COMMANDS
 
-from tl_runner.job import Order
+from tl_runner.engine.job import Order
 from tl_runner.openmp import let_threads_sleep
-from tl_runner.store import describe
-from tl_runner.sweep.away import Parcel
+from tl_runner.storage.record import describe
+from tl_runner.sweep.remote import Parcel
 
 SPIN = {"GOMP_SPINCOUNT": "5000"}
 SLEEPS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4", **SPIN}

@@ -16,7 +16,7 @@ from kept_runs import ROWS, STEPS, made_up
 from safetensors.numpy import load_file
 from sklearn.metrics import confusion_matrix
 
-from tl_runner import evaluate
+from tl_runner.evaluation import scores
 from tl_runner.report.caveats import caveats
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.page import (
@@ -40,7 +40,7 @@ from tl_runner.report.page.kept import Kept
 from tl_runner.report.page.paper import page
 from tl_runner.report.ranking import Ranking, rankings
 from tl_runner.report.statistics import Ranks
-from tl_runner.store import RunRecord, records
+from tl_runner.storage.record import RunRecord, records
 
 MADE = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SEEDS = (0, 1, 2)
@@ -114,7 +114,7 @@ def test_shares_are_of_the_true_class_and_mean_over_seeds(groups):
 
 
 def test_bins_of_reliability_sum_to_the_calibration_error_of_the_run():
-    assert counts.BINS == evaluate.BINS
+    assert counts.BINS == scores.BINS
     random = np.random.default_rng(0)
     rows = random.dirichlet(np.ones(5), 300).astype(np.float32)
     rows[0] = (1, 0, 0, 0, 0)  # wholly sure: in the last bin
@@ -123,7 +123,7 @@ def test_bins_of_reliability_sum_to_the_calibration_error_of_the_run():
     assert [list(one[number]) for number in (7, 11)] == [[1, 0.5, 1], [1, 0.8, 0]]  # 7/15 < 0.5 <= 8/15, 11/15 < 0.8
     table = counts.reliability(rows, labels)
     assert table[:, 0].sum() == 300 and table[-1, 0] >= 1
-    expected = evaluate.calibration_error(torch.from_numpy(rows), torch.from_numpy(labels))
+    expected = scores.calibration_error(torch.from_numpy(rows), torch.from_numpy(labels))
     assert counts.calibration_error(table) == pytest.approx(expected, abs=1e-9)  # both sum in float64
 
 

@@ -12,7 +12,7 @@ from kept_runs import made_up
 from tl_runner.report.caveats import caveats
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.page.paper import page
-from tl_runner.store import records
+from tl_runner.storage.record import records
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -14,9 +14,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import tl_runner
-from tl_runner import augment, optimizers
-from tl_runner.backbones import identity, mlp, small
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
@@ -31,8 +28,11 @@ from tl_runner.methods.delta import Delta, channels_first, drift
 from tl_runner.methods.finetune import Finetune
 from tl_runner.methods.lwf import LwF, distillation
 from tl_runner.methods.stochnorm import StochasticNorm, StochNorm
-from tl_runner.rates import LrBackbone, factor
-from tl_runner.train import Cursor, Train, begin, draw, train
+from tl_runner.models.backbones import identity, mlp, small
+from tl_runner.models.learning_rates import LrBackbone, factor
+from tl_runner.rng import chance_of
+from tl_runner.training import augment, optimizers
+from tl_runner.training.loop import Cursor, Train, begin, draw, train
 
 CPU = torch.device("cpu")
 STAGES = ("conv1", "conv2", "hidden")

@@ -21,9 +21,9 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import cut
 from tl_runner.errors import Refused
-from tl_runner.store import RunRecord
-from tl_runner.using.inputs import inputs, of_test
-from tl_runner.using.predict import agreement, predictions
+from tl_runner.inference.inputs import inputs, of_test
+from tl_runner.inference.predict import agreement, predictions
+from tl_runner.storage.record import RunRecord
 
 TINY = ["train=tiny", "pretrain=tiny", "threads=1"]
 EXACT = 1e-6  # batches of other sizes add up in another order
@@ -333,7 +333,7 @@ def test_the_order_and_the_number_of_files_change_no_prediction(shot, monkeypatc
     trained = tl_runner.load(shot.folder)
     chosen = inputs([Path(name) for name in names(shot)], trained.preprocessing)
     whole = torch.cat([each.probabilities for each in predictions(trained, chosen)])
-    monkeypatch.setattr("tl_runner.using.predict.at_once", lambda numbers: 5)
+    monkeypatch.setattr("tl_runner.inference.predict.at_once", lambda numbers: 5)
     parts = list(predictions(trained, chosen[::-1]))
     assert [len(each.names) for each in parts] == [5, 5, 2]
     torch.testing.assert_close(torch.cat([each.probabilities for each in parts]).flip(0), whole, atol=EXACT, rtol=0)

@@ -17,8 +17,8 @@ from tl_runner.core import Model
 from tl_runner.datasets.encoding import encode, fit
 from tl_runner.datasets.picture import square
 from tl_runner.errors import Refused
+from tl_runner.preprocessing.batching import Input, Unknown
 from tl_runner.preprocessing.images import Images
-from tl_runner.preprocessing.portion import Input, Unknown
 from tl_runner.preprocessing.recorded import recorded
 from tl_runner.preprocessing.tables import Columns
 

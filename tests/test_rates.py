@@ -12,15 +12,16 @@ from test_cli import command, told
 from test_methods import images
 from torch import nn
 
-from tl_runner import augment, config, optimizers
-from tl_runner.backbones import mlp
+from tl_runner import config
 from tl_runner.core import Group, Method, Model, Phase
 from tl_runner.errors import Refused
-from tl_runner.losses import supervised
+from tl_runner.functional.losses import supervised
 from tl_runner.methods.auto import Auto
 from tl_runner.methods.finetune import Finetune
-from tl_runner.rates import LrBackbone, by_rate, factor, served
-from tl_runner.train import Cursor, Train, begin, train
+from tl_runner.models.backbones import mlp
+from tl_runner.models.learning_rates import LrBackbone, by_rate, factor, served
+from tl_runner.training import augment, optimizers
+from tl_runner.training.loop import Cursor, Train, begin, train
 
 # The thirteen that had a factor of their own, which was 0.1.
 TENTH = {
@@ -156,7 +157,7 @@ def test_a_file_of_weights_makes_the_backbone_learn_slower_and_the_source_model_
         seen.append([(factor(group, lr_backbone), group.of_backbone) for group in groups])
         return optimizers.adamw(groups, lr, weight_decay=weight_decay, lr_backbone=lr_backbone)
 
-    monkeypatch.setattr("tl_runner.start.adamw", watched)
+    monkeypatch.setattr("tl_runner.engine.pretrain.adamw", watched)
     made(tmp_path, "method=finetune", *weights)
     made(tmp_path, "method=finetune", *weights, "pretrain.lr_backbone=0.7")
     made(tmp_path, "method=finetune", *words)

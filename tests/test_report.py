@@ -14,7 +14,7 @@ from scipy import stats
 
 from tl_runner.report import tables
 from tl_runner.report.leaderboard import leaderboard
-from tl_runner.store import RunRecord, Status, records, searched_by_labels
+from tl_runner.storage.record import RunRecord, Status, records, searched_by_labels
 
 
 def run(method: str, seed: int, target: float | None, *, granted="0", status: Status = "ok", **config) -> RunRecord:

@@ -13,15 +13,15 @@ import torch
 from conftest import METHODS, QUICK, composed
 from torch import nn
 
-from tl_runner import chance
-from tl_runner.checkpoint import Checkpoint
+from tl_runner import rng
 from tl_runner.core import Model
 from tl_runner.domains import InMemory
+from tl_runner.engine.run import run
 from tl_runner.errors import Diverged
-from tl_runner.features import Embedded
 from tl_runner.methods.source_only import SourceOnly
-from tl_runner.run import run
-from tl_runner.store import RunRecord, describe
+from tl_runner.models.features import Embedded
+from tl_runner.storage.checkpoint import Checkpoint
+from tl_runner.storage.record import RunRecord, describe
 
 SMALL = [*QUICK, "train.log_every=5", "checkpoint_every=0"]
 
@@ -191,14 +191,14 @@ def test_all_generators_go_on_where_they_were():
     def draw() -> list[float]:
         return [torch.rand(1).item(), np.random.rand(), np.random.randn(), random.random(), random.gauss(0, 1)]
 
-    chance.settle(7)
+    rng.settle(7)
     draw()
-    kept = chance.state()
+    kept = rng.state()
     first = draw()
-    chance.settle(8)
-    chance.restore(kept)
+    rng.settle(8)
+    rng.restore(kept)
     assert draw() == first
-    chance.settle(2**40 + 7)
+    rng.settle(2**40 + 7)
     assert draw() != first
 
 

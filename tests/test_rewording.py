@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
-from tl_runner.rewording import requoted
+from tl_runner.cli.hydra_errors import requoted
 
 
 def read(word: str):

@@ -7,11 +7,11 @@ from scipy.spatial.distance import cdist
 from test_importance import gaussians
 from test_weighted import task
 
-from tl_runner import augment
 from tl_runner.errors import Refused
 from tl_runner.methods.balanced import Balanced
 from tl_runner.methods.sample_selection import SampleSelection
-from tl_runner.train import draw
+from tl_runner.training import augment
+from tl_runner.training.loop import draw
 
 
 @pytest.mark.parametrize(("fraction", "kept"), [(0.25, 10), (0.5, 20), (1.0, 40), (1e-6, 1)])

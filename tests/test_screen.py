@@ -16,21 +16,22 @@ from conftest import CONF, QUICK, composed, made
 from safetensors.torch import load_file
 from test_honesty import mislabelled
 
-from tl_runner import config, screen
-from tl_runner.chance import chance_of
+from tl_runner import config
 from tl_runner.cli.tl_screen import BY, USED, main
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
-from tl_runner.divergence import mmd_test, told_apart
 from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Pair
+from tl_runner.engine import screen
+from tl_runner.engine.screen import Screened
 from tl_runner.errors import Refused
+from tl_runner.functional.divergence import mmd_test, told_apart
+from tl_runner.functional.transferability import h_score, leep, linear_error, logme, nce
 from tl_runner.report import screening
 from tl_runner.report.agreement import agreement, spearman
 from tl_runner.report.agreement import made as of_runs
-from tl_runner.screen import Screened
-from tl_runner.store import RunRecord, describe, records
+from tl_runner.rng import chance_of
+from tl_runner.storage.record import RunRecord, describe, records
 from tl_runner.sweep.combinations import combinations
-from tl_runner.transferability import h_score, leep, linear_error, logme, nce
 
 TINY = [*QUICK, "device=cpu", "threads=1"]
 QUICKER = [word for word in TINY if not word.startswith("train=")]

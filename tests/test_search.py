@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from test_cli import command, told
 
 from tl_runner.config import Settings
+from tl_runner.engine.job import Order, Outcome, attend
 from tl_runner.errors import Refused
-from tl_runner.job import Order, Outcome, attend
-from tl_runner.store import RunRecord, describe, records
+from tl_runner.storage.record import RunRecord, describe, records
 from tl_runner.sweep.space import Choice, Numbers, space
 
 pytest.importorskip("optuna")
@@ -33,8 +33,8 @@ from tl_runner.sweep.agreed import agreements
 from tl_runner.sweep.findings import findings
 from tl_runner.sweep.findings import told as in_words
 from tl_runner.sweep.search import Search, measured, midway
-from tl_runner.sweep.sought import OBJECTIVES, Way, sought
 from tl_runner.sweep.study import Study, state
+from tl_runner.sweep.study_spec import OBJECTIVES, Way, sought
 
 TINY = ["train=tiny", "dataset=blobs", "backbone=mlp", "dataset.samples=300", "device=cpu", "threads=1"]
 RATE = "optimizer.lr=tag(log, interval(1e-3, 1e-1))"

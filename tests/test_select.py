@@ -6,7 +6,7 @@ from math import log
 
 import pytest
 
-from tl_runner.select import Evidence, bnm, default, dev, entropy, im, last, snd, source_val
+from tl_runner.training.checkpoint_selection import Evidence, bnm, default, dev, entropy, im, last, snd, source_val
 
 
 def point(step: int, floor: float | None = 0.9, information: float = 1.0, used: float = 9.0) -> Evidence:

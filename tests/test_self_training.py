@@ -10,11 +10,6 @@ import torch.nn.functional as F
 from conftest import QUICK, made
 from torch import Tensor
 
-from tl_runner import augment, losses
-from tl_runner.augment import corrupted, strong, strong_view
-from tl_runner.backbones import linear, small
-from tl_runner.batchnorm import batchnorms, statistics_kept
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Model, Stream
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
@@ -22,8 +17,14 @@ from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
+from tl_runner.functional import losses
 from tl_runner.methods.self_training import AdaMatch, FixMatch, aligned, mixed
-from tl_runner.train import draw
+from tl_runner.models.backbones import linear, small
+from tl_runner.models.batchnorm import batchnorms, statistics_kept
+from tl_runner.rng import chance_of
+from tl_runner.training import augment
+from tl_runner.training.augment import corrupted, strong, strong_view
+from tl_runner.training.loop import draw
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,6 @@ from conftest import QUICK, made
 from scipy import stats
 from torch import Tensor, nn
 
-from tl_runner import augment, losses
-from tl_runner.backbones import mlp, small
-from tl_runner.batchnorm import batchnorms, renormalise
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model, Stream
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
@@ -22,9 +18,14 @@ from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, Pair
 from tl_runner.errors import Refused
+from tl_runner.functional import losses
 from tl_runner.methods.source_free import SHOT, AdaBN, Tent, by_centroid
-from tl_runner.optimizers import adamw, constant
-from tl_runner.train import Cursor, Train, begin, draw, train
+from tl_runner.models.backbones import mlp, small
+from tl_runner.models.batchnorm import batchnorms, renormalise
+from tl_runner.rng import chance_of
+from tl_runner.training import augment
+from tl_runner.training.loop import Cursor, Train, begin, draw, train
+from tl_runner.training.optimizers import adamw, constant
 
 CPU = torch.device("cpu")
 ALL = (SHOT, Tent, AdaBN)

@@ -9,11 +9,11 @@ from conftest import QUICK, composed, made
 from safetensors.torch import load_file
 
 import tl_runner
-from tl_runner import atomic
-from tl_runner.atomic import write
+from tl_runner.engine.recorder import recording
 from tl_runner.errors import Diverged, Refused
-from tl_runner.recording import recording
-from tl_runner.store import SCHEMA, describe, finished, read, records
+from tl_runner.storage import atomic
+from tl_runner.storage.atomic import write
+from tl_runner.storage.record import SCHEMA, describe, finished, read, records
 
 
 def identity(*overrides: str) -> str:

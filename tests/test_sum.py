@@ -9,8 +9,8 @@ from tl_runner.errors import Refused
 from tl_runner.methods.coral import CORAL
 from tl_runner.methods.mmd import MMD
 from tl_runner.methods.sum import Sum
-from tl_runner.rates import by_rate
-from tl_runner.train import begin
+from tl_runner.models.learning_rates import by_rate
+from tl_runner.training.loop import begin
 
 
 def ready(*parts, granted: str = "0"):

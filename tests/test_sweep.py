@@ -14,8 +14,8 @@ import apart
 import pytest
 from conftest import QUICK, composed
 
-from tl_runner.job import Order, Outcome, attend
-from tl_runner.store import describe, read, records
+from tl_runner.engine.job import Order, Outcome, attend
+from tl_runner.storage.record import describe, read, records
 from tl_runner.sweep import workers
 from tl_runner.sweep.local import TICK, sweep
 from tl_runner.sweep.slots import Slot

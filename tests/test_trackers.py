@@ -19,14 +19,14 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tl_runner.engine.run import run
 from tl_runner.errors import Refused
-from tl_runner.run import run
-from tl_runner.store import RunRecord, describe
+from tl_runner.storage.record import RunRecord, describe
 from tl_runner.trackers.guarded import Guarded, final, flat, scalars
 from tl_runner.trackers.mlflow import load, mlflow
 from tl_runner.trackers.none import none
 from tl_runner.trackers.tensorboard import tensorboard
-from tl_runner.train import Point
+from tl_runner.training.loop import Point
 
 # MLflow 3.17 configures its tables in a way that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")

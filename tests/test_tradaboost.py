@@ -8,15 +8,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from tl_runner.backbones import identity
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import synthetic
 from tl_runner.domains import Labelled, Pair
-from tl_runner.features import whole
-from tl_runner.heads import Votes
 from tl_runner.methods.tradaboost import TrAdaBoost, boost
+from tl_runner.models.backbones import identity
+from tl_runner.models.features import whole
+from tl_runner.models.heads import Votes
 
 ROUNDS = 6
 

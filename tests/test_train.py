@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from tl_runner import augment, optimizers
-from tl_runner.backbones import mlp
 from tl_runner.core import Episodes, Group, Method, Model, Phase
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.errors import Refused
-from tl_runner.losses import supervised
-from tl_runner.train import Cursor, Train, begin, train
+from tl_runner.functional.losses import supervised
+from tl_runner.models.backbones import mlp
+from tl_runner.training import augment, optimizers
+from tl_runner.training.loop import Cursor, Train, begin, train
 
 
 class Probe(Method):

@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
 
 from tl_runner.errors import Refused
-from tl_runner.transferability import admit, h_score, leep, linear_error, logme, nce
+from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
 
 
 def chance(seed: int) -> torch.Generator:

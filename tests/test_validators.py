@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tl_runner import validators
+from tl_runner.functional import label_free
 
 P = torch.rand(40, 5, generator=torch.Generator().manual_seed(0)).mul(3).softmax(-1)
 BALANCED = torch.eye(4).repeat(6, 1)  # sure of itself, all classes in equal parts
@@ -14,29 +14,29 @@ COLLAPSED = torch.eye(4)[:1].repeat(24, 1)  # one class, all of the time
 
 
 def test_information_is_log_c_where_rows_are_sure_and_classes_even():
-    assert validators.information(BALANCED) == pytest.approx(log(4))
-    assert validators.information(COLLAPSED) == pytest.approx(0)
-    assert validators.information(torch.full((9, 4), 0.25)) == pytest.approx(0, abs=1e-6)
+    assert label_free.information(BALANCED) == pytest.approx(log(4))
+    assert label_free.information(COLLAPSED) == pytest.approx(0)
+    assert label_free.information(torch.full((9, 4), 0.25)) == pytest.approx(0, abs=1e-6)
 
 
 def test_information_and_entropy_in_numpy():
     p = P.double().numpy()
     rows = -(p * np.log(p)).sum(1).mean()
     whole = -(p.mean(0) * np.log(p.mean(0))).sum()
-    assert validators.entropy(P) == pytest.approx(rows, rel=1e-5)
-    assert validators.information(P) == pytest.approx(whole - rows, rel=1e-4)
+    assert label_free.entropy(P) == pytest.approx(rows, rel=1e-5)
+    assert label_free.information(P) == pytest.approx(whole - rows, rel=1e-4)
 
 
 def test_the_classes_in_use():
-    assert validators.classes_used(BALANCED) == pytest.approx(4)
-    assert validators.classes_used(COLLAPSED) == pytest.approx(1)
-    assert validators.classes_used(torch.eye(4)[[0, 0, 0, 1]]) == pytest.approx(exp(0.75 * log(4 / 3) + 0.25 * log(4)))
+    assert label_free.classes_used(BALANCED) == pytest.approx(4)
+    assert label_free.classes_used(COLLAPSED) == pytest.approx(1)
+    assert label_free.classes_used(torch.eye(4)[[0, 0, 0, 1]]) == pytest.approx(exp(0.75 * log(4 / 3) + 0.25 * log(4)))
 
 
 def test_the_nuclear_norm_is_that_of_numpy_and_1_at_its_best():
-    assert validators.nuclear_norm(P) == pytest.approx(np.linalg.norm(P.double().numpy(), "nuc") / np.sqrt(P.numel()))
-    assert validators.nuclear_norm(BALANCED) == pytest.approx(1)
-    assert validators.nuclear_norm(COLLAPSED) == pytest.approx(0.5)  # √n / √(4n)
+    assert label_free.nuclear_norm(P) == pytest.approx(np.linalg.norm(P.double().numpy(), "nuc") / np.sqrt(P.numel()))
+    assert label_free.nuclear_norm(BALANCED) == pytest.approx(1)
+    assert label_free.nuclear_norm(COLLAPSED) == pytest.approx(0.5)  # √n / √(4n)
 
 
 def test_the_density_by_a_double_loop():
@@ -47,8 +47,8 @@ def test_the_density_by_a_double_loop():
         likeness = np.array([exp(a @ b / 0.05) for j, b in enumerate(rows) if j != i])
         share = likeness / likeness.sum()
         entropies.append(-(share * np.log(share)).sum())
-    assert validators.density(P) == pytest.approx(np.mean(entropies))
-    assert validators.density(COLLAPSED) == pytest.approx(log(23))  # which is why it is no default
+    assert label_free.density(P) == pytest.approx(np.mean(entropies))
+    assert label_free.density(COLLAPSED) == pytest.approx(log(23))  # which is why it is no default
 
 
 def test_the_risk_by_the_algorithm_of_its_paper():
@@ -58,8 +58,8 @@ def test_the_risk_by_the_algorithm_of_its_paper():
     cov = np.cov(weights * losses, weights)
     eta = -cov[0, 1] / cov[1, 1]
     expected = (weights * losses).mean() + eta * weights.mean() - eta
-    assert validators.risk(torch.tensor(losses), torch.tensor(weights)) == pytest.approx(expected)
-    assert validators.risk(torch.tensor(losses), torch.ones(50)) == pytest.approx(losses.mean())
+    assert label_free.risk(torch.tensor(losses), torch.tensor(weights)) == pytest.approx(expected)
+    assert label_free.risk(torch.tensor(losses), torch.ones(50)) == pytest.approx(losses.mean())
 
 
 def test_the_risk_is_that_of_the_target_and_varies_less_than_plain_weighting():
@@ -70,6 +70,6 @@ def test_the_risk_is_that_of_the_target_and_varies_less_than_plain_weighting():
         x = torch.tensor(rng.normal(size=300))
         weights = torch.exp(0.5 * x - 0.125)
         plain.append((weights * x**2).mean().item())
-        controlled.append(validators.risk(x**2, weights))
+        controlled.append(label_free.risk(x**2, weights))
     assert np.mean(controlled) == pytest.approx(1.25, abs=0.03)  # its standard error is below 0.01
     assert np.std(controlled) < 0.9 * np.std(plain)

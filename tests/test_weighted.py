@@ -9,24 +9,24 @@ import torch
 import torch.nn.functional as F
 from conftest import QUICK, made
 
-from tl_runner import augment, optimizers
-from tl_runner.backbones import linear
-from tl_runner.batchnorm import Sides
-from tl_runner.chance import chance_of
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import cut
 from tl_runner.datasets.synthetic import blobs, synthetic
 from tl_runner.domains import Pair
+from tl_runner.engine.pretrain import ready
 from tl_runner.errors import Refused
-from tl_runner.evaluate import examine, predict
+from tl_runner.evaluation.scores import examine, predict
 from tl_runner.methods.kernel_ratios import KLIEP, KMM, MOST, RULSIF, ULSIF
 from tl_runner.methods.sample_selection import SampleSelection
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.methods.weighted import DensityRatio, Weighted, Weighting, effective_rows
+from tl_runner.models.backbones import linear
+from tl_runner.models.batchnorm import Sides
 from tl_runner.report.tables import result
-from tl_runner.start import ready
-from tl_runner.train import Cursor, Train, draw, train
+from tl_runner.rng import chance_of
+from tl_runner.training import augment, optimizers
+from tl_runner.training.loop import Cursor, Train, draw, train
 
 CPU = torch.device("cpu")
 KINDS = [Weighted, DensityRatio, KMM, KLIEP, ULSIF, RULSIF, SampleSelection]

@@ -13,7 +13,7 @@ from tl_runner.openmp import let_threads_sleep
 
 if TYPE_CHECKING:
     from tl_runner.core import Batch, Labelled, Method, Model, Pair
-    from tl_runner.restore import load
+    from tl_runner.inference.load import load
 
 if "torch" not in sys.modules:  # else its threads are settled, and the environment is left as it is
     let_threads_sleep(os.environ)
@@ -24,7 +24,7 @@ __all__ = ["Batch", "Labelled", "Method", "Model", "Pair", "load"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("tl_runner.restore" if name == "load" else "tl_runner.core"), name)
+    return getattr(import_module("tl_runner.inference.load" if name == "load" else "tl_runner.core"), name)
 
 
 def __dir__() -> list[str]:

@@ -19,8 +19,8 @@ from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
 from omegaconf.errors import ValidationError
 
 from tl_runner.errors import MOVED, Refused, nearest, within
-from tl_runner.part_names import find_path, is_ours, list_names, name_parts
-from tl_runner.select import Evidence
+from tl_runner.option_names import find_path, is_ours, list_names, name_parts
+from tl_runner.training.checkpoint_selection import Evidence
 
 log = logging.getLogger(__name__)
 

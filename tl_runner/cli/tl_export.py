@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from tl_runner.cli.standing import admit, beside, finish, stand
+from tl_runner.cli.process import admit, beside, finish, stand
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +53,10 @@ def main() -> None:
 def _export(asked: argparse.Namespace) -> None:
     admit(beside(asked.config_dir))
     from tl_runner.errors import Refused, within
-    from tl_runner.restore import finished, load
-    from tl_runner.using.export import OUTPUT, SUFFIXES, export
-    from tl_runner.using.samples import samples
-    from tl_runner.using.sheet import writable
+    from tl_runner.inference.export import OUTPUT, SUFFIXES, export
+    from tl_runner.inference.load import finished, load
+    from tl_runner.inference.samples import samples
+    from tl_runner.inference.sheet import writable
 
     within(3, 10**6, samples=asked.samples)
     trained, record = load(asked.run, asked.domain), finished(asked.run)

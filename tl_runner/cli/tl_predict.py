@@ -6,15 +6,15 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tl_runner.cli.standing import admit, beside, finish, stand
+from tl_runner.cli.process import admit, beside, finish, stand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from tl_runner.preprocessing.portion import Input
-    from tl_runner.restore import Trained
+    from tl_runner.inference.load import Trained
+    from tl_runner.preprocessing.batching import Input
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +61,14 @@ def main() -> None:
 
 def _predict(asked: argparse.Namespace) -> None:
     admit(beside(asked.config_dir))
-    from tl_runner import machine
+    from tl_runner.engine.device import claim_device
     from tl_runner.errors import Refused
-    from tl_runner.restore import finished, load
-    from tl_runner.using.inputs import inputs, of_test
-    from tl_runner.using.predict import agreement
-    from tl_runner.using.sheet import is_sheet, opened, writable
+    from tl_runner.inference.inputs import inputs, of_test
+    from tl_runner.inference.load import finished, load
+    from tl_runner.inference.predict import agreement
+    from tl_runner.inference.sheet import is_sheet, opened, writable
 
-    device = machine.claim(asked.device, None)
+    device = claim_device(asked.device, None)
     trained = load(asked.run, asked.domain)
     chosen = of_test(asked.run, trained.preprocessing) if asked.test else inputs(asked.inputs, trained.preprocessing)
     out: Path | None = asked.out and writable(asked.out, is_sheet)
@@ -98,8 +98,8 @@ def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_
     import torch
 
     from tl_runner.errors import Refused
-    from tl_runner.using.predict import predictions
-    from tl_runner.using.sheet import Sheet
+    from tl_runner.inference.predict import predictions
+    from tl_runner.inference.sheet import Sheet
 
     kept, done, skipped, told = [], 0, 0, time.monotonic()
     sheet = Sheet(stream, trained.classes)

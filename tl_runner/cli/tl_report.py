@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tl_runner.cli.standing import finish, stand
+from tl_runner.cli.process import finish, stand
 from tl_runner.cli.tl_report_diff import diff
 from tl_runner.errors import Refused
 
@@ -51,7 +51,7 @@ def _report(said: argparse.Namespace) -> None:
     from tl_runner.report.consoles import complain, consoles
     from tl_runner.report.leaderboard import leaderboard
     from tl_runner.report.ranking import rankings
-    from tl_runner.store import records, searched_by_labels
+    from tl_runner.storage.record import records, searched_by_labels
 
     missing = [str(path) for path in said.paths if not path.exists()]
     console, errors = consoles()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tl_runner.errors import Refused, nearest
 
 if TYPE_CHECKING:
-    from tl_runner.store import RunRecord
+    from tl_runner.storage.record import RunRecord
 
 EXAMPLES = """\
 examples:
@@ -51,7 +51,7 @@ def diff(words: Sequence[str]) -> None:
 
 def _run(path: Path) -> "RunRecord":
     """The record of the run in this folder; raises `Refused` where there is none."""
-    from tl_runner.store import read
+    from tl_runner.storage.record import read
 
     file = path / "run.json" if path.is_dir() else path
     try:

@@ -9,15 +9,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_runner import menu
-from tl_runner.cli.standing import INTERRUPTED, admit, stand
+from tl_runner import options
+from tl_runner.cli.process import INTERRUPTED, admit, stand
 from tl_runner.errors import Refused
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tl_runner.contents import Contents
-    from tl_runner.store import RunRecord
+    from tl_runner.storage.contents import Contents
+    from tl_runner.storage.record import RunRecord
     from tl_runner.sweep.task import Task
 
 SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that run nothing
@@ -31,7 +31,7 @@ def main() -> None:
     if {"-h", "--help"} & set(words):
         asked = [word for word in words if "=" in word and not word.startswith("-")]
         try:
-            print(menu.detail(asked, folders) if asked else menu.overview(folders))
+            print(options.detail(asked, folders) if asked else options.overview(folders))
         except Refused as error:
             sys.exit(f"error: {error}")
     elif "--version" in words:
@@ -49,16 +49,16 @@ def _config_dirs(words: Sequence[str]) -> list[Path]:
     """The folders of options: ours, then the one that Hydra's --config-dir (-cd) names."""
     named = [after for word, after in pairwise(words) if word in ("--config-dir", "-cd")]
     named += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
-    return [menu.conf(), *map(Path, named)]
+    return [options.conf(), *map(Path, named)]
 
 
 def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     """Let Hydra compose one job or many and make each of them; the exit code."""
     import hydra
 
-    from tl_runner.job import FULL_ERROR
+    from tl_runner.cli.hydra_errors import reworded
+    from tl_runner.engine.job import FULL_ERROR
     from tl_runner.report.consoles import complain, consoles, hear
-    from tl_runner.rewording import reworded
     from tl_runner.sweep.task import Task
 
     console, errors = consoles()
@@ -69,7 +69,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     _end_in_order(task)
     try:
         admit(folders[1:])
-        sys.argv[1:] = menu.settled(words)
+        sys.argv[1:] = options.settled(words)
         _register_plugins()
         hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(task)()
         if task.refusal:
@@ -134,7 +134,7 @@ def _show(task: "Task", multirun: bool, console: "Console") -> None:
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":
     """The baseline's finished run on the same data that differs in the method alone, or also in its label budget."""
-    from tl_runner.store import describe, finished
+    from tl_runner.storage.record import describe, finished
 
     choices = {**record.choices, "method": record.baseline}
     if choices == record.choices:
@@ -150,17 +150,17 @@ def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | 
 
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
     """Say why nothing could be composed, and keep a record of the attempt, so that it is in the tables too."""
-    from tl_runner.recording import recording
+    from tl_runner.engine.recorder import recording
     from tl_runner.report.consoles import complain
-    from tl_runner.store import describe
+    from tl_runner.storage.record import describe
 
     if SHOW & set(words):
         complain(errors, message)
         return
-    typed = menu.typed(words)
+    typed = options.typed(words)
     outputs = typed.get("outputs", "outputs")
     record = describe(
-        {"overrides": list(words), "outputs": "outputs" if outputs == "null" else outputs}, menu.chosen(words)
+        {"overrides": list(words), "outputs": "outputs" if outputs == "null" else outputs}, options.chosen(words)
     )
     record.seed, record.granted = typed.get("seed", "0"), typed.get("granted", "auto")
     try:

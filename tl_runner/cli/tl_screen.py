@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_runner import menu
-from tl_runner.cli.standing import INTERRUPTED, admit, beside, stand
+from tl_runner import options
+from tl_runner.cli.process import INTERRUPTED, admit, beside, stand
 from tl_runner.errors import Diverged, Refused
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tl_runner.job import Order
-    from tl_runner.screen import Screened
+    from tl_runner.engine.job import Order
+    from tl_runner.engine.screen import Screened
 
 USED = (
     *("dataset", "backbone", "pretrain", "augment", "seed", "granted", "device", "threads", "outputs"),
@@ -61,9 +61,9 @@ def main() -> None:
 
 def _screen(said: argparse.Namespace) -> int:
     """Screen what the words name, and print it in the format that was asked for; the exit code."""
+    from tl_runner.cli.hydra_errors import reworded
     from tl_runner.report.consoles import complain, consoles, hear
-    from tl_runner.rewording import reworded
-    from tl_runner.store import records
+    from tl_runner.storage.record import records
 
     console, errors = consoles()
     hear(errors)
@@ -80,7 +80,7 @@ def _screen(said: argparse.Namespace) -> int:
     except Exception as error:
         if full_error:
             raise
-        complain(errors, reworded(error, said.words, [menu.conf(), *folders], several=True))
+        complain(errors, reworded(error, said.words, [options.conf(), *folders], several=True))
         return 1
     screened, failed = [], 0
     for number, order in enumerate(orders, 1):
@@ -127,8 +127,8 @@ def _staged(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def _candidates(order: "Order", stages: Sequence[str], errors: "Console") -> "list[Screened]":
     """The candidates of an order; the training of its source model is shown, and said how long it took."""
+    from tl_runner.engine.screen import screen
     from tl_runner.report.live import watch
-    from tl_runner.screen import screen
 
     found = watch(screen(order.record, stages), order.record, errors)
     if (source := order.record.data["source_model"]) and not source["shared"]:

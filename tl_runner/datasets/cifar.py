@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tl_runner.chance import derive
 from tl_runner.datasets import pickled
 from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited, rows_of, shifted_halves, task
 from tl_runner.datasets.image_shifts import Shift
 from tl_runner.datasets.split import PARTS, Drawn, Raw, rows_by_part
 from tl_runner.errors import Refused, nearest
+from tl_runner.rng import derive
 
 log = logging.getLogger(__name__)
 

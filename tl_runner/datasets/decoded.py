@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tl_runner.atomic import appearing
 from tl_runner.datasets.picture import Square, square, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, Numbers, PixelFormat
 from tl_runner.errors import Refused
+from tl_runner.storage.atomic import appearing
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.chance import derive
 from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images, warp
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
+from tl_runner.rng import derive
 
 CANVAS = 64  # pixels on which a glyph is drawn before it is jittered
 CLASSES = tuple("0123456789")

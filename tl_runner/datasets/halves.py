@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.chance import derive
 from tl_runner.datasets.content import digests
 from tl_runner.datasets.image_shifts import severity_of, shift_images
 from tl_runner.datasets.split import Drawn, Raw, rows_by_part
 from tl_runner.errors import within
+from tl_runner.rng import derive
 
 
 class Task(NamedTuple):

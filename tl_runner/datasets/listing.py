@@ -15,11 +15,11 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from tl_runner.datasets.decoded import File
-from tl_runner.datasets.litter import is_litter
 from tl_runner.datasets.part_names import parts_among
 from tl_runner.datasets.picture import extensions
 from tl_runner.datasets.split import PARTS
 from tl_runner.errors import Refused
+from tl_runner.storage.litter import is_litter
 
 log = logging.getLogger(__name__)
 

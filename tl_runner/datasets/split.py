@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_runner.chance import derive
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
 from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Split, Subset
 from tl_runner.errors import Refused
+from tl_runner.rng import derive
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.chance import derive
 from tl_runner.datasets import cifar
 from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited
 from tl_runner.datasets.split import PARTS, Drawn, Raw, rows_by_part
 from tl_runner.errors import Refused
+from tl_runner.rng import derive
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 SHARED = tuple(name for name in cifar.CLASSES if name != "frog")  # which STL-10 has not; CIFAR-10 has no monkey

@@ -5,10 +5,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tl_runner.chance import derive
 from tl_runner.datasets.shifts import Side, strength_of, table_pair
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
+from tl_runner.rng import derive
 
 Shift = Literal["none", "covariate", "affine", "move", "scale", "rotate", "prior", "concept", "noise", "missing"]
 

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from tl_runner import losses, needed
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.fixed import Fixed
-from tl_runner.methods.critic import critic, judged
+from tl_runner.functional import losses
+from tl_runner.methods import requirements
+from tl_runner.methods.discriminator import critic, judged
+from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.rng import chance_of
 
 
 class ADDA(Method):
@@ -44,8 +45,8 @@ class ADDA(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        needed.source_model(model)
-        needed.trainable_backbone(model)
+        requirements.source_model(model)
+        requirements.trainable_backbone(model)
         self.source_encoder = Fixed(model.backbone)
         with chance_of(seed, "critic"):
             self.critic = critic(model.width, self.hidden, self.dropout)

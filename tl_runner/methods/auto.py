@@ -1,4 +1,4 @@
-"""Which method, chosen by the run itself and without target labels: see `tl_runner.choice`."""
+"""Which method, chosen by the run itself and without target labels: see `tl_runner.engine.auto`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

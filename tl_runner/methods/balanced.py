@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tl_runner import losses
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
+from tl_runner.functional import losses
 
 
 class Balanced(Method):

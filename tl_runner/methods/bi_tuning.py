@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner import augment, losses
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
+from tl_runner.functional import losses
 from tl_runner.methods.finetune import discriminative
+from tl_runner.rng import chance_of
+from tl_runner.training import augment
 
 PROJECTOR = 0.1  # of the head's learning rate
 

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tl_runner import losses
 from tl_runner.core import Batch, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
+from tl_runner.functional import losses
 from tl_runner.methods.cdan import CDAN
 from tl_runner.methods.dann import DANN
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tl_runner import losses
 from tl_runner.core import Batch, Method, Model, Phase
 from tl_runner.errors import Refused, within
+from tl_runner.functional import losses
 from tl_runner.methods.finetune import discriminative
 
 

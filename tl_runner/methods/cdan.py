@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from tl_runner import losses
-from tl_runner.chance import chance_of
 from tl_runner.core import Model
 from tl_runner.domains import Pair
-from tl_runner.methods.critic import Adversarial, judged
+from tl_runner.functional import losses
+from tl_runner.methods.discriminator import Adversarial, judged
+from tl_runner.rng import chance_of
 
 LARGEST, RANDOMISED = 4096, 1024  # columns d·C up to which the critic sees the whole product; of the map in its place
 

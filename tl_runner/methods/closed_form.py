@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tl_runner.chance import chance_of
 from tl_runner.core import Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.features import frozen, source_moved, whole
-from tl_runner.heads import IDLE, Fitted, Kernel, affine, fitted
-from tl_runner.losses import WIDTH_FLOOR
+from tl_runner.functional.losses import WIDTH_FLOOR
+from tl_runner.models.features import frozen, source_moved, whole
+from tl_runner.models.heads import IDLE, Fitted, Kernel, affine, fitted
+from tl_runner.rng import chance_of
 
 Move = Callable[[Tensor], Tensor]
 TINY = 1e-10  # of the largest singular value: a direction below it is none

@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner import losses, needed
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.features import portions
-from tl_runner.fixed import Fixed
+from tl_runner.functional import losses
+from tl_runner.methods import requirements
 from tl_runner.methods.finetune import discriminative
+from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.models.features import portions
 
 
 def relation(predicted: Tensor, y: Tensor, classes: int) -> Tensor:
@@ -45,7 +46,7 @@ class CoTuning(Method):
         self.weight = weight
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.source_head = needed.source_head(model)
+        self.source_head = requirements.source_head(model)
         x, y = pair.labels_granted
         was = Fixed(torch.nn.Sequential(model.backbone, self.source_head)).net
         with torch.no_grad():

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tl_runner import losses
-from tl_runner.alignment import compared
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
+from tl_runner.functional import losses
+from tl_runner.methods.alignment import compared
 
 VARIANTS = {"paper": losses.coral, "domainbed": losses.domainbed_coral}
 

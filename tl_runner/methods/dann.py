@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from tl_runner import losses
 from tl_runner.core import Model
-from tl_runner.methods.critic import Adversarial, judged
+from tl_runner.functional import losses
+from tl_runner.methods.discriminator import Adversarial, judged
 
 
 class DANN(Adversarial):

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tl_runner import losses
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
+from tl_runner.functional import losses
 
 
 def joint_cost(source: Tensor, target: Tensor, labels: Tensor, logits: Tensor, alpha: float, label: float) -> Tensor:

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner import losses
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model, Phase
 from tl_runner.domains import LabelledSplit, Pair
 from tl_runner.errors import Refused, within
-from tl_runner.fixed import Fixed
-from tl_runner.heads import linear_classifier
+from tl_runner.functional import losses
 from tl_runner.methods.finetune import discriminative, trainable
+from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.models.heads import linear_classifier
+from tl_runner.rng import chance_of
 
 ROWS = 256  # granted rows by which channels are judged: each channel costs a pass over them
 

@@ -5,12 +5,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from tl_runner import losses
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.features import at, frozen, whole
-from tl_runner.heads import IDLE, Fitted, fitted
+from tl_runner.functional import losses
+from tl_runner.models.features import at, frozen, whole
+from tl_runner.models.heads import IDLE, Fitted, fitted
 
 Head = Literal["linear", Fitted]
 

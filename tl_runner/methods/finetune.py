@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tl_runner import losses
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
-from tl_runner.rates import new_parameters, new_stages, old_parameters
+from tl_runner.functional import losses
+from tl_runner.models.learning_rates import new_parameters, new_stages, old_parameters
 
 PROBE = 0.5  # the share of the steps that lp_ft gives to the head alone
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from tl_runner import kernel_ratios
 from tl_runner.errors import Refused, within
+from tl_runner.functional import kernel_ratio
 from tl_runner.methods.weighted import Order, View, Weighting, enough_for
 
 MOST = 20_000  # source rows of kmm, whose kernel then takes 1.6 GB
@@ -12,7 +12,7 @@ MOST = 20_000  # source rows of kmm, whose kernel then takes 1.6 GB
 class ULSIF(Weighting):
     """w ≈ p_t/p_s by kernel ridge regression in closed form (uLSIF; Kanamori, Hido & Sugiyama, JMLR 2009).
 
-    `kernel_ratios.ulsif` has the formula, and what it does not share with its authors' code; `centres` is the most
+    `kernel_ratio.ulsif` has the formula, and what it does not share with its authors' code; `centres` is the most
     kernels, `folds` the parts of the cross-validation that chooses their width and the ridge.
     """
 
@@ -24,13 +24,13 @@ class ULSIF(Weighting):
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         enough_for(self.folds, source, target)
-        return kernel_ratios.ulsif(source, target, seed, self.centres, self.folds, others)
+        return kernel_ratio.ulsif(source, target, seed, self.centres, self.folds, others)
 
 
 class RULSIF(Weighting):
     """w ≈ p_t / (α p_t + (1−α) p_s), which no more than 1/α can weigh (RuLSIF; Yamada et al., NeurIPS 2011).
 
-    `kernel_ratios.rulsif` has the formula; α = 0 is uLSIF, `centres` and `folds` are as there.
+    `kernel_ratio.rulsif` has the formula; α = 0 is uLSIF, `centres` and `folds` are as there.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class RULSIF(Weighting):
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         enough_for(self.folds, source, target)
-        return kernel_ratios.rulsif(source, target, seed, self.alpha, self.centres, self.folds, others)
+        return kernel_ratio.rulsif(source, target, seed, self.alpha, self.centres, self.folds, others)
 
 
 class KLIEP(Weighting):
     """w ≈ p_t/p_s, the mixture of kernels under which the target is likeliest (KLIEP; Sugiyama et al., NeurIPS 2008).
 
-    `kernel_ratios.kliep` has the formula; `centres` is the most kernels, `folds` the parts of the likelihood
+    `kernel_ratio.kliep` has the formula; `centres` is the most kernels, `folds` the parts of the likelihood
     cross-validation that chooses their width.
     """
 
@@ -62,13 +62,13 @@ class KLIEP(Weighting):
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         enough_for(self.folds, target)
-        return kernel_ratios.kliep(source, target, seed, self.centres, self.folds, others)
+        return kernel_ratio.kliep(source, target, seed, self.centres, self.folds, others)
 
 
 class KMM(Weighting):
     """w such that the weighted source has the target's mean in a kernel's space (KMM; Huang et al., NeurIPS 2006).
 
-    `kernel_ratios.kmm` has the formula; `bandwidth` is the kernel's, in units of the median distance, `bound` the most
+    `kernel_ratio.kmm` has the formula; `bandwidth` is the kernel's, in units of the median distance, `bound` the most
     that a row weighs before the weights are brought to mean 1.
     """
 
@@ -84,4 +84,4 @@ class KMM(Weighting):
                 f"kmm compares every source row with every other, {len(source):,} are too many (at most {MOST:,}):"
                 " method=kliep or method=ulsif take any number, or set dataset.samples"
             )
-        return kernel_ratios.kmm(source, target, self.bandwidth, self.bound, others)
+        return kernel_ratio.kmm(source, target, self.bandwidth, self.bound, others)

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner import losses
-from tl_runner.alignment import HEAD, compared
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
+from tl_runner.functional import losses
+from tl_runner.methods.alignment import HEAD, compared
 
 MASS_FLOOR = 1e-6  # of a class without a row, whose weights would be 0/0
 

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner import losses, needed
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.fixed import Fixed
+from tl_runner.functional import losses
+from tl_runner.methods import requirements
 from tl_runner.methods.finetune import discriminative
+from tl_runner.methods.frozen_copy import Fixed
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -53,7 +54,7 @@ class LwF(Method):
         self.form: Literal["kl", "outputs"] = form
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.source_head = needed.source_head(model)
+        self.source_head = requirements.source_head(model)
         self.teacher = Fixed(torch.nn.Sequential(model.backbone, self.source_head))
         return model, pair
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from tl_runner import losses
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import within
+from tl_runner.functional import losses
+from tl_runner.rng import chance_of
 
 
 def discrepancy(logits: Tensor, others: Tensor) -> Tensor:

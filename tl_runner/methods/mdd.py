@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner import losses, needed
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.heads import perceptron
+from tl_runner.functional import losses
+from tl_runner.methods import requirements
+from tl_runner.models.heads import perceptron
+from tl_runner.rng import chance_of
 
 
 def log_others(logits: Tensor, labels: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class MDD(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        needed.trainable_backbone(model)
+        requirements.trainable_backbone(model)
         if self.hidden:
             model = deepcopy(model)
             with chance_of(seed, "head"):

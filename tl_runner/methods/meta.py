@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tl_runner import losses, needed
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Episodes, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
+from tl_runner.functional import losses
+from tl_runner.methods import requirements
 from tl_runner.methods.finetune import discriminative
+from tl_runner.rng import chance_of
 
 Weights = Mapping[str, Tensor]
 
@@ -45,7 +46,7 @@ class MetaLearning(Method, ABC):
         """The scalar to descend on, of the rows (ways, shots + queries, …) of each task; see `classes_of`."""
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        needed.trainable_backbone(model)
+        requirements.trainable_backbone(model)
         _, labels = pair.labelled_source
         if (rows := self.episodes.shots + self.episodes.queries) > len(labels.train):
             raise Refused(f"a task takes {rows:,} rows of each class, and the source has {len(labels.train):,} in all")

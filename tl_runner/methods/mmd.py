@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tl_runner import losses
-from tl_runner.alignment import compared
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
+from tl_runner.functional import losses
+from tl_runner.methods.alignment import compared
 
 
 class MMD(Method):

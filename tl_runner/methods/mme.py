@@ -5,12 +5,12 @@ from copy import deepcopy
 
 from torch import Tensor
 
-from tl_runner import losses
-from tl_runner.chance import chance_of
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.heads import Cosine
+from tl_runner.functional import losses
+from tl_runner.models.heads import Cosine
+from tl_runner.rng import chance_of
 
 
 class MME(Method):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import Refused, within
-from tl_runner.heads import Fitted
-from tl_runner.importance import nearest
-from tl_runner.losses import WIDTH_FLOOR
+from tl_runner.functional.importance import nearest
+from tl_runner.functional.losses import WIDTH_FLOOR
 from tl_runner.methods.closed_form import ClosedForm, Move, some
+from tl_runner.models.heads import Fitted
 
 log = logging.getLogger(__name__)
 

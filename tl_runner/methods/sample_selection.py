@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tl_runner import importance
 from tl_runner.errors import within
+from tl_runner.functional import importance
 from tl_runner.methods.weighted import Order, View, Weighting, enough_for
 
 FOLDS = 5  # of the density ratio's cross-fitting

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner import losses
-from tl_runner.augment import strong_view
-from tl_runner.batchnorm import statistics_kept
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import Refused, within
+from tl_runner.functional import losses
+from tl_runner.models.batchnorm import statistics_kept
+from tl_runner.training.augment import strong_view
 
 FLOOR = 1e-12  # a class that no row of a batch may be has a mean probability of 0
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tl_runner import losses
-from tl_runner.alignment import compared
 from tl_runner.core import Batch, Method, Model
-from tl_runner.distances import DISTANCES, Distance
 from tl_runner.errors import within
+from tl_runner.functional import losses
+from tl_runner.functional.distances import DISTANCES, Distance
+from tl_runner.methods.alignment import compared
 
 
 class Similarity(Method):

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner import losses, needed
-from tl_runner.batchnorm import ROWS, batchnorms, renormalise
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
-from tl_runner.features import portions
+from tl_runner.functional import losses
+from tl_runner.methods import requirements
+from tl_runner.models.batchnorm import ROWS, batchnorms, renormalise
+from tl_runner.models.features import portions
 
 FLOOR = 1e-8  # a class that no row is given has no mass to divide by
 
@@ -38,8 +39,8 @@ class SHOT(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        needed.source_model(model)
-        needed.trainable_backbone(model)
+        requirements.source_model(model)
+        requirements.trainable_backbone(model)
         self.register_buffer("labels", torch.zeros(len(pair.target.train), dtype=torch.long))
         return model, pair
 
@@ -84,7 +85,7 @@ class Tent(Method):
         self.schedule: losses.Schedule = schedule
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        needed.source_model(model)
+        requirements.source_model(model)
         model = deepcopy(model)
         renormalise(model, pair.target.train)
         if not scales_and_shifts(model):
@@ -118,7 +119,7 @@ class AdaBN(Method):
         self.rows = rows
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        needed.source_model(model)
+        requirements.source_model(model)
         if pair.granted is not None:
             raise Refused("adabn takes statistics of inputs, granted labels would do nothing: use granted=0, or tent")
         model = deepcopy(model)

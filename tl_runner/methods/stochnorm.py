@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tl_runner import losses
 from tl_runner.core import Batch, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
+from tl_runner.functional import losses
 from tl_runner.methods.finetune import discriminative
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -10,7 +10,7 @@ from tl_runner import config
 from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
-from tl_runner.rates import by_rate
+from tl_runner.models.learning_rates import by_rate
 
 log = logging.getLogger(__name__)
 

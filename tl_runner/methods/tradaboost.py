@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tl_runner.core import Method, Model, Phase
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import within
-from tl_runner.features import frozen, whole
-from tl_runner.heads import Votes, linear_classifier
+from tl_runner.models.features import frozen, whole
+from tl_runner.models.heads import Votes, linear_classifier
 
 log = logging.getLogger(__name__)
 

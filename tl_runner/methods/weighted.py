@@ -17,11 +17,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from tl_runner import importance, losses, needed
 from tl_runner.core import Batch, Group, Method, Model, Phase, Stream
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
-from tl_runner.features import rows_to_compare
+from tl_runner.functional import importance, losses
+from tl_runner.methods import requirements
+from tl_runner.models.features import rows_to_compare
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Weighting(Method, ABC):
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         if self.view == "features":
-            needed.trained_features(model)
+            requirements.trained_features(model)
         source, target, val = rows_to_compare(model, pair, self.view)
         weights, of_val = self.weights(source, target, seed, val).split([len(source), len(val)])
         self.notes["effective_rows"] = effective_rows(weights)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tl_runner.datasets.picture import copied, extensions, fractions, opened, squared, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, PixelFormat
 from tl_runner.errors import Refused
-from tl_runner.preprocessing.portion import Input, Portion
+from tl_runner.preprocessing.batching import Input, Portion
 
 RGB = 3
 Picture = str | os.PathLike[str] | Image.Image

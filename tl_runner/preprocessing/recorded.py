@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tl_runner.datasets.pixel_format import PixelFormat
+from tl_runner.preprocessing.batching import Preprocessing, Unknown
 from tl_runner.preprocessing.images import RGB, Images
-from tl_runner.preprocessing.portion import Preprocessing, Unknown
 from tl_runner.preprocessing.tables import Columns
 
 IMAGE = 3  # dimensions of an input: channels, height, width

@@ -16,7 +16,7 @@ from tl_runner.datasets.columns import numbers
 from tl_runner.datasets.encoding import encode, matrix
 from tl_runner.datasets.spelling import respelled
 from tl_runner.errors import Refused, nearest
-from tl_runner.preprocessing.portion import Input, Portion
+from tl_runner.preprocessing.batching import Input, Portion
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from math import nan
 from statistics import correlation, mean
 from typing import Any, NamedTuple
 
-from tl_runner.identity import identify
-from tl_runner.inputs import placeless
-from tl_runner.screen import Screened
-from tl_runner.store import NEUTRAL, RunRecord
+from tl_runner.engine.screen import Screened
+from tl_runner.storage.data_files import placeless
+from tl_runner.storage.identity import identify
+from tl_runner.storage.record import NEUTRAL, RunRecord
 
 COMPARED = ("source_only", "feature_extract", "finetune")  # no adaptation, a head on frozen features, all of it trained
 LEAST = 3  # candidates with runs that a rank correlation takes

@@ -12,10 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tl_runner.job import Order, Outcome
-from tl_runner.lock import owner
+from tl_runner.engine.job import Order, Outcome
 from tl_runner.report.consoles import complain, consoles
 from tl_runner.report.tables import STATUS_STYLE, duration, percent
+from tl_runner.storage.lock import owner
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import pandas as pd
 from tl_runner.report.comparison import OTHER_LABELS
 from tl_runner.report.settings import cell
 from tl_runner.report.statistics import LEAST, MOST
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 MANY = 3  # settings of one method, from which on the highest is a choice
 NAMED = 6  # settings that a sentence names

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from tl_runner.store import NEUTRAL, RunRecord
+from tl_runner.storage.record import NEUTRAL, RunRecord
 
 Kind = Literal["configuration", "keeping", "code", "data", "libraries", "machine"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -9,7 +9,7 @@ import pandas as pd
 from tl_runner.report.comparison import Comparison, compared
 from tl_runner.report.settings import Setting, settings
 from tl_runner.report.statistics import Score
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 # Each with its deviation, as target_sd.
 SCORES = ("target", "last", "oracle", "source", "majority", "regret", "seconds")

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from tl_runner.report.tables import percent
-from tl_runner.store import RunRecord
-from tl_runner.train import Point
+from tl_runner.storage.record import RunRecord
+from tl_runner.training.loop import Point
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 
 class Outcome(NamedTuple):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tl_runner.report.settings import Setting, settings, told_apart
 from tl_runner.report.statistics import Ranks, Score, ranks
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 LEAST = 5  # pairs: with fewer, ranks hardly ever differ by more than chance, whatever the methods do
 

@@ -13,10 +13,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tl_runner.engine.screen import Screened
 from tl_runner.report.agreement import COMPARED, LEAST, Agreement, Made, agreement, made
 from tl_runner.report.tables import ROOMY, percent
-from tl_runner.screen import Screened
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 
 class Score(NamedTuple):

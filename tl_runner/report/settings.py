@@ -8,10 +8,10 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from tl_runner.inputs import placeless
 from tl_runner.report.outcomes import Outcome, outcome
 from tl_runner.report.statistics import Score, Seeds, joined
-from tl_runner.store import NEUTRAL, RunRecord
+from tl_runner.storage.data_files import placeless
+from tl_runner.storage.record import NEUTRAL, RunRecord
 
 TOLD = 3  # keys that a table names where settings differ; the records have them all
 LONG = 24  # signs of a value that it tells at least

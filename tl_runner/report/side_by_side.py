@@ -10,7 +10,7 @@ from tl_runner.report.differences import Disagreement, differences, disagreement
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tl_runner.store import RunRecord
+    from tl_runner.storage.record import RunRecord
 
 TITLES = {
     "configuration": "configuration",

@@ -8,9 +8,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tl_runner.job import Outcome
-from tl_runner.plan import Planned, left
-from tl_runner.store import RunRecord
+from tl_runner.engine.job import Outcome
+from tl_runner.engine.plan import Planned, left
+from tl_runner.storage.record import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd

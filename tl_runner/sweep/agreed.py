@@ -18,7 +18,7 @@ def agreements(trials: Sequence[Sequence[str]]) -> list[float]:
     those of their own seed, which have the same rows, and the shares are averaged. A run of several trials counts once.
     The order of the trials does not matter.
     """
-    from tl_runner.validators import agreement
+    from tl_runner.functional.label_free import agreement
 
     by_seed = [agreement({run: predicted(run) for run in sorted({*runs})}) for runs in zip(*trials, strict=True)]
     return [fmean(scores[run] for scores, run in zip(by_seed, runs, strict=True)) for runs in trials]

@@ -8,11 +8,11 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from tl_runner import menu
-from tl_runner.contents import Contents
+from tl_runner import options
+from tl_runner.engine.job import Order
 from tl_runner.errors import Refused, nearest
-from tl_runner.job import Order
-from tl_runner.store import outputs_of
+from tl_runner.storage.contents import Contents
+from tl_runner.storage.record import outputs_of
 from tl_runner.sweep.task import ordered
 
 
@@ -40,7 +40,7 @@ def _listed(override: Override, used: Sequence[str]) -> list[str]:
     """The override as it is, or one for each of its values; raises `Refused` where it is for nothing, or endless."""
     said, key = str(override.input_line), override.get_key_element()
     head = key.lstrip("+~").partition(".")[0].partition("@")[0]
-    known = {*menu.defaults(), *menu.settings().keys, "hydra"}
+    known = {*options.defaults(), *options.settings().keys, "hydra"}
     if head not in known:
         raise Refused(f"unknown key {head}{nearest(head, used)} (possible: {', '.join(used)})")
     if head in known - {*used}:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from tl_runner.atomic import write
-from tl_runner.sweep.sought import OBJECTIVES
+from tl_runner.storage.atomic import write
 from tl_runner.sweep.study import STATES, Study, state
+from tl_runner.sweep.study_spec import OBJECTIVES
 
 
 def findings(study: Study, words: Sequence[str]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused
-from tl_runner.job import Order, Outcome
 from tl_runner.sweep.task import Task, say_other_data
 
 if TYPE_CHECKING:

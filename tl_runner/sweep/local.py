@@ -5,8 +5,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tl_runner.job import Order, Outcome, made_before
-from tl_runner.store import RunRecord
+from tl_runner.engine.job import Order, Outcome, made_before
+from tl_runner.storage.record import RunRecord
 from tl_runner.sweep.slots import Slot
 from tl_runner.sweep.workers import Worker
 

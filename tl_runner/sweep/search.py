@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused
-from tl_runner.job import Order, Outcome
-from tl_runner.store import RunRecord
-from tl_runner.sweep.sought import OBJECTIVES
+from tl_runner.storage.record import RunRecord
 from tl_runner.sweep.study import Study, Trial
+from tl_runner.sweep.study_spec import OBJECTIVES
 
 UNLEARNT = "its method does not learn from source labels until the end"
 WHY = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 from tl_runner.errors import Refused
-from tl_runner.store import NEUTRAL
+from tl_runner.storage.record import NEUTRAL
 
 APART = {"dataset", "granted"}  # runs on other data or with other label budgets are not to be compared
 

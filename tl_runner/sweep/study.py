@@ -17,10 +17,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tl_runner.errors import Refused
-from tl_runner.lock import alone
+from tl_runner.storage.lock import alone
 from tl_runner.sweep.agreed import agreements
-from tl_runner.sweep.sought import Sought
 from tl_runner.sweep.space import Choice, Dimension
+from tl_runner.sweep.study_spec import Sought
 
 NAME = "search"  # of the one study in a journal, whatever its folder is called
 STATES = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tl_runner import menu
-from tl_runner.contents import Contents
+from tl_runner import options
+from tl_runner.engine.job import Order, Outcome, attend
 from tl_runner.errors import Refused
-from tl_runner.job import Order, Outcome, attend
-from tl_runner.store import RunRecord, describe, on_other_data, outputs_of
+from tl_runner.storage.contents import Contents
+from tl_runner.storage.record import RunRecord, describe, on_other_data, outputs_of
 
 log = logging.getLogger("tl_runner.sweep")
 
@@ -60,7 +60,7 @@ class Task:
 
     def show_plan(self, orders: list[Order], places: int) -> None:
         """What dry=true prints in place of runs."""
-        from tl_runner.plan import plan
+        from tl_runner.engine.plan import plan
         from tl_runner.report import tables
         from tl_runner.report.consoles import consoles
 
@@ -75,7 +75,7 @@ def ordered(composed: Any, hydra: Any, words: list[str], contents: Contents | No
     config = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     record = _record({str(key): value for key, value in config.items()}, hydra.runtime.choices, contents)
-    return Order(record, menu.variant(hydra.overrides.task, words))
+    return Order(record, options.variant(hydra.overrides.task, words))
 
 
 def say_other_data(orders: Sequence[Order]) -> None:
@@ -93,7 +93,7 @@ def _record(config: dict[str, Any], chosen: Mapping[str, Any], contents: Content
     choices: dict[str, str] = {}
     for group in ("dataset", "backbone", "method"):
         if not isinstance(chosen.get(group), str):
-            raise Refused(f"{group} takes one option, as in {group}={menu.defaults()[group]}")
+            raise Refused(f"{group} takes one option, as in {group}={options.defaults()[group]}")
         choices[group] = chosen[group]
     return describe(config, choices, contents)
 

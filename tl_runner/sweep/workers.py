@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from tl_runner.job import Order, Outcome, attend
-from tl_runner.store import RunRecord
-from tl_runner.sweep.away import Notes, lost, silently
+from tl_runner.engine.job import Order, Outcome, attend
+from tl_runner.storage.record import RunRecord
+from tl_runner.sweep.remote import Notes, lost, silently
 from tl_runner.sweep.slots import Slot
 
 if TYPE_CHECKING:
     pass
 
-IMPORTED = ["tl_runner.run", "sklearn.metrics", "safetensors.torch", "torchvision"]  # once, by the server
+IMPORTED = ["tl_runner.engine.run", "sklearn.metrics", "safetensors.torch", "torchvision"]  # once, by the server
 PATIENCE = 5  # looks at a process that is gone, before its outcome is no longer waited for
 GRACE = 10.0  # seconds after its timeout in which a run may stop by itself
 

@@ -8,8 +8,8 @@ from textwrap import shorten
 from typing import Any, Protocol
 
 from tl_runner.errors import Refused
-from tl_runner.store import RunRecord
-from tl_runner.train import Point
+from tl_runner.storage.record import RunRecord
+from tl_runner.training.loop import Point
 
 log = logging.getLogger(__name__)
 

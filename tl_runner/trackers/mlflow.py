@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner.errors import within
-from tl_runner.lock import alone
-from tl_runner.select import Evidence
-from tl_runner.store import RunRecord
+from tl_runner.storage.lock import alone
+from tl_runner.storage.record import RunRecord
 from tl_runner.trackers.guarded import Tracker, final, flat, needed, scalars
-from tl_runner.train import Point
+from tl_runner.training.checkpoint_selection import Evidence
+from tl_runner.training.loop import Point
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run

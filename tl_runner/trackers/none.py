@@ -1,8 +1,8 @@
 """No tracker: all of a run is in its folder."""
 
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 from tl_runner.trackers.guarded import Tracker
-from tl_runner.train import Point
+from tl_runner.training.loop import Point
 
 
 class Nothing:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 from tl_runner.trackers.guarded import Tracker, final, needed, scalars
-from tl_runner.train import Point
+from tl_runner.training.loop import Point
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_runner.report.page.kept import Kept
 from tl_runner.report.settings import settings
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd

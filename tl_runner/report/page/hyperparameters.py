@@ -6,7 +6,7 @@ from tl_runner.report.page.counts import decades, ends, spread
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
 from tl_runner.report.page.groups import Group, numbers
-from tl_runner.store import NEUTRAL
+from tl_runner.storage.record import NEUTRAL
 
 MOST = 12
 ORDINARY = {"seed", *NEUTRAL}  # numbers that are no hyper-parameters

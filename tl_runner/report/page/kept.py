@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_runner.report.page.counts import confusion, reliability
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 
 class Kept:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from tl_runner.atomic import write
 from tl_runner.report.cells import NAMES, heading
 from tl_runner.report.page import (
     bound,
@@ -30,7 +29,8 @@ from tl_runner.report.page.board import board
 from tl_runner.report.page.figure import Figure
 from tl_runner.report.page.groups import Group, grouped, names
 from tl_runner.report.ranking import Ranking
-from tl_runner.store import RunRecord
+from tl_runner.storage.atomic import write
+from tl_runner.storage.record import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd

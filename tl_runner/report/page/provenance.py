@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 
 def told(record: RunRecord) -> dict[str, Any]:

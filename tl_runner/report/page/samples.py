@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tl_runner.report.page.figure import Cells, Figure, Gallery, Picture
 from tl_runner.report.page.groups import BASELINES, Group
 from tl_runner.report.page.kept import Kept
-from tl_runner.store import RunRecord
+from tl_runner.storage.record import RunRecord
 
 LARGE = 96  # pixels a side at most
 SMALL = 64  # up to here every pixel is kept; larger images are photographs, and made JPEG

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tl_runner.job import Order, Outcome
+from tl_runner.engine.job import Order, Outcome
 from tl_runner.sweep.launching import Launching
 from tl_runner.sweep.slots import slots
 

@@ -13,13 +13,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from tl_runner import menu
+from tl_runner import options
+from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused, nearest
-from tl_runner.job import Order, Outcome
 from tl_runner.sweep.frozen import Frozen
 from tl_runner.sweep.remembered import Remembered
-from tl_runner.sweep.sought import OBJECTIVES, Sought, Way, sought
 from tl_runner.sweep.space import Choice, Dimension, Space, space
+from tl_runner.sweep.study_spec import OBJECTIVES, Sought, Way, sought
 from tl_runner.sweep.task import Task
 
 from .launcher import Local  # by Hydra's name for this package: as tl_runner.sweep.plugins it is another class
@@ -161,7 +161,7 @@ class TlOptuna(Sweeper):
         first = [_typed(dimension) for dimension in part.dimensions]
         probe = self._probe(part, first)
         for index, dimension in enumerate(part.dimensions):
-            if isinstance(dimension, Choice) and dimension.key in menu.defaults():
+            if isinstance(dimension, Choice) and dimension.key in options.defaults():
                 for value in dimension.values[1:]:
                     self._probe(part, [*first[:index], dimension.typed(value), *first[index + 1 :]])
         way = Way(self.n_trials, self.sampler, self.startup, self.pruner, self.seed)

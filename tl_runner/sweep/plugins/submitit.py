@@ -13,10 +13,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused
-from tl_runner.job import Order, Outcome
-from tl_runner.sweep.away import Parcel, sweep
 from tl_runner.sweep.launching import Launching, needed
+from tl_runner.sweep.remote import Parcel, sweep
 
 if TYPE_CHECKING:
     from tl_runner.report.board import Board

@@ -9,8 +9,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from tl_runner.job import Order
-from tl_runner.store import NEUTRAL
+from tl_runner.engine.job import Order
+from tl_runner.storage.record import NEUTRAL
 from tl_runner.sweep.frozen import Frozen
 from tl_runner.sweep.remembered import Remembered
 from tl_runner.sweep.task import Task

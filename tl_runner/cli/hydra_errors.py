@@ -1,0 +1,121 @@
+"""Hydra's errors, said with what is possible here."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+
+from tl_runner import options
+from tl_runner.errors import MOVED, nearest
+
+# An element of a list: in quotes or brackets, or whatever stands before the next comma.
+ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^]]*]|[^,]*?)\s*(?:,|$)""", re.DOTALL)
+
+
+def reworded(error: Exception, words: Sequence[str], folders: Sequence[Path], several: bool = False) -> str:
+    """What to tell a person who typed these words, with options in these folders.
+
+    `several`: commas are between values even without -m.
+    """
+    several = several or bool({"-m", "--multirun"} & set(words))
+    group, _, name = (getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    if isinstance(error, MissingConfigException) and group:
+        listed = error.options or [option.name for option in options.list_options(folders) if option.group == group]
+        return f"there is no {group}={name}{nearest(name, listed)} (possible: {', '.join(listed)})"
+    if isinstance(error, OverrideParseException):
+        return _unread(error.override, words, several)
+    if "Config group override must be a string" in str(error):
+        empty = [word for word in words if word.endswith("=null")]
+        return f"{' '.join(empty)}: a group needs one of its options; tl-run --help lists them"
+    if match := re.match(r"Could not override '([^']+)'", str(error)):
+        return _unknown_key(match[1], options.chosen(words), options.list_options(folders))
+    if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
+        whole = _pasted(match[1], _quoted)
+        paste = f"; where the comma is part of one value, say {whole}" if whole else ""
+        return f"{match[1]} has several values: add -m to make a run of each{paste}"
+    return str(error).split("\nSee https")[0].strip()
+
+
+def _unknown_key(key: str, chosen: Mapping[str, str], known: Sequence[options.Option]) -> str:
+    group, _, name = key.partition(".")
+    if group == "method" and name in MOVED:
+        return f"unknown key {key}: {MOVED[name]}"
+    for option in known:
+        if (
+            name
+            and option.group == group
+            and option.name in chosen.get(group, "").split(",")
+            and name not in option.keys
+        ):
+            listed = ", ".join(f"{group}.{own}" for own in option.keys) or "it has none"
+            said = f"{group}={option.name} has no {name!r}{nearest(name, option.keys)}"
+            return f"unknown key {key}: {said} (possible: {listed})"
+    possible = sorted({*options.settings().keys, *options.defaults()})
+    return f"unknown key {key}{nearest(key, possible)} (possible: {', '.join(possible)})"
+
+
+def _unread(override: str, words: Sequence[str], several: bool) -> str:
+    """That a word can't be read, and each such word as the shell and Hydra take it."""
+    faulty = [word for word in words if "=" in word and not word.startswith("-") and not _readable(word)]
+    mended = [requoted(word, several) for word in faulty]
+    if not faulty or not all(mended):
+        key = override.partition("=")[0]
+        if "=" in override and not _readable(f"{key}=1"):
+            return f"{override!r} can't be read: {key!r} is no key: letters a to z, digits, _ and dots make one"
+        return f"{override!r} can't be read: say key=value, as in 'dataset.root=\"/my data/a=b\"'"
+    listed = "\n".join(f"  {word}" for word in mended)
+    which = ", ".join(map(repr, faulty))
+    return f"{which} can't be read: Hydra needs quotes of its own around such text. Say, ready to paste:\n{listed}"
+
+
+def requoted(word: str, several: bool = False) -> str | None:
+    """A word that Hydra can't read, as a person must type it in a shell so that it means what it says.
+
+    Lists stay lists, choice(…) stays one, commas part values where there are `several`. None where no quotes help:
+    a key or a {…} that can't be read, or signs that a terminal would not show as they are.
+    """
+    return _pasted(word, lambda value: _in_quotes(value, several))
+
+
+def _pasted(word: str, quote: Callable[[str], str]) -> str | None:
+    key, _, value = word.partition("=")
+    mended = f"{key}={quote(value)}"
+    shown = mended.replace("\n", "").replace("\t", "").isprintable()
+    return shlex.quote(mended) if shown and _readable(mended) else None
+
+
+def _in_quotes(value: str, several: bool) -> str:
+    """The value with quotes around those of its parts that need them."""
+    if _readable(f"x={value}") and not several:
+        return value
+    if match := re.fullmatch(r"(\[)(.*)(])", value, re.S) or re.fullmatch(r"(choice\()(.*)(\))", value, re.S):
+        return f"{match[1]}{','.join(_in_quotes(part, False) for part in _elements(match[2]))}{match[3]}"
+    if several and "," in value:
+        return ",".join(_in_quotes(part, False) for part in _elements(value))
+    return value if value.startswith("{") or _readable(f"x={value}") else _quoted(value)
+
+
+def _elements(text: str) -> Iterator[str]:
+    place, more = 0, True
+    while more:
+        match = ELEMENT.match(text, place)
+        assert match  # its last branch takes anything
+        yield match[1]
+        place, more = match.end(), match[0].endswith(",")
+
+
+def _quoted(text: str) -> str:
+    quote = Quote.single if '"' in text and "'" not in text else Quote.double
+    return QuotedString(text, quote).with_quotes()
+
+
+def _readable(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""A run from its start to its record: the job, the source model, the trials of `auto`, the recorder."""

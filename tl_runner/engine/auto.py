@@ -1,0 +1,149 @@
+"""Where a run begins: its method, or the one that `auto` comes to by trials; and the source model, if it wants one."""
+
+import logging
+from collections.abc import Generator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tl_runner.config import Parts
+from tl_runner.core import Method, Model, Stream
+from tl_runner.domains import Pair
+from tl_runner.engine.pretrain import admit, ready, source_model, source_names
+from tl_runner.errors import Diverged, Refused
+from tl_runner.evaluation.scores import read
+from tl_runner.functional.divergence import told_apart
+from tl_runner.functional.label_free import agreement
+from tl_runner.methods.auto import BASE, Auto
+from tl_runner.models.batchnorm import by_domain, statistics
+from tl_runner.storage.cache import keep_cached, load_cached
+from tl_runner.storage.contents import Contents
+from tl_runner.storage.data_files import placeless
+from tl_runner.storage.identity import identify
+from tl_runner.storage.provenance import made_by
+from tl_runner.storage.record import RunRecord
+from tl_runner.training.loop import Cursor, Point, train
+
+log = logging.getLogger(__name__)
+
+Facts = dict[str, Any]  # for the record, in JSON's words
+
+
+def begun(
+    method: Method, model: Model, pair: Pair, parts: Parts, record: RunRecord, cache: Path
+) -> Generator[Point, None, tuple[Method, Facts]]:
+    """The method to be trained, the model brought to its start in place, and what the record says of that.
+
+    Yields the points of what is trained on the way.
+    """
+    told: Facts = {}
+    if isinstance(method, Auto):
+        method, told["auto"] = yield from chosen(method, Trials(method, model, pair, parts, record, cache))
+    if method.start == "source":
+        told["source_model"] = yield from source_model(model, pair, parts, source_names(record), cache)
+    return method, told
+
+
+def chosen(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, Facts]]:
+    """What `auto` comes to: a fresh method, with what was tried and why it is that one."""
+    if told := (yield from trials.alike()):
+        return method.built(BASE), {"chosen": BASE, "why": told, "steps": trials.source_steps, "tried": []}
+    alive, predicted, scores, tried = list(method.said), {}, {}, []
+    for rung in range(method.rungs):
+        steps = max(1, trials.parts.train.steps // method.reduction ** (method.rungs - rung))
+        for name in list(alive):
+            found = yield from trials.trial(name, steps)
+            if isinstance(found, Tensor):
+                predicted[name] = found
+            else:
+                alive.remove(name)
+                predicted.pop(name, None)  # of an earlier rung
+                tried.append({"method": name, "steps": 0, "refused": found})
+        if not alive:
+            told = "; ".join(f"{each['method']}: {each['refused']}" for each in tried if "refused" in each)
+            raise Refused(f"no candidate of method=auto came to the end of its trial: {told}")
+        scores = agreement(predicted)
+        tried += [{"method": name, "steps": steps, "agreement": scores[name]} for name in alive]
+        others = sorted((name for name in alive if name != BASE), key=lambda name: -scores[name])
+        alive = [*([BASE] if BASE in alive else []), *others[: ceil(len(others) / method.reduction)]]
+    best = max(alive, key=lambda name: scores[name])
+    winner = BASE if BASE in alive and scores[best] <= scores[BASE] + method.margin else best
+    why = (
+        f"{winner} agrees with the mean of all {len(predicted)} candidates on {scores[winner]:.1%} of unlabelled target"
+        f" rows, {BASE} {f'on {scores[BASE]:.1%}' if BASE in alive else 'did not come to the end of its trial'}"
+        if winner != BASE
+        else f"no candidate agrees with the mean of all by {method.margin:.0%} more than {BASE} does"
+    )
+    log.info("auto: %s", why)
+    fresh = method.built(winner)
+    spent = sum(each["steps"] for each in tried) + (fresh.start != "source") * trials.source_steps
+    return fresh, {"chosen": winner, "why": why, "steps": spent, "tried": tried}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the trials of a run have in common. Each is kept in `cache`/trials: a run that was cut off goes on there."""
+
+    auto: Auto
+    model: Model
+    pair: Pair
+    parts: Parts
+    record: RunRecord
+    cache: Path
+
+    @property
+    def source_steps(self) -> int:
+        """What the source model cost, where it is not what the run itself starts from."""
+        return self.parts.pretrain.steps
+
+    def alike(self) -> Generator[Point, None, str]:
+        """Why nothing need be adapted: the domains can't be told apart by features of the source model; else ""."""
+        model = deepcopy(self.model)
+        yield from source_model(model, self.pair, self.parts, source_names(self.record), self.cache)
+        source, target = (read(model, domain.val).features for domain in (self.pair.source, self.pair.target) if domain)
+        apart = told_apart(source, target)
+        if apart is None or apart.a_distance.low > 0:
+            return ""
+        return (
+            "the domains can't be told apart by the source model's features: proxy A-distance"
+            f" {apart.a_distance.value:.2f} (0 to {apart.a_distance.high:.2f})"
+        )
+
+    def trial(self, name: str, steps: int) -> Generator[Point, None, Tensor | str]:
+        """The candidate's probabilities on the target's validation split after so many steps; or why there are none."""
+        file = self.cache / "trials" / f"{self._key(name, steps)}.safetensors"
+        if kept := load_cached(file):
+            return kept["predicted"]
+        method, model, seed = self.auto.built(name), deepcopy(self.model), self.parts.settings.seed
+        plan = replace(self.parts.train, steps=steps, evaluations=1, compile=False)  # which takes longer than a trial
+        try:
+            admit(method, self.pair)
+            if method.start == "source":
+                yield from source_model(model, self.pair, self.parts, source_names(self.record), self.cache)
+            start, streams = statistics(model), frozenset[Stream]()
+            method, model, pair = ready(method, model, self.pair, plan, seed)
+            optimizer, schedule, augment = self.parts.optimizer, self.parts.schedule, self.parts.augment
+            for point in train(model, method, pair, plan, optimizer, schedule, augment, seed, Cursor()):
+                streams = point.streams
+                yield point._replace(phase=f"trying {name}")
+        except (Refused, Diverged) as error:
+            return str(error)
+        predicted = read(by_domain(model, pair, streams, start).target, pair.target.val).predicted
+        if not bool(torch.isfinite(predicted).all()):
+            return "its predictions are not finite numbers"
+        keep_cached(file, {"predicted": predicted})
+        return predicted
+
+    def _key(self, name: str, steps: int) -> str:
+        """A hash of all that the trial depends on, as the identity of a run is one."""
+        groups = ("dataset", "backbone", "pretrain", "optimizer", "schedule", "augment", "train", "seed", "granted")
+        of_run = {group: self.record.config.get(group) for group in groups}
+        of_run["dataset"] = placeless(of_run["dataset"])  # the fingerprint says what is in its files
+        made = {"data": self.record.data["fingerprint"], "machine": made_by(self.record.where)}
+        known = {**of_run, **made, "method": self.auto.said[name], "steps": steps}
+        return identify(known, Contents(self.cache.parent))

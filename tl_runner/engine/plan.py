@@ -1,0 +1,54 @@
+"""What a command would do: which runs are new, done, to be resumed or failed, and how long the rest may take."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Literal, NamedTuple
+
+from tl_runner.engine.job import Order, made_before
+from tl_runner.storage.lock import owner
+from tl_runner.storage.record import RunRecord, on_other_data, records, stored
+
+State = Literal["new", "done", "to resume", "failed", "under way"]
+
+
+class Planned(NamedTuple):
+    order: Order
+    state: State
+    seconds: float | None  # that it may take, from the mean of earlier runs; None where there are none like it
+    since: RunRecord | None = None  # the last run of this configuration, where the data changed since
+
+
+def plan(orders: Sequence[Order]) -> list[Planned]:
+    """The state of each order, with an estimate from runs of the same setting, else of the same choices."""
+    earlier = records({order.record.outputs / "runs" for order in orders if order.record.outputs.is_dir()})[0]
+    ended = [record for record in earlier if record.status == "ok" and record.seconds is not None]
+    planned = []
+    for order in orders:
+        state = _state(order.record)
+        seconds = 0.0 if state == "done" else _estimate(order.record, ended)
+        planned.append(Planned(order, state, seconds, on_other_data(order.record)))
+    return planned
+
+
+def left(planned: Sequence[Planned], places: int) -> tuple[float, int]:
+    """Seconds that the orders may take in so many places, and how many of them there is no estimate for."""
+    known = [each.seconds for each in planned if each.seconds is not None]
+    return sum(known) / places, len(planned) - len(known)
+
+
+def _state(record: RunRecord) -> State:
+    if made_before(record):
+        return "done"
+    if owner(record.lock):
+        return "under way"
+    earlier = stored(record)
+    if any(record.folder.glob("checkpoint*.pt")) and not record.config.get("force"):
+        return "to resume"
+    return "failed" if earlier and earlier.status in ("failed", "diverged") else "new"
+
+
+def _estimate(record: RunRecord, ended: Sequence[RunRecord]) -> float | None:
+    for alike in ([r for r in ended if r.setting == record.setting], [r for r in ended if r.choices == record.choices]):
+        if alike:
+            return fmean(r.seconds or 0.0 for r in alike)
+    return None

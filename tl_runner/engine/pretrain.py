@@ -1,0 +1,203 @@
+"""What training starts from: whether the method suits the task, and the source model that runs share.
+
+A method with `start = "source"` begins where the backbone has been trained on the labelled source. That training
+is a configuration node of its own (`pretrain`): whatever else a sweep varies, it is done once per source, backbone,
+seed and machine, and kept under its hash in outputs/cache/source_models.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from tl_runner import config
+from tl_runner.config import Parts
+from tl_runner.core import Method, Model
+from tl_runner.domains import Pair
+from tl_runner.engine.device import apply_kernels
+from tl_runner.engine.progress import resumed
+from tl_runner.errors import Refused, within
+from tl_runner.evaluation.scores import accuracy, predict
+from tl_runner.methods.source_only import SourceOnly
+from tl_runner.models.batchnorm import by_domain, packed
+from tl_runner.models.learning_rates import LrBackbone, by_rate, factor, new_stages, old_parameters, served
+from tl_runner.option_names import is_ours
+from tl_runner.rng import chance_of, derive, settle
+from tl_runner.storage.atomic import write
+from tl_runner.storage.cache import keep_cached, load_cached
+from tl_runner.storage.checkpoint import Checkpoint
+from tl_runner.storage.contents import Contents
+from tl_runner.storage.identity import identify
+from tl_runner.storage.lock import alone
+from tl_runner.storage.provenance import made_by
+from tl_runner.storage.record import RunRecord
+from tl_runner.training.loop import Point, Train, train
+from tl_runner.training.optimizers import adamw, cosine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """How the source model is trained: AdamW along half a cosine, the last checkpoint; `steps=0` trains none.
+
+    `lr_backbone` is what `optimizer.lr_backbone` is to a method: a factor of `lr` for the backbone.
+    """
+
+    steps: int = 300
+    batch: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    precision: Literal["fp32", "bf16"] = "fp32"
+    lr_backbone: LrBackbone = "auto"
+
+    def __post_init__(self) -> None:
+        within(0, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        within(2, batch=self.batch)
+        within(0, lr_backbone=1.0 if self.lr_backbone == "auto" else self.lr_backbone)
+
+
+def admit(method: Method, pair: Pair) -> None:
+    """Refuse, in words, a method that can't serve this task."""
+    name = type(method).__name__
+    if method.keeps_source_task and "source" not in method.needs:
+        raise Refused(
+            f"{name} says that it keeps the source's task, and its `needs` name no source rows: set keeps_source_task ="
+            " False in the class, or add 'source' to its `needs`"
+        )
+    if pair.source is None and "source" in method.needs:
+        raise Refused(
+            f"this task has no source domain, its source is in the backbone's weights; {name} learns from source"
+            " rows. Use method=finetune, l2sp, feature_extract or target_only, or name a dataset.source"
+        )
+    if pair.source is not None and not pair.shared_labels and not method.across_labels:
+        raise Refused(
+            f"the source has the classes {', '.join(pair.source.classes)}, the target {', '.join(pair.classes)}:"
+            f" {name} needs the same on both sides. Parameter and feature transfer and meta-learning do not (finetune,"
+            " l2sp, feature_extract, target_only, …); where a dataset has it, dataset.labels=shared keeps the rows of"
+            " shared classes"
+        )
+
+
+def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> tuple[Method, Model, Pair]:
+    """What the method makes of the network and the pair before its first step; chance is as training begins with it."""
+    device = model.device
+    if method.once and new_stages(model):
+        raise Refused(config.NARROWED)
+    with chance_of(seed, "prepare"):
+        model, pair = method.prepare(model, pair, seed)
+    _floor_missed(method, pair)
+    settle(seed)
+    return method.to(device), apply_kernels(model.to(device), plan), pair
+
+
+def backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) -> dict[str, list[float]]:
+    """The factors of the learning rate at which the backbone learns, by phase, for the record.
+
+    Warns where a number was set that no phase uses.
+    """
+    of_model, said = {*old_parameters(model)}, getattr(optimizer, "keywords", {}).get("lr_backbone", "auto")
+    found: dict[str, list[float]] = {}
+    used = False
+    for phase in method.phases(model):
+        groups = served(optimizer, by_rate(phase.groups, model, phase.pretrained))
+        inside = [group for group in groups if not of_model.isdisjoint(group.parameters)]
+        found[phase.name] = sorted({round(factor(group, said), 6) for group in inside})
+        used = used or any(group.of_backbone for group in groups)
+    if said != "auto" and not used:
+        log.warning(
+            "optimizer.lr_backbone=%s does nothing: this method leaves the backbone as it is, or has a rate of its own",
+            said,
+        )
+    return found
+
+
+def _floor_missed(method: Method, pair: Pair) -> None:
+    """Say it where source rows are weighed, and accuracy on the source is no floor because of that."""
+    if pair.weights is None or pair.granted is not None or not method.keeps_source_task:
+        return
+    name = type(method).__name__
+    if pair.val_weights is None:
+        log.warning(
+            "%s weighs the source's training rows and not its validation rows, so accuracy on these is no floor to"
+            " choose a checkpoint by: pair.weighted(weights, val) takes their weights too", name,
+        )  # fmt: skip
+    elif not pair.val_weights.any():
+        log.warning("%s: no validation row of the source weighs anything, so there is no floor to choose by", name)
+
+
+def source_names(record: RunRecord) -> dict[str, Any]:
+    """All that tells the source model of this run from those of others, but how it is trained."""
+    of_data = {name: record.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
+    of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
+    parts = {name: record.config[name] for name in ("backbone", "augment")}
+    return {**of_source, **parts, "machine": made_by(record.where)}
+
+
+def source_model(
+    model: Model, pair: Pair, parts: Parts, names: Mapping[str, Any], cache: Path
+) -> Generator[Point, None, dict[str, Any] | None]:
+    """Train the model's backbone on the labelled source, in place, or take it from `cache` where that was done.
+
+    Of processes that want the same source model at the same time one trains it, and the others wait for it.
+
+    The head is trained along where the source has the target's classes; else the model keeps its fresh one. `names`
+    are `source_names`. Yields the points of the training, and returns what the record says of it; None where the task
+    has no source domain or the plan no steps.
+    """
+    plan, said = parts.pretrain, parts.settings
+    if pair.source is None or not plan.steps:
+        backbone = names["backbone"]
+        if is_ours(backbone["_target_"]) and backbone.get("weights") is None:
+            log.warning("there is no source model, and the backbone has random weights: they were learnt from nothing")
+        return None
+    source, labels = pair.labelled_source
+    with chance_of(said.seed, "source head"):
+        learner = Model(model.backbone, model.width, source.classes).to(labels.train.device)
+    if pair.shared_labels:
+        learner.head = model.head
+    learner.pretrained, model.pretrained = model.pretrained, True
+    model.taught = (learner.head,)
+    how = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels}
+    key = identify({**names, **how}, Contents(cache.parent))
+    weights = cache / "source_models" / f"{key}.safetensors"
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    with alone(weights):
+        if kept := _kept(learner, weights):  # by an earlier run, or the process that was waited for
+            return {**kept, "shared": True}
+        checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
+        method, task = SourceOnly(), Pair(source, pair.target)
+        settle(derive(said.seed, "pretrain"))
+        progress = resumed(checkpoint.load(), learner, method, {})
+        settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
+        optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay, lr_backbone=plan.lr_backbone)
+        for point in train(
+            learner, method, task, settings, optimizer, cosine, parts.augment, said.seed, cursor := progress.cursor
+        ):
+            with checkpoint.around(lambda: progress.state(learner, method, {})):
+                yield point._replace(seconds=progress.elapsed, phase="source model")
+        learner.load_state_dict(packed(by_domain(learner, task, {"source"}, {})))
+        source_val = accuracy(predict(learner, source.val), labels.val)
+        told = {"id": key, "steps": plan.steps, "rows": cursor.rows, "source_val": source_val}
+        told["seconds"] = round(progress.elapsed, 3)
+        if keep_cached(weights, learner.state_dict()):
+            write(weights.with_suffix(".json"), json.dumps(told, indent=2).encode())
+        checkpoint.remove()
+    return {**told, "shared": False}
+
+
+def _kept(learner: Model, weights: Path) -> dict[str, Any] | None:
+    """The facts of the kept source model, once its weights are in the learner; None where there is none to use."""
+    facts = weights.with_suffix(".json")  # written last: without it the weights are not believed
+    if not facts.is_file() or (kept := load_cached(weights)) is None:
+        return None
+    try:
+        told = json.loads(facts.read_text())
+        learner.load_state_dict(kept)
+    except (OSError, ValueError, RuntimeError) as error:
+        log.warning("the source model in %s can't be used, and is made again: %s", weights, error)
+        return None
+    return told

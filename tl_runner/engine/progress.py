@@ -1,0 +1,104 @@
+"""What a run knows of its training so far: with the weights, all that it needs to go on after it was cut off."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from tl_runner import rng
+from tl_runner.models.batchnorm import Sides, packed
+from tl_runner.training.checkpoint_selection import Evidence
+from tl_runner.training.loop import Cursor
+
+INTERNAL = {*vars(nn.Module()), "notes"}  # attributes of every method, which are not its own
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """The cursor of the training, what was seen at each evaluation, and the checkpoint chosen so far."""
+
+    cursor: Cursor = field(default_factory=Cursor)
+    history: list[Evidence] = field(default_factory=list)
+    predictions: dict[int, Tensor] = field(default_factory=dict)  # on the target's test split, by step
+    chosen: int = 0  # the step of the chosen checkpoint
+    weights: dict[str, Tensor] = field(default_factory=dict)  # of it, on the CPU
+    seconds: float = 0.0  # that earlier processes trained
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those of earlier processes among them."""
+        return self.seconds + time.monotonic() - self.started
+
+    @property
+    def evidence(self) -> Evidence:
+        """What is known, without target labels, of the chosen checkpoint."""
+        return next(seen for seen in self.history if seen.step == self.chosen)
+
+    def judge(
+        self, evidence: Evidence, predicted: Tensor, rule: Callable[[Sequence[Evidence]], int], sides: Sides
+    ) -> None:
+        """Take in an evaluation; keep the weights of both sides if the rule now prefers this checkpoint."""
+        self.history.append(evidence)
+        self.predictions[evidence.step] = predicted
+        if rule(self.history) == len(self.history) - 1:
+            self.chosen = evidence.step
+            self.weights = {name: w.detach().to("cpu", copy=True) for name, w in packed(sides).items()}
+
+    def state(self, model: nn.Module, method: nn.Module, made: Mapping[str, Any]) -> dict[str, Any]:
+        """All of it with the model's and the method's parameters and the generators, in plain types and tensors.
+
+        `made` says by what it is made: code, machine and data.
+        """
+        return {
+            "cursor": self.cursor.state(),
+            "history": [[*evidence] for evidence in self.history],
+            "predictions": self.predictions,
+            "chosen": self.chosen,
+            "weights": self.weights,
+            "seconds": self.elapsed,
+            "model": model.state_dict(),
+            "method": method.state_dict(),
+            "attributes": _attributes(method),
+            "chance": rng.state(),
+            "made": dict(made),
+        }
+
+
+def _attributes(method: nn.Module) -> dict[str, Any]:
+    """What a method keeps as plain values: a counter, a schedule's state. Tensors are to be buffers."""
+    return {name: value for name, value in vars(method).items() if name not in INTERNAL and _plain(value)}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return type(value) in (list, tuple) and all(map(_plain, value))
+    if isinstance(value, dict):
+        return type(value) is dict and all(_plain(key) and _plain(item) for key, item in value.items())
+    return type(value) in (bool, int, float, str, type(None))
+
+
+def resumed(state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module, made: Mapping[str, Any]) -> Progress:
+    """The progress that a kept state tells, its parameters and generators set; a new one where there is none to use.
+
+    A run is made by one version of the code, on one kind of machine, on the same data: a state of others is left.
+    """
+    if state is None:
+        return Progress()
+    if changed := [name for name, value in made.items() if state["made"].get(name) != value]:
+        log.warning("%s changed since the run was cut off: it starts again", ", ".join(changed))
+        return Progress()
+    model.load_state_dict(state["model"])
+    method.load_state_dict(state["method"])
+    for name, value in state["attributes"].items():
+        setattr(method, name, value)
+    rng.restore(state["chance"])
+    history = [Evidence(*values) for values in state["history"]]
+    kept = {name: state[name] for name in ("predictions", "chosen", "weights", "seconds")}
+    log.info("goes on after step %d", state["cursor"]["step"])
+    return Progress(Cursor(**state["cursor"]), history, **kept)

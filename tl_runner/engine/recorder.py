@@ -1,0 +1,226 @@
+"""A run's folder while it is being made. Everything is written whole; nothing here needs torch before it is used."""
+
+import csv
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from io import StringIO
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_runner.errors import Diverged, Late, Refused
+from tl_runner.storage import data_files
+from tl_runner.storage.atomic import write
+from tl_runner.storage.contents import Contents
+from tl_runner.storage.identity import leaves
+from tl_runner.storage.provenance import made_by, whereabouts
+from tl_runner.storage.record import RunRecord, finished
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tl_runner.engine.progress import Progress
+    from tl_runner.storage.checkpoint import Checkpoint
+    from tl_runner.trackers.guarded import Guarded, Tracker
+    from tl_runner.training.loop import Point
+
+
+log = logging.getLogger(__name__)
+
+
+class Recording:
+    """The open folder of a run that is being made."""
+
+    def __init__(self, record: RunRecord):
+        self.record = record
+        self.spare = finished(record) is not None
+        self.place = record.folder.absolute()  # whatever working folder the run's own code changes to
+        self.folder = self.place.with_name(f"{self.place.name}.new") if self.spare else self.place
+        self.cache = record.cache
+        self.contents = Contents(record.outputs)
+        self.tracker: Guarded | None = None
+        self.earlier = 0.0  # seconds that other processes gave to this run
+
+    @property
+    def features(self) -> Path:
+        """Where runs with the same backbone keep the features of what they froze."""
+        return self.cache / self.record.features
+
+    def open(self) -> None:
+        """Say that the run is under way, in an empty folder or, if there is a checkpoint, in what a process left there.
+
+        A finished run stays until this one is.
+        """
+        resumable = any(self.folder.glob("checkpoint*.pt")) and not self.spare
+        if self.record.config.get("force") or not resumable:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        for rest in ("new", "old"):  # of a run by force that was cut off
+            shutil.rmtree(self.place.with_name(f"{self.place.name}.{rest}"), ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for half in self.folder.glob(".*"):  # written, and the process was killed
+            half.unlink()
+        write(self.folder / "config.yaml", _yaml(self.record.config))
+        self.save()
+
+    def close(self, over: bool) -> None:
+        """The last word; in place of a finished run only if this one ended well too.
+
+        `over`: the run has come to its end, good or bad, and needs its checkpoint no more.
+        """
+        self.save()
+        if self.tracker:
+            self.tracker.end(self.record)
+        if over:
+            for file in self.folder.glob("checkpoint*.pt"):
+                file.unlink()
+        if self.spare and self.record.status == "ok":
+            old = self.place.with_name(f"{self.place.name}.old")
+            self.place.rename(old)  # emptied in its place, it would for a moment be half a run that says it is whole
+            self.folder.rename(self.place)
+            shutil.rmtree(old)
+        elif self.spare:
+            shutil.rmtree(self.folder)
+
+    def save(self) -> None:
+        entries = {name: value for name, value in asdict(self.record).items() if name != "found"}
+        content = leaves(entries, _strict)
+        write(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
+
+    def checkpoint(self, every: float) -> "Checkpoint":
+        """Of this run, written `every` so many seconds."""
+        from tl_runner.storage.checkpoint import Checkpoint
+
+        return Checkpoint(self.folder / "checkpoint.pt", every)
+
+    def left(self, checkpoint: "Checkpoint") -> dict[str, Any] | None:
+        """What a process left to go on from, if the curve is whole up to there."""
+        state = checkpoint.load()
+        if state and len(self._lines()) < state["cursor"]["points"]:
+            log.warning("curve.jsonl ends before the checkpoint: the run starts again")
+            return None
+        return state
+
+    def _lines(self) -> list[bytes]:
+        """The lines of the curve, up to one that is none."""
+        file, whole = self.folder / "curve.jsonl", []
+        for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
+            try:
+                json.loads(line)
+            except ValueError:
+                break
+            whole.append(line)
+        return whole
+
+    def made(self) -> dict[str, Any]:
+        """By what code, on what machine, of what data the run is made: a checkpoint of another goes to waste."""
+        return {**made_by(self.record.where), "data": self.record.data["fingerprint"]}
+
+    def confirm_data(self) -> None:
+        """Refuse to go on where a file of the data changed after this run got its identity, which would be another's.
+
+        To be called when the data has been read: what changes later changes nothing.
+        """
+        if data_files.data(self.record.config.get("dataset"), self.contents).digest != self.record.where["files"]:
+            raise Refused(
+                "files of the dataset changed after the command had looked at them and before the run had read them."
+                " Changed data is another run: type the command again when nothing writes to them any more"
+            )
+
+    def track(self, part: "Callable[[RunRecord], Tracker]") -> None:
+        """Show the run's points elsewhere too; raises `Refused` where the tracker's library is missing."""
+        from tl_runner.trackers.guarded import Guarded
+
+        self.tracker = Guarded(part, self.record)
+
+    def go_on(self, progress: "Progress") -> None:
+        """Cut the curve to what came before the progress: lines of later steps, or half a line, are made again."""
+        cursor = progress.cursor
+        if cursor.points:
+            self.earlier = progress.seconds
+            self.record.where["resumed"] = cursor.step
+        if (file := self.folder / "curve.jsonl").exists():
+            write(file, b"".join(self._lines()[: cursor.points]))
+
+    def curve(self, point: "Point") -> None:
+        """One more line of the curve: a flat object but for the terms, whose names are the method's."""
+        line = {"step": point.step, "seconds": round(point.seconds, 3), "terms": dict(point.terms)}
+        if point.evidence:
+            line |= point.evidence._asdict()
+        with (self.folder / "curve.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.tracker:
+            self.tracker.point(point)
+
+    def predictions(self, by_step: "Mapping[int, Tensor]", names: Sequence[str]) -> None:
+        """The probabilities on the test split by step, and where its rows are files or lines which, in their order."""
+        self.tensors("predictions", {f"step_{step}": rows for step, rows in by_step.items()})
+        if names:
+            out = StringIO()
+            csv.writer(out, lineterminator="\n").writerows([("path",), *((name,) for name in names)])
+            write(self.folder / "test.csv", out.getvalue().encode("utf-8", "surrogateescape"))
+
+    def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
+        """A safetensors file without metadata, so that equal tensors make equal bytes; none of no tensors."""
+        from safetensors.torch import save
+
+        if tensors:
+            packed = {key: tensor.contiguous() for key, tensor in tensors.items()}  # not so with train.channels_last
+            write(self.folder / f"{name}.safetensors", save(packed))
+
+
+@contextmanager
+def recording(record: RunRecord) -> Iterator[Recording]:
+    """Keep the record of what happens inside, whatever that is: `ok`, `diverged` or `failed`, with its seconds."""
+    files, started, over = Recording(record), time.monotonic(), True
+    record.status, record.scores, record.evidence, record.error, record.data = "running", None, None, None, {}
+    record.diagnosis = None
+    record.where = {**whereabouts(), **{name: record.where.get(name) for name in ("files", "read")}}
+    files.open()
+    handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger("tl_runner")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(handler)
+    try:
+        yield files
+        record.status = "ok"
+    except BaseException as error:
+        record.status = "diverged" if isinstance(error, Diverged) else "failed"
+        over = isinstance(error, Refused | Diverged)
+        record.error = (
+            str(error) if isinstance(error, Refused | Diverged | Late) else f"{type(error).__name__}: {error}"
+        )
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):  # nothing is wrong with it: it is unfinished
+            record.status, record.error = "running", "interrupted"
+            log.info("interrupted")
+        else:
+            log.exception("the run ended early")
+        raise
+    finally:
+        record.seconds = round(files.earlier + time.monotonic() - started, 3)
+        ours.removeHandler(handler)
+        handler.close()
+        files.close(over)
+
+
+def fallen(record: RunRecord, error: str) -> None:
+    """Put on record that the process which made this run is gone; its checkpoint stays."""
+    if record.status == "running" and record.folder.is_dir():
+        record.status, record.error = "failed", error
+        Recording(record).save()
+
+
+def _yaml(config: Mapping[str, Any]) -> bytes:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()
+
+
+def _strict(leaf: Any) -> Any:
+    """As JSON can say it: a configuration may hold nan or inf, which are then words."""
+    return str(leaf) if isinstance(leaf, float) and not isfinite(leaf) else leaf

@@ -1,0 +1,155 @@
+"""How promising a source, a backbone or a stage of it is: scores of features, before any method is trained.
+
+What is trained is the source model, where `pretrain` asks for one: the same as for `run`, and shared with it. The
+target's answers stay sealed: its labels are those that `granted` gives away.
+"""
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tl_runner import config
+from tl_runner.core import Model
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import cut
+from tl_runner.domains import LabelledSplit, Pair, Split, Subset
+from tl_runner.engine.device import claim_device, describe_device
+from tl_runner.engine.pretrain import source_model, source_names
+from tl_runner.errors import Refused
+from tl_runner.functional.divergence import ROWS as COMPARED
+from tl_runner.functional.divergence import mmd_test, told_apart
+from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
+from tl_runner.models.features import Embedded, at, whole
+from tl_runner.models.learning_rates import new_stages
+from tl_runner.rng import chance_of, derive
+from tl_runner.storage.provenance import whereabouts
+from tl_runner.storage.record import RunRecord
+from tl_runner.training.loop import Point
+
+ROWS = 1000  # of a labelled split that are scored, at most
+PERMUTATIONS = 500  # of the test that the domains are the same
+ALL = "all"  # stages
+
+Whose = Literal["granted target labels", "the source's labels"]
+
+
+class Screened(NamedTuple):
+    """A candidate: one stage of one backbone on one pair, and its scores by name, but for those that it can't have.
+
+    `rows` are the labelled rows that were scored, `whose` their labels; `last` says whether the stage is the backbone's
+    last; `seconds` are for this stage, without the source model.
+    """
+
+    record: RunRecord
+    stage: str
+    last: bool
+    whose: Whose
+    rows: int
+    scores: Mapping[str, float]
+    seconds: float
+    seeds: int = 1  # that the scores are means of
+
+
+def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, None, list[Screened]]:
+    """Score these stages of the backbone that the record describes, `("all",)` for all, none for the last.
+
+    Yields the points of the source model's training, where it is not kept from before. The record gets to know its
+    data and machine, as a run's would; nothing is written but what runs share in `record.cache`.
+    """
+    parts = config.load(record.config)
+    seed = parts.settings.seed
+    device = claim_device(parts.settings.device, parts.settings.threads)
+    record.where |= whereabouts() | describe_device(device, parts.train)
+    budget = Budget.parse(parts.settings.granted).settle(needed=False)
+    with chance_of(seed, "data"):
+        drawn = config.call(parts.dataset, seed=seed, cache=record.cache)
+        pair, _, record.data = cut(drawn, seed, budget, device)
+    whose, labelled = sample(pair)
+    admit(torch.cat([part.y for part in labelled]))
+    with chance_of(seed, "model"):
+        backbone, width = parts.backbone(pair.shape)
+        model = Model(backbone, width, pair.classes, parts.train.batchnorm).to(device)
+        model.features_kept = record.cache / record.features
+        model.pretrained = config.starts_trained(parts.backbone)
+    if new_stages(model):
+        raise Refused(config.NARROWED)
+    wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
+    for stage in wanted:
+        model.upto(stage)  # refused before anything is trained
+    record.data["source_model"] = yield from source_model(model, pair, parts, source_names(record), record.cache)
+    found = []
+    for stage in wanted:
+        started, last = time.monotonic(), stage == model.stages[-1]
+        part = model if last else at(model, stage, pair.shape)
+        scores, rows = _scores(part, whose, labelled, seed)
+        scores |= _distances(part, pair)
+        if "error" in scores and "a_distance" in scores:
+            scores["bound"] = scores["error"] + scores["a_distance"] / 2
+        found.append(Screened(record, stage, last, whose, rows, scores, time.monotonic() - started))
+    return found
+
+
+def sample(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
+    """The labelled rows to score on, and whose labels: all that the target grants, else the source's val split.
+
+    Raises `Refused` where there are neither.
+    """
+    if granted := [part for part in (pair.granted, pair.held_out) if part is not None]:
+        return "granted target labels", granted
+    if pair.source is None:
+        raise Refused("there is no source and no label to score on: granted=5 gives 5 target labels a class away")
+    source, labels = pair.labelled_source
+    return "the source's labels", [LabelledSplit(source.val, labels.val)]
+
+
+def _scores(part: Model, whose: Whose, labelled: Sequence[LabelledSplit], seed: int) -> tuple[dict[str, float], int]:
+    """The transferability scores of this part of a model on labelled rows, and how many rows these are.
+
+    Those that want a source classifier are had where there is one, on top of the whole backbone. `error`, of a linear
+    classifier, is the bound's ε_s, and so had on the source's labels.
+    """
+    rows = [_drawn(split.x, seed, part.device) for split in labelled]
+    f = torch.cat([_features(part, split.x, of) for split, of in zip(labelled, rows, strict=True)])
+    y = torch.cat([split.y[of].cpu() for split, of in zip(labelled, rows, strict=True)])
+    scores = {"logme": logme(f, y), "h_score": h_score(f, y)}
+    if whose == "the source's labels" and (error := linear_error(f, y)) is not None:
+        scores["error"] = error
+    if part.taught:
+        with torch.no_grad():
+            predictions = part.taught[0](f.to(part.device)).softmax(-1).cpu()
+        scores |= {"leep": leep(predictions, y), "nce": nce(predictions.argmax(-1), y)}
+    return scores, len(y)
+
+
+def _distances(part: Model, pair: Pair) -> dict[str, float]:
+    """How far the domains lie apart in these features, by no label; nothing where there is no source.
+
+    On the first rows of the validation splits, which were shuffled when they were cut, and which the source model was
+    not fitted to: what a run's diagnosis measures before it adapts.
+    """
+    if pair.source is None:
+        return {}
+    sides = [(domain.val, torch.arange(min(len(domain.val), COMPARED))) for domain in (pair.source, pair.target)]
+    source, target = (_features(part, split, rows.to(part.device)) for split, rows in sides)
+    apart, mmd = told_apart(source, target), mmd_test(source, target, PERMUTATIONS)
+    found = {}
+    if apart:
+        found |= dict(zip(("a_distance", "a_low", "a_high"), apart.a_distance, strict=True))
+    return found | ({"mmd": mmd.value, "mmd_p": mmd.p} if mmd else {})
+
+
+def _features(part: Model, split: Split, rows: Tensor) -> Tensor:
+    """What this part makes of these rows, (n, d) on the CPU; kept for other runs. `Refused` where it is not finite."""
+    found = whole(Embedded(split if len(rows) == len(split) else Subset(split, rows), part))
+    if not bool(torch.isfinite(found).all()):
+        raise Refused(f"the features at stage {part.stage or part.stages[-1]!r} are not finite numbers")
+    return found
+
+
+def _drawn(split: Split, seed: int, device: torch.device) -> Tensor:
+    """The numbers of all rows of a split, in order; of a large one `ROWS` that the seed draws."""
+    rows = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive(seed, "screen")))
+    return rows[:ROWS].sort().values.to(device)

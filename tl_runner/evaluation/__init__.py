@@ -1,0 +1,1 @@
+"""What is measured of a model: scores, how far apart the domains are, what the figures of a report need."""

@@ -1,0 +1,187 @@
+"""What happened between the domains in a run: how far apart they were and are, the terms of the bound, who errs.
+
+Measured on validation rows where no target label is needed, and with the answers in the run's last step. Nothing here
+is a guarantee: the bound ε_t ≤ ε_s + ½d + λ* (Ben-David et al. 2010) is about the worst pair of classifiers, the
+figures are about a linear one on the features that there are.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tl_runner.core import Model
+from tl_runner.domains import Pair, Split, Subset
+from tl_runner.errors import within
+from tl_runner.evaluation import figure_data
+from tl_runner.evaluation.scores import Reading, accuracy, read
+from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
+from tl_runner.models.batchnorm import Sides
+from tl_runner.models.features import Readout, frozen, portions
+
+Level = Literal["basic", "full", "none"]
+Facts = dict[str, Any]  # in JSON's words
+
+
+class Setup(NamedTuple):
+    """A run's pair as the dataset gave it, and what could be said before anything was trained."""
+
+    pair: Pair
+    gap: Facts | None
+    stages: Facts
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is measured of a run beside its scores; `permutations` of the two-sample test."""
+
+    level: Level = "basic"
+    permutations: int = 500
+
+    def __post_init__(self) -> None:
+        within(19, 100_000, permutations=self.permutations)
+
+    def before(self, model: Model, pair: Pair, once: bool) -> Setup:
+        """With the network as training finds it, before the method prepares anything.
+
+        `once`: the method computes features once, and they are read where it finds them too.
+        """
+        if self.level == "none":
+            return Setup(pair, None, {})
+        reader, seen = frozen(model, pair) if once else (model, pair)
+        gap = self._gap(*(read(reader, _first(split, model)).features for split in _validation(seen)))
+        return Setup(pair, gap, self._stages(Sides(model, model), pair))
+
+    def after(
+        self, sides: Sides, pair: Pair, before: Setup, source: Reading | None, predicted: Tensor, answers: Tensor
+    ) -> tuple[Facts | None, dict[str, Tensor]]:
+        """What the record says, and the tensors for figures, of the selected checkpoint.
+
+        `source` is what it makes of the source's test split, `predicted` (n, C) are its probabilities on the
+        target's, and `answers` (n,) the labels there.
+        """
+        if self.level == "none":
+            return None, {}
+        answers, target = answers.cpu(), read(sides.target, _first(pair.target.test, sides.target))
+        validation = [read(side, split) for side, split in zip(sides, _validation(pair), strict=False)]
+        gap = self._gap(*(reading.features for reading in validation))
+        told: Facts = {
+            "before": before.gap,
+            "after": gap,
+            "histogram": _shares(predicted.argmax(-1), predicted.shape[-1]),
+            "classes": {"source": None, "target": accuracies(predicted, answers)},
+            "priors": None,
+            "bound": None,
+        }
+        labels = pair.source and pair.source.labels and pair.source.labels.test.cpu()
+        if source and labels is not None and pair.shared_labels:
+            said, compared = [reading.predicted.argmax(-1) for reading in validation], len(target.features)
+            told["classes"]["source"] = accuracies(source.predicted, labels)
+            told["priors"] = label_shift(said[0], pair.labelled_source[1].val.cpu(), said[1], len(pair.classes))
+            told["bound"] = {
+                "source_error": 1 - accuracy(source.predicted, labels),
+                "half_distance": gap and gap["a_distance"] and gap["a_distance"]["value"] / 2,
+                "joint_error": joint_error(source.features, labels[:ROWS], target.features, answers[:compared]),
+            }
+        if self.level == "full":
+            inputs = (_whole(_first(split, sides.target), sides.target) for split in _validation(before.pair))
+            stages = {"before": before.stages, "after": self._stages(sides, before.pair)}
+            told |= {"inputs": self._gap(*inputs), "stages": stages}
+        known = figure_data.Side(source, labels) if source and labels is not None else None
+        figures = figure_data.of_run(before.pair, pair, known, figure_data.Side(target, answers))
+        return told, {**figures, "labels": answers.to(torch.int16)}
+
+    def _gap(self, source: Tensor | None = None, target: Tensor | None = None) -> Facts | None:
+        """How far the rows of two domains are apart; None where there is only one."""
+        if source is None or target is None:
+            return None
+        apart, mmd = told_apart(source, target), mmd_test(source, target, self.permutations)
+        return {"a_distance": apart and apart.a_distance._asdict(), "mmd": mmd and mmd._asdict()}
+
+    @torch.no_grad()
+    def _stages(self, sides: Sides, pair: Pair) -> Facts:
+        """The proxy A-distance at each stage of the backbone, which the first takes from the inputs; `full` only."""
+        if self.level != "full" or pair.source is None:
+            return {}
+        flows = [[*portions(_first(split, sides.target), sides.target.device)] for split in _validation(pair)]
+        found = {}
+        for name in sides.target.stages:
+            stages = [side.eval().backbone.get_submodule(name) for side in sides]
+            flows = [[stage(x) for x in flow] for stage, flow in zip(stages, flows, strict=True)]
+            source, target = (torch.cat([Readout()(x).float().cpu() for x in flow]) for flow in flows)
+            apart = told_apart(source, target)
+            found[name] = apart and apart.a_distance._asdict()
+        return found
+
+
+def accuracies(predicted: Tensor, labels: Tensor) -> list[float | None]:
+    """The accuracy on the rows of each class; None of a class without any. Predictions (n, C), labels (n,)."""
+    right = predicted.argmax(-1) == labels
+    rows = [labels == c for c in range(predicted.shape[-1])]
+    return [right[of].double().mean().item() if bool(of.any()) else None for of in rows]
+
+
+def label_shift(source_said: Tensor, source_labels: Tensor, target_said: Tensor, classes: int) -> Facts:
+    """The target's class shares, estimated without its labels, beside the source's.
+
+    Of predicted classes (n,) of source rows, their true ones (n,), and predicted ones (m,) of target rows. Black-box
+    shift estimation (Lipton, Wang & Smola, ICML 2018): with C_ij = P_s(ŷ=i, y=j) and μ_i = P_t(ŷ=i) the
+    importance w_j = p_t(y=j)/p_s(y=j) solves C w = μ; here by least squares with w ≥ 0. `shift` is ½ Σ_j |p_t − p_s|.
+    Right where only the class shares differ, and of little meaning where the inputs of a class do too.
+    """
+    from scipy.optimize import nnls
+
+    joint = np.zeros((classes, classes))
+    np.add.at(joint, (source_said.numpy(), source_labels.numpy()), 1 / len(source_labels))
+    weights, _ = nnls(joint, np.array(_shares(target_said, classes)))
+    prior = joint.sum(0)
+    estimated = weights * prior
+    if estimated.sum() > 0:
+        estimated = estimated / estimated.sum()
+    shift = 0.5 * np.abs(estimated - prior).sum()
+    return {"source": prior.tolist(), "estimated": estimated.tolist(), "shift": float(shift)}
+
+
+def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor) -> float | None:
+    """λ* = min_h ε_s(h) + ε_t(h), by one linear classifier of both domains' features, each domain with half the weight.
+
+    Errors are held out, in 5 parts. Needs target labels: large where no classifier of these features serves both.
+    None where there is too little to fit.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import KFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = torch.cat([source, target]).double().numpy(), torch.cat([source_labels, target_labels]).numpy()
+    of_target = np.arange(len(y)) >= len(source)
+    weights = np.where(of_target, len(y) / (2 * len(target)), len(y) / (2 * len(source)))
+    wrong = np.zeros(len(y))
+    if min(len(source), len(target)) < FOLDS:
+        return None
+    for fitted, held_out in KFold(FOLDS, shuffle=True, random_state=SEED).split(x):
+        if len(np.unique(y[fitted])) < 2:
+            return None
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000, solver="newton-cg"))
+        classifier.fit(x[fitted], y[fitted], logisticregression__sample_weight=weights[fitted])
+        wrong[held_out] = classifier.predict(x[held_out]) != y[held_out]
+    return float(wrong[~of_target].mean() + wrong[of_target].mean())
+
+
+def _shares(said: Tensor, classes: int) -> list[float]:
+    return (torch.bincount(said, minlength=classes).double() / len(said)).tolist()
+
+
+def _validation(pair: Pair) -> list[Split]:
+    """Of the source and the target; nothing where there is no source to compare with."""
+    return [pair.source.val, pair.target.val] if pair.source else []
+
+
+def _first(split: Split, model: Model) -> Split:
+    return Subset(split, torch.arange(min(ROWS, len(split)), device=model.device))
+
+
+def _whole(split: Split, model: Model) -> Tensor:
+    return torch.cat([nn.Flatten()(x).cpu() for x in portions(split, model.device)])

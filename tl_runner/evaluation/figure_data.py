@@ -1,0 +1,66 @@
+"""What the figures of a report need of a run, as a handful of small tensors: below half a megabyte a run."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tl_runner.domains import Pair, Split
+from tl_runner.evaluation.scores import Reading
+
+POINTS, WIDTH = 200, 32  # rows of a side that are drawn as points, and numbers of each
+SAMPLES, SIDE = 24, 40  # images of a side, and pixels of their longer side
+EXTREMES = 8  # source rows that weigh most, and least
+
+
+class Side(NamedTuple):
+    """A domain's test rows, or the first of them: as the model reads them, and their labels."""
+
+    reading: Reading
+    labels: Tensor
+
+
+def of_run(raw: Pair, pair: Pair, source: Side | None, target: Side) -> dict[str, Tensor]:
+    """Points, samples and extremes by name; `raw` is the pair of inputs, `pair` what the method made of it."""
+    sides = {"source": source, "target": target} if source else {"target": target}
+    found: dict[str, Tensor] = {}
+    scores = components(*(side.reading.features[:POINTS] for side in sides.values()))
+    for (name, side), points in zip(sides.items(), scores, strict=True):
+        found[f"{name}_features"] = points
+        found[f"{name}_labels"] = side.labels[:POINTS].to(torch.int16)
+        found[f"{name}_predicted"] = side.reading.predicted[:POINTS].argmax(-1).to(torch.int16)
+        domain = raw.source if name == "source" else raw.target
+        if domain and len(raw.shape) == 3:
+            found[f"{name}_samples"] = thumbnails(domain.test, torch.arange(min(SAMPLES, len(domain.test))))
+    if pair.weights is not None and raw.source and len(pair.weights) == len(raw.source.train):
+        order = pair.weights.cpu().argsort(descending=True, stable=True)
+        for name, rows in (("heaviest", order[:EXTREMES]), ("lightest", order.flip(0)[:EXTREMES])):
+            train = raw.source.train
+            found[name] = thumbnails(train, rows) if len(raw.shape) == 3 else train.take(rows).float().cpu()
+            found[f"{name}_weights"] = pair.weights.cpu()[rows]
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def components(*sides: Tensor) -> list[Tensor]:
+    """The leading principal components of all rows together, at most 32, split back by side: (n, k) float32.
+
+    The sign of a component is that of its largest loading, so that the same rows give the same points.
+    """
+    rows = torch.cat(sides).double()
+    rows = rows - rows.mean(0)
+    _, _, loadings = torch.linalg.svd(rows, full_matrices=False)
+    loadings = loadings[:WIDTH]
+    largest = loadings.gather(1, loadings.abs().argmax(1, keepdim=True))
+    points = (rows @ (loadings * largest.sign()).T).float()
+    return list(points.split([len(side) for side in sides]))
+
+
+def thumbnails(split: Split, rows: Tensor) -> Tensor:
+    """These images as bytes (n, c, h, w), their longer side at most 40 pixels."""
+    x = split.take(rows).float().cpu()
+    scale = SIDE / max(x.shape[-2:])
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in x.shape[-2:]]
+        x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
+    return (x * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,164 @@
+"""What a model predicts on a split, how good that is, and what may be known of it without target labels."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tl_runner.core import Model
+from tl_runner.domains import Pair, Split
+from tl_runner.errors import Diverged
+from tl_runner.functional import importance, label_free
+from tl_runner.functional.divergence import ROWS, told_apart
+from tl_runner.models.batchnorm import Sides
+from tl_runner.models.features import portions
+from tl_runner.training.checkpoint_selection import Evidence, FloorOf
+
+LEAST = 1e-12  # of a probability whose logarithm is taken
+BINS = 15  # of equal width, for the calibration error
+
+Floor = tuple[float | None, float, FloorOf | None]  # the accuracy, how many labels it rests on, and whose they are
+
+
+class Reading(NamedTuple):
+    """What a model makes of the n rows of a split, float32 on the CPU."""
+
+    features: Tensor  # (min(n, ROWS), width), of the first rows: as many as the domains are compared by
+    predicted: Tensor  # (n, C), probabilities
+
+
+@torch.no_grad()
+def read(model: Model, split: Split, rows: int = ROWS) -> Reading:
+    """Both in one pass, features of the first `rows`; the model is left in evaluation mode."""
+    model.eval()
+    features, predicted = [], []
+    for x in portions(split, model.device):
+        (seen,) = model.features(x)
+        features.append(seen[:rows].float().cpu())
+        predicted.append(model.head(seen).float().softmax(-1).cpu())
+        rows -= len(features[-1])
+    return Reading(torch.cat(features), torch.cat(predicted))
+
+
+def predict(model: Model, split: Split) -> Tensor:
+    """Class probabilities, (n, C) float32 on the CPU; the model is left in evaluation mode."""
+    return read(model, split, rows=0).predicted
+
+
+def accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    return (probabilities.argmax(-1) == labels.cpu()).double().mean().item()
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error: Σ_b |rows in b|/n · |accuracy_b − confidence_b| (Guo et al., ICML 2017).
+
+    probabilities (n, C), labels (n,); b runs over `bins` equal intervals of the confidence max_c p_c.
+    """
+    confidence, predicted = probabilities.double().max(-1)
+    gap = (predicted == labels.cpu()).double() - confidence
+    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    return torch.zeros(bins, dtype=torch.double).index_add(0, bin_of, gap).abs().sum().item() / len(gap)
+
+
+def rates(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    """accuracy, balanced and macro_f1 of predicted classes (n,), each in [0, 1].
+
+    balanced: the mean accuracy of the classes that occur. macro_f1: the mean of 2·right/(predicted + true) over the
+    classes that occur or are predicted.
+    """
+    predicted, labels = predicted.cpu(), labels.cpu()
+    classes = int(torch.cat([predicted, labels]).max()) + 1
+    right, true, said = (
+        torch.bincount(rows, minlength=classes).double() for rows in (labels[predicted == labels], labels, predicted)
+    )
+    occurs, either = true > 0, true + said > 0
+    return {
+        "accuracy": (predicted == labels).double().mean().item(),
+        "balanced": (right[occurs] / true[occurs]).mean().item(),
+        "macro_f1": (2 * right / (true + said))[either].mean().item(),
+    }
+
+
+def scores(probabilities: Tensor, labels: Tensor, calibrated: bool = True) -> dict[str, float]:
+    """The `rates` of the most probable class and, of rows that are `calibrated` to be probabilities, their ece."""
+    found = rates(probabilities.argmax(-1), labels)
+    return {**found, "ece": calibration_error(probabilities, labels)} if calibrated else found
+
+
+def verdict(
+    predictions: Mapping[int, Tensor], labels: Tensor, selected: int, calibrated: bool = True
+) -> dict[str, dict[str, float]]:
+    """The target's scores at the selected step, beside the last checkpoint and the best one by the labels.
+
+    `predictions` are the probabilities on the test split by step, in order. `oracle` can't be had without the
+    answers: it says what an ideal choice among the checkpoints would have been worth, by each score; its step is the
+    one of the best accuracy. `majority` is what saying the most frequent class of these labels would score.
+    """
+    found = {step: rates(rows.argmax(-1), labels) for step, rows in predictions.items()}
+    best = max(found, key=lambda step: (found[step]["accuracy"], step))
+    oracle = {name: max(of[name] for of in found.values()) for name in found[best]}
+    frequent = int(torch.bincount(labels.cpu()).argmax())
+    return {
+        "target": scores(predictions[selected], labels, calibrated),
+        "last": {"step": max(found), **found[max(found)]},
+        "selected": {"step": selected, **found[selected]},
+        "oracle": {"step": best, **oracle},
+        "majority": {"class": frequent, **rates(torch.full_like(labels, frequent), labels)},
+    }
+
+
+def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:
+    """The accuracy on the source's validation rows, weighed as the training rows are, and how many rows it rests on.
+
+    Those are (Σw)²/Σw², in effect. No accuracy where no validation row weighs anything, or none knows what it weighs.
+    """
+    if pair.weights is None:
+        return accuracy(predicted, y), len(y), "source"
+    if pair.val_weights is None or not pair.val_weights.any():
+        return None, 0, None
+    w = pair.val_weights.double().cpu()
+    right = (predicted.argmax(-1) == y.cpu()).double()
+    return ((w * right).sum() / w.sum()).item(), importance.effective_rows(w).item(), "weighted source"
+
+
+def examine(sides: Sides, pair: Pair, step: int, keeps_source: bool) -> tuple[Evidence, Tensor]:
+    """The evidence at this step, and the probabilities on the target's test split, which nobody scores yet.
+
+    `keeps_source` says whether the method still learns the source's task: else its accuracy is no floor.
+    """
+    target, test = read(sides.target, pair.target.val), predict(sides.target, pair.target.test)
+    if not bool(torch.isfinite(test).all()):
+        raise Diverged(f"the model's predictions at step {step} are not finite numbers")
+    source_val, risk, a_distance = None, None, None
+    floor: Floor = None, 0, None
+    source = read(sides.source, pair.source.val) if pair.source else None
+    if source:
+        apart = told_apart(source.features, target.features)
+        a_distance = apart and apart.a_distance.value
+        if pair.shared_labels:
+            y = pair.labelled_source[1].val.cpu()
+            source_val = accuracy(source.predicted, y)
+            if apart and keeps_source:
+                chances = source.predicted[apart.rows].gather(1, y[apart.rows, None])[:, 0]
+                risk = label_free.risk(-chances.clamp_min(LEAST).log(), apart.weights)
+    if pair.held_out is not None:
+        floor = accuracy(predict(sides.target, pair.held_out.x), pair.held_out.y), len(pair.held_out.y), "granted"
+    elif pair.granted is None and keeps_source and source and pair.shared_labels:
+        floor = source_floor(source.predicted, pair.labelled_source[1].val, pair)
+    evidence = Evidence(
+        step=step,
+        source_val=source_val,
+        floor=floor[0],
+        floor_rows=floor[1],
+        floor_of=floor[2],
+        information=label_free.information(target.predicted),
+        entropy=label_free.entropy(target.predicted),
+        classes=target.predicted.shape[-1],
+        classes_used=label_free.classes_used(target.predicted),
+        nuclear_norm=label_free.nuclear_norm(target.predicted),
+        density=label_free.density(target.predicted[:ROWS]),
+        risk=risk,
+        a_distance=a_distance,
+    )
+    return evidence, test

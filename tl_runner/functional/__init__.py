@@ -1,0 +1,1 @@
+"""Pure mathematics on tensors: losses, distances, weights, scores without labels. Nothing here knows a run."""

@@ -1,0 +1,90 @@
+"""How far two domains are apart, with how sure that is: rows (n, d) and (m, d) on the CPU, no labels, fixed seeds."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tl_runner.functional import importance, losses
+
+ROWS = 500  # of a side, at most, that are compared: the interval of an A-distance is then about ±0.1
+FOLDS = 5
+LEVEL = 0.95  # of the intervals
+SEED = 0  # of the folds and the permutations: the same rows give the same numbers
+PORTION = 64  # permutations at a time
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Apart(NamedTuple):
+    """What a cross-fitted classifier of the domain says: its log-odds of "target" for n rows of each side."""
+
+    log_odds: Tensor
+
+    @property
+    def rows(self) -> slice:
+        """Of the source's rows those that were compared."""
+        return slice(len(self.log_odds) // 2)
+
+    @property
+    def weights(self) -> Tensor:
+        """p_t(x)/p_s(x) of these source rows, by a classifier that did not see the row."""
+        return importance.ratio(self.log_odds, len(self.log_odds) // 2)
+
+    @property
+    def a_distance(self) -> Estimate:
+        """2(1 − 2ε), from 0 to 2, ε the held-out error (Ben-David et al. 2007); half of it is the ½d of the bound.
+
+        Clipped at 0. The interval is Wilson's of ε, which takes the rows as independent.
+        """
+        from scipy.stats import binomtest
+
+        n = len(self.log_odds) // 2
+        wrong = int((self.log_odds[:n] > 0).sum() + (self.log_odds[n:] <= 0).sum())
+        error = binomtest(wrong, 2 * n).proportion_ci(LEVEL, method="wilson")
+        return Estimate(*(max(0.0, float(2 - 4 * e)) for e in (wrong / (2 * n), error.high, error.low)))
+
+
+def told_apart(source: Tensor, target: Tensor) -> Apart | None:
+    """How well a logistic regression tells the domains apart: the first rows of each side, as many of both.
+
+    None where there are fewer than `FOLDS` rows of a side.
+    """
+    n = min(len(source), len(target), ROWS)
+    return Apart(importance.log_odds(source[:n], target[:n], SEED, folds=FOLDS)) if n >= FOLDS else None
+
+
+class MMDTest(NamedTuple):
+    value: float  # squared MMD, biased
+    p: float
+
+
+def mmd_test(source: Tensor, target: Tensor, permutations: int) -> MMDTest | None:
+    """`losses.mmd2` and the chance of as large a value where both sides are drawn from one distribution.
+
+    p = (1 + #{permuted ≥ seen}) / (1 + permutations), by permuting which row is of which side (Gretton et al. 2012).
+    None where a side has fewer than 2 rows.
+    """
+    source, target = source[:ROWS], target[:ROWS]
+    n, m = len(source), len(target)
+    if min(n, m) < 2:
+        return None
+    kernel = losses.rbf(torch.cat([source, target])).double()
+    sides = torch.cat([torch.full((n,), 1.0 / n), torch.full((m,), -1.0 / m)]).double()  # MMD² = zᵀKz
+
+    def value(z: Tensor) -> Tensor:
+        return ((z @ kernel) * z).sum(-1)
+
+    generator = torch.Generator().manual_seed(SEED)
+    seen, above = value(sides), 0
+    for first in range(0, permutations, PORTION):
+        count = min(PORTION, permutations - first)
+        shuffled = torch.stack([sides[torch.randperm(n + m, generator=generator)] for _ in range(count)])
+        above += int((value(shuffled) >= seen * (1 - 1e-9)).sum())  # equal rows are equal but for rounding
+    return MMDTest(seen.item(), (1 + above) / (1 + permutations))

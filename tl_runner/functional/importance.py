@@ -1,0 +1,108 @@
+"""How much each source row should weigh so that the source looks like the target: w(x) ≈ p_t(x) / p_s(x).
+
+Pure functions of the rows: source (n, d) and target (m, d) float tensors -> weights (n,), finite, none below 0, in any
+scale (`Pair.weighted` brings them to mean 1). With `others` (k, d), source rows that the estimate does not see, their
+weights follow: (n + k,), in the same scale.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tl_runner.functional.losses import squared_distances
+
+CHUNK = 1024  # rows of a block of distances
+MOST = 50  # of log-odds: e^50 is as good as infinite, and finite
+NEAR = 0.1  # of the mean distance: what `inverse` adds to it, so that a row that is in both domains weighs finitely
+
+Mode = Literal["inverse", "rbf", "count", "distance"]
+
+
+def nearest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """The distance of each row to the nearest of the others, and which that is: (n,) and (n,)."""
+    found = [squared_distances(chunk, others).min(-1) for chunk in rows.split(CHUNK)]
+    return torch.cat([least.values for least in found]).sqrt(), torch.cat([least.indices for least in found])
+
+
+def by_distance(
+    source: Tensor, target: Tensor, mode: Mode = "rbf", bandwidth: float = 1.0, others: Tensor | None = None
+) -> Tensor:
+    """A function of d_i = min_j ‖x_i − x_j^t‖, the distance of a source row to the nearest target row.
+
+    `inverse`: 1/(d_i + 0.1 · mean d). `rbf`: exp(−½ (d_i / (bandwidth · median d))²). `count`: 1 + the number of target
+    rows to which x_i is the nearest source row (Loog 2012). `distance`: d_i itself, the founding articles' literal
+    form, which favours *far* rows: it is here to be compared with, not to be used. Mean and median are the source's;
+    `count` counts `others` among themselves.
+    """
+    if mode == "count":
+        sides = [source] if others is None else [source, others]
+        return 1.0 + torch.cat([nearest(target, rows)[1].bincount(minlength=len(rows)) for rows in sides])
+    seen, _ = nearest(source, target)
+    distance = seen if others is None else torch.cat([seen, nearest(others, target)[0]])
+    if mode == "distance":
+        return distance
+    if mode == "inverse":
+        return 1 / (distance + (NEAR * seen.mean()).clamp_min(1e-12))
+    return torch.exp(-0.5 * (distance / (bandwidth * seen.median()).clamp_min(1e-12)).square())
+
+
+def density_ratio(
+    source: Tensor,
+    target: Tensor,
+    seed: int,
+    C: float = 1.0,  # noqa: N803
+    folds: int = 5,
+    others: Tensor | None = None,
+) -> Tensor:
+    """P(t|x) / P(s|x) · n/m by a classifier that tells the domains apart (Bickel, Brückner & Scheffer 2009).
+
+    See `log_odds` for the classifier, `C` and `folds`; that of `others` is fitted on all rows of both domains.
+    """
+    n, m = len(source), len(target)
+    weights = ratio(log_odds(source, target, seed, C, folds), n)
+    if others is None:
+        return weights
+    fitted = _domain_classifier(C, source.shape[1]).fit(*_by_domain(source, target))
+    of_others = torch.as_tensor(fitted.decision_function(others.double().numpy()))
+    return torch.cat([weights, of_others.clamp(max=MOST).exp() * n / m])
+
+
+def ratio(log_odds: Tensor, n: int) -> Tensor:
+    """The weights (n,) of the source's rows by the log-odds (n + m,) of `log_odds`."""
+    return log_odds[:n].clamp(max=MOST).exp() * n / (len(log_odds) - n)
+
+
+def log_odds(source: Tensor, target: Tensor, seed: int, C: float = 1.0, folds: int = 5) -> Tensor:  # noqa: N803
+    """log P(t|x) − log P(s|x) of all rows (n + m,), the source's first, by a logistic regression of the domain.
+
+    Cross-fitted: a row's log-odds come from a classifier that did not see it, fitted on the other `folds` − 1 of
+    `folds` parts; n, m ≥ folds. `C` is the prior variance of the log-odds: that of each coefficient, scikit-learn's
+    inverse regularisation, is C/d, on columns scaled to deviation 1. With C for each, hundreds of columns tell any two
+    domains apart, and weights rest on a row or two.
+    """
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    classifier, (x, is_target) = _domain_classifier(C, source.shape[1]), _by_domain(source, target)
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
+    return torch.as_tensor(cross_val_predict(classifier, x, is_target, cv=parts, method="decision_function"))
+
+
+def _domain_classifier(C: float, columns: int) -> Any:  # noqa: N803
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C / columns, max_iter=5000, solver="newton-cg"))
+
+
+def _by_domain(source: Tensor, target: Tensor) -> tuple[Any, Any]:
+    """All rows, the source's first, and whether each is the target's, as scikit-learn takes them."""
+    is_target = torch.cat([torch.zeros(len(source)), torch.ones(len(target))])
+    return torch.cat([source, target]).double().numpy(), is_target.long().numpy()
+
+
+def effective_rows(weights: Tensor) -> Tensor:
+    """(Σ w)² / Σ w²: how many rows of equal weight would leave an average as uncertain (Kish 1965)."""
+    weights = weights.double()
+    return (weights.sum().square() / weights.square().sum()).float()

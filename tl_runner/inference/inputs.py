@@ -1,0 +1,68 @@
+"""What a person names to be predicted, as a list of files: looked up before a model is loaded."""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from tl_runner.errors import Refused, nearest
+from tl_runner.preprocessing.batching import Input, Preprocessing
+from tl_runner.preprocessing.tables import Columns
+from tl_runner.storage.litter import is_litter
+
+
+def inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Input]:
+    """The files as named, and for each folder those at any depth in it that end as they should, sorted by path.
+
+    Hidden entries and what other programs leave (`@eaDir`) are passed over, as in training; links to folders are not
+    followed. Refuses what is not there, and a folder that holds nothing of the kind.
+    """
+    return [Input(file) for path in paths for file in _files(path, preprocessing)]
+
+
+def of_test(run: Path, preprocessing: Preprocessing) -> list[Input]:
+    """The files or lines of the target's test split, in the order of the run's predictions, by its test.csv."""
+    file = run / "test.csv"
+    if not file.is_file():
+        raise Refused(f"{run} has no test.csv: its dataset is not made of files")
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+        names = [row[0] for row in csv.reader(lines)][1:]
+    if not isinstance(preprocessing, Columns):
+        found = [Input(Path(name)) for name in names]
+    else:
+        places = [name.rpartition(":") for name in names]
+        found = [
+            Input(Path(path), [int(line) for _, _, line in group])
+            for path, group in groupby(places, key=lambda place: place[0])
+        ]
+    if absent := [str(path) for path, _ in found if not path.is_file()]:
+        raise Refused(
+            f"{len(absent)} of {len(found)} files of {file} are not there, like {absent[0]}: they are named as the run"
+            f" had them; the working folder is {Path.cwd()}"
+        )
+    return found
+
+
+def _files(path: Path, preprocessing: Preprocessing) -> Iterable[Path]:
+    if not path.exists():
+        there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise Refused(f"{path}: there is no such file or folder{nearest(path.name, there)}")
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in _below(path) if file.suffix.lower() in preprocessing.endings)
+    if not found:
+        others = sum(1 for _ in _below(path))
+        raise Refused(f"{path} holds no {preprocessing.takes} (other files, at any depth: {others})")
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in a folder at any depth, without what is hidden or left by other programs."""
+
+    def refuse(error: OSError) -> None:
+        raise Refused(f"{error.filename} can't be listed: {error.strerror}") from error
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not is_litter(name)]
+        yield from (Path(place) / name for name in files if not is_litter(name))

@@ -1,0 +1,83 @@
+"""A finished run put to use: its model, what makes inputs of files, the names of its classes."""
+
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from tl_runner import config
+from tl_runner.core import Model
+from tl_runner.errors import Refused
+from tl_runner.models.batchnorm import Side, unpacked
+from tl_runner.models.heads import rebuilt
+from tl_runner.preprocessing.batching import Preprocessing
+from tl_runner.preprocessing.recorded import recorded
+from tl_runner.storage.record import RunRecord, read
+
+TOLD = 10  # runs that a message lists
+
+
+class Trained(NamedTuple):
+    """What `load` gives: `model, preprocessing, classes = tl_runner.load(RUN)`.
+
+    `model(preprocessing(input, …))` are the logits (n, C), whose columns `classes` names; `.softmax(-1)` are the
+    probabilities that tl-predict prints. `preprocessing` takes image files or Pillow images of a run on images; CSV
+    files or rows {column: value} of one on tables.
+    """
+
+    model: Model
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+
+
+def load(run: str | Path, domain: Side = "target") -> Trained:
+    """The selected checkpoint of the run in this folder, in evaluation mode on the CPU, ready for use.
+
+    `domain` says whose rows the model is to meet: its BatchNorm layers have the target's statistics, or the source's.
+    Nothing but the folder is needed, no dataset. Raises `Refused` where it holds no run, one that did not end well,
+    or one whose weights were not kept.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if domain not in get_args(Side):
+        raise Refused(f"domain takes target or source, got {domain!r}")
+    folder = Path(run)
+    record = finished(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise Refused(
+            f"{folder} has no model.safetensors: the run is {record.status!r}, save={record.config.get('save')};"
+            " its tl-run command with save=true makes it again, with its weights"
+        )
+    shape = tuple(record.data["shape"])
+    backbone, width = config.build(config.unweighted(record.config["backbone"]), "backbone")(shape)
+    model = rebuilt(Model(backbone, width, record.data["classes"]), shape, record.data["model"])
+    try:
+        model.load_state_dict(unpacked(load_file(weights), domain))
+    except (SafetensorError, RuntimeError) as error:
+        raise Refused(f"{weights} can't be read into the run's network: {error}") from error
+    return Trained(model.eval(), recorded(record.data, record.config["dataset"]), model.classes)
+
+
+def finished(folder: Path) -> RunRecord:
+    """The record of the run in this folder; raises `Refused` where there is none, or it did not end well."""
+    if not (folder / "run.json").is_file():
+        raise Refused(f"{folder} holds no run: {_instead(folder)}")
+    try:
+        record = read(folder / "run.json")
+    except (OSError, ValueError) as error:
+        raise Refused(f"{folder} holds no run: {error}") from error
+    if record.status != "ok":
+        why = f" ({record.error})" if record.error else ""
+        raise Refused(f"the run in {folder} is {record.status!r}{why}: it has no model to use")
+    return record
+
+
+def _instead(folder: Path) -> str:
+    """What there is where a run was looked for."""
+    if not folder.is_dir():
+        return "there is no such folder" if not folder.exists() else "it is a file; name the run's folder"
+    found = sorted(str(file.parent) for file in folder.rglob("run.json"))
+    if not found:
+        return "there is no run.json in it, nor below it"
+    more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
+    return f"{len(found)} below it, name one of them: {', '.join(found[:TOLD])}{more}"

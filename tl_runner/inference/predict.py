@@ -1,0 +1,62 @@
+"""Predictions for files, a portion at a time."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tl_runner.errors import Refused
+from tl_runner.inference.load import Trained
+from tl_runner.models.features import at_once
+from tl_runner.preprocessing.batching import Input
+from tl_runner.storage.record import RunRecord
+
+
+class Predicted(NamedTuple):
+    """Class probabilities (n, C) float32 on the CPU with the name of each row, and what could not be read and why."""
+
+    names: list[str]
+    probabilities: Tensor
+    bad: dict[str, str]
+
+
+class Agreement(NamedTuple):
+    """Of `rows` predictions, how many name the `same` class, and the `largest` difference of a probability."""
+
+    rows: int
+    same: int
+    largest: float
+
+
+@torch.no_grad()
+def predictions(trained: Trained, inputs: Sequence[Input]) -> Iterator[Predicted]:
+    """softmax(model(preprocessing(input))) for all inputs in order, on the model's device.
+
+    As many at a time as an evaluation takes: memory does not grow with the number of files.
+    """
+    model, preprocessing, _ = trained
+    model.eval()
+    for names, x, bad in preprocessing.portions(inputs, at_once(preprocessing.numbers)):
+        logits = model(x.to(model.device)).float() if len(x) else torch.empty(0, len(trained.classes))
+        found = logits.softmax(-1).cpu()
+        if not bool(torch.isfinite(found).all()):
+            raise Refused("the model's predictions are not finite numbers")
+        yield Predicted(names, found, bad)
+
+
+def agreement(found: Tensor, record: RunRecord) -> Agreement:
+    """How predictions (n, C) on the test split compare with what the run itself stored at its selected step."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = record.folder / "predictions.safetensors"
+    step = record.scores["selected"]["step"] if record.scores else None
+    try:
+        stored = load_file(file)[f"step_{step}"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise Refused(f"{file} does not hold the predictions of step {step}: {error}") from error
+    if stored.shape != found.shape:
+        raise Refused(f"the run stored predictions for {len(stored)} test rows, and {len(found)} were made")
+    same = int((stored.argmax(-1) == found.argmax(-1)).sum())
+    return Agreement(len(found), same, float((stored - found).abs().max()))

@@ -1,0 +1,53 @@
+"""Inputs on which two forms of a model are compared."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tl_runner.errors import Refused
+from tl_runner.inference.inputs import of_test
+from tl_runner.inference.load import Trained
+from tl_runner.storage.record import RunRecord
+
+
+class Samples(NamedTuple):
+    """Inputs x (n, …), of which the first `real` are the run's own data; `why` there are none."""
+
+    x: Tensor
+    real: int
+    why: str
+
+
+def samples(trained: Trained, record: RunRecord, n: int, seed: int = 0) -> Samples:
+    """n inputs: up to half of them real, the others random.
+
+    Real ones are rows of the target's test split where the run says which files they are, else the images that it
+    keeps for figures, if they are whole. Random ones are uniform on the range of the training inputs, those of a
+    table in the form of its encoding.
+    """
+    preprocessing, why = trained.preprocessing, ""
+    try:
+        portions = preprocessing.portions(of_test(record.folder, preprocessing), max(1, n // 2))
+        real = next(iter(portions)).x
+    except Refused as error:
+        real, why = _kept(record), str(error)
+    generator = torch.Generator().manual_seed(seed)
+    low, high = record.data.get("range", (0.0, 1.0))
+    real = real[: n // 2]
+    random = preprocessing.random(n - len(real), low, high, generator)
+    return Samples(torch.cat([real, random]) if len(real) else random, len(real), "" if len(real) else why)
+
+
+def _kept(record: RunRecord) -> Tensor:
+    """The images (n, c, h, w) of both domains that the run's diagnosis stored; (0,) where they are thumbnails."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        held = load_file(record.folder / "diagnosis.safetensors")
+    except (OSError, SafetensorError):
+        return torch.empty(0)
+    found = [held[name] for name in ("target_samples", "source_samples") if name in held]
+    found = [images.float() / 255 for images in found if list(images.shape[1:]) == record.data["shape"]]
+    return torch.cat(found) if found else torch.empty(0)

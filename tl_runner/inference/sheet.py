@@ -1,0 +1,69 @@
+"""Predictions as CSV, on stdout or in a file that is there whole or not at all."""
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO
+
+from tl_runner.errors import Refused
+from tl_runner.inference.predict import Predicted
+from tl_runner.storage.atomic import appearing
+
+COLUMNS = ("path", "predicted", "probability")  # before one for each class
+
+
+class Sheet:
+    """Predictions as CSV: path, predicted class, its probability, and the probability of each class by its name.
+
+    Probabilities have the fewest digits that give the same float32 back. A class that is called as one of the first
+    three columns has `class ` before its name.
+    """
+
+    def __init__(self, stream: IO[str], classes: Sequence[str]):
+        self._writer = csv.writer(stream, lineterminator="\n")
+        self.classes = tuple(classes)
+        self._begun = False
+
+    def add(self, predicted: Predicted) -> None:
+        """A line for each row, after one of the columns' names."""
+        if not self._begun:
+            self._begun = True
+            self._writer.writerow([*COLUMNS, *(f"class {name}" if name in COLUMNS else name for name in self.classes)])
+        best = predicted.probabilities.argmax(-1).tolist()
+        for name, row, index in zip(predicted.names, predicted.probabilities.numpy(), best, strict=True):
+            self._writer.writerow([name, self.classes[index], row[index], *row])
+
+
+def writable(out: Path, ours: Callable[[Path], bool]) -> Path:
+    """The path, if a file can be put there, in the place of none or of an earlier one of `ours`; raises `Refused`."""
+    if out.is_dir():
+        raise Refused(f"{out} is a folder: name a file")
+    if not out.parent.is_dir():
+        raise Refused(f"{out}: there is no folder {out.parent}")
+    if out.exists() and not (out.is_file() and (not out.stat().st_size or ours(out))):
+        raise Refused(f"{out} is there, and this command did not write it: name another file")
+    return out
+
+
+def is_sheet(file: Path) -> bool:
+    """Whether it begins as predictions do."""
+    begin = ",".join(COLUMNS).encode()
+    with file.open("rb") as stream:
+        return stream.read(len(begin)) == begin
+
+
+@contextmanager
+def opened(out: Path | None) -> Iterator[IO[str]]:
+    """Where lines go: the file, which appears once all is well, or stdout as they come. Names keep their bytes."""
+    if out is None:
+        with TextIOWrapper(os.fdopen(os.dup(1), "wb"), "utf-8", "surrogateescape", newline="") as stdout:
+            yield stdout
+        return
+    with appearing(out) as file:
+        text = TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        yield text
+        text.flush()
+        text.detach()  # it stays open, to be synced

@@ -1,0 +1,1 @@
+"""Networks: backbones, their weights, heads, features, BatchNorm by domain, learning rates by parameter."""

@@ -1,0 +1,247 @@
+"""Networks from an input to its features.
+
+A backbone is a function `name(shape, **options) -> (module, width)`: `shape` is that of one input row, the
+module an `nn.Sequential` of named stages that ends in (n, width). Its first stage takes the data as it is.
+An option named `weights` says what to start from: where it names some, the backbone was trained before, and learns at
+the rate of `optimizer.lr_backbone`. A saved run is rebuilt with `weights=None`.
+"""
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tl_runner.errors import Refused, nearest, within
+from tl_runner.models.weights import fill, read_weights
+
+log = logging.getLogger(__name__)
+
+Backbone = tuple[nn.Sequential, int]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Pixels(nn.Module):
+    """Images in [0, 1], (n, c, h, w), as a network wants them: grey repeated to `channels`, then (x − mean) / std."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, mean: tuple[float, ...] = (0.5,), std: tuple[float, ...] = (0.5,)):
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("mean", torch.tensor(mean).expand(channels).reshape(-1, 1, 1).clone())
+        self.register_buffer("std", torch.tensor(std).expand(channels).reshape(-1, 1, 1).clone())
+
+    def extra_repr(self) -> str:
+        """What the record says of a model's input."""
+        mean, std = ([round(value, 4) for value in buffer.flatten().tolist()] for buffer in (self.mean, self.std))
+        return f"channels={self.channels}, mean={mean}, std={std}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.expand(-1, self.channels, -1, -1) - self.mean) / self.std
+
+
+class Bottleneck(nn.Sequential):
+    """Linear(inputs, width), BatchNorm, ReLU: a last stage that is new, and so learns at the full rate, as a head does.
+
+    No file of weights has it. Long et al., ICML 2015, and the published results of most methods since.
+    """
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__(nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU())
+
+
+def narrowed(stages: nn.Sequential, width: int, bottleneck: int | None) -> Backbone:
+    """The stages and their width, with a bottleneck of that width behind them where one is asked for."""
+    if bottleneck is None:
+        return stages, width
+    within(1, bottleneck=bottleneck)
+    stages.add_module("bottleneck", Bottleneck(width, bottleneck))
+    return stages, bottleneck
+
+
+def identity(shape: tuple[int, ...]) -> Backbone:
+    """The input itself, flattened: a method then sees the raw columns or pixels."""
+    return _stages(flat=nn.Flatten()), torch.Size(shape).numel()
+
+
+def linear(shape: tuple[int, ...], width: int = 64) -> Backbone:
+    """One linear map of the flattened input."""
+    within(1, width=width)
+    return _stages(flat=nn.Flatten(), linear=nn.Linear(torch.Size(shape).numel(), width)), width
+
+
+def mlp(shape: tuple[int, ...], width: int = 128, depth: int = 2, dropout: float = 0.0) -> Backbone:
+    """`depth` hidden layers of `width` rectified units on the flattened input."""
+    within(1, width=width, depth=depth)
+    within(0, 1, dropout=dropout)
+    stages: dict[str, nn.Module] = {"flat": nn.Flatten()}
+    inputs = torch.Size(shape).numel()
+    for layer in range(1, depth + 1):
+        stages[f"layer{layer}"] = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout))
+        inputs = width
+    return _stages(**stages), width
+
+
+def small(shape: tuple[int, ...], width: int = 128, channels: int = 32, bottleneck: int | None = None) -> Backbone:
+    """Two convolutions with BatchNorm and pooling, then one hidden layer: a conv net for a CPU."""
+    within(1, width=width, channels=channels)
+    colours, height, across = _image("small", shape, least=4)
+
+    def block(inputs: int, outputs: int) -> nn.Sequential:
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)  # BatchNorm brings the bias
+        return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))
+
+    flat = 2 * channels * (height // 4) * (across // 4)
+    stages = _stages(
+        pixels=Pixels(colours),
+        conv1=block(colours, channels),
+        conv2=block(channels, 2 * channels),
+        hidden=nn.Sequential(nn.Flatten(), nn.Linear(flat, width), nn.ReLU()),
+    )
+    return narrowed(stages, width, bottleneck)
+
+
+Stem = Literal["imagenet", "cifar"]
+Normalise = Literal["auto", "imagenet", "half"]
+
+
+def resnet18(
+    shape: tuple[int, ...],
+    weights: str | None = None,
+    stem: Stem = "imagenet",
+    normalise: Normalise = "auto",
+    bottleneck: int | None = None,
+) -> Backbone:
+    """torchvision's ResNet-18 (He et al. 2016), from scratch, ImageNet or a file."""
+    return narrowed(*_resnet("resnet18", shape, weights, stem, normalise), bottleneck)
+
+
+def resnet50(
+    shape: tuple[int, ...],
+    weights: str | None = None,
+    stem: Stem = "imagenet",
+    normalise: Normalise = "auto",
+    bottleneck: int | None = None,
+) -> Backbone:
+    """torchvision's ResNet-50 (He et al. 2016), from scratch, ImageNet or a file."""
+    return narrowed(*_resnet("resnet50", shape, weights, stem, normalise), bottleneck)
+
+
+def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, normalise: Normalise) -> Backbone:
+    """A torchvision ResNet as named stages.
+
+    It takes three channels, as its published weights do; grey images are repeated. `stem=cifar` replaces the
+    7×7 stride-2 convolution and its pooling by a 3×3 one, for images of about 32 pixels. `normalise=auto`
+    takes ImageNet's mean and deviation with any weights, else 0.5 and 0.5.
+    """
+    from torchvision import models
+
+    _image(name, shape, least=8)
+    if weights == "imagenet" and stem == "cifar":
+        raise Refused("backbone.weights=imagenet were trained with backbone.stem=imagenet; set that, or weights=null")
+    net = getattr(models, name)()
+    if stem == "cifar":
+        net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    if weights is not None:
+        fill(net, _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights)), weights)
+    imagenet = normalise == "imagenet" or (normalise == "auto" and weights is not None)
+    pixels = Pixels(3, IMAGENET_MEAN, IMAGENET_STD) if imagenet else Pixels(3)
+    stages = _stages(
+        pixels=pixels,
+        stem=_stages(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool),
+        layer1=net.layer1,
+        layer2=net.layer2,
+        layer3=net.layer3,
+        layer4=net.layer4,
+        pool=nn.Sequential(net.avgpool, nn.Flatten()),
+    )
+    return stages, net.fc.in_features
+
+
+def timm(
+    shape: tuple[int, ...], model: str = "resnet18", weights: str | None = None, bottleneck: int | None = None
+) -> Backbone:
+    """Any model of timm (Wightman 2019; the extra [timm]): from scratch, with its published weights, or a file's.
+
+    Three channels, grey images are repeated; pixels are scaled as the model's weights want it, else to mean and
+    deviation 0.5. Its stages are its modules where one after the other they make the model, else the one stage `net`.
+    """
+    try:
+        import timm as library
+    except ImportError as error:
+        raise Refused('backbone=timm needs the package timm: pip install "tl_runner[timm]"') from error
+    _, height, across = _image("timm", shape, least=8)
+    if not library.is_model(model):
+        raise Refused(f"backbone.model={model}: timm has no such model{nearest(model, library.list_models())}")
+    published = weights == "pretrained"
+    try:
+        net: Any = library.create_model(model, pretrained=published, num_classes=0)
+    except (OSError, RuntimeError) as error:  # no connection; a model without weights
+        raise Refused(f"backbone.model={model}: its published weights can't be had: {error}") from error
+    facts = net.pretrained_cfg
+    if weights is not None and not published:
+        classifier = facts.get("classifier") or "head"
+        fill(net, read_weights(Path(weights)), weights, (classifier,) if isinstance(classifier, str) else classifier)
+    try:
+        stages = _in_turn(net, torch.rand(2, 3, height, across, generator=torch.Generator().manual_seed(0)))
+    except (AssertionError, RuntimeError) as error:
+        wanted = facts.get("input_size", (3, 224, 224))[-1]
+        raise Refused(
+            f"backbone.model={model} can't read images of {height}×{across} ({error}): try dataset.size={wanted}"
+        ) from error
+    pixels = Pixels(3, facts["mean"], facts["std"]) if weights is not None else Pixels(3)
+    with torch.no_grad():
+        width = stages.eval()(torch.zeros(1, 3, height, across)).shape[1]
+    return narrowed(_stages(pixels=pixels, **dict(stages.train().named_children())), width, bottleneck)
+
+
+def _in_turn(net: Any, x: Tensor) -> nn.Sequential:
+    """The net as a sequence of its modules, if that maps x as the net does; else as the one stage `net`."""
+    parts: dict[str, nn.Module] = {}
+    for name, module in net.named_children():
+        inner = module.named_children() if name in ("blocks", "stages") and isinstance(module, nn.Sequential) else ()
+        parts |= {f"{name.removesuffix('s')}{index}": part for index, part in inner} or {name: module}
+    net.eval()
+    with torch.no_grad():
+        expected = net(x)
+        try:
+            if torch.equal(_stages(**parts)(x), expected):
+                return _stages(**parts)
+        except Exception as error:  # whatever a module does with an input that is not meant for it
+            log.info("%s is no sequence of its modules: %s", type(net).__name__, error)
+    return _stages(net=net)
+
+
+def _stages(**stages: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(stages))
+
+
+def _image(backbone: str, shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
+    """The shape as (channels, height, width), or a refusal that says what the data is."""
+    if len(shape) != 3:
+        raise Refused(
+            f"backbone={backbone} reads images, but this dataset has rows of {' × '.join(map(str, shape))} numbers:"
+            " use backbone=mlp, linear or identity"
+        )
+    channels, height, width = shape
+    if min(height, width) < least:
+        raise Refused(f"backbone={backbone} needs images of at least {least}×{least} pixels, got {height}×{width}")
+    return channels, height, width
+
+
+def _imagenet_weights(name: str) -> dict[str, Tensor]:
+    from torchvision import models
+
+    published = models.get_weight(f"{name.replace('resnet', 'ResNet')}_Weights.DEFAULT")
+    try:
+        return dict(published.get_state_dict(progress=False, check_hash=True))
+    except OSError as error:
+        raise Refused(
+            f"the ImageNet weights of {name} could not be downloaded ({error}). Fetch {published.url} where there"
+            " is a connection, and pass the file: backbone.weights=PATH"
+        ) from error

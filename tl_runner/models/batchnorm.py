@@ -1,0 +1,179 @@
+"""BatchNorm's statistics, domain by domain: a network normalises the rows of a domain by that domain's own.
+
+While training, `Model.features` normalises each stream by its batch. PyTorch's running averages mix all streams and lag
+behind the weights, so evaluation does not use them where the rows are at hand: `by_domain` takes the statistics of each
+domain exactly, from its training rows and the weights as they are. Chang et al., CVPR 2019, keep an average per domain;
+the pass over the rows is the "precise BN" of Wu & Johnson 2021.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from copy import deepcopy
+from itertools import chain
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tl_runner.core import Model, Stream
+from tl_runner.domains import Pair, Split, Subset
+from tl_runner.errors import Refused
+from tl_runner.models.features import at_once
+
+ROWS = 256  # of a batch whose statistics are taken
+FEWEST = 64  # rows of such a batch where the inputs are large: as many as a training step has
+MOST = 2048  # rows of a domain whose statistics are taken: a standard error of 2 % of a deviation
+SOURCE = "source_statistics."  # prefix of the source's statistics in a file of weights
+
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+Side = Literal["source", "target"]
+Statistics = Mapping[str, Tensor]  # running means, variances and counts by their names in the network
+
+
+class Sides(NamedTuple):
+    """One network for the rows of each domain: the same parameters, each domain's own BatchNorm statistics."""
+
+    source: Model
+    target: Model
+
+
+def batchnorms(model: nn.Module) -> list[Norm]:
+    """The layers with running statistics."""
+    return [part for part in model.modules() if isinstance(part, Norm) and part.track_running_stats]
+
+
+@contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Within, BatchNorm in training normalises by the batch's statistics as ever, and keeps no trace of them."""
+    norms = batchnorms(model)
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the running statistics of all BatchNorm layers, by their names in the network."""
+    return {
+        f"{name}.{key}": buffer.detach().clone()
+        for name, part in model.named_modules()
+        if isinstance(part, _BatchNorm)
+        for key, buffer in part.named_buffers()
+    }
+
+
+def by_domain(model: Model, pair: Pair, read: Set[Stream], start: Statistics) -> Sides:
+    """The network as each domain's rows meet it, after a training that has read these streams so far.
+
+    A domain whose rows were read has their statistics: the source of its training rows, the target of its unlabelled
+    training rows, or of the granted ones where the method reads no others. A source that was not read keeps the
+    statistics of the `start`; a target that was not read meets the network as the source does, or where neither was
+    read (a method that trains nothing) as `prepare` left it. Layers that training leaves alone, in frozen stages, and
+    layers that are no plain BatchNorm (stochnorm's) keep theirs. With `batchnorm="joint"` training normalises a batch
+    of both domains as one, and so do the running averages. The model is left in evaluation mode, its own statistics as
+    they were.
+    """
+    model.train()
+    live = [name for name, part in model.named_modules() if isinstance(part, Norm) and part.training]
+    model.eval()
+    if model.cached or not any(isinstance(part, _BatchNorm) for part in model.modules()):
+        return Sides(model, model)
+    source_rows = pair.source.train if pair.source and "source" in read else None
+    granted_rows = pair.granted.x if pair.granted and "granted" in read else None
+    target_rows = pair.target.train if "target" in read else granted_rows
+    if model.batchnorm == "joint" and source_rows is not None and target_rows is not None:
+        return Sides(model, model)
+    source = _with(model, start) if source_rows is None else _measured(model, live, source_rows)
+    if target_rows is not None:
+        return Sides(source, _measured(model, live, target_rows))
+    return Sides(source, model if source_rows is None else source)
+
+
+def packed(sides: Sides) -> dict[str, Tensor]:
+    """The weights of both, as a file holds them: the target's network, and beside it the source's statistics."""
+    apart = {} if sides.source is sides.target else statistics(sides.source)
+    return {**sides.target.state_dict(), **{SOURCE + name: tensor for name, tensor in apart.items()}}
+
+
+def unpacked(weights: Mapping[str, Tensor], side: Side) -> dict[str, Tensor]:
+    """The state of the network of one side, from weights that `packed` made."""
+    state = {name: tensor for name, tensor in weights.items() if not name.startswith(SOURCE)}
+    return state | _of_source(weights) if side == "source" else state
+
+
+def _of_source(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(SOURCE): tensor for name, tensor in weights.items() if name.startswith(SOURCE)}
+
+
+def loaded(model: Model, weights: Mapping[str, Tensor]) -> Sides:
+    """Both sides with these weights; the target's is the model itself, in place."""
+    model.load_state_dict(unpacked(weights, "target"))
+    apart = _of_source(weights)
+    return Sides(_with(model, apart) if apart else model, model)
+
+
+@torch.no_grad()
+def renormalise(model: Model, split: Split, rows: int = ROWS, norms: Sequence[Norm] | None = None) -> None:
+    """Replace, in place, the running statistics of these layers, all if not said, by those of the split.
+
+    The mean over equal batches, of `rows` rows at least where there are so many, of each batch's mean and unbiased
+    variance: all layers in one pass, each normalising by the batch at hand. The model is left in evaluation mode.
+    Raises `Refused` where there is no BatchNorm, or a single row, which has no variance.
+    """
+    norms = batchnorms(model) if norms is None else norms
+    if not norms:
+        raise Refused(
+            "this backbone has no BatchNorm whose statistics could follow the target (of images, small and the ResNets"
+            " have some)"
+        )
+    if len(split) < 2:
+        raise Refused("BatchNorm's statistics can't be taken of a single target row")
+    model.eval()
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # each batch counts the same
+    network = model if any(norm in norms for norm in batchnorms(model.head)) else model.backbone
+    for part in torch.arange(len(split), device=model.device).tensor_split(max(1, len(split) // rows)):
+        network(split.take(part))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def _measured(model: Model, live: Sequence[str], split: Split) -> Model:
+    """The network with the statistics of the split in its live layers; as it is where one row has none to give."""
+    if not live or len(split) < 2:
+        return model
+    twin = _twin(model)
+    if len(split) > MOST:  # rows of a split are in no order
+        split = Subset(split, torch.arange(MOST, device=model.device))
+    numbers = split.take(torch.zeros(1, dtype=torch.long, device=model.device)).numel()
+    norms = [norm for norm in map(twin.get_submodule, live) if isinstance(norm, Norm)]
+    renormalise(twin, split, min(ROWS, max(FEWEST, at_once(numbers))), norms)
+    return twin
+
+
+def _with(model: Model, known: Statistics) -> Model:
+    """The network with these statistics, where it has layers of these names."""
+    twin = _twin(model)
+    for name, buffer in twin.named_buffers():
+        if name in known:
+            buffer.copy_(known[name])
+    return twin
+
+
+def _twin(model: Model) -> Model:
+    """The same network in evaluation mode: its parameters are the model's own, its BatchNorm statistics are copies."""
+    apart = {
+        id(buffer) for part in model.modules() if isinstance(part, _BatchNorm) for buffer in part.buffers(recurse=False)
+    }
+    shared = {
+        id(held): held for held in chain(model.parameters(), model.buffers(), model.taught) if id(held) not in apart
+    }
+    return deepcopy(model, shared).eval()

@@ -1,0 +1,146 @@
+"""Features as data: read at a stage, and computed once where the network below them stays as it is.
+
+Once means once a machine: they are kept under a hash of the network, the rows and what computes them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from functools import cached_property
+from hashlib import blake2b
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tl_runner.core import Model
+from tl_runner.domains import Pair, Split
+from tl_runner.storage.cache import keep_cached, load_cached
+
+ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large images a few at a time, whose maps an
+# allocator keeps for the next ones (on a CPU, four times as many took a third longer)
+
+
+class Readout(nn.Module):
+    """One vector a row: the mean over the positions of a map (n, c, h, w) or the tokens (n, t, c); vectors stay."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(-1) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x.flatten(1)
+
+
+class Embedded:
+    """A split seen through a model's backbone in evaluation mode; computed whole when it is first read.
+
+    Or taken from the folder `model.features_kept`, where this or another run has computed the same before.
+    """
+
+    def __init__(self, split: Split, model: Model):
+        self.split, self.model = split, model
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self._features[rows]
+
+    @cached_property
+    def _features(self) -> Tensor:
+        self.model.eval()
+        file = self.model.features_kept and self.model.features_kept / f"{_key(self.model, self.split)}.safetensors"
+        if file and (found := load_cached(file)):
+            return found["features"].to(self.model.device)
+        with torch.no_grad():
+            features = torch.cat([self.model.backbone(x).float() for x in portions(self.split, self.model.device)])
+        if file:
+            keep_cached(file, {"features": features})
+        return features
+
+
+class Moved:
+    """A split of features whose rows a function has moved: (n, d) -> (n, d), row by row."""
+
+    def __init__(self, split: Split, move: Callable[[Tensor], Tensor]):
+        self.split, self.move = split, move
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self.move(self.split.take(rows))
+
+
+def source_moved(pair: Pair, move: Callable[[Tensor], Tensor]) -> Pair:
+    """The pair with all splits of its source moved by the function; the target stays."""
+    source, _ = pair.labelled_source
+    train, val, test = (Moved(split, move) for split in (source.train, source.val, source.test))
+    return replace(pair, source=replace(source, train=train, val=val, test=test))
+
+
+def portions(split: Split, device: torch.device) -> Iterator[Tensor]:
+    """All inputs of a split in order, as many at a time as a forward pass without gradients takes."""
+    row = split.take(torch.zeros(1, dtype=torch.long, device=device)).numel()
+    for rows in torch.arange(len(split), device=device).split(at_once(row)):
+        yield split.take(rows)
+
+
+def at_once(numbers: int) -> int:
+    """How many inputs of so many numbers a forward pass without gradients takes."""
+    return min(ROWS, max(1, NUMBERS // numbers))
+
+
+def _key(model: Model, split: Split) -> str:
+    """A hash of all that the features depend on: network, weights, rows, and the last bits' library and machine."""
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+    digest = blake2b(
+        repr((model.backbone, torch.__version__, device, torch.get_num_threads())).encode(), digest_size=16
+    )
+    for name, tensor in model.backbone.state_dict().items():
+        digest.update(name.encode() + _bytes(tensor))
+    for x in portions(split, model.device):
+        digest.update(repr((x.shape, x.dtype)).encode() + _bytes(x))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def whole(split: Split, device: torch.device | str = "cpu") -> Tensor:
+    """All rows of a split, flattened: (n, d) float32."""
+    return split.take(torch.arange(len(split))).flatten(1).to(device)
+
+
+def at(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
+    """The part of the model that ends at this stage, with a fresh head on what is read there."""
+    kept = OrderedDict((name, deepcopy(model.backbone.get_submodule(name))) for name in model.upto(stage))
+    backbone = nn.Sequential(OrderedDict(kept, readout=Readout())).eval()
+    device = model.device
+    with torch.no_grad():
+        width = backbone(torch.zeros(2, *shape, device=device)).shape[1]
+    part = Model(backbone, width, model.classes, model.batchnorm).to(device)
+    part.stage, part.features_kept = stage, model.features_kept
+    return part
+
+
+def frozen(model: Model, pair: Pair) -> tuple[Model, Pair]:
+    """The model with its backbone frozen, and the pair of what the backbone makes of each split, computed once.
+
+    Training and evaluation then run on features; saved, the model still maps inputs to classes.
+    """
+    model = deepcopy(model)
+    model.freeze(model.stages)
+    model.cached = True
+    return model, pair.mapped(lambda split: Embedded(split, model))
+
+
+def rows_to_compare(model: Model, pair: Pair, view: Literal["inputs", "features"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Training rows of source and target (n, d), (m, d), and the source's validation rows (k, d), on the CPU.
+
+    They are flattened inputs, or the model's features.
+    """
+    source, _ = pair.labelled_source
+    if view == "features":
+        _, pair = frozen(model, pair)
+        source, _ = pair.labelled_source
+    return whole(source.train), whole(pair.target.train), whole(source.val)

@@ -1,0 +1,41 @@
+"""Tensors in outputs/cache for any run that needs the same: whole, under a hash of all they depend on, or not there.
+
+Nobody waits for anybody: processes that compute the same write the same bytes under the same name.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from tl_runner.storage.atomic import write
+
+log = logging.getLogger(__name__)
+
+
+def load_cached(file: Path) -> dict[str, Tensor] | None:
+    """None where there is nothing, or nothing that can be read: then it is made again."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError) as error:
+        log.warning("%s can't be used, and what it held is made again: %s", file, error)
+        return None
+
+
+def keep_cached(file: Path, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether it is kept now: a full disk, say, is no reason to lose what was computed."""
+    from safetensors.torch import save
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+    except OSError as error:
+        log.warning("%s could not be kept for other runs: %s", file, error)
+        return False
+    return True

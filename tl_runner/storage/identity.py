@@ -1,0 +1,84 @@
+"""Who a run is: a hash of names and values, so that the same configuration has the same folder. Needs no torch.
+
+A part of this package counts by the name of its option and the value of each of its keys, a part from outside by its
+source. Each file of weights counts by its content, wherever it lies. What the files of a dataset hold is for `inputs`.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tl_runner.option_names import is_ours, name_methods, name_parts
+from tl_runner.storage.contents import Contents
+from tl_runner.storage.data_files import there
+
+
+def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
+    """A hash of a configuration, with the sources of parts from outside and the files that it names.
+
+    The node of a dataset is taken as it is, see `inputs.identity`.
+    """
+    contents, config = contents or Contents(), name_parts(config)
+    config["method"] = name_methods(config.get("method"))
+    settled = {key: value if key == "dataset" else _settled(value, contents) for key, value in config.items()}
+    return _digest([settled, sorted(_sources(config))])
+
+
+def leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same tree of mappings and lists, its leaves changed."""
+    if isinstance(value, Mapping):
+        return {str(key): leaves(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [leaves(item, change) for item in value]
+    return change(value)
+
+
+def _canonical(leaf: Any) -> Any:
+    """Numbers as floats, so that 1 and 1.0 are the same setting."""
+    return float(leaf) if isinstance(leaf, int) and not isinstance(leaf, bool) else leaf
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(leaves(value, _canonical), sort_keys=True, default=str)
+    return blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def _settled(node: Any, contents: Contents, own: bool = False) -> Any:
+    """The same tree, files in it by what they hold: those of weights, and what a part from outside (`own`) names.
+
+    A folder stays a name: a part that is no dataset may well write into it.
+    """
+    if isinstance(node, Mapping):
+        own = not is_ours(node["_target_"]) if isinstance(node.get("_target_"), str) else own
+        return {
+            str(key): value if key == "_target_" else _settled(value, contents, own or key == "weights")
+            for key, value in node.items()
+        }
+    if isinstance(node, list | tuple):
+        return [_settled(value, contents, own) for value in node]
+    path = there(node, contents.home) if own else None
+    return {"content": [found.hash for found in contents.of(path)]} if path and path.is_file() else node
+
+
+def _sources(node: Any) -> Iterator[str]:
+    """A hash of the source file of each `_target_` outside this package."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if isinstance(target, str) and not is_ours(target):
+            yield _source(target.rpartition(".")[0])
+        for value in node.values():
+            yield from _sources(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _sources(value)
+
+
+def _source(module: str) -> str:
+    try:
+        spec = find_spec(module)
+        return blake2b(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else module
+    except (ImportError, ValueError, OSError):
+        return module  # not to be found or read: the run will say so

@@ -1,0 +1,115 @@
+"""One process at a time: locks that die with their owner, and a heartbeat that others can read.
+
+A lock is the kernel's, on a file that is never removed, so that an owner who was killed holds nothing. Where the file
+system does not tell other machines of it, the heartbeat does: a file that its owner writes anew every few seconds.
+"""
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tl_runner.errors import Busy
+from tl_runner.storage.atomic import write
+
+log = logging.getLogger(__name__)
+
+BEAT = 10.0  # seconds between heartbeats
+DEAD = 60.0  # seconds without one, after which an owner on another machine is taken for dead
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Within, no other process is in a block on the same path; waits for one that is."""
+    with FileLock(f"{path}.lock", thread_local=False):
+        yield
+
+
+class Claim:
+    """What the owner of a lock tells others: who it is, and how far."""
+
+    def __init__(self, path: Path):
+        self.path = path.with_name(f"{path.name}.json")
+        self.content: dict[str, Any] = {"host": platform.node(), "pid": os.getpid(), "since": time.time()}
+        self._told = 0.0
+
+    def tell(self, **progress: Any) -> None:
+        """Let others know; at most twice a second."""
+        self.content |= progress
+        if time.monotonic() - self._told > 0.5:
+            self.write()
+
+    def write(self) -> None:
+        self._told = time.monotonic()
+        try:
+            write(self.path, json.dumps(self.content).encode())
+        except OSError as error:  # a full disk, say: the kernel's lock still stands
+            log.warning("no heartbeat could be written: %s", error)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[Claim]:
+    """Within, this process owns the path, and says so; raises `Busy`, with the owner's words, where another does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    claim = Claim(path)
+    lock = FileLock(f"{path}.lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Busy(_told(owner(path))) from None
+    try:
+        if (other := owner(path)) and other["host"] != claim.content["host"] and _age(claim) < DEAD:
+            raise Busy(_told(other))
+        claim.write()
+        over = Event()
+        beating = Thread(target=_beat, args=(claim, over), daemon=True)
+        beating.start()
+        try:
+            yield claim
+        finally:
+            over.set()
+            beating.join()
+            claim.path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def owner(path: Path) -> dict[str, Any] | None:
+    """What the owner of this path last told; None where nobody has told anything."""
+    try:
+        content = json.loads(path.with_name(f"{path.name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and {"host", "pid"} <= content.keys() else None
+
+
+def _age(claim: Claim) -> float:
+    """Seconds since the last heartbeat, by the clock of the file system that both machines share."""
+    now = claim.path.with_name(f"{claim.path.name}.{claim.content['host']}.{os.getpid()}")
+    now.touch()
+    try:
+        return now.stat().st_mtime - claim.path.stat().st_mtime
+    except FileNotFoundError:  # its owner has just ended
+        return DEAD
+    finally:
+        now.unlink()
+
+
+def _beat(claim: Claim, over: Event) -> None:
+    while not over.wait(BEAT):
+        claim.write()
+
+
+def _told(who: dict[str, Any] | None) -> str:
+    if who is None:
+        return "another process is making this run"
+    step = f", at step {who['step']} of {who['steps']}" if "step" in who else ""
+    return f"process {who['pid']} on {who['host']} is making this run{step}"

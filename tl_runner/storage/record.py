@@ -1,0 +1,211 @@
+"""The record of a run, and the records in folders of runs. Nothing here needs torch.
+
+A run's identity is that of its composed configuration, without what cannot change its numbers, and of the content of
+the files that its dataset reads. Same identity, same folder.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tl_runner.option_names import name_parts
+from tl_runner.storage import data_files
+from tl_runner.storage.contents import Contents
+from tl_runner.storage.identity import identify
+
+# Keys that do not change a run's numbers (or, as device and threads, only their last bits: `where` has them).
+NEUTRAL = {
+    *("device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective"),
+    "diagnose",
+}
+
+SCHEMA = 2  # of what `run.json` holds, and of how an identity is made
+
+Status = Literal["running", "ok", "failed", "diverged"]
+
+
+@dataclass
+class RunRecord:
+    """One run, as `run.json` holds it; `setting` is its identity without the seed."""
+
+    id: str
+    setting: str
+    choices: dict[str, str]
+    seed: Any
+    granted: Any
+    config: dict[str, Any]
+    status: Status = "running"
+    scores: dict[str, Any] | None = None
+    evidence: dict[str, Any] | None = None  # what is known of the chosen checkpoint without target labels
+    diagnosis: dict[str, Any] | None = None  # see `diagnose`
+    seconds: float | None = None
+    error: str | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+    found: Path | None = None  # the folder that it was read from, which may have been moved; not in the file
+
+    @property
+    def folder(self) -> Path:
+        if self.found:
+            return self.found
+        name = "-".join(
+            [_plain(self.choices["method"]), _plain(self.choices["backbone"]), f"s{_plain(str(self.seed))}"]
+        )
+        return self.outputs / "runs" / _plain(self.choices["dataset"]) / f"{name}-{self.id}"
+
+    @property
+    def lock(self) -> Path:
+        """What a process holds while it makes the run: see `lock.claimed`."""
+        return self.outputs / "locks" / self.id
+
+    @property
+    def baseline(self) -> str:
+        """The method to compare with: source_only, or where the source has other classes or no rows target_only."""
+        return "source_only" if self.scores and self.scores["source"] else "target_only"
+
+    @property
+    def outputs(self) -> Path:
+        return outputs_of(self.config)
+
+    @property
+    def cache(self) -> Path:
+        """Where runs of the same outputs keep what they share, wherever the working folder moves to."""
+        return self.outputs.absolute() / "cache"
+
+    @property
+    def features(self) -> str:
+        """The folder in `cache` of what frozen backbones of this configuration make of their inputs."""
+        parts = {"backbone": self.config["backbone"], "by": self.where["versions"]["tl_runner"]}
+        return f"features/{identify(parts, Contents(self.outputs))}"
+
+
+def describe(config: dict[str, Any], choices: Mapping[str, str], contents: Contents | None = None) -> RunRecord:
+    """The record of a composed configuration, before its run. Any configuration has one, a wrong one too.
+
+    Runs of one command share its `contents`, so that files are looked at once, not once a run.
+    """
+    config = name_parts({**config, "seed": _whole(config["seed"])} if "seed" in config else config)
+    contents = contents or Contents(outputs_of(config))
+    data = data_files.data(config.get("dataset"), contents)
+    numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
+    if "dataset" in config:
+        numbers["dataset"] = data_files.identity(config["dataset"], data.digest, contents.home)
+    return RunRecord(
+        id=identify(numbers, contents),
+        setting=identify({key: value for key, value in numbers.items() if key != "seed"}, contents),
+        choices=dict(choices),
+        seed=config.get("seed"),
+        granted=config.get("granted"),
+        config=config,
+        where={"files": data.digest, "read": {"files": data.files, "bytes": data.bytes}},
+    )
+
+
+def on_other_data(record: RunRecord) -> RunRecord | None:
+    """The last run of the same configuration whose files held something else; None if this very run is there, too."""
+    if not record.where.get("files") or (record.folder / "run.json").exists():
+        return None
+    found, name = [], record.folder.name.removesuffix(record.id)
+    for file in record.folder.parent.glob(f"{name}*/run.json"):
+        try:
+            other = read(file)
+        except (OSError, ValueError):
+            continue  # the tables tell of it
+        if "read" in other.where and other.where["files"] not in (None, record.where["files"]):
+            found += [(other.status == "ok", file.stat().st_mtime, other)] if _typed(other) == _typed(record) else []
+    return max(found, key=lambda each: each[:2])[2] if found else None
+
+
+def _typed(record: RunRecord) -> str:
+    """What a run's configuration says, whatever its files hold."""
+    numbers = {key: value for key, value in record.config.items() if key not in NEUTRAL}
+    numbers["dataset"] = data_files.placeless(record.config.get("dataset"))
+    return json.dumps(numbers, sort_keys=True, default=str)
+
+
+def stored(record: RunRecord) -> RunRecord | None:
+    """What is on disk of the same run; None where there is nothing, or nothing that can be read."""
+    try:
+        return read(record.folder / "run.json")
+    except (OSError, ValueError):
+        return None
+
+
+def finished(record: RunRecord) -> RunRecord | None:
+    """The stored record of the same run, where it ended well."""
+    earlier = stored(record)
+    return earlier if earlier and earlier.status == "ok" else None
+
+
+def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+    """All runs in these folders, at any depth, oldest first, and what is wrong with files that can't be read.
+
+    Of copies of a run one counts, one that ended well if there is any: a run is no more than one seed.
+    """
+    found: dict[str, RunRecord] = {}
+    faults, copies = [], []
+    files = {file.resolve() for path in paths for file in ([path] if path.is_file() else path.rglob("run.json"))}
+    for file in sorted(files, key=lambda file: (file.stat().st_mtime, file)):
+        try:
+            record = read(file)
+        except (OSError, ValueError) as error:
+            faults.append(f"{file} can't be read: {error}")
+            continue
+        if record.id in found:
+            copies.append(f"{file.parent} of {found[record.id].folder}")
+        if record.id not in found or found[record.id].status != "ok":
+            found[record.id] = record
+    if copies:
+        more = f" and {len(copies) - 1} more" if len(copies) > 1 else ""
+        faults.append(f"copies of runs are counted once: {copies[0]}{more}")
+    return list(found.values()), faults
+
+
+def searched_by_labels(paths: Iterable[Path]) -> set[str]:
+    """The ids of the runs in these folders that were trials of a search by target labels, `objective=oracle`."""
+    found = set()
+    for file in (file for path in paths for file in path.rglob("study.json")):
+        try:
+            study = json.loads(file.read_text())
+            if study["objective"] == "oracle":
+                found |= {Path(run).name.rpartition("-")[2] for trial in study["trials"] for run in trial["runs"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # another program's file of that name
+    return found
+
+
+def read(file: Path) -> RunRecord:
+    """A record from its file; raises `ValueError` if that is not what it holds."""
+    content = json.loads(file.read_text())
+    names = {entry.name for entry in fields(RunRecord)} - {"found"}
+    kinds = {"id": str, "setting": str, "choices": dict, "config": dict, "status": str, "data": dict, "where": dict}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError("it is no record of a run")
+    if not {"dataset", "backbone", "method"} <= content["choices"].keys() or content["status"] not in get_args(Status):
+        raise ValueError("it is no record of a run")
+    if (schema := content.get("schema", 1)) != SCHEMA:
+        raise ValueError(f"it was written with schema {schema}, and this version reads {SCHEMA}: make the run again")
+    known = {"seed": None, "granted": None, **{name: value for name, value in content.items() if name in names}}
+    return RunRecord(**known, found=file.parent)
+
+
+def outputs_of(config: Mapping[str, Any]) -> Path:
+    """The folder that holds `runs/` and what runs share, as a configuration names it."""
+    return Path(str(config.get("outputs") or "outputs"))
+
+
+def _whole(seed: Any) -> Any:
+    """A seed as a number, however it was typed: 0, 0.0 and "00" are one run. What is none is left for the check."""
+    try:
+        return int(seed) if not isinstance(seed, bool) and float(seed) == int(seed) else seed
+    except (TypeError, ValueError, OverflowError):
+        return seed
+
+
+def _plain(name: str) -> str:
+    """A name that stays inside its folder, whatever was typed."""
+    return re.sub(r"[^\w.%+-]+", "_", name).lstrip(".")[:40] or "_"

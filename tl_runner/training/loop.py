@@ -1,0 +1,223 @@
+"""The loop: a generator of `Point`s. It opens no file, prints nothing and evaluates nothing."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import chain
+from math import isfinite
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase, Stream
+from tl_runner.domains import Labelled, Pair, Split
+from tl_runner.errors import Diverged, Refused, within
+from tl_runner.models.learning_rates import by_rate, served
+from tl_runner.rng import derive, episodes, rows
+from tl_runner.training.checkpoint_selection import Evidence
+
+Augment = Callable[[Tensor, int], Tensor]  # of the inputs (n, …) and a seed
+
+
+@dataclass(frozen=True)
+class Train:
+    """How every method is trained.
+
+    steps: of the optimiser, over all phases. batch: rows per stream and step. evaluations: how often the run
+    examines the model. log_every: steps between lines of the curve. clip: the largest norm of the gradient,
+    None for any. batchnorm: see `Model`. precision: fp32, or bf16 autocast. channels_last, compile: a memory
+    layout and compiled kernels, for speed.
+    """
+
+    steps: int = 300
+    batch: int = 64
+    evaluations: int = 10
+    log_every: int = 10
+    clip: float | None = 1.0
+    batchnorm: Literal["joint", "per_domain"] = "per_domain"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        within(1, steps=self.steps, evaluations=self.evaluations, log_every=self.log_every)
+        within(2, batch=self.batch)  # BatchNorm has no variance of one row
+        within(1e-6, clip=1.0 if self.clip is None else self.clip)
+
+    def examines(self, step: int) -> bool:
+        """Whether the model is examined after this many steps: evenly, `evaluations` times, last at the end."""
+        times = min(self.evaluations, self.steps)
+        return step * times // self.steps > (step - 1) * times // self.steps
+
+
+class Point(NamedTuple):
+    """What is known of a run after a step."""
+
+    step: int
+    steps: int  # in all
+    terms: Mapping[str, float]  # means of the method's terms and notes since the point before
+    rows: int  # read since the start
+    phase: str = "train"
+    streams: Set[Stream] = frozenset()  # whose rows training has read so far
+    seconds: float = 0.0  # since the start, said by the run
+    evidence: Evidence | None = None  # where the run examined the model
+
+
+@dataclass
+class Cursor:
+    """Where a training stands at its last point. One that was cut off starts at the cursor that was kept of it."""
+
+    step: int = 0
+    rows: int = 0  # read since the start
+    points: int = 0
+    kept: Mapping[str, Any] = field(default_factory=dict)  # the optimiser's state to start from
+    engine: Optimizer | None = None  # the optimiser at work
+
+    def state(self) -> dict[str, Any]:
+        kept = self.engine.state_dict() if self.engine else {}
+        return {"step": self.step, "rows": self.rows, "points": self.points, "kept": kept}
+
+
+def train(
+    model: Model,
+    method: Method,
+    pair: Pair,
+    plan: Train,
+    optimizer: Callable[[Sequence[Group]], Optimizer],
+    schedule: Callable[[float], float],
+    augment: Augment,
+    seed: int,
+    cursor: Cursor,
+) -> Iterator[Point]:
+    """Train in place, from the cursor on, which is moved along.
+
+    Yields a point every `log_every` steps and wherever the model is to be examined. Between two points nothing waits
+    for the device. The learning rate follows `schedule` over each phase; a method's `progress` runs over all of them.
+    A method without phases has one point, at step 0. Raises `Diverged` at the first step whose terms are not finite.
+    """
+    if unknown := set(method.needs) - set(STREAMS):
+        raise Refused(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
+    device = model.device
+    window: list[dict[str, Tensor]] = []
+    phases, read = method.phases(model), frozenset[Stream]()
+    if not phases and not cursor.points:
+        cursor.points = 1
+        yield Point(0, 0, {}, 0, "prepared")
+    for phase, first, steps in _shares(phases, plan.steps):
+        streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
+        read |= streams if steps else frozenset()
+        engine = cursor.engine = optimizer(served(optimizer, begin(phase, model, method)))
+        peaks = [group["lr"] for group in engine.param_groups]
+        if first < cursor.step < first + steps:
+            engine.load_state_dict({**cursor.kept})
+        for step in range(max(first, cursor.step), first + steps):
+            local = step - first
+            if plan.examines(step):
+                with torch.no_grad():
+                    method.refresh(model, pair)
+            model.train()
+            method.train()
+            for group, peak in zip(engine.param_groups, peaks, strict=True):
+                group["lr"] = peak * schedule(local / steps)
+            batch = draw(pair, streams, plan.batch, seed, step, augment, device, phase.episodes)
+            with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+                terms = method.terms(model, batch, step / plan.steps)
+            watched = _checked(terms, method)
+            engine.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            if plan.clip is not None:
+                nn.utils.clip_grad_norm_([p for g in engine.param_groups for p in g["params"]], plan.clip)
+            engine.step()
+            cursor.step, cursor.rows = step + 1, cursor.rows + len(batch)
+            if local == 0 and batch.unread:
+                raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would do nothing")
+            window.append({name: value.detach().to(device, torch.float32) for name, value in watched.items()})
+            if cursor.step % plan.log_every == 0 or plan.examines(cursor.step):
+                cursor.points += 1
+                yield Point(cursor.step, plan.steps, _means(window, cursor.step), cursor.rows, phase.name, read)
+                window.clear()
+
+
+def begin(phase: Phase, model: Model, method: Method) -> list[Group]:
+    """Let what is in the phase's groups have a gradient, and nothing else; returns them as `by_rate` does."""
+    model.freeze(phase.frozen)
+    groups = by_rate(phase.groups, model, phase.pretrained)
+    trained = {parameter for group in groups for parameter in group.parameters}
+    for parameter in chain(model.parameters(), method.parameters()):
+        parameter.requires_grad_(parameter in trained)
+    return groups
+
+
+def draw(
+    pair: Pair,
+    streams: Set[Stream],
+    n: int,
+    seed: int,
+    step: int,
+    augment: Augment,
+    device: torch.device,
+    tasks: Episodes | None = None,
+) -> Batch:
+    """The batch of a step: up to n augmented rows of each of these streams; the source's as small tasks, if so said."""
+    drawn: dict[Stream, Tensor] = {}
+
+    def chosen(stream: Stream, split: Split, y: Tensor | None = None) -> Tensor:
+        if tasks and stream == "source" and y is not None:
+            drawn[stream] = episodes(seed, stream, y, tasks, step)
+        else:
+            drawn[stream] = rows(seed, stream, len(split), n, step, device)
+        return augment(split.take(drawn[stream]), derive(seed, stream, "augment", step))
+
+    source = target = granted = None
+    if "source" in streams:
+        domain, labels = pair.labelled_source
+        x, at = chosen("source", domain.train, labels.train), drawn["source"]
+        source = Labelled(x, labels.train[at], None if pair.weights is None else pair.weights[at])
+    if "target" in streams:
+        target = chosen("target", pair.target.train)
+    if "granted" in streams:
+        split, y = pair.labels_granted
+        x = chosen("granted", split)
+        granted = Labelled(x, y[drawn["granted"]])
+    return Batch(source, target, granted, drawn)
+
+
+def _checked(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
+    """Terms and notes by name; a method that breaks its contract is told how."""
+    name = type(method).__name__
+    if not isinstance(terms, Mapping) or not terms:
+        raise Refused(f"{name}.terms must return a dict of named scalar tensors, got {terms!r}")
+    for key, value in [*terms.items(), *method.notes.items()]:
+        if not isinstance(value, Tensor) or value.shape:
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise Refused(f"{name}: {key!r} must be a tensor with one number and no dimension, got {got}")
+    if idle := [key for key, value in terms.items() if not value.requires_grad]:
+        raise Refused(
+            f"{name}: the term {idle[0]!r} depends on nothing that is trained, so it would do nothing (a backbone"
+            " without parameters, such as identity, has no features to move; what is only to be told is a note)"
+        )
+    if both := terms.keys() & method.notes.keys():
+        raise Refused(f"{name}: {min(both)!r} is a term and a note")
+    return {**terms, **method.notes}
+
+
+def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int, int]]:
+    """Each phase, its first step and their number; shares are relative, and rounding neither loses nor adds a step."""
+    whole, past = sum(phase.share for phase in phases), 0.0
+    for phase in phases:
+        first, past = round(steps * past / whole), past + phase.share
+        yield phase, first, round(steps * past / whole) - first
+
+
+def _means(window: Sequence[Mapping[str, Tensor]], step: int) -> dict[str, float]:
+    """The mean of each name, by one transfer from the device; the first step that is not finite is said."""
+    flat = iter(torch.stack([value for row in window for value in row.values()]).tolist())
+    rows = [{name: next(flat) for name in row} for row in window]
+    for at, row in enumerate(rows, start=step - len(rows) + 1):
+        if not all(map(isfinite, row.values())):
+            listed = ", ".join(f"{name}={value:.4g}" for name, value in row.items())
+            raise Diverged(f"the loss is not a finite number at step {at}: {listed}")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: fmean(row[name] for row in rows if name in row) for name in names}

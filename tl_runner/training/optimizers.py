@@ -1,0 +1,82 @@
+"""Optimisers `name(groups, **options)` and schedules `name(progress, **options) -> factor` of the learning rate."""
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from tl_runner.core import Group
+from tl_runner.errors import Refused, within
+from tl_runner.models.learning_rates import LrBackbone, factor
+
+
+def sgd(
+    groups: Sequence[Group],
+    lr: float = 0.01,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    weight_decay: float = 5e-4,
+    lr_backbone: LrBackbone = "auto",
+) -> Optimizer:
+    """Stochastic gradient descent with (Nesterov's) momentum."""
+    within(0, lr=lr, weight_decay=weight_decay)
+    within(0, 1, momentum=momentum)
+    return SGD(
+        _settings(groups, lr, weight_decay, lr_backbone), lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0
+    )
+
+
+def adamw(
+    groups: Sequence[Group],
+    lr: float = 3e-3,
+    beta1: float = 0.5,
+    beta2: float = 0.999,
+    weight_decay: float = 0.01,
+    lr_backbone: LrBackbone = "auto",
+) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    within(0, lr=lr, weight_decay=weight_decay)
+    within(0, 0.999999, beta1=beta1, beta2=beta2)
+    return AdamW(_settings(groups, lr, weight_decay, lr_backbone), lr=lr, betas=(beta1, beta2))
+
+
+def _settings(
+    groups: Sequence[Group], lr: float, weight_decay: float, lr_backbone: LrBackbone
+) -> list[dict[str, object]]:
+    within(0, lr_backbone=1.0 if lr_backbone == "auto" else lr_backbone)
+    listed: list[tuple[list[nn.Parameter], Group]] = [(list(group.parameters), group) for group in groups]
+    if not any(parameters for parameters, _ in listed):
+        raise Refused(
+            "there are no parameters to train: a backbone without any (identity) serves methods that train a head, and"
+            " in a method of your own no phase may have empty groups, such as an iterator that another phase has used"
+        )
+    return [
+        {"params": parameters, "lr": lr * factor(group, lr_backbone), "weight_decay": weight_decay * group.decay}
+        for parameters, group in listed
+        if parameters
+    ]
+
+
+def cosine(progress: float, warmup: float = 0.0, final: float = 0.0) -> float:
+    """Half a cosine from 1 to `final`, after a linear warm-up over that share of training."""
+    within(0, 1, warmup=warmup, final=final)
+    rest = max(0.0, progress - warmup) / max(1.0 - warmup, 1e-12)
+    return _warm(progress, warmup) * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * rest)))
+
+
+def inverse_decay(progress: float, warmup: float = 0.0, alpha: float = 10.0, power: float = 0.75) -> float:
+    """(1 + alpha·p)^−power, the schedule of Ganin et al. 2016, times a linear warm-up."""
+    within(0, 1, warmup=warmup)
+    within(0, alpha=alpha, power=power)
+    return _warm(progress, warmup) * (1 + alpha * progress) ** -power
+
+
+def constant(progress: float, warmup: float = 0.0) -> float:
+    """1, after a linear warm-up."""
+    within(0, 1, warmup=warmup)
+    return _warm(progress, warmup)
+
+
+def _warm(progress: float, warmup: float) -> float:
+    return min(1.0, progress / warmup) if warmup > 0 else 1.0
