@@ -54,11 +54,11 @@ def test_a_job_that_died_after_its_run_had_ended_lost_nothing():
     ended = made(Path("outputs"), *QUICK, "method=source_only", "dataset.samples=301")
     again = order("dataset.samples=301", "device=cpu")
     assert again.record.id == ended.id
-    outcome = lost(again, "its process ended without a word", stopping=False)
+    outcome = lost(again, "its process exited without reporting an error", stopping=False)
     assert outcome.what == "made" and not outcome.failed
 
     forced = order("dataset.samples=301", "force=true")
-    outcome = lost(forced, "its process ended without a word", stopping=False)
+    outcome = lost(forced, "its process exited without reporting an error", stopping=False)
     assert outcome.failed, "the run that is stored is not the one that was asked for"
     kept = stored(forced.record)
     assert kept and kept.status == "ok"

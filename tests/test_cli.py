@@ -61,12 +61,12 @@ def test_a_run_then_the_same_then_by_force_then_the_report():
     stamp = (record.folder / "curve.jsonl").stat().st_mtime_ns
 
     again = command("tl-run", *QUICKER, "method.weight=2")  # its default, as a whole number
-    assert "made before, nothing was trained" in again.stdout and again.returncode == 0
+    assert "already complete, skipped" in again.stdout and again.returncode == 0
     assert (record.folder / "curve.jsonl").stat().st_mtime_ns == stamp
     assert first.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
 
     forced = command("tl-run", *QUICKER, "force=true")
-    assert "made before" not in forced.stdout
+    assert "already complete" not in forced.stdout
     assert (record.folder / "curve.jsonl").stat().st_mtime_ns > stamp
 
     table = command("tl-report")
@@ -106,7 +106,7 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
     assert "2 settings, 4 runs, 2 failed" in table
     assert re.search(r"│ mmd +│ +0 │ 2 │ +0 │ +\d+\.\d ± \d+\.\d", table)
     repeated = command("tl-run", "-m", "method=mmd", "method.weight=1", "seed=0,1", *QUICKER)
-    assert "2 runs, 0 failed, 2 made before" in repeated.stdout and repeated.returncode == 0
+    assert "2 runs, 0 failed, 2 skipped" in repeated.stdout and repeated.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_a_method_of_ones_own_needs_one_file_and_one_yaml():
     assert result.returncode == 0, result.stderr
     assert "means" in result.stdout
     assert "my_method" in command("tl-run", "--help", "--config-dir", "mine").stdout
-    assert "made before" in command("tl-run", *words).stdout
+    assert "already complete" in command("tl-run", *words).stdout
     Path("my_method.py").write_text(MINE + "# edited\n")
-    assert "made before" not in command("tl-run", *words).stdout
+    assert "already complete" not in command("tl-run", *words).stdout
     assert "unread" not in told(command("tl-run", *words, "granted=5"))
     assert len(records([Path("outputs")])[0]) == 3
 
@@ -212,14 +212,14 @@ def test_a_forced_run_that_fails_leaves_the_finished_one():
     assert len(list(record.folder.parent.iterdir())) == 1
     for word in ("force=banana", "device=banana", "threads=-5"):
         assert "takes" in told(command("tl-run", *QUICKER, word)) or word == "threads=-5"
-    assert command("tl-run", *QUICKER, "force=1").stdout.count("made before") == 0
+    assert command("tl-run", *QUICKER, "force=1").stdout.count("already complete") == 0
 
 
 def test_outputs_may_be_moved():
     command("tl-run", *QUICKER)
     Path("outputs").rename("moved")
     result = command("tl-run", *QUICKER, "outputs=moved")
-    assert "made before" in result.stdout and "moved/runs" in result.stdout and not result.stderr
+    assert "already complete" in result.stdout and "moved/runs" in result.stdout and not result.stderr
 
 
 def test_a_baseline_of_the_same_seed_is_shown_beside_the_method():
@@ -303,17 +303,17 @@ def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
     assert "source_only, same seed" in command("tl-run", *words, "method=mmd").stdout
     os.utime("b.csv")
     again = command("tl-run", *words, "method=mmd")  # touched, and the same
-    assert "made before" in again.stdout and not again.stderr
+    assert "already complete" in again.stdout and not again.stderr
     (first,) = (Path(name) for name in again.stdout.split() if "runs/csv/mmd-" in name)
     before = {file.name: file.read_bytes() for file in first.iterdir()}
     table("b.csv", 3)
     told = f"new: data changed since {first.name}"
     assert told in " ".join(command("tl-run", *words, "method=mmd", "dry=true").stdout.split())
     changed = command("tl-run", *words, "method=mmd")
-    assert "made before" not in changed.stdout and first.name not in changed.stdout
+    assert "already complete" not in changed.stdout and first.name not in changed.stdout
     assert f"new: the data changed since {first} was made" in " ".join(changed.stderr.split())
     assert before == {file.name: file.read_bytes() for file in first.iterdir()}
-    assert "made before" in command("tl-run", *words, "method=mmd").stdout
+    assert "already complete" in command("tl-run", *words, "method=mmd").stdout
     assert "nothing to compare it with yet" in command("tl-run", *words, "method=coral").stdout
     command("tl-run", *words, "method=source_only", "seed=1")
     report = command("tl-report", "--format", "csv").stdout

@@ -197,7 +197,7 @@ def test_a_record_that_cannot_be_read_is_reported_and_its_run_made_again(torn, t
         assert (again.folder / name).read_bytes() == before[name]
 
 
-@pytest.mark.parametrize(("keep_before", "said"), [(True, "goes on after step 15"), (False, "can't be read")])
+@pytest.mark.parametrize(("keep_before", "said"), [(True, "resuming after step 15"), (False, "can't be read")])
 def test_truncated_checkpoints_after_a_kill(keep_before, said, tmp_path):
     whole, cut = described(tmp_path / "whole"), described(tmp_path / "cut")
     attended(whole)

@@ -263,7 +263,7 @@ def test_a_large_sweep_lists_what_did_not_end_well(tmp_path, monkeypatch):
     console = Console(width=200, record=True)
     console.print(tables.outcomes([Outcome(r, "", "made") for r in records[:3]] + [Outcome(records[3], "", "kept")]))
     text = console.export_text()
-    assert "4 runs, 1 failed, 1 made before; the 1 that did not end well" in text
+    assert "4 runs, 1 failed, 1 skipped; the 1 that did not end well" in text
     assert "mmd-small-s2" in text and "mmd-small-s0" not in text
     planned = plan([Order(record) for record in records])
     console.print(*tables.plan(planned, 1))

@@ -449,7 +449,7 @@ def test_the_command_in_places_side_by_side_then_with_more_trials():
     more = command("tl-run", *words, "hydra.sweeper.n_trials=3")
     assert more.returncode == 0 and "2 runs, 0 failed" in more.stdout, more.stderr
     again = command("tl-run", *studies[0]["best"]["command"].split()[1:])
-    assert "made before, nothing was trained" in again.stdout, again.stderr
+    assert "already complete, skipped" in again.stdout, again.stderr
     assert len(records([Path("outputs")])[0]) == 6
 
 

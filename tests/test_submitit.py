@@ -32,7 +32,7 @@ def test_a_killed_job_costs_its_run_and_no_other(tmp_path):
     assert {record["id"]: record["status"] for record in before.values()} == {
         record["id"]: "failed" if record["id"] == killed else "ok" for record in before.values()
     }
-    assert "2 runs, 1 failed" in told and "its process ended without a word" in told
+    assert "2 runs, 1 failed" in told and "its process exited without reporting an error" in told
     assert list(tmp_path.glob("outputs/sweeps/.submitit/*_log.out")), "the log of the killed job is kept"
 
     _goes_on(tmp_path, before)

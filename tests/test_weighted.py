@@ -124,7 +124,7 @@ def test_features_are_those_of_the_source_model(tmp_path):
 def test_weights_that_rest_on_a_few_rows_are_said(caplog):
     assert effective_rows(torch.ones(60)).item() == pytest.approx(60) and not caplog.text
     effective_rows(torch.tensor([1.0] + 59 * [1e-6]))
-    assert "as good as 1 of 60 source rows: the domains hardly overlap" in caplog.text
+    assert "effective sample size of 1 of 60 source rows: the domains hardly overlap" in caplog.text
 
 
 def test_more_folds_than_rows_are_refused():

@@ -75,7 +75,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
         if task.refusal:
             raise task.refusal
     except KeyboardInterrupt:
-        complain(errors, "ended at once; the runs that had ended are kept, the others go on when this is typed again")
+        complain(errors, "terminated. Completed runs are kept; rerun the command to resume the others")
         return INTERRUPTED
     except Exception as error:
         if full_error:
@@ -87,7 +87,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
         return 1
     _show(task, {"-m", "--multirun"} & set(words) != set(), console)
     if any(outcome.what in ("stopped", "waiting") for outcome in task.outcomes):
-        complain(errors, "stopped; typed again, the same command goes on", "note: ", "yellow")
+        complain(errors, "stopped. Rerun the same command to resume", "note: ", "yellow")
         return INTERRUPTED
     return int(any(outcome.failed for outcome in task.outcomes))
 

@@ -109,10 +109,10 @@ def made_before(record: RunRecord) -> RunRecord | None:
     if wanted.force:
         return None
     if wanted.save and earlier.status == "ok" and not (earlier.folder / "model.safetensors").exists():
-        log.warning("%s was made before, but its weights are not there; made again for them", earlier.folder.name)
+        log.warning("%s is complete, but its weights are missing: running it again", earlier.folder.name)
         return None
     if earlier.status == "ok" and _thoroughness(record) > _thoroughness(earlier):
-        log.warning("%s was made before with less of a diagnosis; made again for it", earlier.folder.name)
+        log.warning("%s is complete, but with a smaller diagnosis: running it again", earlier.folder.name)
         return None
     then, now = earlier.where.get("versions", {}), whereabouts()["versions"]
     changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]

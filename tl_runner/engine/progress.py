@@ -100,5 +100,5 @@ def resumed(state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module
     rng.restore(state["chance"])
     history = [Evidence(*values) for values in state["history"]]
     kept = {name: state[name] for name in ("predictions", "chosen", "weights", "seconds")}
-    log.info("goes on after step %d", state["cursor"]["step"])
+    log.info("resuming after step %d", state["cursor"]["step"])
     return Progress(Cursor(**state["cursor"]), history, **kept)

@@ -13,7 +13,7 @@ def source_model(model: Model) -> None:
     """Raises `Refused` where there is no source model, whose head the method goes on with."""
     if not model.taught:
         raise Refused(
-            "this method goes on with the source model's head, and there is no source model here: it needs a dataset"
+            "this method keeps the source model's head, and there is no source model here: it needs a dataset"
             " with a source, and pretrain=default"
         )
 

@@ -42,7 +42,7 @@ def effective_rows(weights: Tensor) -> Tensor:
     left = importance.effective_rows(weights)
     if left < FEW * len(weights):
         log.warning(
-            "the weights rest on as good as %.0f of %d source rows: the domains hardly overlap in what is compared;"
+            "the weights have an effective sample size of %.0f of %d source rows: the domains hardly overlap in the space compared;"
             " see method.view=features, and for density_ratio a smaller method.C", left, len(weights),
         )  # fmt: skip
     return left

@@ -54,7 +54,7 @@ class Board:
                 self._said.add(note)
                 complain(self.errors, f"{name}: {note}", "note: ", "yellow")
         if outcome.failed:
-            told = outcome.told if outcome.what == "made" else f"{outcome.told} (made before; force=true runs it again)"
+            told = outcome.told + " (already complete; force=true runs it again)" * (outcome.what != "made")
             log = outcome.record.folder / "run.log"
             where = f"\n{log}" if log.exists() and str(log) not in told else ""
             complain(self.errors, f"{name}: {told}{where}", f"{outcome.record.status}: ")
@@ -63,7 +63,7 @@ class Board:
         elif not self.console.is_terminal:
             scores = outcome.record.scores
             accuracy = f"  target {percent(scores['selected']['accuracy'])}" if scores else ""
-            how = {"made": "ok", "kept": "made before"}.get(outcome.what, outcome.what)
+            how = {"made": "ok", "kept": "skipped"}.get(outcome.what, outcome.what)
             of = f"{self.counted}/{self.total}" if self.total else str(self.counted)
             self.console.print(f"[{of}] {how}  {name}{accuracy}", highlight=False, markup=False, soft_wrap=True)
 

@@ -89,7 +89,7 @@ def _gap(record: RunRecord) -> str:
 def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     """The jobs of a sweep, in order; of a large one those that did not end well."""
     failed = sum(outcome.failed for outcome in outcomes)
-    others = Counter({"kept": "made before"}.get(o.what, o.what) for o in outcomes if o.what != "made")
+    others = Counter({"kept": "skipped"}.get(o.what, o.what) for o in outcomes if o.what != "made")
     title = ", ".join([f"{len(outcomes)} runs, {failed} failed", *(f"{n} {what}" for what, n in others.items())])
     listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("made", "kept")]
     if len(listed) < len(outcomes):
@@ -113,7 +113,7 @@ def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     counts = Text(f"{len(planned)} runs: " + ", ".join(f"{n} {state}" for state, n in states.most_common()), "bold")
     seconds, unknown = left(planned, places)
     words = [f"about {duration(seconds)} to go at {places} at a time"] if seconds else []
-    words += [f"{unknown} runs are like none that was made before: no estimate"] if unknown else []
+    words += [f"no estimate for {unknown} runs: no run like them has completed"] if unknown else []
     changed = [each.since for each in planned if each.since]
     words += [f"{len(changed)} new because the data changed: {changed[0].folder} read other"] if changed else []
     if len(planned) > LISTED:

@@ -76,7 +76,7 @@ class Study:
     @property
     def words(self) -> str:
         """What is about to happen, for a person."""
-        given = f", {self.given} of them made before" * bool(self.given)
+        given = f", {self.given} of them already complete" * bool(self.given)
         begun = f", {len(self.begun)} begun before" * bool(self.begun)
         return f"{self.sought.words}{given}{begun}"
 

@@ -79,7 +79,7 @@ def ordered(composed: Any, hydra: Any, words: list[str], contents: Contents | No
 
 
 def say_other_data(orders: Sequence[Order]) -> None:
-    """Say it where new runs are new for their data alone: a person may take them for runs that were made before."""
+    """Warn of runs that are new for their data alone: a user may take them for runs that are complete already."""
     found = [(order, earlier) for order in orders if (earlier := on_other_data(order.record))]
     if found:
         runs = f"{len(found)} of {len(orders)} runs read" if len(orders) > 1 else "this run reads"
@@ -110,7 +110,7 @@ def _made_here(order: Order, task: Task, one_of_many: bool) -> Outcome:
     )
     if outcome.what == "kept":
         console.print(
-            f"{order.name}: made before, nothing was trained (force=true runs it again)", highlight=False, markup=False
+            f"{order.name}: already complete, skipped (force=true runs it again)", highlight=False, markup=False
         )
     if outcome.failed:
         complain(errors, outcome.told)

@@ -67,7 +67,7 @@ class Guarded:
             self._tracker = None
             told = shorten(str(error), 300)  # a database adds its statement and all values in it
             log.warning(
-                "the tracker %s failed: %s: %s. The run goes on without it", self.name, type(error).__name__, told
+                "the tracker %s failed: %s: %s. The run continues without it", self.name, type(error).__name__, told
             )
 
 

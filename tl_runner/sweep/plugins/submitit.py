@@ -147,7 +147,7 @@ class Jobs:
             else:
                 self._looks[handle] += 1
                 if self._looks[handle] > LATE:
-                    yield handle, f"its process ended without a word\n{_tail(handle)}"
+                    yield handle, f"its process exited without reporting an error\n{_tail(handle)}"
 
     def stop(self, handles: Collection[Any]) -> None:
         for handle in handles:
