@@ -160,7 +160,7 @@ def test_without_a_shift_it_is_no_adaptation_at_once(tmp_path):
 def test_where_no_adaptation_fails_the_best_of_the_others_is_taken():
     trials = Told({BASE: "the loss is not a finite number", "mmd": says(TRUE), "mcc": says(off(0, 9))})
     method, told = outcome(Auto(["mmd", "mcc"]), trials)
-    assert isinstance(method, MMD) and "source_only did not come to the end of its trial" in told["why"]
+    assert isinstance(method, MMD) and "source_only did not complete its trial" in told["why"]
 
 
 def test_where_all_candidates_fail_that_is_said():

@@ -161,7 +161,7 @@ def test_a_model_that_timm_does_not_have_or_that_wants_another_size_is_refused(m
         raise OSError("no connection")
 
     monkeypatch.setattr(library, "create_model", offline)
-    with pytest.raises(Refused, match=r"its published weights can't be had: no connection"):
+    with pytest.raises(Refused, match=r"its published weights are not available: no connection"):
         backbones.timm((3, 32, 32), "resnet18", "pretrained")
 
 
@@ -243,7 +243,7 @@ def test_the_published_file_of_a_resnet_may_lack_the_counters(monkeypatch):
 )
 def test_the_state_dict_in_a_checkpoint_is_found_and_named(wrap, entry, state, tmp_path, caplog):
     assert same(loaded(wrap(state), tmp_path), state)
-    assert f"the weights are those in its entry {entry}\n" in caplog.text + "\n"
+    assert f"using the weights in its entry {entry}\n" in caplog.text + "\n"
 
 
 @pytest.mark.parametrize("file", ["w.pth", "w.safetensors"])
@@ -254,9 +254,7 @@ def test_the_state_dict_in_a_checkpoint_is_found_and_named(wrap, entry, state, t
 def test_a_known_prefix_is_stripped_and_named(prefix, file, state, tmp_path, caplog):
     others = {"criterion.weight": torch.ones(1), "head.bias": torch.ones(2)}
     assert same(loaded(behind(prefix, state) | others, tmp_path, file), state)
-    told = (
-        f"{file}: names are read without {prefix!r}; what does not begin so is left out (criterion.weight, head.bias)"
-    )
+    told = f"{file}: removed {prefix!r} from the names; other names are ignored (criterion.weight, head.bias)"
     assert told in caplog.text
 
 

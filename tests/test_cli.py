@@ -135,8 +135,8 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
         (["granted=0.1"], "granted takes auto, 0, a count per class (5), a share (10%) or all, got '0.1'"),
         (["method=target_only", "granted=0"], "granted=0 leaves it none"),
         (["dataset=blobs", "backbone=mlp", "dataset.samples=10", "train.batch=1"], "train.batch must be at least 2"),
-        (["seed=0,1"], "seed=0,1 has several values: add -m to make a run of each"),
-        (["method"], "'method' can't be read: say key=value"),
+        (["seed=0,1"], "seed=0,1 has several values: add -m to run each"),
+        (["method"], "'method' can't be read: write key=value"),
         (["method=null"], "method=null: a group needs one of its options"),
         (["method=[mmd]"], "method takes one option, as in method=mmd"),
         (["method=CORLA"], "did you mean 'coral'?"),
@@ -223,7 +223,7 @@ def test_outputs_may_be_moved():
 
 
 def test_a_baseline_of_the_same_seed_is_shown_beside_the_method():
-    assert "nothing to compare it with yet" in command("tl-run", *QUICKER).stdout
+    assert "no baseline to compare with yet" in command("tl-run", *QUICKER).stdout
     assert "nothing to compare" not in command("tl-run", "method=source_only", *QUICKER).stdout
     assert "source_only, same seed, granted=0" in command("tl-run", *QUICKER).stdout
     assert "source_only, same seed, granted=0" in command("tl-run", "method=target_only", *QUICKER).stdout
@@ -287,7 +287,7 @@ def test_a_job_is_told_by_what_the_sweep_varies():
 
 def test_a_sweep_over_what_changes_no_number_is_one_run_and_says_why():
     result = command("tl-run", "-m", "diagnose=none,basic", "dry=true", *QUICKER)
-    assert "since diagnose can't change its numbers; the last counts" in " ".join(result.stderr.split())
+    assert "since diagnose can't change its numbers; the last one counts" in " ".join(result.stderr.split())
     assert "1 runs" in result.stdout
 
 
@@ -314,7 +314,7 @@ def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
     assert f"new: the data changed since {first} was made" in " ".join(changed.stderr.split())
     assert before == {file.name: file.read_bytes() for file in first.iterdir()}
     assert "already complete" in command("tl-run", *words, "method=mmd").stdout
-    assert "nothing to compare it with yet" in command("tl-run", *words, "method=coral").stdout
+    assert "no baseline to compare with yet" in command("tl-run", *words, "method=coral").stdout
     command("tl-run", *words, "method=source_only", "seed=1")
     report = command("tl-report", "--format", "csv").stdout
     rows = list(DictReader(report.splitlines()))

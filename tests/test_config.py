@@ -85,8 +85,8 @@ def test_every_option_composes_and_builds(path):
         ("select.collapse=2", "collapse must be between 0 and 1"),
         ("train.clip=0", r"train\.clip must be at least"),
         ("outputs=''", "outputs must name a folder"),
-        ("method._target_=builtins.dict", "can't be read|is no tl_runner.Method"),
-        ("method._target_=tl_runner.models.backbones.mlp", "unknown key|is no tl_runner.Method"),
+        ("method._target_=builtins.dict", "can't be read|is not a tl_runner.Method"),
+        ("method._target_=tl_runner.models.backbones.mlp", "unknown key|is not a tl_runner.Method"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_words(override, message):
@@ -151,7 +151,7 @@ class NoMethod:
 
 def test_a_target_that_is_no_method_is_refused():
     content, _ = composed()
-    with pytest.raises(Refused, match=r"test_config\.NoMethod is no tl_runner\.Method: it has no `terms`"):
+    with pytest.raises(Refused, match=r"test_config\.NoMethod is not a tl_runner\.Method: it has no `terms`"):
         config.load({**content, "method": {"_target_": "test_config.NoMethod", "weight": 1.0}})
 
 

@@ -234,7 +234,7 @@ def test_what_is_only_in_the_target_is_said(caplog):
         source = mixed(0)
         pair(source, [*mixed(1, cities="abZ"), *source[:3]])
     assert "column 'city': the source has none of the target's Z" in caplog.text
-    assert "3 of the 63 rows of the target are in the source too, label and all" in caplog.text
+    assert "3 of the 63 rows of the target also occur in the source, with their labels" in caplog.text
 
 
 def test_rows_of_no_domain_are_said(caplog):

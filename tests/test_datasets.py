@@ -294,8 +294,8 @@ def test_images_that_are_in_both_domains_are_said_and_a_copy_is_refused(caplog):
     assert not caplog.text
     mixed = other._replace(x=torch.cat([one.x[:4], other.x[4:]]))
     cut(Drawn(one, mixed, {}), 0, NOTHING, CPU)
-    assert "4 of 30 images of the target are in the source too" in caplog.text
-    with pytest.raises(Refused, match="every image of the target is in the source too"):
+    assert "4 of 30 images of the target also occur in the source" in caplog.text
+    with pytest.raises(Refused, match="every image of the target also occurs in the source"):
         cut(Drawn(one, one._replace(name="copy"), {}), 0, NOTHING, CPU)
 
 

@@ -182,7 +182,9 @@ def test_a_file_that_computes_something_else_is_not_left(to, by, refused):
     which = trained(backbones.linear((4,), width=8), (4,), head)
     Path("model").write_text("old")
     if refused:
-        with pytest.raises(Refused, match=f"the {to} file is not the model: on 9 samples a probability differs by"):
+        with pytest.raises(
+            Refused, match=f"the {to} file does not match the model: on 9 samples a probability differs by"
+        ):
             export(which, torch.randn(9, 4), to, Path("model"), {})
         assert [path.read_text() for path in Path().iterdir()] == ["old"]
     else:
@@ -259,4 +261,4 @@ def test_samples_are_rows_of_the_test_split_and_random_ones_in_range(tiny, tmp_p
     assert samples(which, record, 60).real == 30
     Path("run/diagnosis.safetensors").unlink()
     none = samples(which, record, 6)
-    assert (len(none.x), none.real) == (6, 0) and "are not there, like 3.png" in none.why
+    assert (len(none.x), none.real) == (6, 0) and "are missing, such as 3.png" in none.why

@@ -104,9 +104,9 @@ def test_only_what_is_missing_is_downloaded_and_it_is_checked(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no IDX file of unsigned bytes: it begins with 0x$"),
-        (b"\x89PNG....", "it begins with 0x89504e47"),
-        (packed(np.zeros(4, ">f4"), code=13), "it begins with 0x00000d01"),
+        (b"", "is not an IDX file of unsigned bytes: it starts with 0x$"),
+        (b"\x89PNG....", "it starts with 0x89504e47"),
+        (packed(np.zeros(4, ">f4"), code=13), "it starts with 0x00000d01"),
         (packed(np.zeros((3, 28, 28), np.uint8))[:-1], "that is 2352 bytes, and holds 2351"),
         (packed(np.zeros((3, 28, 28), np.uint8)) + b"1", r"promises \(3, 28, 28\), that is 2352 bytes, and holds more"),
         (b"\0\0\x08\x03" + b"\xff" * 12, "too short"),

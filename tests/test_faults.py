@@ -93,7 +93,7 @@ def test_fifty_processes_that_start_the_same_run_at_once_make_it_once(tmp_path):
     assert winner[1] == "ok"
     others = [outcome for outcome in outcomes if outcome is not winner]
     assert {what for what, _, _ in others} <= {"elsewhere", "kept"}
-    assert all("is making this run" in told for what, _, told in others if what == "elsewhere")
+    assert all("is running this" in told for what, _, told in others if what == "elsewhere")
     whole = described(tmp_path / "whole")
     attended(whole)
     made = stored(record)

@@ -99,7 +99,7 @@ def test_the_backbone_stays_and_the_linear_head_is_trained_by_the_loop(tmp_path)
 
 
 def test_neighbours_that_are_all_rows_are_refused():
-    with pytest.raises(Refused, match=r"head=knn asks k=3 neighbours of 3 labelled rows: set a smaller k"):
+    with pytest.raises(Refused, match=r"head=knn with k=3 needs more than 3 labelled rows, got 3: set a smaller k"):
         fitted("knn", torch.eye(3), torch.arange(3), 3, 1.0, 3, 0)
 
 

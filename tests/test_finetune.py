@@ -186,7 +186,7 @@ def test_a_source_model_that_cannot_be_read_is_trained_again(tmp_path, caplog):
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
     again = made(tmp_path, "method=finetune", "optimizer.lr=0.001", *QUICK)
-    assert caplog.text.count("is made again") == 1 and not again.data["source_model"]["shared"]
+    assert caplog.text.count("training it again") == 1 and not again.data["source_model"]["shared"]
     assert file.read_bytes() == whole
     assert again.data["source_model"]["source_val"] == first.data["source_model"]["source_val"]
     assert json.loads(file.with_suffix(".json").read_text())["steps"] == 20
@@ -256,7 +256,7 @@ def test_whole_runs_without_a_source_of_the_same_labels(method, data, tmp_path, 
     record = made(tmp_path, f"method={method}", *words)
     assert record.status == "ok" and record.scores is not None and record.scores["source"] is None
     assert record.data["domains"]["source"] == (None if data == "sourceless" else "rendered")
-    said = "there is no source model, and the backbone has random weights" in caplog.text
+    said = "there is no source model and the backbone has random weights" in caplog.text
     assert said == (data == "sourceless" and method != "target_only")
 
 

@@ -322,7 +322,7 @@ def test_a_fourth_band_is_taken_for_transparency_only_with_a_word(caplog):
     four_bands(0)
     x = loaded().target.x
     assert x[:, :, 4, 4].min() > 240  # all but white
-    said = "data/b: the fourth band of the TIFFs goes from 0 to 4 of 255, and is taken for transparency: at 0 a pixel"
+    said = "data/b: the fourth band of the TIFFs goes from 0 to 4 of 255, and is treated as transparency: at 0 a pixel"
     assert said in caplog.text and "dataset.channels=3 leaves that band out, dataset.channels=rgba" in caplog.text
     assert "data/b: 2 images are transparent everywhere, and come out white" in caplog.text
     caplog.clear()
@@ -628,8 +628,8 @@ def test_hidden_and_other_files_are_passed_over(tmp_path, caplog):
     os.mkfifo(root / "b" / "dog" / "pipe.png")  # opening it would wait for ever
     drawn = loaded()
     assert len(drawn.target.x) == 10 and drawn.notes["passed_over"] == {"source": 0, "target": 3}
-    assert "data/b/dog: 2 files do not end like an image" in caplog.text
-    told = "data/b: passed over 3 files and folders that are hidden or left by other programs: '.DS_Store', '._0.png'"
+    assert "data/b/dog: 2 files have no image extension" in caplog.text
+    told = "data/b: ignored 3 hidden files and folders, or files left by other programs: '.DS_Store', '._0.png'"
     assert told in caplog.text
     assert sum(entry.levelname == "WARNING" for entry in caplog.records) == 1  # not one a class
 
@@ -656,7 +656,7 @@ def test_folders_of_other_programs_are_no_classes_and_hold_no_images(tmp_path, c
     assert drawn.target.classes == ("cat", "dog") and len(drawn.target.x) == 10
     assert drawn.notes["passed_over"] == {"source": 0, "target": 1}
     (said,) = warned(caplog)
-    assert said.endswith(f"passed over 1 files and folders that are hidden or left by other programs: {name!r}")
+    assert said.endswith(f"ignored 1 hidden files and folders, or files left by other programs: {name!r}")
 
 
 def test_a_hidden_image_is_told_of_and_what_macos_and_windows_leave_is_not(tmp_path, caplog):
@@ -692,7 +692,7 @@ def test_parts_are_known_by_other_names_and_that_is_said(tmp_path, caplog, train
     assert target.classes == ("cat", "dog") and target.part is not None
     assert target.part.bincount().tolist() == [6, 4, 8] and target.x[:, 0, 0, 0].tolist() == target.part.tolist()
     assert f"data/b: {'' if train == 'train' else repr(train) + ' for train, '}{val!r} for val" in caplog.text
-    assert "they are taken for its parts, not for classes" in caplog.text
+    assert "they are treated as its splits, not as classes" in caplog.text
 
 
 def test_siblings_that_merely_hold_the_word_are_classes(tmp_path):
@@ -719,7 +719,7 @@ def test_classes_a_level_deeper_are_found_and_said(tmp_path, caplog, between):
         "train/images": ("train", "images"), "images/Train": ("b", "images"),
     }[between]  # fmt: skip
     assert f"data/b{'/train' if above == 'train' else ''} holds one folder, {below}: the " in caplog.text
-    assert f"folders in it are taken for what {above} should hold ('" in caplog.text
+    assert f"folders in it are treated as what {above} should hold ('" in caplog.text
 
 
 def test_one_class_folder_stays_one(tmp_path, caplog):
@@ -733,7 +733,7 @@ def test_images_in_no_class_are_told_of(tmp_path, caplog):
     draw(root / "b" / "loose.png")
     draw(root / "b" / "second.jpg")
     assert len(loaded().target.x) == 10
-    assert "data/b: 2 images lie beside the folders of its classes, in none of them: they are left out" in caplog.text
+    assert "data/b: 2 images lie beside the class folders and are ignored" in caplog.text
 
 
 def test_parts_below_classes_are_refused(tmp_path):
@@ -750,7 +750,7 @@ def test_the_same_folders_in_all_classes_may_be_the_classes(tmp_path, caplog):
     for kind in ("images", "masks"):
         plain(root, [f"a/{kind}", f"b/{kind}"])
     assert loaded().target.classes == ("images", "masks")
-    assert "data/b: the folders 'images', 'masks' are taken for the classes, and each holds the folders" in caplog.text
+    assert "data/b: the folders 'images', 'masks' are treated as the classes, and each holds the folders" in caplog.text
     caplog.clear()
     for domain in "ab":
         draw(root / domain / "images" / "direct.png")
@@ -857,7 +857,7 @@ def test_what_is_half_written_or_damaged_is_not_believed(tmp_path, monkeypatch, 
     pixels[0].write_bytes(pixels[0].read_bytes()[:-1])
     said[1].write_text('{"bad"')
     assert all(torch.equal(new.x, old.x) for new, old in zip(both(), whole, strict=True))
-    assert "not as long as it was written" in caplog.text and "is damaged" in caplog.text
+    assert "is truncated" in caplog.text and "is damaged" in caplog.text
 
 
 def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):

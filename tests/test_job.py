@@ -43,7 +43,7 @@ def test_a_second_owner_is_told_who_the_first_is_and_how_far(tmp_path):
         claim.tell(step=3, steps=10)
         claim.write()
         with (
-            pytest.raises(Busy, match=rf"^process {os.getpid()} on .* is making this run, at step 3 of 10$"),
+            pytest.raises(Busy, match=rf"^process {os.getpid()} on .* is running this, at step 3 of 10$"),
             claimed(tmp_path / "a" / "run"),
         ):
             pass
@@ -129,7 +129,7 @@ def test_a_run_is_made_kept_left_to_others_or_stopped(tmp_path):
     other = described(tmp_path, "seed=1")
     with claimed(other.lock):
         elsewhere = attended(other)
-    assert elsewhere.what == "elsewhere" and not elsewhere.failed and "is making this run" in elsewhere.told
+    assert elsewhere.what == "elsewhere" and not elsewhere.failed and "is running this" in elsewhere.told
     stopped = attend(Order(other), lambda: True, exhausted)
     assert stopped.what == "stopped" and not stopped.failed
     assert read(other.folder / "run.json").error == "interrupted"
@@ -174,13 +174,13 @@ def test_a_run_for_which_there_is_not_enough_memory_is_told_so(tmp_path):
         torch.empty(10**14)
     for error in (torchs.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
         outcome = attend(Order(described(tmp_path)), lambda: False, failing_with(error))
-        assert "That is more memory than there is: a smaller train.batch" in outcome.told
+        assert "Not enough memory: try a smaller train.batch" in outcome.told
     assert "memory" not in attend(Order(described(tmp_path)), lambda: False, failing_with(KeyError("k"))).told
 
 
 def test_a_run_ends_at_its_time_limit_and_goes_on_when_it_is_typed_again(tmp_path):
     late = attended(described(tmp_path, "timeout=0.001", "train.log_every=5"))
-    assert late.failed and late.told == "it ran past timeout=0.001 s, to step 5 of 20"
+    assert late.failed and late.told == "it exceeded timeout=0.001 s at step 5 of 20"
     assert read(late.record.folder / "run.json").error == late.told
     again = attended(described(tmp_path, "train.log_every=5", "timeout=null"))
     assert again.record.status == "ok" and again.record.where["resumed"] == 5
@@ -263,7 +263,7 @@ def test_a_large_sweep_lists_what_did_not_end_well(tmp_path, monkeypatch):
     console = Console(width=200, record=True)
     console.print(tables.outcomes([Outcome(r, "", "made") for r in records[:3]] + [Outcome(records[3], "", "kept")]))
     text = console.export_text()
-    assert "4 runs, 1 failed, 1 skipped; the 1 that did not end well" in text
+    assert "4 runs, 1 failed, 1 skipped; the 1 that did not complete" in text
     assert "mmd-small-s2" in text and "mmd-small-s0" not in text
     planned = plan([Order(record) for record in records])
     console.print(*tables.plan(planned, 1))
@@ -328,7 +328,7 @@ def test_a_record_that_cannot_be_read_is_said_before_it_is_made_again(tmp_path, 
     record.folder.mkdir(parents=True)
     (record.folder / "run.json").write_text("{")
     assert plan([Order(record)])[0].state == "new"
-    assert f"{record.folder / 'run.json'} can't be read: the run is made again" in caplog.text
+    assert f"{record.folder / 'run.json'} can't be read: running it again" in caplog.text
     assert attended(record).record.status == "ok"
 
 

@@ -110,7 +110,7 @@ def test_each_stage_learns_at_a_factor_of_the_next_ones_rate(decay, task):
 
 
 def test_what_gradual_cannot_do_is_refused(task):
-    with pytest.raises(Refused, match="it says nothing with freeze=head_only"):
+    with pytest.raises(Refused, match="it has no effect with freeze=head_only"):
         Finetune("head_only", gradual=True)
     with pytest.raises(Refused, match="choose one of them"):
         Finetune(gradual=True, lp_ft=True)

@@ -245,7 +245,7 @@ def test_files_that_have_moved_are_said(shot, typed, tmp_path):
     shutil.copytree(shot.folder, tmp_path / "run")
     Path("run/test.csv").write_text("path\ngone/1.png\n")
     said = typed("tl-predict", "run", "--test")
-    assert said.code == 1 and "error: 1 of 1 files of run/test.csv are not there, like gone/1.png" in said.err
+    assert said.code == 1 and "error: 1 of 1 files of run/test.csv are missing, such as gone/1.png" in said.err
 
 
 def test_folders_are_searched_at_any_depth_without_what_is_hidden(shot):
@@ -269,7 +269,7 @@ def test_a_bad_image_ends_it_without_a_file_or_is_skipped_aloud(shot, typed, tmp
     assert said.code == 0 and list(sheet(said.out)) == ["bad/a.png"]
     assert "skipped: bad/c.png: empty" in said.err and "2 of 3 files could not be read" in said.err
     said = typed("tl-predict", shot.folder, "bad/b.png", "--on-bad", "skip")
-    assert said.code == 1 and said.out == "" and "there was nothing to predict" in said.err
+    assert said.code == 1 and said.out == "" and "no input could be predicted" in said.err
 
 
 def refused(said: Any) -> str:
@@ -307,8 +307,8 @@ def test_what_can_not_be_used_is_refused_in_words(shot, clinic, typed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"status": "failed", "error": "out of luck"}, "is 'failed' (out of luck): it has no model to use"),
-        ({"status": "diverged"}, "is 'diverged': it has no model to use"),
+        ({"status": "failed", "error": "out of luck"}, "is 'failed' (out of luck): it has no model"),
+        ({"status": "diverged"}, "is 'diverged': it has no model"),
         ({"status": "running", "error": "interrupted"}, "is 'running' (interrupted)"),
     ],
 )

@@ -92,15 +92,15 @@ def test_what_no_quotes_can_mend_gets_none(word):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dataset.root=a=b"], "'dataset.root=a=b' can't be read: Hydra needs quotes of its own around such text."),
-        (["dataset.root=a=b", "dataset.source=ü"], "ready to paste: 'dataset.root=\"a=b\"' 'dataset.source=\"ü\"'"),
-        (["-m", "dataset.source=Köln,Ulm"], "ready to paste: 'dataset.source=\"Köln\",Ulm'"),
+        (["dataset.root=a=b"], "'dataset.root=a=b' can't be read: Hydra needs its own quotes around such text."),
+        (["dataset.root=a=b", "dataset.source=ü"], "Paste this instead: 'dataset.root=\"a=b\"' 'dataset.source=\"ü\"'"),
+        (["-m", "dataset.source=Köln,Ulm"], "Paste this instead: 'dataset.source=\"Köln\",Ulm'"),
         (
             ["dataset.root=a, b"],
-            "make a run of each; where the comma is part of one value, say 'dataset.root=\"a, b\"'",
+            "run each; if the comma is part of one value, write 'dataset.root=\"a, b\"'",
         ),
-        (["Übung=3"], "'Übung=3' can't be read: 'Übung' is no key"),
-        (["method"], "'method' can't be read: say key=value"),
+        (["Übung=3"], "'Übung=3' can't be read: 'Übung' is not a valid key"),
+        (["method"], "'method' can't be read: write key=value"),
     ],
 )
 def test_the_command_prints_it_ready_to_paste(words, message, tried):
@@ -110,7 +110,7 @@ def test_the_command_prints_it_ready_to_paste(words, message, tried):
 
 def test_tl_screen_prints_it_too(tried):
     said = tried("tl-screen", "dataset.source=Köln,Ulm")
-    assert said.code == 1 and "ready to paste: 'dataset.source=\"Köln\",Ulm'" in said.err
+    assert said.code == 1 and "Paste this instead: 'dataset.source=\"Köln\",Ulm'" in said.err
 
 
 def test_the_pasted_command_reads_that_folder(tried):

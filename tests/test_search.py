@@ -361,7 +361,7 @@ def test_agreement_is_that_among_all_trials_whichever_ended_first(tmp_path):
 def test_a_run_without_predictions_to_agree_on_is_refused(tmp_path):
     (found,), _ = searched(tmp_path, RATE, trials=1, objective="agreement")
     (Path(found["best"]["runs"][0]) / "validation.safetensors").unlink()
-    with pytest.raises(Refused, match=r"validation\.safetensors.* force=true once, or another objective"):
+    with pytest.raises(Refused, match=r"validation\.safetensors.* force=true, or choose another objective"):
         searched(tmp_path, RATE, trials=1, objective="agreement")
 
 
@@ -478,7 +478,7 @@ def test_other_launchers_take_batches_and_wrong_words_are_refused():
     assert made.returncode == 1 and "nothing is pruned here" in made.stderr  # weight=-1 is refused, in its run
     assert "3 runs, " in made.stdout and "3 of 3 trials" in made.stdout
     for wrong, says in {
-        "hydra.sweeper.n_trials=0": "n_trials takes a whole number from 1 on, got 0",
+        "hydra.sweeper.n_trials=0": "n_trials takes a whole number of at least 1, got 0",
         "objective=orcale": "did you mean 'oracle'?",
     }.items():
         assert says in told(command("tl-run", *words, wrong))

@@ -192,7 +192,7 @@ def test_adamatch_is_the_loop_over_rows(labels):
 @pytest.mark.parametrize("method", [FixMatch, AdaMatch])
 def test_mirror_images_of_a_table_are_refused(method):
     pair, model = table()
-    with pytest.raises(Refused, match=r"method.flip mirrors images, and these rows are no images"):
+    with pytest.raises(Refused, match=r"method.flip mirrors images, and these rows are not images"):
         method(flip=True).prepare(model, pair, 0)
     assert method(flip=True).prepare(*reversed(pictures()), 0)
 

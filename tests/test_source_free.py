@@ -358,7 +358,7 @@ def test_adabn_changes_statistics_alone_and_leaves_its_argument():
 
 def test_adabn_has_no_use_for_labels_nor_one_row_for_statistics():
     pair, model = task("5")
-    with pytest.raises(Refused, match="granted labels would do nothing"):
+    with pytest.raises(Refused, match="granted labels have no effect"):
         AdaBN().prepare(model, pair, 0)
     model, x = normalised()
     with pytest.raises(Refused, match="single target row"):

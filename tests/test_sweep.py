@@ -61,11 +61,11 @@ def steps(folder: Path) -> list[int]:
     [
         ("raises", "RuntimeError: as a user's code does"),
         ("exits", "SystemExit: 3"),
-        ("ends", "its process ended by itself, with exit code 3"),
-        ("segfaults", "its process was ended by SIGSEGV"),
-        ("is_killed", "its process was ended by SIGKILL"),
-        ("is_slow", "it ran past timeout=0.2 s"),
-        ("hangs", "it did not stop within 0.3 s after its timeout"),
+        ("ends", "its process exited with code 3"),
+        ("segfaults", "its process was killed by SIGSEGV"),
+        ("is_killed", "its process was killed by SIGKILL"),
+        ("is_slow", "it exceeded timeout=0.2 s"),
+        ("hangs", "did not stop within 0.3 s after its timeout"),
     ],
 )
 def test_whatever_ends_the_third_of_five_jobs_ends_no_other(how, told, monkeypatch):

@@ -197,7 +197,7 @@ def test_where_the_weights_of_validation_rows_are_not_known_there_is_no_floor_an
     pair, model = task()
     for kind, says in (
         (Unweighed, "pair.weighted(weights, val)"),
-        (Weightless, "no validation row of the source weighs"),
+        (Weightless, "all source validation rows have weight 0"),
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
@@ -244,6 +244,6 @@ def test_the_rows_in_effect_are_on_record_and_said(tmp_path):
     rows = record.data["rows"]["source"][1]
     assert 1 <= record.evidence["floor_rows"] < rows
     said = str(result(record, None)[-1])
-    assert f"({record.evidence['floor_rows']:.0f} of {rows} validation rows in effect)" in said
+    assert f"({record.evidence['floor_rows']:.0f} effective of {rows} validation rows)" in said
     plain = made(tmp_path, "method=source_only", *QUICK)
-    assert plain.evidence and plain.evidence["floor_rows"] == rows and "in effect" not in str(result(plain, None)[-1])
+    assert plain.evidence and plain.evidence["floor_rows"] == rows and "effective" not in str(result(plain, None)[-1])

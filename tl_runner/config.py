@@ -86,12 +86,12 @@ def load(config: Mapping[str, Any]) -> Parts:
     config = name_parts(config)
     parts = {group: build(config.get(group), group) for group in GROUPS}
     if not callable(getattr(parts["method"], "terms", None)):
-        raise Refused(f"method._target_={config['method']['_target_']} is no tl_runner.Method: it has no `terms`")
+        raise Refused(f"method._target_={config['method']['_target_']} is not a tl_runner.Method: it has no `terms`")
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
-        log.warning("this method starts from scratch: backbone.weights=%s is not used", config["backbone"]["weights"])
+        log.warning("this method trains from scratch: it ignores backbone.weights=%s", config["backbone"]["weights"])
         parts["backbone"] = build(unweighted(config["backbone"]), "backbone")
     if parts["method"].once and config["augment"]["_target_"] != "none":
-        raise Refused("this method computes the features of each row once: it takes no random views, say augment=none")
+        raise Refused("this method computes the features of each row once: it can't use random views: set augment=none")
     if parts["method"].once and getattr(parts["backbone"], "keywords", {}).get("bottleneck"):
         raise Refused(NARROWED)
     if unknown := bare(parts["dataset"]) - OFFERED:

@@ -126,7 +126,7 @@ USAGE = """tl-run – which way of transferring works on your data?
   tl-screen, tl-predict, tl-export                  before training, and after: see their --help"""
 
 FOOTER = """hydra/launcher also takes basic (one after another, in one process), ray, submitit_slurm, submitit_local.
-HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are kept in outputs/runs; README.md says more."""
+HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are stored in outputs/runs. See README.md."""
 
 
 SHARED = ("optimizer.lr_backbone",)  # that all options of their group have, and every method heeds

@@ -35,8 +35,8 @@ def reworded(error: Exception, words: Sequence[str], folders: Sequence[Path], se
         return _unknown_key(match[1], options.chosen(words), options.list_options(folders))
     if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
         whole = _pasted(match[1], _quoted)
-        paste = f"; where the comma is part of one value, say {whole}" if whole else ""
-        return f"{match[1]} has several values: add -m to make a run of each{paste}"
+        paste = f"; if the comma is part of one value, write {whole}" if whole else ""
+        return f"{match[1]} has several values: add -m to run each{paste}"
     return str(error).split("\nSee https")[0].strip()
 
 
@@ -65,11 +65,11 @@ def _unread(override: str, words: Sequence[str], several: bool) -> str:
     if not faulty or not all(mended):
         key = override.partition("=")[0]
         if "=" in override and not _readable(f"{key}=1"):
-            return f"{override!r} can't be read: {key!r} is no key: letters a to z, digits, _ and dots make one"
-        return f"{override!r} can't be read: say key=value, as in 'dataset.root=\"/my data/a=b\"'"
+            return f"{override!r} can't be read: {key!r} is not a valid key: use letters a to z, digits, _ and dots"
+        return f"{override!r} can't be read: write key=value, as in 'dataset.root=\"/my data/a=b\"'"
     listed = "\n".join(f"  {word}" for word in mended)
     which = ", ".join(map(repr, faulty))
-    return f"{which} can't be read: Hydra needs quotes of its own around such text. Say, ready to paste:\n{listed}"
+    return f"{which} can't be read: Hydra needs its own quotes around such text. Paste this instead:\n{listed}"
 
 
 def requoted(word: str, several: bool = False) -> str | None:

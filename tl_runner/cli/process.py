@@ -17,7 +17,7 @@ def stand() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
-        sys.exit("error: the working folder is not there any more: change to one that is")
+        sys.exit("error: the working folder no longer exists: change to one that does")
     for number in range(3):
         try:
             os.fstat(number)
@@ -30,7 +30,7 @@ def admit(folders: Sequence[Path]) -> None:
     """Let parts be found in the working folder and beside a user's options, behind all that is installed."""
     for folder in folders:
         if taken := options.shadowed(folder):
-            raise Refused(f"{folder} holds options with the name of one of ours: rename {', '.join(taken)}")
+            raise Refused(f"{folder} holds options that have the name of a built-in option: rename {', '.join(taken)}")
     sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, which holds run.json")
     parser.add_argument("--to", choices=["onnx", "torchscript", "pt2"], required=True, help="the format")
     parser.add_argument("--out", metavar="FILE", type=Path, help="default: model.onnx, … in the run's folder")
-    parser.add_argument("--samples", metavar="N", type=int, default=256, help="how many to check it on (256)")
+    parser.add_argument("--samples", metavar="N", type=int, default=256, help="number of samples to check it on (256)")
     parser.add_argument(
         "--domain",
         choices=["target", "source"],

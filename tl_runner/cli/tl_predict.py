@@ -44,9 +44,11 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, which holds run.json")
     parser.add_argument("inputs", metavar="INPUT", nargs="*", type=Path, help="image files, CSV files, or folders")
     parser.add_argument("--test", action="store_true", help="the target's test split, by the test.csv of the run")
-    parser.add_argument("--out", metavar="FILE.csv", type=Path, help="write there, whole or not at all")
+    parser.add_argument(
+        "--out", metavar="FILE.csv", type=Path, help="write the CSV to this file, atomically (default: print it)"
+    )
     parser.add_argument("--on-bad", choices=["error", "skip"], default="error", help="at an image that can't be read")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA where it is")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA if available")
     parser.add_argument(
         "--domain", choices=["target", "source"], default="target", help="whose BatchNorm statistics normalise the rows"
     )
@@ -118,5 +120,5 @@ def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_
     if skipped:
         log.warning("%d of %d files could not be read", skipped, len(chosen))
     if not done:
-        raise Refused("there was nothing to predict")
+        raise Refused("no input could be predicted")
     return torch.cat(kept)

@@ -61,7 +61,7 @@ def _report(said: argparse.Namespace) -> None:
     for fault in [*(f"{path} does not exist" for path in missing), *faults]:
         complain(errors, fault, "warning: ", "yellow")
     if not found:
-        raise Refused(f"no runs in {', '.join(map(str, said.paths))}; tl-run makes some")
+        raise Refused(f"no runs in {', '.join(map(str, said.paths))}; create some with tl-run")
     board = leaderboard(found, searched_by_labels(said.paths), said.score)
     ranked, cautions = list(rankings(found, said.score)), caveats(found, board)
     if said.format == "table":

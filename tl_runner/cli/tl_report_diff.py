@@ -39,7 +39,7 @@ def diff(words: Sequence[str]) -> None:
             folder = "; the folder of that name is ./diff" if Path("diff").is_dir() else ""
             raise Refused(f"diff compares two runs, as in tl-report diff RUN1 RUN2; it got {len(paths)}{folder}")
         if Path("diff").is_dir():
-            complain(errors, "diff is taken for the command; the folder of that name is ./diff", "note: ", "yellow")
+            complain(errors, "diff is treated as the command; the folder of that name is ./diff", "note: ", "yellow")
         first, second = map(_run, paths)
         console.print(*side_by_side(first, second), sep="\n")
     except Refused as error:

@@ -64,8 +64,8 @@ def warn_of_order(classes: Iterable[str], label: str) -> None:
     odd = another_notation(np.array(found, dtype=object))
     if fractions or many or (odd and odd.likely):
         log.warning(
-            "column %r holds %d different numbers, amounts or dates, from %s to %s: they are trained as %d classes"
-            " without an order, so that a near miss counts like any other error. If they are quantities, tl_runner does"
+            "column %r holds %d different numbers, amounts or dates, from %s to %s: they train as %d unordered"
+            " classes, so that a near miss counts like any other error. If they are quantities, tl_runner does"
             " not predict them (that is regression): write a few named ranges instead",
             label, len(found), found[0], found[-1], len(found),
         )  # fmt: skip
@@ -81,7 +81,7 @@ def warn_of_spelling(source: Sequence[str], target: Sequence[str], policy: Polic
             )  # fmt: skip
     if policy != "same" and (pairs := respelled(target, source)):
         log.warning(
-            "dataset.labels=%s: these classes differ only in spelling, and are taken for different ones: %s. If they"
+            "dataset.labels=%s: these classes differ only in spelling, and count as different classes: %s. If they"
             " are the same, write them alike in both", policy, about_respelled(pairs),
         )  # fmt: skip
 

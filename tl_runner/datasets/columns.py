@@ -106,7 +106,7 @@ def _refuse_free_text(name: str, source: Table, present: Cells, categorical: Seq
         raise Refused(
             f"column {name!r} of {source.file} holds {different} different texts in {len(present)} rows, like"
             f" {present[0]!r}: an identifier or free text? {typed('drop', [name])} leaves it out,"
-            f" {typed('categorical', [*categorical, name])} takes each for a category"
+            f" {typed('categorical', [*categorical, name])} treats each as a category"
         )
 
 
@@ -121,10 +121,10 @@ def _refuse_another_notation(name: str, source: Table, categorical: Sequence[str
     )
     keys = f"{typed('drop', [name])} leaves it out, {typed('categorical', [*categorical, name])} takes each"
     if found.likely:
-        raise Refused(f"{said}: {found.mend}. {keys} value for a category")
+        raise Refused(f"{said}: {found.mend}. {keys} value as a category")
     log.warning(
-        "%s: its %d different values are taken for categories, without an order. If they are quantities, %s."
-        " %s value for a category without this warning", said, len(set(observed(cells))), found.mend, keys,
+        "%s: its %d different values are treated as unordered categories. If they are quantities, %s."
+        " %s value as a category without this warning", said, len(set(observed(cells))), found.mend, keys,
     )  # fmt: skip
 
 

@@ -96,10 +96,10 @@ def _believed(pixels: Path, said: Path, n: int, row: int) -> Facts | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is damaged and made again: %s", said, error)
+        log.warning("%s is damaged, decoding again: %s", said, error)
         return None
     if not whole:
-        log.warning("%s is not as long as it was written: it is made again", pixels)
+        log.warning("%s is truncated: decoding again", pixels)
     return facts if whole else None
 
 
@@ -113,7 +113,7 @@ def _room(folder: Path, needed: int) -> None:
 
 
 def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str, how: PixelFormat) -> Facts:
-    log.info("decoding %d images of %s, once", len(files), name)
+    log.info("decoding %d images of %s (only once: the result is cached)", len(files), name)
     bad, grey, numbers, told = {}, True, Numbers(), time.monotonic()
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here
@@ -128,7 +128,7 @@ def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str, how: Pi
                     bad[index] = result
             if time.monotonic() - told > PATIENCE:
                 told = time.monotonic()
-                log.warning("%d of %d images of %s are decoded", start + len(block), len(files), name)
+                log.warning("decoded %d of %d images of %s", start + len(block), len(files), name)
     return Facts(bad, grey, numbers)
 
 

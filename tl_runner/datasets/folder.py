@@ -59,7 +59,7 @@ def image_folder(
         if not each.files:
             raise Refused(f"{str(each.path)!r} holds no image (other files: {each.others}): fill or remove it")
     if others := sum(each.others for side in sides.values() for each in side):
-        log.warning("%d files do not end like an image that can be read, and are left out: run.log says where", others)
+        log.warning("%d files have no image extension and are ignored: run.log lists them", others)
     images = {
         role: decoded([file for each in side for file in each.files], size, cache, domains[role].name, how)
         for role, side in sides.items()
@@ -156,7 +156,7 @@ def _judge(sides: Sides, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> N
     more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
     what = f"of {sum(map(len, files.values()))} files, {len(told)} can't be read: {', '.join(told[:SHOWN])}{more}"
     if on_bad == "error":
-        raise Refused(f"{what}; mend or remove them, or set dataset.on_bad=skip")
+        raise Refused(f"{what}; fix or remove them, or set dataset.on_bad=skip")
     log.warning("skipped: %s", what)
 
 

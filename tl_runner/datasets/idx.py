@@ -27,7 +27,7 @@ def read(file: Path) -> NDArray[np.uint8]:
         with gzip.open(file) if zipped else file.open("rb") as stream:
             start = stream.read(4)
             if len(start) < 4 or start[:3] != b"\0\0\x08":
-                raise Refused(f"{file} is no IDX file of unsigned bytes: it begins with 0x{start.hex()}")
+                raise Refused(f"{file} is not an IDX file of unsigned bytes: it starts with 0x{start.hex()}")
             sides = struct.unpack(f">{start[3]}I", stream.read(4 * start[3]))
             promised = math.prod(sides)
             if promised > file.stat().st_size * (DEFLATE if zipped else 1):

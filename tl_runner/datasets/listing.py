@@ -85,9 +85,7 @@ def class_folders(domain: Path, root: Path) -> Listing:
         path = by_part[empty[0]]
         raise Refused(f"{path} holds no class folder: an image lies at {path / 'CLASS' / 'IMAGE.png'}")
     if loose:
-        log.warning(
-            "%s: %d images lie beside the folders of its classes, in none of them: they are left out", domain, loose
-        )
+        log.warning("%s: %d images lie beside the class folders and are ignored", domain, loose)
     found = [
         _class_folder(label, part, path, domain, passed)
         for part, classes in named.items()
@@ -108,7 +106,7 @@ def _by_part(domain: Path, inside: Iterable[str], parts: dict[str, int | None]) 
             " test, one folder for each and nothing else; rename or move the others"
         )
     if other := [f"{name!r} for {PARTS[part]}" for part, name in sorted(by_part.items()) if name != PARTS[part]]:
-        log.warning("%s: %s: they are taken for its parts, not for classes", domain, ", ".join(other))
+        log.warning("%s: %s: they are treated as its splits, not as classes", domain, ", ".join(other))
     return dict(sorted(by_part.items()))
 
 
@@ -134,7 +132,7 @@ def _within(place: Path, root: Path) -> Path:
     if below == place or _loose(below) or not (len(inside) > 1 or parts_among(inside)):
         return place
     log.warning(
-        "%s holds one folder, %s: the %d folders in it are taken for what %s should hold (%s)",
+        "%s holds one folder, %s: the %d folders in it are treated as what %s should hold (%s)",
         place, below.relative_to(place), len(inside), place.name, quoted(inside),
     )  # fmt: skip
     return below
@@ -157,7 +155,7 @@ def _question_inner_folders(domain: Path, found: Sequence[ClassFolder]) -> None:
     if len(found) > 1 and len(common) > 1 and not any(each.direct for each in found):
         labels = sorted({each.label for each in found})
         log.warning(
-            "%s: the folders %s are taken for the classes, and each holds the folders %s: if these are the classes,"
+            "%s: the folders %s are treated as the classes, and each holds the folders %s: if these are the classes,"
             " move them up, or set dataset.root and the domains one folder deeper",
             domain, quoted(labels), quoted(sorted(common)),
         )  # fmt: skip
@@ -171,7 +169,7 @@ def _tell_passed(domain: Path, passed: Sequence[Path]) -> None:
     names = quoted(dict.fromkeys(path.name for path in meant or passed))
     log.log(
         logging.WARNING if meant else logging.INFO,
-        "%s: passed over %d files and folders that are hidden or left by other programs: %s",
+        "%s: ignored %d hidden files and folders, or files left by other programs: %s",
         domain, len(passed), names,
     )  # fmt: skip
 
@@ -196,7 +194,7 @@ def _class_folder(label: str, part: int | None, path: Path, domain: Path, passed
             else:
                 others += 1
     if others:
-        log.info("%s: %d files do not end like an image that can be read, and are left out", path, others)
+        log.info("%s: %d files have no image extension and are ignored", path, others)
     inner = frozenset(file.path.relative_to(path).parts[0] for file in files if file.path.parent != path)
     direct = any(file.path.parent == path for file in files)
     return ClassFolder(label, part, path, tuple(sorted(files)), others, inner, direct)

@@ -86,7 +86,7 @@ def doubts(found: Numbers, asked: PixelFormat) -> Iterator[str]:
     if asked.channels is None and found.fourth and found.fourth[0] < BYTE:
         low, high = found.fourth
         yield (
-            f"the fourth band of the TIFFs goes from {low:g} to {high:g} of 255, and is taken for transparency: at 0 a"
+            f"the fourth band of the TIFFs goes from {low:g} to {high:g} of 255, and is treated as transparency: at 0 a"
             " pixel comes out white. dataset.channels=3 leaves that band out, dataset.channels=rgba says that it is"
             " transparency"
         )

@@ -180,9 +180,9 @@ def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uin
     if "source" in raws and raws["target"].x.dtype == torch.uint8:
         again = int(np.isin(content["target"], content["source"]).sum())
         if again == len(content["target"]):
-            raise Refused("every image of the target is in the source too: there is nothing to transfer")
+            raise Refused("every image of the target also occurs in the source: there is nothing to transfer")
         if again:
-            log.warning("%d of %d images of the target are in the source too", again, len(content["target"]))
+            log.warning("%d of %d images of the target also occur in the source", again, len(content["target"]))
 
 
 def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:

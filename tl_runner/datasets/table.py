@@ -116,7 +116,9 @@ def _domains(
     if source == target:
         raise Refused(f"dataset.source and dataset.target are both {source}: there is nothing to transfer")
     if without := len(of_row) - len(observed(of_row)):
-        log.warning("%d rows of %s have no value in column %r: they are in no domain", without, file, domain)
+        log.warning(
+            "%d rows of %s have no value in column %r: they belong to no domain and are ignored", without, file, domain
+        )
     known, other = (replace(table.take(of_row == value), name=str(value)) for value in (source, target))
     return known, other
 
@@ -178,8 +180,8 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
         raise Refused(f"{source.name} and {target.name} hold the same rows: there is nothing to transfer")
     if again := sum(count for row, count in other.items() if row in known):
         log.warning(
-            "%d of the %d rows of the target are in the source too, label and all: if they are the same cases, the"
-            " target's score is too good", again, len(target.x),
+            "%d of the %d rows of the target also occur in the source, with their labels: if they are the same"
+            " cases, the target's score is too optimistic", again, len(target.x),
         )  # fmt: skip
 
 

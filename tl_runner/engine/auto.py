@@ -66,7 +66,7 @@ def chosen(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Metho
                 tried.append({"method": name, "steps": 0, "refused": found})
         if not alive:
             told = "; ".join(f"{each['method']}: {each['refused']}" for each in tried if "refused" in each)
-            raise Refused(f"no candidate of method=auto came to the end of its trial: {told}")
+            raise Refused(f"no candidate of method=auto completed its trial: {told}")
         scores = agreement(predicted)
         tried += [{"method": name, "steps": steps, "agreement": scores[name]} for name in alive]
         others = sorted((name for name in alive if name != BASE), key=lambda name: -scores[name])
@@ -75,7 +75,7 @@ def chosen(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Metho
     winner = BASE if BASE in alive and scores[best] <= scores[BASE] + method.margin else best
     why = (
         f"{winner} agrees with the mean of all {len(predicted)} candidates on {scores[winner]:.1%} of unlabelled target"
-        f" rows, {BASE} {f'on {scores[BASE]:.1%}' if BASE in alive else 'did not come to the end of its trial'}"
+        f" rows, {BASE} {f'on {scores[BASE]:.1%}' if BASE in alive else 'did not complete its trial'}"
         if winner != BASE
         else f"no candidate agrees with the mean of all by {method.margin:.0%} more than {BASE} does"
     )

@@ -102,7 +102,7 @@ def made_before(record: RunRecord) -> RunRecord | None:
     """
     earlier = stored(record)
     if earlier is None and (record.folder / "run.json").exists():
-        log.warning("%s can't be read: the run is made again", record.folder / "run.json")
+        log.warning("%s can't be read: running it again", record.folder / "run.json")
     if earlier is None or earlier.status not in ("ok", "diverged"):
         return None
     wanted = settings(record.config)
@@ -119,7 +119,7 @@ def made_before(record: RunRecord) -> RunRecord | None:
     if wanted.device != "auto" and not str(earlier.where.get("device")).startswith(wanted.device):
         changed.append(f"device {earlier.where.get('device')} then, {wanted.device} now")
     if changed:
-        log.warning("the stored run was made otherwise: %s", "; ".join(changed))
+        log.warning("the stored run used a different setup: %s", "; ".join(changed))
     return earlier
 
 
@@ -145,7 +145,7 @@ def _watched(
             if asked():
                 raise KeyboardInterrupt
             if limit is not None and time.monotonic() - started > limit:
-                raise Late(f"it ran past timeout={limit:g} s, to step {point.step} of {point.steps}")
+                raise Late(f"it exceeded timeout={limit:g} s at step {point.step} of {point.steps}")
             yield point
         except BaseException as error:
             points.throw(error)  # so the run leaves a checkpoint, and its record says why
@@ -160,5 +160,5 @@ def _told(error: BaseException, record: RunRecord, full: bool) -> str:
         return str(error)
     trace, said = record.folder / "run.log", f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
-        said += "\nThat is more memory than there is: a smaller train.batch, backbone or method takes less"
+        said += "\nNot enough memory: try a smaller train.batch, backbone or method"
     return said + (f"\nThe traceback is in {trace}" if trace.exists() else "")

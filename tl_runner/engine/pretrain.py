@@ -109,7 +109,7 @@ def backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) 
         used = used or any(group.of_backbone for group in groups)
     if said != "auto" and not used:
         log.warning(
-            "optimizer.lr_backbone=%s does nothing: this method leaves the backbone as it is, or has a rate of its own",
+            "optimizer.lr_backbone=%s has no effect: this method does not train the backbone, or has its own rate",
             said,
         )
     return found
@@ -122,11 +122,13 @@ def _floor_missed(method: Method, pair: Pair) -> None:
     name = type(method).__name__
     if pair.val_weights is None:
         log.warning(
-            "%s weighs the source's training rows and not its validation rows, so accuracy on these is no floor to"
-            " choose a checkpoint by: pair.weighted(weights, val) takes their weights too", name,
+            "%s weighs the source's training rows and not its validation rows, so accuracy on these is not a valid"
+            " floor for selecting a checkpoint: pair.weighted(weights, val) takes their weights too", name,
         )  # fmt: skip
     elif not pair.val_weights.any():
-        log.warning("%s: no validation row of the source weighs anything, so there is no floor to choose by", name)
+        log.warning(
+            "%s: all source validation rows have weight 0, so there is no floor for selecting a checkpoint", name
+        )
 
 
 def source_names(record: RunRecord) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def source_model(
     if pair.source is None or not plan.steps:
         backbone = names["backbone"]
         if is_ours(backbone["_target_"]) and backbone.get("weights") is None:
-            log.warning("there is no source model, and the backbone has random weights: they were learnt from nothing")
+            log.warning("there is no source model and the backbone has random weights: its features are untrained")
         return None
     source, labels = pair.labelled_source
     with chance_of(said.seed, "source head"):
@@ -198,6 +200,6 @@ def _kept(learner: Model, weights: Path) -> dict[str, Any] | None:
         told = json.loads(facts.read_text())
         learner.load_state_dict(kept)
     except (OSError, ValueError, RuntimeError) as error:
-        log.warning("the source model in %s can't be used, and is made again: %s", weights, error)
+        log.warning("the source model in %s can't be used, training it again: %s", weights, error)
         return None
     return told

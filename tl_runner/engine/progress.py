@@ -91,7 +91,7 @@ def resumed(state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module
     if state is None:
         return Progress()
     if changed := [name for name, value in made.items() if state["made"].get(name) != value]:
-        log.warning("%s changed since the run was cut off: it starts again", ", ".join(changed))
+        log.warning("%s changed since the run was interrupted: starting over", ", ".join(changed))
         return Progress()
     model.load_state_dict(state["model"])
     method.load_state_dict(state["method"])

@@ -101,7 +101,7 @@ class Recording:
         """What a process left to go on from, if the curve is whole up to there."""
         state = checkpoint.load()
         if state and len(self._lines()) < state["cursor"]["points"]:
-            log.warning("curve.jsonl ends before the checkpoint: the run starts again")
+            log.warning("curve.jsonl ends before the checkpoint: starting over")
             return None
         return state
 

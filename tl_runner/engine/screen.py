@@ -100,7 +100,7 @@ def sample(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
     if granted := [part for part in (pair.granted, pair.held_out) if part is not None]:
         return "granted target labels", granted
     if pair.source is None:
-        raise Refused("there is no source and no label to score on: granted=5 gives 5 target labels a class away")
+        raise Refused("there is no source and no label to score on: granted=5 reveals 5 target labels per class")
     source, labels = pair.labelled_source
     return "the source's labels", [LabelledSplit(source.val, labels.val)]
 

@@ -66,7 +66,7 @@ def export(trained: Trained, samples: Tensor, to: Format, out: Path, facts: dict
             difference = farthest(model, read(Path(file.name)), samples)
         if not difference <= TOLERANCE:  # NaN is not either
             raise Refused(
-                f"the {to} file is not the model: on {len(samples)} samples a probability differs by up to"
+                f"the {to} file does not match the model: on {len(samples)} samples a probability differs by up to"
                 f" {difference:.1e}, and {TOLERANCE:.0e} is allowed; it was removed"
             )
     return Exported(out, difference)

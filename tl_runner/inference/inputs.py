@@ -38,7 +38,7 @@ def of_test(run: Path, preprocessing: Preprocessing) -> list[Input]:
         ]
     if absent := [str(path) for path, _ in found if not path.is_file()]:
         raise Refused(
-            f"{len(absent)} of {len(found)} files of {file} are not there, like {absent[0]}: they are named as the run"
+            f"{len(absent)} of {len(found)} files of {file} are missing, such as {absent[0]}: they are named as the run"
             f" had them; the working folder is {Path.cwd()}"
         )
     return found

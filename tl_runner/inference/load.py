@@ -46,7 +46,7 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
     if not weights.is_file():
         raise Refused(
             f"{folder} has no model.safetensors: the run is {record.status!r}, save={record.config.get('save')};"
-            " its tl-run command with save=true makes it again, with its weights"
+            " rerun its tl-run command with save=true"
         )
     shape = tuple(record.data["shape"])
     backbone, width = config.build(config.unweighted(record.config["backbone"]), "backbone")(shape)
@@ -68,7 +68,7 @@ def finished(folder: Path) -> RunRecord:
         raise Refused(f"{folder} holds no run: {error}") from error
     if record.status != "ok":
         why = f" ({record.error})" if record.error else ""
-        raise Refused(f"the run in {folder} is {record.status!r}{why}: it has no model to use")
+        raise Refused(f"the run in {folder} is {record.status!r}{why}: it has no model")
     return record
 
 

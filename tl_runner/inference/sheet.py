@@ -44,7 +44,7 @@ def writable(out: Path, ours: Callable[[Path], bool]) -> Path:
     if not out.parent.is_dir():
         raise Refused(f"{out}: there is no folder {out.parent}")
     if out.exists() and not (out.is_file() and (not out.stat().st_size or ours(out))):
-        raise Refused(f"{out} is there, and this command did not write it: name another file")
+        raise Refused(f"{out} exists and this command did not write it: choose another file")
     return out
 
 

@@ -86,7 +86,7 @@ class Finetune(Method):
         within(0, 1, lr_decay=lr_decay)
         if freeze == "head_only" and (lp_ft or gradual):
             name, after = ("lp_ft", "the whole network") if lp_ft else ("gradual", "one stage after the other")
-            raise Refused(f"method.{name} trains {after} after the head: it says nothing with freeze=head_only")
+            raise Refused(f"method.{name} trains {after} after the head: it has no effect with freeze=head_only")
         if lp_ft and gradual:
             raise Refused("method.gradual begins with the head alone, as method.lp_ft does: choose one of them")
         self.freeze, self.lr_decay, self.lp_ft, self.gradual = freeze, lr_decay, lp_ft, gradual

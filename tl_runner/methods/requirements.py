@@ -37,5 +37,5 @@ def trainable_backbone(model: Model) -> None:
     """Raises `Refused` where the backbone has no parameters, which are all that the method moves."""
     if next(model.backbone.parameters(), None) is None:
         raise Refused(
-            "this method trains the backbone, and this backbone has no parameters: backbone=linear and mlp have some"
+            "this method trains the backbone, and this backbone has no parameters: use backbone=linear or mlp"
         )

@@ -41,7 +41,7 @@ class SelfTraining(Method, ABC):
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         if self.flip and len(pair.shape) != 3:
-            raise Refused("method.flip mirrors images, and these rows are no images")
+            raise Refused("method.flip mirrors images, and these rows are not images")
         return model, pair
 
     def strong(self, x: Tensor) -> Tensor:

@@ -121,7 +121,9 @@ class AdaBN(Method):
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         requirements.source_model(model)
         if pair.granted is not None:
-            raise Refused("adabn takes statistics of inputs, granted labels would do nothing: use granted=0, or tent")
+            raise Refused(
+                "adabn uses only statistics of the inputs: granted labels have no effect. Use granted=0, or method=tent"
+            )
         model = deepcopy(model)
         renormalise(model, pair.target.train, self.rows)
         return model, pair

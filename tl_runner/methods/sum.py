@@ -59,7 +59,7 @@ class Sum(Method):
         for part in self.each():
             name, phases = type(part).__name__, part.phases(model)
             if len(phases) != 1 or phases[0].frozen or phases[0].streams or phases[0].episodes:
-                raise Refused(f"method.parts: {name} is no sum of terms: it trains in a way of its own")
+                raise Refused(f"method.parts: {name} is not a sum of terms: it has its own training procedure")
             mine: set[nn.Parameter] = set()
             for group in by_rate(phases[0].groups, model):
                 for parameter in group.parameters:

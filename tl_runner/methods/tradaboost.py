@@ -67,7 +67,7 @@ def boost(source: Labelled, granted: Labelled, classes: int, rounds: int, C: flo
         if error >= 1 - 1 / classes:
             if not learners:
                 log.warning(
-                    "TrAdaBoost: the first learner, with an error of %.2f on the granted labels, is alone", error
+                    "TrAdaBoost stopped after its first learner, whose error on the granted labels is %.2f", error
                 )
                 learners.append((learner, 1.0))
             break

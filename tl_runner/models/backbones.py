@@ -182,7 +182,7 @@ def timm(
     try:
         net: Any = library.create_model(model, pretrained=published, num_classes=0)
     except (OSError, RuntimeError) as error:  # no connection; a model without weights
-        raise Refused(f"backbone.model={model}: its published weights can't be had: {error}") from error
+        raise Refused(f"backbone.model={model}: its published weights are not available: {error}") from error
     facts = net.pretrained_cfg
     if weights is not None and not published:
         classifier = facts.get("classifier") or "head"

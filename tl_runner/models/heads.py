@@ -175,7 +175,9 @@ def fitted(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, s
         return linear_classifier(kind, x, y, classes, C, seed)
     if kind == "knn":
         if k >= len(y):
-            raise Refused(f"head=knn asks k={k} neighbours of {len(y)} labelled rows: set a smaller k, or another head")
+            raise Refused(
+                f"head=knn with k={k} needs more than {k} labelled rows, got {len(y)}: set a smaller k, or another head"
+            )
         return Neighbours(x, y, classes, k)
     present = y.unique()
     means = torch.stack([x[y == c].double().mean(0) for c in present]).numpy()

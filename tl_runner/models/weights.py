@@ -44,7 +44,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     state, wrappers = unwrap(content, f"backbone.weights={path}")
     if wrappers:
-        log.warning("%s: the weights are those in its entry %s", path, " -> ".join(map(repr, wrappers)))
+        log.warning("%s: using the weights in its entry %s", path, " -> ".join(map(repr, wrappers)))
     return state
 
 
@@ -67,8 +67,8 @@ def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
         rivals = [name for name, value in inside.items() if name != known[0] and _alike(value, inside[known[0]])]
         if rivals:
             raise Refused(
-                f"{_at(origin, wrappers)} holds several states of one network ({', '.join([known[0], *rivals])}): which"
-                " is meant is yours to say, save it alone"
+                f"{_at(origin, wrappers)} holds several states of one network ({', '.join([known[0], *rivals])}):"
+                " save the one you mean on its own"
             )
         wrappers.append(known[0])
         content = inside[known[0]]
@@ -130,8 +130,8 @@ def stripped(state: Mapping[str, Tensor], own: Collection[str], origin: str) -> 
     removed = [repr(prefix)] * bool(prefix) + ["'_orig_mod.'"] * (plain.keys() != state.keys())
     if removed:
         others = sorted(key for key in plain if not key.startswith(prefix))
-        left = f"; what does not begin so is left out ({_shortened(others)})" if others else ""
-        log.warning("%s: names are read without %s%s", origin, " and ".join(removed), left)
+        left = f"; other names are ignored ({_shortened(others)})" if others else ""
+        log.warning("%s: removed %s from the names%s", origin, " and ".join(removed), left)
     return prefix, inside
 
 

@@ -21,7 +21,7 @@ def recorded(data: Mapping[str, Any], dataset: Mapping[str, Any]) -> Preprocessi
     if len(shape) == IMAGE:
         return _images(shape, data, target)
     if "columns" not in data.get("encoding", {}):
-        return Unknown(f"the rows of this run were made by {target}, and no file of them is known", shape)
+        return Unknown(f"the rows of this run come from {target}, not from files", shape)
     known = {dataset.get("label"), dataset.get("domain"), *dataset.get("drop", ())} - {None}
     options = {name: dataset[name] for name in ("separator", "missing") if name in dataset}
     return Columns(data["encoding"], known=frozenset(known), **options)
@@ -31,7 +31,7 @@ def _images(shape: tuple[int, ...], data: Mapping[str, Any], target: str) -> Ima
     channels, height, width = shape
     resize, (low, high) = data.get("resize"), data.get("range", (0, 1))
     if resize not in ("pillow", "torch"):
-        return Unknown("this run's record does not say how its images were resized; make it again", shape)
+        return Unknown("this run's record does not say how its images were resized; rerun it", shape)
     if channels not in (1, RGB):
         return Unknown(f"the images of {target} have {channels} channels, and those of a file 1 or 3", shape)
     if low < 0 or high > 1:

@@ -128,7 +128,7 @@ class Columns:
                     f" number ({text.sum()} of {len(table)} rows); missing values are{words.removeprefix(',')}"
                 )
         if spare := [name for name in table.header if name and name not in {*self.kinds, *self.known}]:
-            log.warning("%s: the run did not learn from the columns %s: they are not read", table.file, listed(spare))
+            log.warning("%s: the run was not trained on the columns %s, which are ignored", table.file, listed(spare))
         for column in self.encoding["columns"]:
             present = observed(table.cells[column["name"]])
             where = f"{table.file}, column {column['name']!r}"
@@ -138,9 +138,7 @@ class Columns:
                     pairs = respelled(there, met)
                     told = listed(f"{name!r} as {other!r}" for name, other in pairs.items())
                     spelled = f". It spelled {told}: write it so" if pairs else ""
-                    log.warning(
-                        "%s: training did not meet %s: taken like a missing value%s", where, listed(new), spelled
-                    )
+                    log.warning("%s: %s not seen in training, treated as missing%s", where, listed(new), spelled)
             else:
                 _warn_of_points(table, column["name"])
             if not len(present) and len(table) >= SEVERAL:
@@ -176,5 +174,5 @@ def _lines(table: Table, lines: Sequence[int]) -> Table:
     """The rows that begin at these lines, in this order."""
     at = {line: index for index, line in enumerate(table.lines.tolist())}
     if absent := [line for line in lines if line not in at]:
-        raise Refused(f"{table.file} has no row at line {absent[0]}: it is not the file that it was")
+        raise Refused(f"{table.file} has no row at line {absent[0]}: the file has changed")
     return table.take(np.array([at[line] for line in lines], dtype=int))

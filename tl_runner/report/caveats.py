@@ -62,7 +62,7 @@ def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
         if len(versions) > 1:
             yield (
                 f"the files of {dataset} changed between runs ({', '.join(sorted(versions))}): each version"
-                " has a table of its own, and only runs on the same one are compared"
+                " has its own table, and only runs on the same version are compared"
             )
     seen: dict[Hashable, set[str]] = defaultdict(set)
     for record in ended:
@@ -111,7 +111,7 @@ def _cautious(frame: pd.DataFrame) -> Iterator[str]:
     if unknown := [f"{row['pair']} {row['label']}" for row in rows if row["seed_kind"] == "unknown"]:
         yield (
             f"how seeds differ is not on record for {_names(unknown)} (older runs, or runs that disagree): they are"
-            " taken to share one test set, the most cautious of the three ways; force=true makes such runs anew"
+            " assumed to share one test set, the most cautious case; force=true runs them again"
         )
     if blind := [f"{row['pair']} {row['label']}" for row in rows if row["by_rows"] is False]:
         yield (
@@ -133,7 +133,7 @@ def _maybe(frame: pd.DataFrame) -> Iterator[str]:
     yield (
         f"{len(rows)} of the findings {'are' if len(rows) > 1 else 'is'} a maybe. With a difference and spread like"
         f" these a finding takes as many seeds: {_names(told)}. Decide on a number first and test on new seeds alone:"
-        " to add seeds until something is found finds what is not there"
+        " adding seeds until a test is significant produces false findings"
     )
 
 
@@ -151,8 +151,8 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
     counts = Counter((row["method"], row["granted"]) for row in scored)
     if many := [f"{count} of {method}" for (method, _), count in counts.items() if count >= MANY]:
         yield (
-            f"several settings of one method ({_names(many)}): which is highest is known by the test labels alone, and"
-            " flatters it; hydra/sweeper=tl_optuna chooses without them"
+            f"several settings of one method ({_names(many)}): choosing the highest uses the test labels and is"
+            " optimistic; hydra/sweeper=tl_optuna chooses without them"
         )
     if scored and not any(row["baseline"] for row in scored):
         yield "no run of a baseline (source_only) on the same data and backbone: nothing to compare with"

@@ -170,7 +170,11 @@ def _told(group: Group) -> list[RenderableType]:
     for method in group.made:
         at_hand = sum(not isnan(accuracy) for accuracy in method.accuracy)
         said = [_rho(found, at_hand) for found in group.agreement if found.method == method.method]
-        ranks = "rank correlation " + ", ".join(said) if said else f"{LEAST} candidates with runs are needed to compare"
+        ranks = (
+            "rank correlation " + ", ".join(said)
+            if said
+            else f"{LEAST} candidates with runs are needed for a comparison"
+        )
         runs = f"{method.runs} runs of {method.method} granted={method.granted}, {at_hand} candidates"
         lines.append(f"{runs}: {ranks}")
     return [Text("\n".join(lines), "dim")]

@@ -49,14 +49,14 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     elif record.choices["method"] != record.baseline:
         typed = str(record.granted)
         granted = "" if typed == "0" or typed.startswith("≤") else f" granted={typed}"
-        advice = f"\nnothing to compare it with yet: make the same run with method={record.baseline}{granted}"
+        advice = f"\nno baseline to compare with yet: run the same command with method={record.baseline}{granted}"
     words = [f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels"] * trained
     if start := record.data.get("source_model"):
         words.append(f"from a source model of {start['steps']} steps ({percent(start['source_val'])} on its val split)")
     if floor := _weighed(record):
         words.append(floor)
     if auto := record.data.get("auto"):
-        words.append(f"auto came to {auto['chosen']} after {auto['steps']} steps: {auto['why']}")
+        words.append(f"auto chose {auto['chosen']} after {auto['steps']} steps: {auto['why']}")
     if gap := _gap(record):
         words.append(gap)
     known = record.data.get("label_knowledge") or {}
@@ -72,8 +72,8 @@ def _weighed(record: RunRecord) -> str:
     known = record.evidence or {}
     if known.get("floor_of") != "weighted source":
         return ""
-    rows = f"{known['floor_rows']:.0f} of {record.data['rows']['source'][1]} validation rows in effect"
-    return f"the source as it is weighed: {percent(known['floor'])} ({rows})"
+    rows = f"{known['floor_rows']:.0f} effective of {record.data['rows']['source'][1]} validation rows"
+    return f"weighted source accuracy: {percent(known['floor'])} ({rows})"
 
 
 def _gap(record: RunRecord) -> str:
@@ -93,7 +93,7 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     title = ", ".join([f"{len(outcomes)} runs, {failed} failed", *(f"{n} {what}" for what, n in others.items())])
     listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("made", "kept")]
     if len(listed) < len(outcomes):
-        title += f"; the {len(listed)} that did not end well; tl-report compares all"
+        title += f"; the {len(listed)} that did not complete; tl-report compares all"
     folder = ["folder"] * (width >= 90)  # else it would be folded into many lines
     several = any(outcome.variant for outcome in outcomes)
     names = ("dataset", "method", "backbone")
@@ -112,10 +112,10 @@ def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     states = Counter(each.state for each in planned)
     counts = Text(f"{len(planned)} runs: " + ", ".join(f"{n} {state}" for state, n in states.most_common()), "bold")
     seconds, unknown = left(planned, places)
-    words = [f"about {duration(seconds)} to go at {places} at a time"] if seconds else []
+    words = [f"about {duration(seconds)} left, {places} at a time"] if seconds else []
     words += [f"no estimate for {unknown} runs: no run like them has completed"] if unknown else []
     changed = [each.since for each in planned if each.since]
-    words += [f"{len(changed)} new because the data changed: {changed[0].folder} read other"] if changed else []
+    words += [f"{len(changed)} new because the data changed since {changed[0].folder}"] if changed else []
     if len(planned) > LISTED:
         return counts, Text("; ".join(words), "dim")
     table = _table("", "state", "run", "folder")

@@ -24,7 +24,7 @@ def load_cached(file: Path) -> dict[str, Tensor] | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
-        log.warning("%s can't be used, and what it held is made again: %s", file, error)
+        log.warning("%s can't be used, recomputing it: %s", file, error)
         return None
 
 
@@ -36,6 +36,6 @@ def keep_cached(file: Path, tensors: Mapping[str, Tensor]) -> bool:
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
     except OSError as error:
-        log.warning("%s could not be kept for other runs: %s", file, error)
+        log.warning("%s could not be cached for other runs: %s", file, error)
         return False
     return True

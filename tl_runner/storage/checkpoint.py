@@ -67,12 +67,12 @@ class Checkpoint:
                 file.write(buffer.getbuffer())
                 file.write(blake2b(buffer.getbuffer(), digest_size=DIGEST).digest())
         except (OSError, RuntimeError) as error:  # torch tells a full disk by the latter
-            log.warning("no checkpoint could be kept: %s", str(error).partition("\n")[0])
+            log.warning("could not save a checkpoint: %s", str(error).partition("\n")[0])
 
 
 def _read(file: Path) -> dict[str, Any]:
     content = memoryview(file.read_bytes())
     state, digest = content[:-DIGEST], content[-DIGEST:]
     if blake2b(state, digest_size=DIGEST).digest() != digest:
-        raise ValueError("it is not as it was written")
+        raise ValueError("it is corrupt")
     return torch.load(BytesIO(state), map_location="cpu", weights_only=True)

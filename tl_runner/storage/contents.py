@@ -233,4 +233,4 @@ def _keep(place: Path, path: Path, known: Mapping[str, list[Any]]) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         write(place, json.dumps(content, separators=(",", ":")).encode())
     except OSError as error:  # a full disk, say: then they are read again
-        log.warning("what is in %s could not be kept: %s", path, error)
+        log.warning("could not cache the hashes of %s: %s", path, error)

@@ -110,6 +110,6 @@ def _beat(claim: Claim, over: Event) -> None:
 
 def _told(who: dict[str, Any] | None) -> str:
     if who is None:
-        return "another process is making this run"
+        return "another process is running this"
     step = f", at step {who['step']} of {who['steps']}" if "step" in who else ""
-    return f"process {who['pid']} on {who['host']} is making this run{step}"
+    return f"process {who['pid']} on {who['host']} is running this{step}"

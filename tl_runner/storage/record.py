@@ -184,11 +184,11 @@ def read(file: Path) -> RunRecord:
     names = {entry.name for entry in fields(RunRecord)} - {"found"}
     kinds = {"id": str, "setting": str, "choices": dict, "config": dict, "status": str, "data": dict, "where": dict}
     if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
-        raise ValueError("it is no record of a run")
+        raise ValueError("it is not the record of a run")
     if not {"dataset", "backbone", "method"} <= content["choices"].keys() or content["status"] not in get_args(Status):
-        raise ValueError("it is no record of a run")
+        raise ValueError("it is not the record of a run")
     if (schema := content.get("schema", 1)) != SCHEMA:
-        raise ValueError(f"it was written with schema {schema}, and this version reads {SCHEMA}: make the run again")
+        raise ValueError(f"it was written with schema {schema}, and this version reads {SCHEMA}: rerun its command")
     known = {"seed": None, "granted": None, **{name: value for name, value in content.items() if name in names}}
     return RunRecord(**known, found=file.parent)
 

@@ -31,7 +31,7 @@ def predicted(run: str) -> "Tensor":
     file = Path(run) / "validation.safetensors"
     if not file.is_file():
         raise Refused(
-            f"{run} has no predictions to agree on (validation.safetensors): it was made by an earlier version, or they"
-            " are deleted. Say force=true once, or another objective"
+            f"{run} has no predictions to agree on (validation.safetensors): an earlier version made it, or they were"
+            " deleted. Rerun with force=true, or choose another objective"
         )
     return load_file(file)["target"]

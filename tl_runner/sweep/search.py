@@ -162,7 +162,9 @@ def measured(record: RunRecord, objective: str) -> tuple[float, float]:
     if objective == "oracle":
         return float(scores["selected"]["accuracy"]), float(evidence.get("information", 0.0))
     if not evidence:
-        raise Refused(f"{record.folder} was made by an earlier version, which kept no objective: say force=true once")
+        raise Refused(
+            f"{record.folder} was made by an earlier version, which stored no objective: rerun with force=true"
+        )
     name = OBJECTIVES[objective].evidence
     if name is None:
         return 0.0, float(evidence["information"])

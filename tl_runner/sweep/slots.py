@@ -21,12 +21,12 @@ def slots(n_jobs: int | str, jobs_per_gpu: int) -> list[Slot]:
     The shares depend on nothing else, so that a job which goes on later has the threads that it had.
     """
     if not isinstance(jobs_per_gpu, int) or isinstance(jobs_per_gpu, bool) or jobs_per_gpu < 1:
-        raise Refused(f"hydra.launcher.jobs_per_gpu takes a whole number from 1 on, got {jobs_per_gpu!r}")
+        raise Refused(f"hydra.launcher.jobs_per_gpu takes a whole number of at least 1, got {jobs_per_gpu!r}")
     cores, gpus = _cores(), _gpus()
     if n_jobs == "auto":
         n_jobs = gpus * jobs_per_gpu or min(cores, MANY)
     if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs < 1:
-        raise Refused(f"hydra.launcher.n_jobs takes auto or a whole number from 1 on, got {n_jobs!r}")
+        raise Refused(f"hydra.launcher.n_jobs takes auto or a whole number of at least 1, got {n_jobs!r}")
     threads = max(1, cores // n_jobs)
     return [Slot(number, threads, f"cuda:{number % gpus}" if gpus else None) for number in range(n_jobs)]
 

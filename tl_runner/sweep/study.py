@@ -63,7 +63,7 @@ class Study:
             elif before["id"] != sought.id:
                 raise Refused(
                     f"{sought.folder} has another study: {before['sought']}. This is: {sought.whole}. "
-                    "Give it another hydra.sweeper.study.name"
+                    "Choose another hydra.sweeper.study.name"
                 )
             self.begun = [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
         self.given = len(self.trials()) - len(self.begun)  # trials that are over, or that this process is at
@@ -77,7 +77,7 @@ class Study:
     def words(self) -> str:
         """What is about to happen, for a person."""
         given = f", {self.given} of them already complete" * bool(self.given)
-        begun = f", {len(self.begun)} begun before" * bool(self.begun)
+        begun = f", {len(self.begun)} started before" * bool(self.begun)
         return f"{self.sought.words}{given}{begun}"
 
     def trials(self) -> list[FrozenTrial]:

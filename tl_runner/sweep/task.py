@@ -115,5 +115,5 @@ def _made_here(order: Order, task: Task, one_of_many: bool) -> Outcome:
     if outcome.failed:
         complain(errors, outcome.told)
     elif outcome.what == "elsewhere":
-        complain(errors, f"{outcome.told}; left to it", "note: ", "yellow")
+        complain(errors, f"{outcome.told}; skipped here", "note: ", "yellow")
     return outcome

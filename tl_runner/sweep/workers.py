@@ -90,13 +90,13 @@ class Worker:
             self._renew()
             error = _cause(0)
         except TimeoutError:
-            error = f"it did not stop within {GRACE:g} s after its timeout, and was killed"
+            error = f"did not stop within {GRACE:g} s after its timeout, and was killed"
         except ProcessExpired as death:
             error = _cause(death.exitcode)
         gather(self.output, order.record)
         outcome = lost(order, error, stopping=False)
         log = outcome.record.folder / "run.log"
-        return outcome._replace(told=f"{outcome.told}\nWhat it printed is in {log}") if log.exists() else outcome
+        return outcome._replace(told=f"{outcome.told}\nIts output is in {log}") if log.exists() else outcome
 
     def stop(self) -> None:
         """Ask its run to leave a checkpoint at its next point, and end."""
@@ -143,10 +143,10 @@ def _lives(pid: int) -> bool:
 
 def _cause(code: int | None) -> str:
     if code is None or code >= 0:
-        return f"its process ended by itself, with exit code {code}"
+        return f"its process exited with code {code}"
     name = signal.Signals(-code).name
     killed = " – by the system, which ran out of memory, or by hand" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{killed}"
+    return f"its process was killed by {name}{killed}"
 
 
 def _begin(inbox: Connection, output: Path) -> None:

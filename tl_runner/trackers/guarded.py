@@ -79,7 +79,7 @@ def needed(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise Refused(
             f'tracker={extra} needs {error.name}, which is not installed: pip install "tl_runner[{extra}]",'
-            " or say tracker=none"
+            " or set tracker=none"
         ) from error
 
 

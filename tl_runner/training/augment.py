@@ -101,4 +101,6 @@ def _each(values: Tensor) -> Tensor:
 
 def _images(x: Tensor) -> None:
     if x.ndim != 4:
-        raise Refused("augment=weak and strong are views of images, and these rows are none: use augment=none")
+        raise Refused(
+            "augment=weak and strong are random views of images, and these rows are not images: use augment=none"
+        )

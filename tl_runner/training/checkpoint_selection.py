@@ -107,7 +107,7 @@ def _highest(rule: str, values: Sequence[float | None]) -> int:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         if len(values) == 1:  # the first time that the rule is asked
-            logger.warning("select=%s has nothing to go by in this run: it takes the last checkpoint", rule)
+            logger.warning("select=%s has no evidence to use in this run: it selects the last checkpoint", rule)
         return len(values) - 1
     return max(range(len(known)), key=lambda index: (known[index], index))
 

@@ -132,7 +132,7 @@ def train(
             engine.step()
             cursor.step, cursor.rows = step + 1, cursor.rows + len(batch)
             if local == 0 and batch.unread:
-                raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would do nothing")
+                raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would have no effect")
             window.append({name: value.detach().to(device, torch.float32) for name, value in watched.items()})
             if cursor.step % plan.log_every == 0 or plan.examines(cursor.step):
                 cursor.points += 1

@@ -119,7 +119,7 @@ class TlOptuna(Sweeper):
             launched += len(batch)
             for job, back in zip(batch, returned, strict=True):
                 if not isinstance(back.return_value, Outcome):
-                    raise self.task.refusal or Refused(f"{job.order.name}: its launcher told nothing of it")
+                    raise self.task.refusal or Refused(f"{job.order.name}: its launcher reported nothing about it")
                 yield search.take(back.return_value)
 
     def _order(self, words: Sequence[str]) -> Order:
@@ -136,13 +136,13 @@ class TlOptuna(Sweeper):
             ("batch", self.batch, 1),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise Refused(f"{KEY}.{name} takes a whole number from {least} on, got {value!r}")
+                raise Refused(f"{KEY}.{name} takes a whole number of at least {least}, got {value!r}")
         _one_of(f"{KEY}.sampler", self.sampler, SAMPLERS)
         _one_of(f"{KEY}.pruner", self.pruner, PRUNERS)
         _one_of(f"{KEY}.study.per", str(self.study["per"] or "null"), ("null", "method"))
         _one_of("objective", self.master.objective, OBJECTIVES)
         if self.study["name"] is not None and not re.fullmatch(r"\w[\w.+-]*", str(self.study["name"])):
-            raise Refused(f"{KEY}.study.name is to name a folder, got {self.study['name']!r}")
+            raise Refused(f"{KEY}.study.name must name a folder, got {self.study['name']!r}")
 
     def _parts(self, arguments: Sequence[str]) -> dict[str, Space]:
         """The space of each study, by what is added to a study's given name."""

@@ -99,7 +99,9 @@ class Requeueable:
         try:
             again(signal.SIGUSR2, None)  # queues it and ends this process, or raises if that was done too often
         except UncompletedJobError:
-            return outcome._replace(told="its time was up (hydra.launcher.timeout_min); its checkpoint is kept")
+            return outcome._replace(
+                told="it reached its time limit (hydra.launcher.timeout_min); its checkpoint is kept"
+            )
         return outcome
 
     def checkpoint(self) -> Any:

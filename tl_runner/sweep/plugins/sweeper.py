@@ -53,7 +53,9 @@ class Grid(BasicSweeper):
                 one, other = earlier.record.config, order.record.config
                 same = [key for key in sorted(NEUTRAL) if one.get(key) != other.get(key)]
                 why = f", since {' and '.join(same)} can't change its numbers" if same else ""
-                log.warning("%s is in the sweep more than once: it is one run%s; the last counts", order.name, why)
+                log.warning(
+                    "%s occurs more than once in the sweep: it is one run%s; the last one counts", order.name, why
+                )
             self.orders[order.record.folder] = order
             if ahead is not None:
                 ahead[tuple(overrides)] = order
