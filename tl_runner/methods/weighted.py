@@ -42,8 +42,8 @@ def effective_rows(weights: Tensor) -> Tensor:
     left = importance.effective_rows(weights)
     if left < FEW * len(weights):
         log.warning(
-            "the weights have an effective sample size of %.0f of %d source rows: the domains hardly"
-            " overlap in the space compared; see method.view=features, and for density_ratio a smaller method.C", left, len(weights),
+            "the weights have an effective sample size of %.0f of %d source rows: the domains hardly overlap in the"
+            " space compared; see method.view=features, and for density_ratio a smaller method.C", left, len(weights),
         )  # fmt: skip
     return left
 
