@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from conftest import built
 from scipy import optimize
-from test_methods import batch_of, images
+from support.tasks import batch_of, images
 
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled

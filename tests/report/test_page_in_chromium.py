@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from kept_runs import made_up
+from support.made_up_runs import made_up
 
 from tl_runner.report.caveats import caveats
 from tl_runner.report.leaderboard import leaderboard

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import CONF, METHODS, QUICK, built, composed, made
-from test_cli import command, told
-from test_methods import images
+from conftest import CONF, METHODS, QUICK, built, command, composed, made
+from support.refusals import told
+from support.tasks import images
 from torch import nn
 
 from tl_runner import config

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import QUICK, made
-from test_methods import batch_of, images
+from support.tasks import batch_of, images
 
 from tl_runner.errors import Refused
 from tl_runner.methods.coral import CORAL

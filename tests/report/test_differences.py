@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kept_runs import ROWS, made_up
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
+from support.made_up_runs import ROWS, made_up
 
 from tl_runner.cli.tl_report import main
 from tl_runner.report.differences import Disagreement, causes_of, differences, disagreement, explanation, flat, scores

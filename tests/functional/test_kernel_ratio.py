@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from test_importance import MOVE, gaussians, rank_correlation
+from support.densities import MOVE, gaussians, rank_correlation
 from torch import Tensor
 
 from tl_runner.functional import kernel_ratio

@@ -7,10 +7,10 @@ from math import isnan
 
 import numpy as np
 import pytest
-from kept_runs import ROWS, made_up
 from rich.console import Console
 from safetensors.numpy import load_file
 from scipy import stats
+from support.made_up_runs import ROWS, made_up
 
 from tl_runner.report import tables
 from tl_runner.report.leaderboard import leaderboard

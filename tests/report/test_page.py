@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kept_runs import ROWS, STEPS, made_up
 from safetensors.numpy import load_file
 from sklearn.metrics import confusion_matrix
+from support.made_up_runs import ROWS, STEPS, made_up
 
 from tl_runner.evaluation import scores
 from tl_runner.report.caveats import caveats

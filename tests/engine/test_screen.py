@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import CONF, QUICK, composed, made
 from safetensors.torch import load_file
-from test_honesty import mislabelled
+from support.permuted import mislabelled
 
 from tl_runner import config
 from tl_runner.cli.tl_screen import BY, USED, main

@@ -13,13 +13,13 @@ from statistics import fmean
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from apart import exhausted
-from conftest import composed
+from conftest import command, composed
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from safetensors.torch import load_file
-from test_cli import command, told
+from support.failing import exhausted
+from support.refusals import told
 
 from tl_runner.config import Settings
 from tl_runner.engine.job import Order, Outcome, attend
@@ -421,14 +421,19 @@ def test_half_a_line_in_the_journal_is_taken_away(tmp_path):
 def test_two_processes_share_a_budget(tmp_path):
     """They ask at once for all there is: each trial is given once, and the journal stays readable."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from test_search import RATE, search\n"
+        "from pathlib import Path; from test_search import RATE, search\n"
         "study = search(Path('out'), RATE, trials=40).studies[0]; study.begun = []\n"
         "while asked := study.ask():\n"
         "    study.end(asked[0], 'ok', 0.5, information=0.0, runs=[])\n"
         "    print(asked[0].number)\n"
     )
     given = [
-        subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         for _ in range(2)
     ]
     numbers = [int(number) for process in given for number in process.communicate()[0].split()]

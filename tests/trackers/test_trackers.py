@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -294,7 +295,8 @@ def test_mlflow_takes_the_experiment_that_another_job_has_just_made(record, monk
 
 def test_mlflow_takes_jobs_that_meet_at_a_new_database(made, record, tmp_path):
     (tmp_path / "jobs.pickle").write_bytes(pickle.dumps((record, made.points)))
-    subprocess.run([sys.executable, __file__, tmp_path / "jobs.pickle"], check=True, timeout=200)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, __file__, tmp_path / "jobs.pickle"], check=True, timeout=200, env=environment)
     stored = runs(record)
     assert sorted(run.data.tags["tl_runner.seed"] for run in stored) == ["0", "1", "2", "3"]
     for each in stored:

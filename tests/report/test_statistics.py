@@ -27,7 +27,7 @@ NEW = Seeds("independent")
 
 def script(name: str):
     """A module of scripts/, which are no package."""
-    spec = spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
+    spec = spec_from_file_location(name, Path(__file__).parents[2] / "scripts" / f"{name}.py")
     assert spec and spec.loader
     module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)

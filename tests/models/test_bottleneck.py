@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import QUICK, composed, made
-from test_methods import batch_of, images
+from support.tasks import batch_of, images
 from torch import nn
 
 import tl_runner

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_methods import batch_of, images, task
+from support.tasks import batch_of, images, task
 from torch import Tensor, nn
 
 from tl_runner.core import Batch, Method, Model

@@ -3,12 +3,12 @@
 import json
 import os
 import re
-import subprocess
 from csv import DictReader
 from pathlib import Path
 
 import pytest
 from conftest import CONF, PLUGINS, QUICK, YAMLS, command
+from support.refusals import told
 
 from tl_runner import options
 from tl_runner.storage import contents
@@ -29,14 +29,6 @@ class MyMethod(Method):
         loss = F.cross_entropy(model.head(source), batch.source.y)
         return {"source": loss, "means": self.weight * (source.mean(0) - target.mean(0)).square().sum()}
 """
-
-
-def told(result: subprocess.CompletedProcess[str]) -> str:
-    """What a refused command says: one message, no traceback."""
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
-    assert result.stderr.count("error: ") == 1
-    return result.stderr
 
 
 def test_help_lists_every_option_with_its_line_and_every_key():

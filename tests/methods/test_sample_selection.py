@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.spatial.distance import cdist
-from test_importance import gaussians
+from support.densities import gaussians
 from test_weighted import task
 
 from tl_runner.errors import Refused

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import apart
 import pytest
 from conftest import QUICK, composed
-from test_resume import equal
+from support import failing
+from support.equal_runs import equal
 
 from tl_runner.engine.job import Order, Outcome, attend
 from tl_runner.storage.record import RunRecord, describe, records, stored
@@ -24,7 +24,7 @@ def described(outputs: Path, *overrides: str) -> RunRecord:
 
 
 def attended(record: RunRecord) -> Outcome:
-    return attend(Order(record), lambda: False, apart.exhausted)
+    return attend(Order(record), lambda: False, failing.exhausted)
 
 
 def curve(record: RunRecord) -> list[dict[str, Any]]:
@@ -41,8 +41,8 @@ def killed(record: RunRecord, source: bool, point: int) -> None:
 
     `source`: a point of its source model's training.
     """
-    ready, told = apart.CONTEXT.Pipe()
-    process = apart.start(apart.make, record.config, record.choices, source, point, told)
+    ready, told = failing.CONTEXT.Pipe()
+    process = failing.start(failing.make, record.config, record.choices, source, point, told)
     told.close()
     assert ready.recv() == process.pid
     process.kill()
@@ -79,8 +79,8 @@ def test_fifty_processes_that_start_the_same_run_at_once_make_it_once(tmp_path):
     record = described(tmp_path / "outputs")
     ends, processes = [], []
     for _ in range(50):
-        ready, told = apart.CONTEXT.Pipe()
-        processes.append(apart.start(apart.race, record.config, record.choices, tmp_path / "go", told))
+        ready, told = failing.CONTEXT.Pipe()
+        processes.append(failing.start(failing.race, record.config, record.choices, tmp_path / "go", told))
         told.close()
         ends.append(ready)
     assert [end.recv() for end in ends] == ["ready"] * 50
@@ -141,7 +141,7 @@ def test_on_a_full_disk_a_run_fails_in_words_and_goes_on_when_there_is_space(poi
             for _ in range(point):
                 next(points)
             fillers.append(fill(disk))
-            return apart.exhausted(points, record)
+            return failing.exhausted(points, record)
 
         outcome = attend(Order(record), lambda: False, show)
         assert outcome.what == "made" and outcome.failed
@@ -168,7 +168,7 @@ def test_where_outputs_cannot_be_written_one_message_says_so(tmp_path):
         for words in ([], ["-m", "seed=0,1"]):
             environment = {**os.environ, "HYDRA_FULL_ERROR": "0", "COLUMNS": "200"}
             result = subprocess.run(
-                apart.command(*words, *SMALL), capture_output=True, text=True, check=False, env=environment
+                failing.command(*words, *SMALL), capture_output=True, text=True, check=False, env=environment
             )
             assert result.returncode == 1
             assert "Read-only file system" in result.stderr and "Traceback" not in result.stdout + result.stderr
@@ -215,8 +215,8 @@ def test_truncated_checkpoints_after_a_kill(keep_before, said, tmp_path):
 
 def _paused(record: RunRecord) -> int:
     """Leave the run at its last point, as a kill does: nothing is closed. The step of that point."""
-    ready, told = apart.CONTEXT.Pipe()
-    process = apart.start(apart.hold, record.config, record.choices, 4, told)
+    ready, told = failing.CONTEXT.Pipe()
+    process = failing.start(failing.hold, record.config, record.choices, 4, told)
     told.close()
     step = ready.recv()
     process.kill()
@@ -244,7 +244,7 @@ def test_a_run_by_force_that_is_killed_while_it_takes_its_place_leaves_a_whole_o
     attended(record)
     before = contents(record.folder)
     forced = described(tmp_path / "outputs", "force=true")
-    process = apart.start(apart.end_while_emptying, forced.config, forced.choices)
+    process = failing.start(failing.end_while_emptying, forced.config, forced.choices)
     process.join()
     assert process.exitcode == -9
     last = described(tmp_path / "outputs")

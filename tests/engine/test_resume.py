@@ -1,6 +1,5 @@
 """What was cut off goes on where it was, and ends as if nothing had happened, to the last bit."""
 
-import json
 import random
 from collections import OrderedDict
 from collections.abc import Generator
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import METHODS, QUICK, composed
+from support.equal_runs import curve, equal
 from torch import nn
 
 from tl_runner import rng
@@ -30,11 +30,6 @@ def described(outputs: Path, *overrides: str) -> RunRecord:
     return describe(*composed(*SMALL, *overrides, f"outputs={outputs}", "device=cpu"))
 
 
-def curve(record: RunRecord) -> list[dict[str, Any]]:
-    lines = map(json.loads, (record.folder / "curve.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
-
-
 def to_the_end(points: Generator[Any, None, RunRecord]) -> None:
     for _ in points:
         pass
@@ -49,15 +44,6 @@ def cut_off(outputs: Path, points: int, how: type[BaseException], *overrides: st
     with pytest.raises(how):
         steps.throw(how())
     return record
-
-
-def equal(one: RunRecord, other: RunRecord) -> None:
-    """To the last bit, but for seconds; and nothing is left behind."""
-    for name in ("model", "predictions"):
-        assert (one.folder / f"{name}.safetensors").read_bytes() == (other.folder / f"{name}.safetensors").read_bytes()
-    assert curve(one) == curve(other)
-    assert (one.scores, one.evidence, one.diagnosis) == (other.scores, other.evidence, other.diagnosis)
-    assert sorted(path.name for path in one.folder.iterdir()) == sorted(path.name for path in other.folder.iterdir())
 
 
 @pytest.mark.parametrize("method", METHODS)

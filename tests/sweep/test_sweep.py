@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import apart
 import pytest
 from conftest import QUICK, composed
+from support import failing
 
 from tl_runner.engine.job import Order, Outcome, attend
 from tl_runner.storage.record import describe, read, records
@@ -28,9 +28,9 @@ FAULTY = ["method=source_only", "method._target_=faulty.Faulty", "+method.how=fi
 @pytest.fixture(autouse=True)
 def _faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user's method in the folder that they work in, and its YAML in a folder of options."""
-    Path("faulty.py").write_text(apart.FAULTY)
+    Path("faulty.py").write_text(failing.FAULTY)
     Path("mine/method").mkdir(parents=True)
-    Path("mine/method/faulty.yaml").write_text(apart.FAULTY_YAML)
+    Path("mine/method/faulty.yaml").write_text(failing.FAULTY_YAML)
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):
             os.kill(hit[-1], signal.SIGKILL)
 
     outcomes = swept(orders, under_way=kill)
-    assert len(hit) == 1 and apart.until(lambda: apart.gone(hit[0]))
+    assert len(hit) == 1 and failing.until(lambda: failing.gone(hit[0]))
     assert [outcomes[seed].record.status for seed in range(4)] == ["failed", "ok", "ok", "ok"]
     assert "SIGKILL" in outcomes[0].told
     Path("go").touch()
@@ -145,7 +145,7 @@ class Typed:
         with self.out.open("wb") as out, self.err.open("wb") as err:
             environment = {**os.environ, "HYDRA_FULL_ERROR": "0", "COLUMNS": "250"}
             self.process = subprocess.Popen(
-                apart.command(*words), stdout=out, stderr=err, start_new_session=True, env=environment
+                failing.command(*words), stdout=out, stderr=err, start_new_session=True, env=environment
             )
 
     def here(self, jobs: int) -> list[int]:
@@ -155,7 +155,7 @@ class Typed:
             assert self.process.poll() is None, self.err.read_text()
             return [*Path().glob("here-*")]
 
-        apart.until(lambda: len(waiting()) == jobs)
+        failing.until(lambda: len(waiting()) == jobs)
         return [int(file.name.removeprefix("here-")) for file in waiting()]
 
     def interrupt(self) -> None:
@@ -172,7 +172,7 @@ class Typed:
 def cleaned() -> Iterator[None]:
     yield
     for file in Path().glob("here-*"):
-        if not apart.gone(pid := int(file.name.removeprefix("here-"))):
+        if not failing.gone(pid := int(file.name.removeprefix("here-"))):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -189,24 +189,24 @@ def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
     typed.process.kill()
     assert typed.ended() == -9
     for pid in jobs:  # workers die with their launcher
-        apart.until(lambda pid=pid: apart.gone(pid))
+        failing.until(lambda pid=pid: failing.gone(pid))
     forget()
 
     typed = Typed(*words)
     jobs = typed.here(2)
     typed.interrupt()
-    apart.until(lambda: typed.said("stopping at the next point"))
+    failing.until(lambda: typed.said("stopping at the next point"))
     assert typed.process.poll() is None
     typed.interrupt()  # again: at once, though its jobs come to no point
     assert typed.ended() == 130 and typed.said("ended at once")
     for pid in jobs:
-        apart.until(lambda pid=pid: apart.gone(pid))
+        failing.until(lambda pid=pid: failing.gone(pid))
     forget()
 
     typed = Typed(*words)
     typed.here(2)
     typed.interrupt()
-    apart.until(lambda: typed.said("stopping at the next point"))
+    failing.until(lambda: typed.said("stopping at the next point"))
     time.sleep(10 * TICK)  # until the workers are told; where that takes longer, their runs may end before
     Path("go").touch()
     assert typed.ended() == 130, typed.err.read_text()
@@ -224,7 +224,7 @@ def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
     for record in found:
         assert steps(record.folder) == [5, 10, 15, 20]
         whole = describe({**record.config, "outputs": "whole"}, record.choices)
-        assert attend(Order(whole), lambda: False, apart.exhausted).what == "made"
+        assert attend(Order(whole), lambda: False, failing.exhausted).what == "made"
         for name in ("model", "predictions"):
             one, other = (folder / f"{name}.safetensors" for folder in (record.folder, whole.folder))
             assert one.read_bytes() == other.read_bytes()
@@ -234,7 +234,7 @@ def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
 def test_a_sweep_as_typed_with_garbage_a_segfault_and_a_yaml_that_is_edited_meanwhile():
     typed = Typed(*WORDS, "hydra.launcher.n_jobs=1", "method.how=waits,prints,segfaults,fine,exits")
     typed.here(1)
-    Path("mine/method/faulty.yaml").write_text(apart.FAULTY_YAML.replace("weight: 1.0", "weight: 7.0"))
+    Path("mine/method/faulty.yaml").write_text(failing.FAULTY_YAML.replace("weight: 1.0", "weight: 7.0"))
     Path("go").touch()
     assert typed.ended() == 1
     out, err = typed.out.read_bytes(), typed.err.read_bytes()
@@ -265,7 +265,7 @@ def test_the_basic_launcher_skips_resumes_and_keeps_what_was_composed():
     words = [*WORDS[:-1], "hydra/launcher=basic", "method.how=waits,fine"]
     typed = Typed(*words)
     assert typed.here(1) == [typed.process.pid]
-    Path("mine/method/faulty.yaml").write_text(apart.FAULTY_YAML.replace("weight: 1.0", "weight: 7.0"))
+    Path("mine/method/faulty.yaml").write_text(failing.FAULTY_YAML.replace("weight: 1.0", "weight: 7.0"))
     typed.interrupt()
     Path("go").touch()
     assert typed.ended() == 130, typed.err.read_text()
@@ -273,11 +273,11 @@ def test_the_basic_launcher_skips_resumes_and_keeps_what_was_composed():
     assert left.status == "running" and (left.folder / "checkpoint.pt").exists()
     forget()
     Path("go").unlink()
-    Path("mine/method/faulty.yaml").write_text(apart.FAULTY_YAML)
+    Path("mine/method/faulty.yaml").write_text(failing.FAULTY_YAML)
 
     typed = Typed(*words)
     typed.here(1)
-    Path("mine/method/faulty.yaml").write_text(apart.FAULTY_YAML.replace("weight: 1.0", "weight: 7.0"))
+    Path("mine/method/faulty.yaml").write_text(failing.FAULTY_YAML.replace("weight: 1.0", "weight: 7.0"))
     Path("go").touch()
     assert typed.ended() == 0, typed.err.read_text()
     found = records([Path("outputs")])[0]
@@ -297,7 +297,7 @@ def importing(typed: Typed) -> int:
         children = Path(f"/proc/{typed.process.pid}/task/{typed.process.pid}/children").read_text().split()
         return next((int(pid) for pid in children if "libtorch" in Path(f"/proc/{pid}/maps").read_text()), None)
 
-    return apart.until(found)
+    return failing.until(found)
 
 
 @pytest.mark.usefixtures("cleaned")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from apart import exhausted
 from conftest import QUICK, composed
 from rich.console import Console
+from support.failing import exhausted
 
 from tl_runner.engine.job import Order, Outcome, attend, job, made_before
 from tl_runner.engine.plan import left, plan
