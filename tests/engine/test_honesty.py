@@ -6,28 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import METHODS, QUICK, built, made
+from support.permuted import bytes_under
 
 from tl_runner.core import Method
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import Drawn, cut
+from tl_runner.datasets.split import cut
 
 SUPERVISED = [name for name in METHODS if "granted" in built(name).needs]  # learn from granted target labels
 UNSUPERVISED = [name for name in METHODS if name not in SUPERVISED]
-
-
-def honest(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
-    return digits(seed, samples=samples, size=size)
-
-
-def bytes_under(method: str, data: str, tmp_path, diagnose: str = "none") -> tuple[dict[str, bytes], float]:
-    words = [f"method={method}", f"dataset._target_=test_honesty.{data}", f"diagnose={diagnose}", *QUICK]
-    words += [f"~dataset.{key}" for key in ("source", "shift")]
-    record = made(tmp_path / data, *words)
-    assert record.scores is not None
-    names = ("model.safetensors", "predictions.safetensors")
-    return {name: (record.folder / name).read_bytes() for name in names}, record.scores["target"]["accuracy"]
 
 
 @pytest.mark.parametrize("method", UNSUPERVISED)

@@ -14,7 +14,7 @@ from conftest import QUICK, composed
 from rich.console import Console
 from support.failing import exhausted
 
-from tl_runner.engine.job import Order, Outcome, attend, job, made_before
+from tl_runner.engine.job import Order, Outcome, attend, find_completed, job
 from tl_runner.engine.plan import left, plan
 from tl_runner.engine.recorder import Recording, recording
 from tl_runner.engine.run import run
@@ -143,11 +143,11 @@ def test_whoever_waited_at_the_lock_finds_the_run_made(tmp_path, monkeypatch):
     asked = []
 
     def then_not_yet(record: RunRecord) -> RunRecord | None:
-        asked.append(made_before(record))
+        asked.append(find_completed(record))
         return asked[-1] if len(asked) > 1 else None
 
     exhausted(run(described(tmp_path)), record)
-    monkeypatch.setattr("tl_runner.engine.job.made_before", then_not_yet)
+    monkeypatch.setattr("tl_runner.engine.job.find_completed", then_not_yet)
     assert attended(record).what == "kept" and len(asked) == 2
 
 

@@ -8,10 +8,10 @@ import torch
 from conftest import QUICK, composed, made
 from safetensors.torch import load_file
 from sklearn.decomposition import PCA
-from test_honesty import bytes_under
+from support.permuted import bytes_under
 
 from tl_runner.domains import InMemory
-from tl_runner.engine.job import made_before
+from tl_runner.engine.job import find_completed
 from tl_runner.evaluation.diagnosis import accuracies, joint_error, label_shift
 from tl_runner.evaluation.figure_data import SIDE, components, thumbnails
 from tl_runner.storage.record import describe
@@ -126,10 +126,10 @@ def test_a_run_is_made_again_for_a_fuller_diagnosis_and_for_no_lesser_one(tmp_pa
     again = made(tmp_path, "method=source_only", *QUICK)
     assert first.diagnosis is None and again.diagnosis is not None
     asked = describe(*composed("method=source_only", "diagnose=none", *QUICK, f"outputs={tmp_path}", "device=cpu"))
-    kept = made_before(asked)
+    kept = find_completed(asked)
     assert kept is not None and kept.diagnosis == json.loads((again.folder / "run.json").read_text())["diagnosis"]
     asked.config["diagnose"]["level"] = "full"
-    assert made_before(asked) is None
+    assert find_completed(asked) is None
 
 
 def test_weights_are_shown_at_their_extremes(tmp_path):

@@ -1,6 +1,9 @@
-"""The default pair with other answers: the target's labels permuted."""
+"""The default pair with other answers, the target's labels permuted, and what a run leaves on either."""
+
+from pathlib import Path
 
 import torch
+from conftest import QUICK, made
 
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import Drawn
@@ -12,3 +15,16 @@ def mislabelled(seed: int, samples: int = 300, size: int = 8, severity: int | No
     drawn = digits(seed, samples=samples, size=size)
     order = torch.randperm(len(drawn.target.y), generator=torch.Generator().manual_seed(derive(seed, "permutation")))
     return drawn._replace(target=drawn.target._replace(y=drawn.target.y[order]))
+
+
+def honest(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
+    return digits(seed, samples=samples, size=size)
+
+
+def bytes_under(method: str, data: str, tmp_path: Path, diagnose: str = "none") -> tuple[dict[str, bytes], float]:
+    words = [f"method={method}", f"dataset._target_=support.permuted.{data}", f"diagnose={diagnose}", *QUICK]
+    words += [f"~dataset.{key}" for key in ("source", "shift")]
+    record = made(tmp_path / data, *words)
+    assert record.scores is not None
+    names = ("model.safetensors", "predictions.safetensors")
+    return {name: (record.folder / name).read_bytes() for name in names}, record.scores["target"]["accuracy"]

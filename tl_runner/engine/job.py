@@ -84,10 +84,10 @@ def attend(
 
 def job(record: RunRecord, asked: Callable[[], bool]) -> "Generator[Point, None, RunRecord]":
     """The stored run, where it was made before; else the run, made under its lock."""
-    if earlier := made_before(record):
+    if earlier := find_completed(record):
         return earlier
     with claimed(record.lock.absolute()) as claim:
-        if earlier := made_before(record):  # by whoever held the lock until now
+        if earlier := find_completed(record):  # by whoever held the lock until now
             return earlier
         from tl_runner.engine.run import run
 
@@ -95,7 +95,7 @@ def job(record: RunRecord, asked: Callable[[], bool]) -> "Generator[Point, None,
         return (yield from _watched(run(record), claim, asked, limit if isinstance(limit, int | float) else None))
 
 
-def made_before(record: RunRecord) -> RunRecord | None:
+def find_completed(record: RunRecord) -> RunRecord | None:
     """The run of the same identity that has come to an end, good or diverged, unless it must be made again.
 
     What has changed since is said.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from tl_runner.engine.job import Order, made_before
+from tl_runner.engine.job import Order, find_completed
 from tl_runner.storage.lock import owner
 from tl_runner.storage.record import RunRecord, on_other_data, records, stored
 
@@ -37,7 +37,7 @@ def left(planned: Sequence[Planned], places: int) -> tuple[float, int]:
 
 
 def _state(record: RunRecord) -> State:
-    if made_before(record):
+    if find_completed(record):
         return "done"
     if owner(record.lock):
         return "under way"

@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tl_runner.engine.job import Order, Outcome, made_before
+from tl_runner.engine.job import Order, Outcome, find_completed
 from tl_runner.storage.record import RunRecord
 from tl_runner.sweep.slots import Slot
 from tl_runner.sweep.workers import Worker
@@ -75,6 +75,6 @@ def _over(busy: Mapping[Future[Outcome], Worker]) -> set[Future[Outcome]]:
 
 def _kept(order: Order) -> RunRecord | None:
     try:
-        return made_before(order.record)
+        return find_completed(order.record)
     except Exception:  # the worker meets it too, as an error of this run alone
         return None

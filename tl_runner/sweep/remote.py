@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tl_runner.engine.job import Order, Outcome, attend, made_before
+from tl_runner.engine.job import Order, Outcome, attend, find_completed
 from tl_runner.engine.recorder import fallen
 from tl_runner.errors import Busy
 from tl_runner.storage.lock import claimed, owner
@@ -89,7 +89,7 @@ def sweep(
     """
     left = []
     for order in orders:
-        if earlier := made_before(order.record):
+        if earlier := find_completed(order.record):
             yield Outcome(earlier, order.variant, "kept", earlier.error or "")
         else:
             left.append(order)
@@ -113,7 +113,7 @@ def sweep(
 
 def lost(order: Order, why: str, stopping: bool) -> Outcome:
     """What became of an order whose job brought no outcome back. Its checkpoint stays."""
-    if record := made_before(order.record):  # its process died after its run had ended
+    if record := find_completed(order.record):  # its process died after its run had ended
         return Outcome(record, order.variant, "made", record.error or "")
     record = stored(order.record)
     if stopping:
