@@ -25,7 +25,7 @@ from measured import Measured
 from tl_runner import config, options
 from tl_runner.core import Method
 from tl_runner.report.statistics import Paired, Seeds, joined, paired
-from tl_runner.storage.record import records
+from tl_runner.storage.record import read_records
 
 GRANTED = 10  # a class, for methods that need granted labels
 FITTED = {"feature_extract", "coral_linear", "sa", "tca", "ot_map", "tradaboost", "adabn"}  # they train nothing
@@ -72,7 +72,7 @@ Points = Mapping[int, float]  # by seed, in percent
 def methods() -> dict[str, Method]:
     """Every method of this package with its defaults, by name."""
     names = [option.name for option in options.list_options([options.conf()]) if option.group == "method"]
-    return {name: config.named("method", name, "method") for name in names}
+    return {name: config.build_named("method", name, "method") for name in names}
 
 
 def commands(pair: Standing, known: dict[str, Method], done: Set[tuple[str, str]]) -> Iterator[list[str]]:
@@ -102,7 +102,7 @@ def run(pair: str, words: Sequence[str], seeds: Sequence[int], outputs: Path, jo
     command = [str(Path(sys.executable).with_name("tl-run")), "-m", *words, *fixed, f"hydra.launcher.n_jobs={jobs}"]
     print(*command, flush=True)
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # a refusal is a row of the table
-    found, faults = records([place])
+    found, faults = read_records([place])
     ended = [record for record in found if record.status in ("ok", "failed", "diverged")]
     measured.add(measured.compact(record, pair) for record in ended)
     print(f"{len(ended)} of {pair} are kept{'; ' if faults else ''}{'; '.join(faults)}", flush=True)

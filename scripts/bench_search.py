@@ -24,9 +24,9 @@ import numpy as np
 import optuna
 from bench_methods import put
 
-from tl_runner.storage.record import RunRecord, records
-from tl_runner.sweep.agreed import agreements
-from tl_runner.sweep.search import judged
+from tl_runner.storage.record import RunRecord, read_records
+from tl_runner.sweep.agreed import compute_agreements
+from tl_runner.sweep.search import value_of_evidence
 from tl_runner.training.checkpoint_selection import DOUBT, Evidence, standard_error
 
 WEIGHTS = tuple(float(f"{weight:.2g}") for weight in np.logspace(-3, 2, 8))
@@ -70,11 +70,11 @@ class Tried(NamedTuple):
 
 def alone(name: str, tried: Tried, weights: Sequence[float]) -> Values:
     """What a trial is worth does not depend on the others."""
-    return {weight: judged(tried.evidence(weight)._asdict(), name) or 0.0 for weight in weights}
+    return {weight: value_of_evidence(tried.evidence(weight)._asdict(), name) or 0.0 for weight in weights}
 
 
 def agreement(tried: Tried, weights: Sequence[float]) -> Values:
-    found = agreements([[str(tried.runs[weight].folder)] for weight in weights])
+    found = compute_agreements([[str(tried.runs[weight].folder)] for weight in weights])
     return dict(zip(weights, found, strict=True))
 
 
@@ -173,7 +173,7 @@ def searched(outputs: Path) -> tuple[list[Tried], list[str]]:
     """What was made, where every weight came to an end, of those that ended well; and what to say of it."""
     cells: dict[tuple[str, str, int], dict[float, RunRecord]] = defaultdict(dict)
     ends: Counter[str] = Counter()
-    for run in records([outputs])[0]:
+    for run in read_records([outputs])[0]:
         ends[run.status] += 1
         if run.status != "running":
             pair = next(name for name, words in PAIRS.items() if run.choices["dataset"] == words[0].partition("=")[2])

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tl_runner.storage.record import records
+from tl_runner.storage.record import read_records
 
 JOB = ["dataset=blobs", "backbone=linear", "method=source_only", "dataset.samples=60", "device=cpu", "threads=1"]
 JOB += ["train.steps=1", "train.evaluations=1", "hydra.launcher.n_jobs=1"]
@@ -50,7 +50,7 @@ def repeat(jobs: int, done: int) -> dict[str, float]:
         outputs = Path(folder) / "outputs"
         first = command(outputs, jobs)
         again = command(outputs, jobs)
-        own = {record.id: record.seconds or 0.0 for record in records([outputs])[0]}
+        own = {record.id: record.seconds or 0.0 for record in read_records([outputs])[0]}
         assert len(own) == jobs and first["outcomes"] == {"made": jobs} and again["outcomes"] == {"kept": jobs}
         loop = looped(Path(folder) / "looped", jobs)
         many(outputs, jobs, done)
@@ -156,13 +156,13 @@ def recipes(outputs: Path, jobs: int) -> list[Any]:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
-    from tl_runner.storage.record import describe
+    from tl_runner.storage.record import describe_run
 
     words = [word for word in JOB if not word.startswith("hydra.")]
     with initialize_config_module("tl_runner.conf", version_base="1.3"):
         content: Any = OmegaConf.to_container(compose("config", overrides=[*words, f"outputs={outputs}"]))
     choices = {"dataset": "blobs", "backbone": "linear", "method": "source_only"}
-    return [describe({**content, "seed": seed}, choices) for seed in range(jobs)]
+    return [describe_run({**content, "seed": seed}, choices) for seed in range(jobs)]
 
 
 def many(outputs: Path, jobs: int, done: int) -> None:

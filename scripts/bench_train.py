@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.engine.device import apply_kernels, claim_device
 from tl_runner.rng import chance_of
 from tl_runner.training.loop import Cursor, Point, train
@@ -50,8 +50,8 @@ def points(words: str, steps: int = STEPS) -> Iterator[Point]:
     assert isinstance(content, dict)
     parts = config.load({str(key): value for key, value in content.items()})
     device = claim_device(parts.settings.device, parts.settings.threads)
-    drawn = config.call(parts.dataset, seed=0, cache=Path("outputs/cache"))
-    pair, _, _ = cut(drawn, 0, Budget.parse("auto").settle(needed=False), device)
+    drawn = config.call_with(parts.dataset, seed=0, cache=Path("outputs/cache"))
+    pair, _, _ = split_domains(drawn, 0, Budget.parse("auto").settle(needed=False), device)
     with chance_of(0, "model"):
         backbone, width = parts.backbone(pair.shape)
         model = Model(backbone, width, pair.classes, parts.train.batchnorm)

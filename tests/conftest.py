@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from tl_runner import config, options
 from tl_runner.core import Method
 from tl_runner.engine.run import run
-from tl_runner.storage.record import RunRecord, describe
+from tl_runner.storage.record import RunRecord, describe_run
 
 torch.set_num_threads(1)  # two test processes share two cores
 
@@ -46,7 +46,7 @@ def built(method: str) -> Method:
 
 def made(outputs: Path, *overrides: str) -> RunRecord:
     """The finished run under these overrides."""
-    record = describe(*composed(*overrides, f"outputs={outputs}", "device=cpu"))
+    record = describe_run(*composed(*overrides, f"outputs={outputs}", "device=cpu"))
     for _ in run(record):
         pass
     return record

@@ -38,7 +38,7 @@ def test_a_yaml_says_what_its_target_says(path):
     options = config.schema(target)
     assert list(node) == list(options)
     assert inspect.getdoc(target)
-    checked = config.check(target, node, "")
+    checked = config.check_options(target, node, "")
     if path not in OTHER_VALUES:
         assert checked == {name: parameter.default for name, parameter in options.items()}
 
@@ -115,13 +115,13 @@ def test_a_group_without_an_option_is_refused():
     ],
 )
 def test_values_become_what_the_annotation_says(value, hint, expected):
-    result = config.fit(value, hint, "key")
+    result = config.convert_value(value, hint, "key")
     assert result == expected and type(result) is type(expected)
 
 
 def test_a_bool_is_no_number():
     with pytest.raises(Refused):
-        config.fit(True, int, "key")
+        config.convert_value(True, int, "key")
 
 
 def test_names_from_elsewhere_are_understood():

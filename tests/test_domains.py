@@ -5,10 +5,10 @@ import torch
 
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import Drawn, Encoding, Raw, cut
+from tl_runner.datasets.split import Drawn, Encoding, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Subset
-from tl_runner.models.features import Embedded, frozen, portions
+from tl_runner.models.features import Embedded, freeze_features, iter_batches
 
 CPU = torch.device("cpu")
 ROWS = torch.tensor([3, 0, 3])
@@ -83,7 +83,7 @@ def test_frozen_features_are_those_of_the_backbone_in_evaluation_and_computed_on
     backbone.add_module("linear", Counting(4, 3))
     backbone.add_module("drop", torch.nn.Dropout(0.9))
     model, pair = Model(backbone, 3, ("a", "b")), pair_of()
-    cached, mapped = frozen(model, pair)
+    cached, mapped = freeze_features(model, pair)
     assert isinstance(mapped.target.train, Embedded) and not calls  # nothing is computed that nobody reads
     rows = torch.arange(6)
     torch.testing.assert_close(mapped.target.train.take(rows), backbone.eval()(pair.target.train.take(rows)))
@@ -106,7 +106,7 @@ def divided(n: int = 20, **parts: list[int]) -> Raw:
 
 
 def parts_of(raw: Raw, seed: int = 0) -> dict[str, set[float]]:
-    pair, _, _ = cut(Drawn(None, raw, {}), seed, Budget("count", 0), CPU)
+    pair, _, _ = split_domains(Drawn(None, raw, {}), seed, Budget("count", 0), CPU)
     splits = {"train": pair.target.train, "val": pair.target.val, "test": pair.target.test}
     return {name: set(split.take(torch.arange(len(split))).flatten().tolist()) for name, split in splits.items()}
 
@@ -132,8 +132,8 @@ def test_an_encoding_is_fitted_on_the_training_rows_of_the_source_alone():
         return Encoding(lambda rows: (rows - x.mean(0)).float(), {"mean": x.mean(0).tolist()})
 
     drawn = blobs(0, samples=50)._replace(encoding=fit)
-    pair, _, data = cut(drawn, 0, Budget("count", 0), CPU)
-    plain, _, _ = cut(drawn._replace(encoding=None), 0, Budget("count", 0), CPU)
+    pair, _, data = split_domains(drawn, 0, Budget("count", 0), CPU)
+    plain, _, _ = split_domains(drawn._replace(encoding=None), 0, Budget("count", 0), CPU)
     source, _ = plain.labelled_source
     assert len(seen) == 1 and torch.equal(seen[0], source.train.take(torch.arange(30)))
     torch.testing.assert_close(
@@ -144,6 +144,6 @@ def test_an_encoding_is_fitted_on_the_training_rows_of_the_source_alone():
 
 def test_a_split_is_read_in_portions_that_fit_and_in_order():
     small, large = InMemory(torch.arange(2000.0)[:, None]), InMemory(torch.zeros(10, 3, 400, 400))
-    assert [len(x) for x in portions(small, CPU)] == [1024, 976]
-    assert torch.equal(torch.cat([*portions(small, CPU)]), small.x)
-    assert [len(x) for x in portions(large, CPU)] == [2] * 5
+    assert [len(x) for x in iter_batches(small, CPU)] == [1024, 976]
+    assert torch.equal(torch.cat([*iter_batches(small, CPU)]), small.x)
+    assert [len(x) for x in iter_batches(large, CPU)] == [2] * 5

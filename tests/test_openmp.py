@@ -18,7 +18,7 @@ from test_architecture import COMMANDS
 
 from tl_runner.engine.job import Order
 from tl_runner.openmp import let_threads_sleep
-from tl_runner.storage.record import describe
+from tl_runner.storage.record import describe_run
 from tl_runner.sweep.remote import Parcel
 
 SPIN = {"GOMP_SPINCOUNT": "5000"}
@@ -125,7 +125,7 @@ def test_a_job_on_another_machine_has_it_as_it_unpacks(launcher, spied, tmp_path
     """Nothing of the environment in which the command was typed comes there."""
     _needs(launcher)
     plugin: Any = import_module(f"tl_runner.sweep.plugins.{launcher.partition('_')[0]}")
-    parcel = Parcel(Order(describe(*composed(*TINY))), threads=1, full_error=False)
+    parcel = Parcel(Order(describe_run(*composed(*TINY))), threads=1, full_error=False)
     sent = (plugin._make, parcel) if launcher == "ray" else plugin.Requeueable(parcel)
     (tmp_path / "sent").write_bytes(pickle.dumps(sent))
     loaded = spied("-c", "import pickle; pickle.load(open('sent', 'rb')); import torch")

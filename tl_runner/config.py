@@ -89,12 +89,12 @@ def load(config: Mapping[str, Any]) -> Parts:
         raise Refused(f"method._target_={config['method']['_target_']} is not a tl_runner.Method: it has no `terms`")
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
         log.warning("this method trains from scratch: it ignores backbone.weights=%s", config["backbone"]["weights"])
-        parts["backbone"] = build(unweighted(config["backbone"]), "backbone")
+        parts["backbone"] = build(drop_weights(config["backbone"]), "backbone")
     if parts["method"].once and config["augment"]["_target_"] != "none":
         raise Refused("this method computes the features of each row once: it can't use random views: set augment=none")
     if parts["method"].once and getattr(parts["backbone"], "keywords", {}).get("bottleneck"):
         raise Refused(NARROWED)
-    if unknown := bare(parts["dataset"]) - OFFERED:
+    if unknown := required_parameters(parts["dataset"]) - OFFERED:
         raise Refused(
             f"dataset._target_={config['dataset']['_target_']}: {min(unknown)} needs a default or is seed or cache"
         )
@@ -114,7 +114,7 @@ def _tried(group: str, part: Any, value: Any) -> None:
 
 def settings(config: Mapping[str, Any]) -> Settings:
     """The keys of no group, checked."""
-    return Settings(**check(Settings, {key: value for key, value in config.items() if key not in GROUPS}, ""))
+    return Settings(**check_options(Settings, {key: value for key, value in config.items() if key not in GROUPS}, ""))
 
 
 def build(node: Any, group: str) -> Any:
@@ -124,7 +124,7 @@ def build(node: Any, group: str) -> Any:
     if "_target_" not in node:
         raise Refused(f"this {group} has no _target_: its YAML must name a class or function, as _target_: module.name")
     target = locate(node["_target_"], group)
-    options = check(target, {key: value for key, value in node.items() if key != "_target_"}, f"{group}.")
+    options = check_options(target, {key: value for key, value in node.items() if key != "_target_"}, f"{group}.")
     for name, (other, values) in getattr(target, "idle", {}).items():
         if options[other] in values and options[name] != schema(target)[name].default:
             log.warning("%s.%s=%s does nothing with %s.%s=%s", group, name, options[name], group, other, options[other])
@@ -136,7 +136,7 @@ def build(node: Any, group: str) -> Any:
         raise Refused(f"{group}.{error}" if str(error).partition(" ")[0] in options else str(error)) from error
 
 
-def named(group: str, said: Any, key: str) -> Any:
+def build_named(group: str, said: Any, key: str) -> Any:
     """A part of a group as another part's option says it: a name, {name: {key: value}}, or a node with a `_target_`.
 
     `key` is that option's, for what can't be used. Names are those of this package.
@@ -156,18 +156,18 @@ def named(group: str, said: Any, key: str) -> Any:
     return build({**options, "_target_": name}, key)
 
 
-def bare(target: Any) -> set[str]:
+def required_parameters(target: Any) -> set[str]:
     """The names of a target's parameters without a default: those that the run passes in."""
     empty = inspect.Parameter.empty
     return {name for name, parameter in inspect.signature(target).parameters.items() if parameter.default is empty}
 
 
-def call(part: Any, **offered: Any) -> Any:
+def call_with(part: Any, **offered: Any) -> Any:
     """Call a part with what it names of the things that a run offers."""
-    return part(**{name: offered[name] for name in bare(part)})
+    return part(**{name: offered[name] for name in required_parameters(part)})
 
 
-def unweighted(backbone: Mapping[str, Any]) -> dict[str, Any]:
+def drop_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """The same network with random weights: an option of the name `weights` says what to start from."""
     return {**backbone, "weights": None} if "weights" in backbone else dict(backbone)
 
@@ -218,7 +218,7 @@ def schema(target: Any) -> dict[str, inspect.Parameter]:
     }
 
 
-def check(target: Any, options: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def check_options(target: Any, options: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The options with their types, completed by the target's defaults; unknown names and wrong types are refused."""
     known = schema(target)
     for name in options:
@@ -228,12 +228,14 @@ def check(target: Any, options: Mapping[str, Any], prefix: str) -> dict[str, Any
             listed = ", ".join(prefix + key for key in known) or "it has none"
             raise Refused(f"unknown key {prefix}{name}{nearest(name, known)} (possible: {listed})")
     return {
-        name: fit(options[name], parameter.annotation, prefix + name) if name in options else parameter.default
+        name: convert_value(options[name], parameter.annotation, prefix + name)
+        if name in options
+        else parameter.default
         for name, parameter in known.items()
     }
 
 
-def fit(value: Any, hint: Any, key: str) -> Any:
+def convert_value(value: Any, hint: Any, key: str) -> Any:
     """The value as its annotation wants it, by OmegaConf's conversions; an annotation unknown here lets it pass."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for option in options:
@@ -253,7 +255,7 @@ def fit(value: Any, hint: Any, key: str) -> Any:
                 continue  # another member of the union may take it
         elif isinstance(origin, type) and issubclass(origin, Sequence):
             if isinstance(value, Sequence) and not isinstance(value, str):
-                return tuple(fit(item, arguments[0], f"{key}[{index}]") for index, item in enumerate(value))
+                return tuple(convert_value(item, arguments[0], f"{key}[{index}]") for index, item in enumerate(value))
         else:
             return value
     raise Refused(f"{key} takes {_in_words(options)}, got {value!r}{_nearest_literal(value, options)}")

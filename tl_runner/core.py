@@ -96,14 +96,14 @@ class Model(nn.Module):
     `backbone` is a sequence of named stages, the first of which takes the data as it is (its normalisation
     belongs to the model, so that a saved model takes raw data too).
 
-    `batchnorm`: with `joint` one pass sees all domains as one batch; with `per_domain` each stream is
-    normalised by its own statistics while training. `batchnorm.by_domain` says what evaluation normalises by.
+    `batchnorm`: with `joint` one pass sees all domains as one batch; with `per_domain` each stream is normalised by its
+    own statistics while training. `models.batchnorm.by_domain_statistics` says what evaluation normalises by.
     """
 
     stage: str | None = None  # where the features are read, if not at the end: see `features.at`
     features_kept: Path | None = None  # the folder where features of the frozen backbone are kept for other runs
     pretrained = False  # whether the backbone's parameters were trained before: by weights, or on the source
-    cached = False  # whether a run's inputs have been through the backbone beforehand: see `features.frozen`
+    cached = False  # whether inputs have been through the backbone beforehand: see `models.features.freeze_features`
 
     def __init__(self, backbone: nn.Sequential, width: int, classes: Sequence[str], batchnorm: str = "joint"):
         super().__init__()
@@ -196,7 +196,7 @@ class Model(nn.Module):
 
 
 class Group(NamedTuple):
-    """Parameters that share a learning rate; `decay` says whether they decay. See `rates`.
+    """Parameters that share a learning rate; `decay` says whether they decay. See `learning_rates`.
 
     `lr` is a factor of the optimiser's rate; where `of_backbone` is true, of the backbone's (`optimizer.lr_backbone`).
     None leaves it to the loop: the backbone's rate for its parameters, the full rate for all others. The loop sets
@@ -213,7 +213,7 @@ class Group(NamedTuple):
 class Episodes(NamedTuple):
     """Source rows drawn as small tasks, for meta-learning: `ways` classes, of each `shots` + `queries` rows.
 
-    A batch holds `tasks` of them, its rows in the order task, class, row; see `chance.episodes`.
+    A batch holds `tasks` of them, its rows in the order task, class, row; see `rng.episodes`.
     """
 
     tasks: int

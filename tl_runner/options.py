@@ -49,32 +49,37 @@ def _plugins() -> dict[str, str]:
     return dict(re.findall(r"^  - override (hydra/launcher|hydra/sweeper): (\w+)$", settings().text, re.MULTILINE))
 
 
-def typed(words: Sequence[str]) -> dict[str, str]:
+def parse_words(words: Sequence[str]) -> dict[str, str]:
     """Each key=value of a command line, as typed."""
     return dict(word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
 
 
-def chosen(overrides: Sequence[str]) -> dict[str, str]:
+def resolve_choices(overrides: Sequence[str]) -> dict[str, str]:
     """The option of every group under these overrides, as typed."""
-    said = typed(overrides)
+    said = parse_words(overrides)
     return {group: said.get(group, default) for group, default in defaults().items()}
 
 
-def variant(overrides: Sequence[str], words: Sequence[str]) -> str:
+def describe_variant(overrides: Sequence[str], words: Sequence[str]) -> str:
     """What tells a job from others of its sweep, beside its dataset, backbone, method and seed: its overrides of
     the keys that have several values among the typed words."""
-    several = {key for key, value in typed(words).items() if _sweeps(value)} - {"dataset", "backbone", "method", "seed"}
+    several = {key for key, value in parse_words(words).items() if _sweeps(value)} - {
+        "dataset",
+        "backbone",
+        "method",
+        "seed",
+    }
     return " ".join(word for word in overrides if word.lstrip("+").partition("=")[0] in several)
 
 
-def settled(words: Sequence[str]) -> list[str]:
+def settle_swept_keys(words: Sequence[str]) -> list[str]:
     """The words of a multirun, a fixed key of a swept group made a sweep of one: method=a,b method.weight=choice(1).
 
     Hydra first composes what is not swept, on the groups' defaults, and would refuse a key that they do not have.
     """
     if not {"-m", "--multirun"} & set(words):
         return list(words)
-    swept = {group for group, choice in typed(words).items() if group in defaults() and _sweeps(choice)}
+    swept = {group for group, choice in parse_words(words).items() if group in defaults() and _sweeps(choice)}
 
     def settle(word: str) -> str:
         key, _, value = word.partition("=")
@@ -90,7 +95,7 @@ def _sweeps(value: str) -> bool:
     return "," in outside or bool(re.match(r"(choice|range|interval|glob)\(", outside))
 
 
-def shadowed(folder: Path) -> list[str]:
+def find_shadowed(folder: Path) -> list[str]:
     """Options of a user's folder that have the name of one of ours: Hydra would silently take ours."""
     ours = {option[:2] for option in list_options([conf()])}
     return [f"{option.group}/{option.name}" for option in list_options([folder]) if option[:2] in ours]

@@ -26,14 +26,14 @@ def chance_of(seed: int, *names: object) -> Iterator[None]:
         yield
 
 
-def settle(seed: int) -> None:
+def seed_generators(seed: int) -> None:
     """Seed every generator from which training itself may draw: torch's (dropout, noise), NumPy's and Python's."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # it takes no more bits
     random.seed(seed)
 
 
-def state() -> dict[str, Any]:
+def get_state() -> dict[str, Any]:
     """Where these generators stand, in plain types and tensors."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, numbers, gauss = random.getstate()
@@ -46,7 +46,7 @@ def state() -> dict[str, Any]:
     }
 
 
-def restore(state: Mapping[str, Any]) -> None:
+def restore_state(state: Mapping[str, Any]) -> None:
     """Set these generators to a state of `state`; those of other GPUs than were in use are left."""
     torch.set_rng_state(state["torch"])
     for device, numbers in enumerate(state["cuda"][: torch.cuda.device_count()]):

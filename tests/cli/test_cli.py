@@ -12,7 +12,7 @@ from support.refusals import told
 
 from tl_runner import options
 from tl_runner.storage import contents
-from tl_runner.storage.record import records
+from tl_runner.storage.record import read_records
 
 QUICKER = [*QUICK, "device=cpu", "threads=1"]
 MINE = """\
@@ -46,7 +46,7 @@ def test_a_run_then_the_same_then_by_force_then_the_report():
     first = command("tl-run", *QUICKER)
     assert first.returncode == 0, first.stderr
     assert "target: handwritten" in first.stdout and "source-val" in first.stdout
-    (record,) = records([Path("outputs")])[0]
+    (record,) = read_records([Path("outputs")])[0]
     assert sorted(path.name for path in Path().iterdir()) == ["outputs"]  # Hydra leaves nothing of its own
     assert sorted(path.name for path in Path("outputs").iterdir()) == ["locks", "runs"]
     assert str(record.folder.relative_to(Path.cwd())) in first.stdout
@@ -67,7 +67,7 @@ def test_a_run_then_the_same_then_by_force_then_the_report():
 
 def test_a_run_without_weights_is_made_again_when_they_are_wanted():
     assert command("tl-run", *QUICKER, "save=false").returncode == 0
-    (record,) = records([Path("outputs")])[0]
+    (record,) = read_records([Path("outputs")])[0]
     assert not (record.folder / "model.safetensors").exists()
     result = command("tl-run", *QUICKER)
     assert "made again for them" in " ".join(result.stderr.split()) and (record.folder / "model.safetensors").exists()
@@ -75,7 +75,7 @@ def test_a_run_without_weights_is_made_again_when_they_are_wanted():
 
 def test_other_versions_than_those_of_the_stored_run_are_said():
     command("tl-run", *QUICKER)
-    (record,) = records([Path("outputs")])[0]
+    (record,) = read_records([Path("outputs")])[0]
     file = record.folder / "run.json"
     content = json.loads(file.read_text())
     content["where"]["versions"]["tl_runner"] = "0.0.1"
@@ -90,7 +90,7 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
     assert result.returncode == 1
     assert result.stderr.count("unknown key method.weight") == 2
     assert "4 runs, 2 failed" in result.stdout
-    found = records([Path("outputs")])[0]
+    found = read_records([Path("outputs")])[0]
     assert sorted((run.choices["method"], run.seed, run.status) for run in found) == [
         ("mmd", 0, "ok"), ("mmd", 1, "ok"), ("source_only", 0, "failed"), ("source_only", 1, "failed"),
     ]  # fmt: skip
@@ -142,7 +142,7 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
 )
 def test_bad_input_gets_one_clear_message_and_a_record(words, message):
     assert message in told(command("tl-run", *words))
-    found, faults = records([Path("outputs")])
+    found, faults = read_records([Path("outputs")])
     assert [run.status for run in found] == ["failed"] and not faults
     assert message in str(found[0].error)
 
@@ -150,7 +150,7 @@ def test_bad_input_gets_one_clear_message_and_a_record(words, message):
 def test_a_loss_that_is_not_finite_is_told_with_its_step_and_terms():
     words = ["optimizer.lr=1e30", "train.clip=null", *QUICKER]
     assert re.search(r"not a finite number at step \d+: source=(nan|inf)", told(command("tl-run", *words)))
-    assert [run.status for run in records([Path("outputs")])[0]] == ["diverged"]
+    assert [run.status for run in read_records([Path("outputs")])[0]] == ["diverged"]
     assert "1 runs, 1 failed" in command("tl-report").stdout
 
 
@@ -181,7 +181,7 @@ def test_a_method_of_ones_own_needs_one_file_and_one_yaml():
     Path("my_method.py").write_text(MINE + "# edited\n")
     assert "already complete" not in command("tl-run", *words).stdout
     assert "unread" not in told(command("tl-run", *words, "granted=5"))
-    assert len(records([Path("outputs")])[0]) == 3
+    assert len(read_records([Path("outputs")])[0]) == 3
 
 
 def test_handwritten_to_handwritten_shows_its_result():
@@ -197,7 +197,7 @@ def test_what_was_typed_is_never_read_as_markup():
 
 def test_a_forced_run_that_fails_leaves_the_finished_one():
     command("tl-run", *QUICKER)
-    (record,) = records([Path("outputs")])[0]
+    (record,) = read_records([Path("outputs")])[0]
     before = {file.name: file.read_bytes() for file in record.folder.iterdir()}
     assert "PyTorch finds" in told(command("tl-run", *QUICKER, "force=true", "device=cuda:9"))
     assert {file.name: file.read_bytes() for file in record.folder.iterdir()} == before
@@ -246,7 +246,7 @@ def test_a_fixed_key_of_a_swept_group_is_for_all_its_options(tmp_path):
     words = ["-m", "method=mmd,coral", "method.weight=0.5", "optimizer.lr=0.01,0.001", *QUICKER]
     done = command("tl-run", *words)
     assert done.returncode == 0, done.stderr
-    found, _ = records([tmp_path / "outputs"])
+    found, _ = read_records([tmp_path / "outputs"])
     assert [record.config["method"]["weight"] for record in found] == [0.5] * 4
     assert "mmd optimizer.lr=0.01 seed=0" in done.stdout and "method.weight=0.5" not in done.stdout
 
@@ -269,12 +269,12 @@ def test_a_fixed_key_of_a_swept_group_is_for_all_its_options(tmp_path):
     ],
 )
 def test_what_is_settled_in_a_sweep(words, expected):
-    assert options.settled(words) == expected
+    assert options.settle_swept_keys(words) == expected
 
 
 def test_a_job_is_told_by_what_the_sweep_varies():
     words = ["-m", "method=a,b", "method.c=1", "train.steps=3,4", "seed=0,1"]
-    assert options.variant(["method=a", "method.c=1", "train.steps=3", "seed=0"], words) == "train.steps=3"
+    assert options.describe_variant(["method=a", "method.c=1", "train.steps=3", "seed=0"], words) == "train.steps=3"
 
 
 def test_a_sweep_over_what_changes_no_number_is_one_run_and_says_why():

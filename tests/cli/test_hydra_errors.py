@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
-from tl_runner.cli.hydra_errors import requoted
+from tl_runner.cli.hydra_errors import quote_word
 
 
 def read(word: str):
@@ -62,7 +62,7 @@ def tried(typed, monkeypatch):
 def test_a_word_that_hydra_cannot_read_is_quoted_for_it_and_the_shell(word, several, meant):
     with pytest.raises(HydraException):
         read(word)
-    text = requoted(word, several)
+    text = quote_word(word, several)
     assert text
     assert read(pasted(text)) == meant
     assert pasted(text).partition("=")[0] == word.partition("=")[0]
@@ -77,7 +77,7 @@ def test_any_text_survives():
             parser.parse_override(f"key={value}")
         except HydraException:
             tried += 1
-            text = requoted(f"key={value}")
+            text = quote_word(f"key={value}")
             assert text
             (word,) = shlex.split(text)
             assert read(word) == value
@@ -86,7 +86,7 @@ def test_any_text_survives():
 
 @pytest.mark.parametrize("word", ["Übung=3", "a b=3", "dataset={a: ü}", "x=ü\x1b[2J", "x=ü\udcff"])
 def test_what_no_quotes_can_mend_gets_none(word):
-    assert requoted(word) is None
+    assert quote_word(word) is None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torchvision.datasets import CIFAR10
 from tl_runner.datasets import archives, cifar, stl10
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.cifar import cifar10, cifar10_split
-from tl_runner.datasets.split import Drawn, cut
+from tl_runner.datasets.split import Drawn, split_domains
 from tl_runner.datasets.stl10 import cifar10_stl10
 from tl_runner.errors import Refused
 
@@ -198,7 +198,7 @@ def test_fewer_batches_are_read_when_they_need_not_be_the_published_ones(tmp_pat
     cifar_folder(tmp_path, batches=["data_batch_2", "data_batch_5"])
     drawn = cifar10(0, root=str(tmp_path), verify=False)
     assert drawn.target.part is None and len(drawn.target.x) == 20
-    assert len(cut(drawn, 0, NOTHING, CPU)[0].target.test) == 4
+    assert len(split_domains(drawn, 0, NOTHING, CPU)[0].target.test) == 4
     with pytest.raises(Refused, match=r"has no data_batch_1 or other batch to train on"):
         cifar10(0, root=str(cifar_folder(tmp_path / "b", batches=["test_batch"])), verify=False)
 
@@ -262,7 +262,7 @@ def test_other_classes_are_numbered_on_each_side(tmp_path):
         assert torch.equal(torch.tensor(was)[side.y], side.x[:, 0, 0, 0].long())
         assert side.part is not None and side.part.unique().tolist() == [0, 2]
     assert len(source.x) + len(drawn.target.x) == 120 and drawn.size == 24 and drawn.notes == {}
-    pair, _, data = cut(drawn, 0, NOTHING, CPU)
+    pair, _, data = split_domains(drawn, 0, NOTHING, CPU)
     assert not pair.shared_labels and data["source_classes"] == ["cat", "ship"] and data["shape"] == [3, 24, 24]
 
 
@@ -316,10 +316,10 @@ def test_the_record_says_how_seeds_differ(tmp_path):
         (cifar10_stl10, {"source": "stl10", "samples": 60}, ("resplit", 10, 27)),
     ]
     for load, options, told in cases:
-        _, _, data = cut(load(0, root=str(tmp_path), verify=False, **options), 0, NOTHING, CPU)
+        _, _, data = split_domains(load(0, root=str(tmp_path), verify=False, **options), 0, NOTHING, CPU)
         assert tuple(data["seeds"].values()) == told, (load, options)
     (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
-    _, _, data = cut(cifar10(0, root=str(tmp_path), verify=False, source=None), 0, NOTHING, CPU)
+    _, _, data = split_domains(cifar10(0, root=str(tmp_path), verify=False, source=None), 0, NOTHING, CPU)
     assert tuple(data["seeds"].values()) == ("resplit", 30, 150)
 
 

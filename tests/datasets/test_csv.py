@@ -23,7 +23,7 @@ from tl_runner.datasets import columns, table
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.cells import typed
 from tl_runner.datasets.encoding import code, encode
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.errors import Refused
 
 csv: Any = table.csv  # whose source is never None
@@ -77,7 +77,7 @@ def test_a_real_table_with_a_domain_column_is_scaled_as_scikit_learn_does():
     file = write("all.csv", header, rows)
     drawn = csv(0, file=file, domain="site", source="smooth", target="rough", label="diagnosis")
     cut_pair: Any
-    cut_pair, answers, data = cut(drawn, 0, NOTHING, CPU)
+    cut_pair, answers, data = split_domains(drawn, 0, NOTHING, CPU)
     assert data["classes"] == ["benign", "malignant"]
     assert data["domains"] == {"source": "smooth", "target": "rough"}
     assert cut_pair.shape == (30,) and sum(data["rows"]["source"]) == sum(row[-2] == "smooth" for row in rows)
@@ -99,7 +99,7 @@ def test_the_test_rows_are_known_by_their_lines_beside_the_answers():
     header, rows = cancer()
     write("all.csv", header, rows)
     drawn = csv(0, file="all.csv", domain="site", source="smooth", target="rough", label="diagnosis")
-    pair, answers, data = cut(drawn, 0, NOTHING, CPU)
+    pair, answers, data = split_domains(drawn, 0, NOTHING, CPU)
     x, labels = pair.target.test.take(torch.arange(len(pair.target.test))), answers.open().tolist()
     for name, row, label in zip(answers.names, x, labels, strict=True):
         file, _, line = name.rpartition(":")
@@ -141,7 +141,10 @@ def test_what_is_encoded_can_be_encoded_again_from_the_record():
 
 def test_only_training_rows_of_the_source_are_in_the_encoding():
     source = mixed(0)
-    facts = [cut(pair(source, mixed(1, **o)), 0, NOTHING, CPU)[2]["encoding"] for o in ({}, {"cities": "ABZ", "n": 30})]
+    facts = [
+        split_domains(pair(source, mixed(1, **o)), 0, NOTHING, CPU)[2]["encoding"]
+        for o in ({}, {"cities": "ABZ", "n": 30})
+    ]
     assert facts[0] == facts[1]  # other target rows, with categories that the source does not have
 
     def fitted(changed: int) -> Mapping[str, Any]:
@@ -362,7 +365,7 @@ def test_a_measurement_or_an_identifier_is_no_label(labels):
 def test_what_is_proposed_can_be_typed(words):
     typed_words = typed("drop", words).replace('"', "")  # as a shell passes it on
     value = OverridesParser.create().parse_override(typed_words).value()
-    assert config.fit(value, tuple[str, ...], "dataset.drop") == tuple(words)
+    assert config.convert_value(value, tuple[str, ...], "dataset.drop") == tuple(words)
 
 
 def test_a_run_on_tables(tmp_path):

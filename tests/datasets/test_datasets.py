@@ -10,7 +10,7 @@ import torch
 from tl_runner.datasets import shifts
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits, glyphs, handwritten, through_8x8
-from tl_runner.datasets.split import Drawn, Raw, cut, fingerprint
+from tl_runner.datasets.split import Drawn, Raw, fingerprint, split_domains
 from tl_runner.datasets.synthetic import STRENGTHS, blobs, synthetic
 from tl_runner.errors import Refused
 from tl_runner.rng import derive
@@ -31,7 +31,7 @@ def rows_of(x: torch.Tensor) -> set[bytes]:
 @pytest.mark.parametrize("load", [synthetic, blobs, digits])
 def test_splits_are_disjoint_whole_and_a_function_of_the_seed(load):
     drawn = load(0, samples=200)
-    pair, answers, data = cut(drawn, 0, NOTHING, CPU)
+    pair, answers, data = split_domains(drawn, 0, NOTHING, CPU)
     source, labels = pair.labelled_source
     for role, domain, raw in (("source", source, source_of(drawn)), ("target", pair.target, drawn.target)):
         parts = [rows_of(split.take(torch.arange(len(split)))) for split in (domain.train, domain.val, domain.test)]
@@ -39,7 +39,7 @@ def test_splits_are_disjoint_whole_and_a_function_of_the_seed(load):
         assert [len(domain.train), len(domain.val), len(domain.test)] == data["rows"][role]
     assert len(labels.train) == len(source.train) and pair.target.labels is None
     assert len(answers.open()) == len(pair.target.test)
-    again, _, same = cut(load(0, samples=200), 0, NOTHING, CPU)
+    again, _, same = split_domains(load(0, samples=200), 0, NOTHING, CPU)
     assert torch.equal(again.target.train.take(torch.arange(5)), pair.target.train.take(torch.arange(5)))
     assert same["fingerprint"] == data["fingerprint"]
     assert fingerprint(source_of(load(1, samples=200))) != data["fingerprint"]["source"]
@@ -56,7 +56,7 @@ def test_splits_are_disjoint_whole_and_a_function_of_the_seed(load):
 )
 def test_the_record_says_how_seeds_differ(load, told):
     """The handwritten digits are one pool, whichever half of them a seed makes the target."""
-    assert cut(load(0, samples=200), 0, NOTHING, CPU)[2]["seeds"] == told
+    assert split_domains(load(0, samples=200), 0, NOTHING, CPU)[2]["seeds"] == told
 
 
 def test_a_users_own_rows_are_taken_to_be_the_same_at_every_seed():
@@ -70,15 +70,17 @@ def test_a_users_own_rows_are_taken_to_be_the_same_at_every_seed():
         (given, {"kind": "fixed", "test": 30, "pool": 30}),
         (no_test, {"kind": "resplit", "test": 16, "pool": 80}),
     ):
-        assert cut(Drawn(None, raw, {}), 0, NOTHING, CPU)[2]["seeds"] == told
-    assert cut(Drawn(None, own, {}, fresh=True), 0, NOTHING, CPU)[2]["seeds"]["kind"] == "independent"
-    assert cut(Drawn(None, own, {}, pool=(500, 0, 0)), 0, NOTHING, CPU)[2]["seeds"]["pool"] == 500
+        assert split_domains(Drawn(None, raw, {}), 0, NOTHING, CPU)[2]["seeds"] == told
+    assert split_domains(Drawn(None, own, {}, fresh=True), 0, NOTHING, CPU)[2]["seeds"]["kind"] == "independent"
+    assert split_domains(Drawn(None, own, {}, pool=(500, 0, 0)), 0, NOTHING, CPU)[2]["seeds"]["pool"] == 500
 
 
 def test_a_given_test_split_has_the_same_order_at_every_seed():
     part = torch.tensor([0] * 60 + [2] * 40)
     x, y = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 2
-    pairs = [cut(Drawn(None, Raw("t", x, y, ("a", "b"), part), {}), seed, NOTHING, CPU)[:2] for seed in (0, 1)]
+    pairs = [
+        split_domains(Drawn(None, Raw("t", x, y, ("a", "b"), part), {}), seed, NOTHING, CPU)[:2] for seed in (0, 1)
+    ]
     (one, answers), (other, others) = pairs
     rows = torch.arange(40)
     assert torch.equal(one.target.test.take(rows), other.target.test.take(rows))
@@ -99,7 +101,7 @@ def test_no_row_is_in_both_domains():
 def test_labels_decide_nothing_about_where_a_row_goes():
     drawn = synthetic(0)
     permuted = drawn._replace(target=drawn.target._replace(y=drawn.target.y.flip(0)))
-    first, second = (cut(d, 0, NOTHING, CPU)[0].target for d in (drawn, permuted))
+    first, second = (split_domains(d, 0, NOTHING, CPU)[0].target for d in (drawn, permuted))
     for part in ("train", "val", "test"):
         a, b = getattr(first, part), getattr(second, part)
         assert torch.equal(a.x, b.x)
@@ -109,7 +111,7 @@ def test_a_row_keeps_its_label():
     x = torch.arange(60, dtype=torch.float32)[:, None]
     abc, labels = ("a", "b", "c"), x[:, 0].long() % 3
     drawn = Drawn(Raw("s", x, labels, abc), Raw("t", x + 0.5, labels, abc), {})
-    pair, answers, _ = cut(drawn, 0, Budget("count", 5), CPU)
+    pair, answers, _ = split_domains(drawn, 0, Budget("count", 5), CPU)
     source, known = pair.labelled_source
     assert pair.granted is not None and pair.held_out is not None
     for part, labels in zip(("train", "val", "test"), known, strict=True):
@@ -124,7 +126,7 @@ def test_a_row_keeps_its_label():
 )
 def test_a_label_budget_is_kept_and_a_fifth_of_it_held_out(granted, per_class, held_out):
     drawn = blobs(0, classes=3)
-    pair, _, data = cut(drawn, 0, Budget.parse(granted).settle(needed=False), CPU)
+    pair, _, data = split_domains(drawn, 0, Budget.parse(granted).settle(needed=False), CPU)
     if per_class is None:
         share = {"all": 1.0, "50%": 0.5}[granted]
         assert data["granted"] == pytest.approx(share * len(pair.target.train), abs=3)
@@ -142,7 +144,7 @@ def test_a_share_is_of_each_class_and_not_rounded_up_by_a_float():
 
 
 def test_domains_of_one_name_are_told_apart_by_their_role():
-    _, _, data = cut(digits(0, source="handwritten"), 0, NOTHING, CPU)
+    _, _, data = split_domains(digits(0, source="handwritten"), 0, NOTHING, CPU)
     assert data["domains"] == {"source": "handwritten", "target": "handwritten"}
     assert data["rows"] == {"source": [539, 179, 181], "target": [538, 179, 181]}
 
@@ -173,10 +175,10 @@ def test_auto_is_what_the_method_needs():
 
 def test_what_is_not_there_cannot_be_granted_or_split():
     with pytest.raises(Refused, match=r"granted=500 asks for 500 labels of class '0', but the train split .* has \d+"):
-        cut(blobs(0), 0, Budget("count", 500), CPU)
+        split_domains(blobs(0), 0, Budget("count", 500), CPU)
     tiny = Raw("tiny", torch.zeros(5, 2), torch.zeros(5, dtype=torch.long), ("a", "b"))
     with pytest.raises(Refused, match="the val split of tiny would hold 1 of its 5 rows"):
-        cut(Drawn(tiny, tiny, {}), 0, NOTHING, CPU)
+        split_domains(Drawn(tiny, tiny, {}), 0, NOTHING, CPU)
 
 
 # Shifts of tables: what each keeps and what it changes.
@@ -290,18 +292,18 @@ def bytes_of(n: int, seed: int, classes: tuple[str, ...] = ("a", "b")) -> Raw:
 
 def test_images_that_are_in_both_domains_are_said_and_a_copy_is_refused(caplog):
     one, other = bytes_of(30, 0), bytes_of(30, 1)
-    cut(Drawn(one, other, {}), 0, NOTHING, CPU)
+    split_domains(Drawn(one, other, {}), 0, NOTHING, CPU)
     assert not caplog.text
     mixed = other._replace(x=torch.cat([one.x[:4], other.x[4:]]))
-    cut(Drawn(one, mixed, {}), 0, NOTHING, CPU)
+    split_domains(Drawn(one, mixed, {}), 0, NOTHING, CPU)
     assert "4 of 30 images of the target also occur in the source" in caplog.text
     with pytest.raises(Refused, match="every image of the target also occurs in the source"):
-        cut(Drawn(one, one._replace(name="copy"), {}), 0, NOTHING, CPU)
+        split_domains(Drawn(one, one._replace(name="copy"), {}), 0, NOTHING, CPU)
 
 
 def test_one_class_is_nothing_to_tell_apart():
     with pytest.raises(Refused, match="the source has one class, a"):
-        cut(Drawn(bytes_of(30, 0, ("a",)), bytes_of(30, 1, ("a",)), {}), 0, NOTHING, CPU)
+        split_domains(Drawn(bytes_of(30, 0, ("a",)), bytes_of(30, 1, ("a",)), {}), 0, NOTHING, CPU)
 
 
 def test_auto_takes_what_there_is_and_says_so_once(caplog):

@@ -23,7 +23,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.folder import image_folder
 from tl_runner.datasets.picture import copied, extensions, square, squared
 from tl_runner.datasets.pixel_format import PixelFormat
-from tl_runner.datasets.split import Drawn, Raw, cut
+from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.errors import Refused
 
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def digit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_digits_come_out_as_they_were_written_in_memory_and_on_disk(digit_files, memory):
     drawn = loaded(root=str(digit_files), source="ink", target="chalk", memory=memory)
     assert drawn.on_disk == (memory == 0) and drawn.notes["skipped"] == {"source": 0, "target": 0}
-    pair, answers, data = cut(drawn, 0, Budget("count", 2), CPU)
+    pair, answers, data = split_domains(drawn, 0, Budget("count", 2), CPU)
     assert data["resize"] == "pillow" and data["range"] == [0.0, 1.0]
     assert data["rows"] == {"source": [120, 40, 40], "target": [120, 30, 50]} and data["shape"] == [1, 8, 8]
     images, y = load_digits(return_X_y=True)
@@ -103,7 +103,7 @@ def test_real_digits_come_out_as_they_were_written_in_memory_and_on_disk(digit_f
 def test_the_record_says_whether_the_test_split_is_the_folders_own(digit_files):
     for source, target, told in (("chalk", "ink", ("resplit", 40, 200)), ("ink", "chalk", ("fixed", 50, 50))):
         drawn = loaded(root=str(digit_files), source=source, target=target)
-        assert tuple(cut(drawn, 0, Budget("count", 0), CPU)[2]["seeds"].values()) == told
+        assert tuple(split_domains(drawn, 0, Budget("count", 0), CPU)[2]["seeds"].values()) == told
 
 
 @pytest.mark.parametrize("bad", [False, True])
@@ -112,7 +112,7 @@ def test_the_test_rows_are_known_by_their_files_beside_the_answers(digit_files, 
     if bad:  # a file that is skipped moves no name
         Path("data/chalk/test/3/000.png").write_bytes(b"no image")
     drawn = loaded(source="ink", target="chalk", on_bad="skip")
-    pair, answers, _ = cut(drawn, 0, Budget("count", 2), CPU)
+    pair, answers, _ = split_domains(drawn, 0, Budget("count", 2), CPU)
     assert len(answers.names) == len(pair.target.test) == 50
     x, labels = pair.target.test.take(torch.arange(50)), answers.open().tolist()
     for name, row, label in zip(answers.names, x, labels, strict=True):
@@ -122,7 +122,7 @@ def test_the_test_rows_are_known_by_their_files_beside_the_answers(digit_files, 
 
 def test_on_disk_gives_the_batches_that_memory_gives(digit_files):
     options = {"root": str(digit_files), "source": "ink", "target": "chalk", "size": 12}
-    there, here = (cut(loaded(**options, memory=memory), 3, Budget("count", 0), CPU) for memory in (0.0, 2.0))
+    there, here = (split_domains(loaded(**options, memory=memory), 3, Budget("count", 0), CPU) for memory in (0.0, 2.0))
     rows = torch.tensor([5, 0, 17])
     for part in ("train", "val", "test"):
         assert torch.equal(getattr(there[0].target, part).take(rows), getattr(here[0].target, part).take(rows))
@@ -490,14 +490,14 @@ def test_a_class_with_one_image_is_a_class(tmp_path):
     root = plain(tmp_path / "data", n=10)
     for domain in "ab":
         draw(root / domain / "axolotl" / "0.png")
-    _, _, data = cut(loaded(), 1, Budget("count", 0), CPU)
+    _, _, data = split_domains(loaded(), 1, Budget("count", 0), CPU)
     assert data["classes"] == ["axolotl", "cat", "dog"] and data["rows"]["target"] == [12, 4, 5]
 
 
 def test_too_few_images_are_refused(tmp_path):
     plain(tmp_path / "data", n=2)
     with pytest.raises(Refused, match="split of a would hold"):
-        cut(loaded(), 0, Budget("count", 0), CPU)
+        split_domains(loaded(), 0, Budget("count", 0), CPU)
 
 
 def test_class_sets_may_differ_if_one_says_so(tmp_path):
@@ -545,7 +545,7 @@ def test_stated_classes_are_those_of_both_whatever_the_target_holds(tmp_path, ca
     assert drawn.notes["left_out"] == {"source": 5, "target": 5}
     assert drawn.notes["label_knowledge"] == {"by": "label_set", "classes": ["dog", "emu", "fox"]}
     assert warned(caplog) == ["dataset.label_set leaves out 5 rows of the source (cat) and 5 rows of the target (ant)"]
-    assert cut(drawn, 0, Budget("count", 0), CPU)[2]["classes"] == ["dog", "emu", "fox"]
+    assert split_domains(drawn, 0, Budget("count", 0), CPU)[2]["classes"] == ["dog", "emu", "fox"]
     loaded(label_set=("ant", "dog"))
     assert "dataset.label_set: the source has no row of class ant: nothing tells what it is" in caplog.text
 

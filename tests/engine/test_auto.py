@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tl_runner import config
 from tl_runner.engine import auto
-from tl_runner.engine.auto import agreement, chosen
+from tl_runner.engine.auto import agreement, choose_method
 from tl_runner.errors import Refused
 from tl_runner.functional.label_free import information
 from tl_runner.methods.auto import BASE, Auto
@@ -52,7 +52,7 @@ class Told:
 
 
 def outcome(auto: Auto, trials: Told) -> tuple[Any, dict[str, Any]]:
-    steps = chosen(auto, trials)  # type: ignore[arg-type]
+    steps = choose_method(auto, trials)  # type: ignore[arg-type]
     with pytest.raises(StopIteration) as end:
         next(steps)
     return end.value.value
@@ -166,4 +166,4 @@ def test_where_no_adaptation_fails_the_best_of_the_others_is_taken():
 def test_where_all_candidates_fail_that_is_said():
     trials = Told({BASE: "no", "mmd": "never", "mcc": "nor this"})
     with pytest.raises(Refused, match="source_only: no; mmd: never; mcc: nor this"):
-        next(chosen(Auto(["mmd", "mcc"]), trials))  # type: ignore[arg-type]
+        next(choose_method(Auto(["mmd", "mcc"]), trials))  # type: ignore[arg-type]

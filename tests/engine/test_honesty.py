@@ -12,7 +12,7 @@ from tl_runner.core import Method
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 
 SUPERVISED = [name for name in METHODS if "granted" in built(name).needs]  # learn from granted target labels
 UNSUPERVISED = [name for name in METHODS if name not in SUPERVISED]
@@ -78,7 +78,7 @@ def test_the_docs_say_how_many_test_rows_the_defaults_were_chosen_on():
     pool = digits(0)._replace(source=None)
 
     def rows(seed: int, part: str) -> set[int]:
-        pair, *_ = cut(pool, seed, Budget("count", 0), torch.device("cpu"))
+        pair, *_ = split_domains(pool, seed, Budget("count", 0), torch.device("cpu"))
         split = getattr(pair.target, part)
         return set(digests(split.take(torch.arange(len(split)))).tolist())
 

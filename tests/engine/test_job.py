@@ -14,41 +14,41 @@ from conftest import QUICK, composed
 from rich.console import Console
 from support.failing import exhausted
 
-from tl_runner.engine.job import Order, Outcome, attend, find_completed, job
-from tl_runner.engine.plan import left, plan
-from tl_runner.engine.recorder import Recording, recording
+from tl_runner.engine.job import Order, Outcome, find_completed, run_or_skip, run_order
+from tl_runner.engine.plan import estimate_seconds, plan_orders
+from tl_runner.engine.recorder import Recording, open_recording
 from tl_runner.engine.run import run
 from tl_runner.errors import Busy, Refused
 from tl_runner.report import tables
 from tl_runner.report.board import Board
 from tl_runner.report.consoles import complain
 from tl_runner.storage import lock
-from tl_runner.storage.lock import alone, claimed, owner
-from tl_runner.storage.record import RunRecord, describe, on_other_data, read, stored
+from tl_runner.storage.lock import claim_lock, hold_lock, read_owner
+from tl_runner.storage.record import RunRecord, describe_run, find_on_other_data, read_record, read_stored
 from tl_runner.sweep import slots as module
-from tl_runner.sweep.slots import slots
-from tl_runner.sweep.task import say_other_data
+from tl_runner.sweep.slots import count_slots
+from tl_runner.sweep.task import warn_other_data
 
 
 def described(outputs: Path, *overrides: str) -> RunRecord:
-    return describe(*composed(*QUICK, *overrides, f"outputs={outputs}", "device=cpu"))
+    return describe_run(*composed(*QUICK, *overrides, f"outputs={outputs}", "device=cpu"))
 
 
 def attended(record: RunRecord) -> Outcome:
-    return attend(Order(record), lambda: False, exhausted)
+    return run_order(Order(record), lambda: False, exhausted)
 
 
 def test_a_second_owner_is_told_who_the_first_is_and_how_far(tmp_path):
-    with claimed(tmp_path / "a" / "run") as claim:
+    with claim_lock(tmp_path / "a" / "run") as claim:
         claim.tell(step=3, steps=10)
         claim.write()
         with (
             pytest.raises(Busy, match=rf"^process {os.getpid()} on .* is running this, at step 3 of 10$"),
-            claimed(tmp_path / "a" / "run"),
+            claim_lock(tmp_path / "a" / "run"),
         ):
             pass
-    assert owner(tmp_path / "a" / "run") is None
-    with claimed(tmp_path / "a" / "run"):
+    assert read_owner(tmp_path / "a" / "run") is None
+    with claim_lock(tmp_path / "a" / "run"):
         pass
 
 
@@ -57,36 +57,36 @@ def test_a_lock_dies_with_its_owner(tmp_path):
     ready, started = context.Pipe()
 
     def hold() -> None:
-        with claimed(tmp_path / "run"):
+        with claim_lock(tmp_path / "run"):
             started.send(os.getpid())
             started.recv()
 
     process = context.Process(target=hold)
     process.start()
     assert ready.recv() == process.pid
-    with pytest.raises(Busy, match=f"process {process.pid} "), claimed(tmp_path / "run"):
+    with pytest.raises(Busy, match=f"process {process.pid} "), claim_lock(tmp_path / "run"):
         pass
     process.kill()
     process.join()
-    assert owner(tmp_path / "run")  # it could not tell
-    with claimed(tmp_path / "run") as claim:
+    assert read_owner(tmp_path / "run")  # it could not tell
+    with claim_lock(tmp_path / "run") as claim:
         assert claim.content["pid"] == os.getpid()
 
 
 def test_on_a_file_system_whose_locks_others_do_not_see_the_heartbeat_counts(tmp_path):
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
-    with pytest.raises(Busy, match="process 1 on elsewhere"), claimed(tmp_path / "run"):
+    with pytest.raises(Busy, match="process 1 on elsewhere"), claim_lock(tmp_path / "run"):
         pass
     os.utime(file, (file.stat().st_mtime - lock.DEAD - 1,) * 2)
-    with claimed(tmp_path / "run"):
-        assert owner(tmp_path / "run") != {"host": "elsewhere", "pid": 1}
+    with claim_lock(tmp_path / "run"):
+        assert read_owner(tmp_path / "run") != {"host": "elsewhere", "pid": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.lock"]
 
 
 def test_the_heart_beats(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.01)
-    with claimed(tmp_path / "run"):
+    with claim_lock(tmp_path / "run"):
         first = (tmp_path / "run.json").stat().st_ino
         for _ in range(10_000):
             if not (tmp_path / "run.json").exists() or (tmp_path / "run.json").stat().st_ino != first:
@@ -98,8 +98,8 @@ def test_the_heart_beats(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", ["", "[1]", "{}", "\x00"])
 def test_what_is_no_heartbeat_is_none(content, tmp_path):
     (tmp_path / "run.json").write_text(content)
-    assert owner(tmp_path / "run") is None
-    with claimed(tmp_path / "run"):
+    assert read_owner(tmp_path / "run") is None
+    with claim_lock(tmp_path / "run"):
         pass
 
 
@@ -108,7 +108,7 @@ def test_one_at_a_time(tmp_path):
 
     def add() -> None:
         for _ in range(20):
-            with alone(tmp_path / "file"):
+            with hold_lock(tmp_path / "file"):
                 file = tmp_path / "number"
                 file.write_text(str(int(file.read_text()) + 1))
 
@@ -127,13 +127,13 @@ def test_a_run_is_made_kept_left_to_others_or_stopped(tmp_path):
     kept = attended(described(tmp_path))
     assert (kept.what, kept.record.scores, kept.failed) == ("kept", made.record.scores, False)
     other = described(tmp_path, "seed=1")
-    with claimed(other.lock):
+    with claim_lock(other.lock):
         elsewhere = attended(other)
     assert elsewhere.what == "elsewhere" and not elsewhere.failed and "is running this" in elsewhere.told
-    stopped = attend(Order(other), lambda: True, exhausted)
+    stopped = run_order(Order(other), lambda: True, exhausted)
     assert stopped.what == "stopped" and not stopped.failed
-    assert read(other.folder / "run.json").error == "interrupted"
-    assert [planned.state for planned in plan([Order(described(tmp_path, f"seed={n}")) for n in (0, 1, 2)])] == [
+    assert read_record(other.folder / "run.json").error == "interrupted"
+    assert [planned.state for planned in plan_orders([Order(described(tmp_path, f"seed={n}")) for n in (0, 1, 2)])] == [
         "done", "to resume", "new",
     ]  # fmt: skip
 
@@ -162,10 +162,10 @@ def failing_with(error: BaseException) -> Callable[..., RunRecord]:
 @pytest.mark.parametrize("error", [SystemExit(3), KeyError("k"), MemoryError(), GeneratorExit()])
 def test_an_error_ends_its_run_only(error, tmp_path):
     failing = failing_with(error)
-    outcome = attend(Order(described(tmp_path)), lambda: False, failing)
+    outcome = run_order(Order(described(tmp_path)), lambda: False, failing)
     assert outcome.failed and outcome.record.status == "failed" and type(error).__name__ in outcome.told
     assert f"The traceback is in {outcome.record.folder / 'run.log'}" in outcome.told
-    full = attend(Order(described(tmp_path)), lambda: False, failing, full_error=True)
+    full = run_order(Order(described(tmp_path)), lambda: False, failing, full_error=True)
     assert "Traceback (most recent call last)" in full.told
 
 
@@ -173,15 +173,15 @@ def test_a_run_for_which_there_is_not_enough_memory_is_told_so(tmp_path):
     with pytest.raises(RuntimeError) as torchs:
         torch.empty(10**14)
     for error in (torchs.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
-        outcome = attend(Order(described(tmp_path)), lambda: False, failing_with(error))
+        outcome = run_order(Order(described(tmp_path)), lambda: False, failing_with(error))
         assert "Not enough memory: try a smaller train.batch" in outcome.told
-    assert "memory" not in attend(Order(described(tmp_path)), lambda: False, failing_with(KeyError("k"))).told
+    assert "memory" not in run_order(Order(described(tmp_path)), lambda: False, failing_with(KeyError("k"))).told
 
 
 def test_a_run_ends_at_its_time_limit_and_goes_on_when_it_is_typed_again(tmp_path):
     late = attended(described(tmp_path, "timeout=0.001", "train.log_every=5"))
     assert late.failed and late.told == "it exceeded timeout=0.001 s at step 5 of 20"
-    assert read(late.record.folder / "run.json").error == late.told
+    assert read_record(late.record.folder / "run.json").error == late.told
     again = attended(described(tmp_path, "train.log_every=5", "timeout=null"))
     assert again.record.status == "ok" and again.record.where["resumed"] == 5
 
@@ -196,14 +196,14 @@ def test_a_run_that_diverged_is_not_made_again_unless_by_force(tmp_path):
 
 def test_a_plan_estimates_from_runs_that_are_alike(tmp_path):
     exhausted(run(first := described(tmp_path)), first)
-    planned = plan(
+    planned = plan_orders(
         [Order(described(tmp_path, *words)) for words in ([], ["seed=1"], ["train.steps=30"], ["method=dann"])]
     )
     assert [each.state for each in planned] == ["done", "new", "new", "new"]
     assert [each.seconds for each in planned] == [0.0, first.seconds, first.seconds, None]
-    assert left(planned, 2) == (first.seconds, 1)
-    assert not stored(described(tmp_path, "seed=1"))
-    assert plan([Order(described(tmp_path / "nowhere"))])[0].state == "new"
+    assert estimate_seconds(planned, 2) == (first.seconds, 1)
+    assert not read_stored(described(tmp_path, "seed=1"))
+    assert plan_orders([Order(described(tmp_path / "nowhere"))])[0].state == "new"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_plan_estimates_from_runs_that_are_alike(tmp_path):
 def test_places_share_the_cores_and_the_gpus(cores, gpus, asked, expected, monkeypatch):
     monkeypatch.setattr(module, "_cores", lambda: cores)
     monkeypatch.setattr(module, "_gpus", lambda: gpus)
-    found = slots(*asked)
+    found = count_slots(*asked)
     assert [(slot.threads, slot.device) for slot in found] == expected
     assert [slot.number for slot in found] == list(range(len(found)))
 
@@ -229,14 +229,14 @@ def test_places_share_the_cores_and_the_gpus(cores, gpus, asked, expected, monke
 @pytest.mark.parametrize("asked", [(0, 1), ("many", 1), (2.5, 1), ("auto", 0), ("auto", 0.5), (True, 1)])
 def test_impossible_places_are_refused(asked):
     with pytest.raises(Refused, match=r"^hydra\.launcher\.(n_jobs|jobs_per_gpu) takes"):
-        slots(*asked)
+        count_slots(*asked)
 
 
 def test_a_board_tells_failures_at_once_and_notes_once(tmp_path):
     console = Console(width=200, record=True, force_terminal=False)
     shown = Board(4, console, console)
     orders = [Order(described(tmp_path, f"seed={n}"), "optimizer.lr=1") for n in range(4)]
-    with claimed(orders[0].record.lock) as claim:
+    with claim_lock(orders[0].record.lock) as claim:
         claim.tell(step=5, steps=20, phase="train")
         claim.write()
         shown.under_way(orders[:2])
@@ -265,17 +265,17 @@ def test_a_large_sweep_lists_what_did_not_end_well(tmp_path, monkeypatch):
     text = console.export_text()
     assert "4 runs, 1 failed, 1 skipped; the 1 that did not complete" in text
     assert "mmd-small-s2" in text and "mmd-small-s0" not in text
-    planned = plan([Order(record) for record in records])
+    planned = plan_orders([Order(record) for record in records])
     console.print(*tables.plan(planned, 1))
     assert "4 runs: 4 new" in console.export_text()
 
 
 def test_a_job_is_a_generator_that_returns_its_record(tmp_path):
     record = described(tmp_path)
-    points = job(record, lambda: False)
+    points = run_or_skip(record, lambda: False)
     assert next(points).step and record.status == "running"
     points.close()
-    assert read(record.folder / "run.json").error == "interrupted" and owner(record.lock) is None
+    assert read_record(record.folder / "run.json").error == "interrupted" and read_owner(record.lock) is None
 
 
 def test_a_run_that_leaves_the_working_folder_is_where_it_belongs(tmp_path, monkeypatch):
@@ -287,10 +287,10 @@ def test_a_run_that_leaves_the_working_folder_is_where_it_belongs(tmp_path, monk
         os.chdir(tmp_path)
         return exhausted(points, record)
 
-    outcome = attend(Order(described(Path("outputs"), "train.log_every=5")), lambda: False, leaving)
+    outcome = run_order(Order(described(Path("outputs"), "train.log_every=5")), lambda: False, leaving)
     assert outcome.record.status == "ok" and Path.cwd() == tmp_path / "home"
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
-    assert read(outcome.record.folder / "run.json").status == "ok"
+    assert read_record(outcome.record.folder / "run.json").status == "ok"
 
 
 def test_a_run_whose_last_word_could_not_be_written_is_not_ok(tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_a_record_that_cannot_be_read_is_said_before_it_is_made_again(tmp_path, 
     record = described(tmp_path)
     record.folder.mkdir(parents=True)
     (record.folder / "run.json").write_text("{")
-    assert plan([Order(record)])[0].state == "new"
+    assert plan_orders([Order(record)])[0].state == "new"
     assert f"{record.folder / 'run.json'} can't be read: running it again" in caplog.text
     assert attended(record).record.status == "ok"
 
@@ -343,26 +343,29 @@ def csv_files(folder: Path, moved: int = 1) -> Path:
 
 def of_tables(outputs: Path, *overrides: str) -> RunRecord:
     words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny"]
-    return describe(*composed(*words, "method=source_only", "diagnose=none", f"outputs={outputs}", *overrides))
+    return describe_run(*composed(*words, "method=source_only", "diagnose=none", f"outputs={outputs}", *overrides))
 
 
 def test_changed_data_is_a_new_run_and_the_earlier_one_stays(tmp_path, monkeypatch):
     monkeypatch.chdir(csv_files(tmp_path / "here"))
     first = attended(of_tables(tmp_path / "out")).record
     assert first.where["read"] == {"files": 2, "bytes": sum(Path(name).stat().st_size for name in ("a.csv", "b.csv"))}
-    assert read(first.folder / "run.json").where["files"] == first.where["files"] and len(first.where["files"]) == 16
+    assert (
+        read_record(first.folder / "run.json").where["files"] == first.where["files"]
+        and len(first.where["files"]) == 16
+    )
     os.utime("b.csv")
-    assert attended(of_tables(tmp_path / "out")).what == "kept" and not on_other_data(first)
+    assert attended(of_tables(tmp_path / "out")).what == "kept" and not find_on_other_data(first)
     csv_files(Path(), moved=3)
     changed = of_tables(tmp_path / "out")
     assert changed.id != first.id and changed.setting != first.setting
-    (planned,) = plan([Order(changed)])
+    (planned,) = plan_orders([Order(changed)])
     assert planned.state == "new" and planned.since and planned.since.folder == first.folder
     console = Console(width=200, record=True)
     console.print(*tables.plan([planned], 1))
     assert f"new: data changed since {first.folder.name}" in console.export_text()
-    assert attended(changed).what == "made" and read(first.folder / "run.json").status == "ok"
-    assert on_other_data(changed) is None  # it is there now
+    assert attended(changed).what == "made" and read_record(first.folder / "run.json").status == "ok"
+    assert find_on_other_data(changed) is None  # it is there now
     csv_files(Path())
     assert attended(of_tables(tmp_path / "out")).record.id == first.id
 
@@ -384,7 +387,7 @@ def test_a_run_whose_data_is_not_there_fails_in_its_datasets_words_and_is_on_rec
     monkeypatch.chdir(tmp_path)
     outcome = attended(of_tables(tmp_path / "out"))
     assert outcome.failed and "a.csv" in outcome.told and "there is no such file" in outcome.told
-    assert read(outcome.record.folder / "run.json").where["read"] == {"files": 0, "bytes": 0}
+    assert read_record(outcome.record.folder / "run.json").where["read"] == {"files": 0, "bytes": 0}
 
 
 def test_data_that_changes_between_the_command_and_the_run_is_refused(tmp_path, monkeypatch):
@@ -410,13 +413,13 @@ def test_new_data_is_said_once_for_all_runs_of_a_command(tmp_path, monkeypatch, 
     monkeypatch.chdir(csv_files(tmp_path))
     seeds = [of_tables(tmp_path / "out", f"seed={seed}") for seed in (0, 1)]
     for record in seeds:
-        with recording(record):
+        with open_recording(record):
             pass
     caplog.clear()
-    say_other_data([Order(record) for record in seeds])
+    warn_other_data([Order(record) for record in seeds])
     assert not caplog.records
     csv_files(tmp_path, moved=4)
-    say_other_data([Order(of_tables(tmp_path / "out", f"seed={seed}")) for seed in (0, 1, 2)])
+    warn_other_data([Order(of_tables(tmp_path / "out", f"seed={seed}")) for seed in (0, 1, 2)])
     assert [record.getMessage() for record in caplog.records] == [
         f"new: the data changed since {seeds[0].folder} was made by the same configuration; 2 of 3 runs read other"
         " files or other content"

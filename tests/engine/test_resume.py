@@ -21,13 +21,13 @@ from tl_runner.errors import Diverged
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models.features import Embedded
 from tl_runner.storage.checkpoint import Checkpoint
-from tl_runner.storage.record import RunRecord, describe
+from tl_runner.storage.record import RunRecord, describe_run
 
 SMALL = [*QUICK, "train.log_every=5", "checkpoint_every=0"]
 
 
 def described(outputs: Path, *overrides: str) -> RunRecord:
-    return describe(*composed(*SMALL, *overrides, f"outputs={outputs}", "device=cpu"))
+    return describe_run(*composed(*SMALL, *overrides, f"outputs={outputs}", "device=cpu"))
 
 
 def to_the_end(points: Generator[Any, None, RunRecord]) -> None:
@@ -177,14 +177,14 @@ def test_all_generators_go_on_where_they_were():
     def draw() -> list[float]:
         return [torch.rand(1).item(), np.random.rand(), np.random.randn(), random.random(), random.gauss(0, 1)]
 
-    rng.settle(7)
+    rng.seed_generators(7)
     draw()
-    kept = rng.state()
+    kept = rng.get_state()
     first = draw()
-    rng.settle(8)
-    rng.restore(kept)
+    rng.seed_generators(8)
+    rng.restore_state(kept)
     assert draw() == first
-    rng.settle(2**40 + 7)
+    rng.seed_generators(2**40 + 7)
     assert draw() != first
 
 
@@ -249,7 +249,7 @@ class Counting(SourceOnly):
 def test_plain_attributes_of_a_method_go_on_too(tmp_path):
     def counted(outputs: Path) -> RunRecord:
         config, choices = composed(*SMALL, f"outputs={outputs}", "device=cpu")
-        return describe({**config, "method": {"_target_": f"{__name__}.Counting"}}, choices)
+        return describe_run({**config, "method": {"_target_": f"{__name__}.Counting"}}, choices)
 
     to_the_end(run(whole := counted(tmp_path / "whole")))
     steps = run(counted(tmp_path / "cut"))

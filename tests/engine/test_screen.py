@@ -19,7 +19,7 @@ from support.permuted import mislabelled
 from tl_runner import config
 from tl_runner.cli.tl_screen import BY, USED, main
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Pair
 from tl_runner.engine import screen
 from tl_runner.engine.screen import Screened
@@ -28,10 +28,10 @@ from tl_runner.functional.divergence import mmd_test, told_apart
 from tl_runner.functional.transferability import h_score, leep, linear_error, logme, nce
 from tl_runner.report import screening
 from tl_runner.report.agreement import agreement, spearman
-from tl_runner.report.agreement import made as of_runs
+from tl_runner.report.agreement import describe_origin as of_runs
 from tl_runner.rng import chance_of
-from tl_runner.storage.record import RunRecord, describe, records
-from tl_runner.sweep.combinations import combinations
+from tl_runner.storage.record import RunRecord, describe_run, read_records
+from tl_runner.sweep.combinations import compose_combinations
 
 TINY = [*QUICK, "device=cpu", "threads=1"]
 QUICKER = [word for word in TINY if not word.startswith("train=")]
@@ -40,7 +40,7 @@ BLOBS = ["dataset=blobs", "dataset.samples=100", "device=cpu"]
 
 def screened(*words: str, stages: tuple[str, ...] = ()) -> list[Screened]:
     """What tl-screen makes of one combination, in this process."""
-    record = describe(*composed(*words))
+    record = describe_run(*composed(*words))
     points = screen.screen(record, stages)
     while True:
         try:
@@ -53,9 +53,9 @@ def the_pair(*words: str) -> Pair:
     content, _ = composed(*words)
     settings = config.settings(content)
     with chance_of(settings.seed, "data"):
-        drawn = config.call(config.build(content["dataset"], "dataset"), seed=settings.seed, cache=Path("cache"))
+        drawn = config.call_with(config.build(content["dataset"], "dataset"), seed=settings.seed, cache=Path("cache"))
         budget = Budget.parse(settings.granted).settle(needed=False)
-        return cut(drawn, settings.seed, budget, torch.device("cpu"))[0]
+        return split_domains(drawn, settings.seed, budget, torch.device("cpu"))[0]
 
 
 def test_the_scores_are_those_of_the_source_models_own_features_and_predictions():
@@ -139,9 +139,9 @@ def test_of_a_large_split_some_rows_are_drawn_with_their_labels(monkeypatch):
 def test_what_can_not_be_scored_is_refused():
     rows = InMemory(torch.zeros(4, 2))
     with pytest.raises(Refused, match="no source and no label to score on: granted=5"):
-        screen.sample(Pair(None, Domain("target", ("a", "b"), rows, rows, rows)))
+        screen.sample_labelled(Pair(None, Domain("target", ("a", "b"), rows, rows, rows)))
     own = LabelledSplit(rows, torch.tensor([0, 1, 0, 1]))
-    assert screen.sample(Pair(None, Domain("target", ("a", "b"), rows, rows, rows), own)) == (
+    assert screen.sample_labelled(Pair(None, Domain("target", ("a", "b"), rows, rows, rows), own)) == (
         "granted target labels",
         [own],
     )
@@ -255,25 +255,25 @@ def test_combinations_are_composed_as_a_sweeps_are_and_each_once(tmp_path):
     own.mkdir(parents=True)
     (own / "wide.yaml").write_text((CONF / "backbone/linear.yaml").read_text().replace("64", "9"))
     words = ["backbone=linear,wide", "dataset.samples=20,20.0,30", "seed=range(2)", "dataset.size=8"]
-    orders = combinations(words, [tmp_path / "mine"], USED)
+    orders = compose_combinations(words, [tmp_path / "mine"], USED)
     said = [
         (order.record.choices["backbone"], order.record.config["dataset"]["samples"], order.record.seed)
         for order in orders
     ]
     assert said == [(b, n, s) for b in ("linear", "wide") for n in (20, 30) for s in (0, 1)]
     assert orders[-1].record.config["backbone"]["width"] == 9 and orders[-1].variant == "dataset.samples=30"
-    run = describe(*composed("backbone=linear", "dataset.samples=20", "dataset.size=8"))
+    run = describe_run(*composed("backbone=linear", "dataset.samples=20", "dataset.size=8"))
     assert orders[0].record.id == run.id  # the identity of the same run of tl-run, and so its source model
 
 
 def candidate(stage: str, last: bool = False, words: tuple[str, ...] = (), **scores: float) -> Screened:
-    record = describe(*composed(*words))
+    record = describe_run(*composed(*words))
     record.data = {"domains": {"source": "s", "target": "t"}, "fingerprint": {"target": "f"}}
     return Screened(record, stage, last, "the source's labels", 10, scores, 0.5)
 
 
 def finished(accuracy: float, *words: str) -> RunRecord:
-    record = describe(*composed(*words))
+    record = describe_run(*composed(*words))
     record.status, record.where, record.data = "ok", {"files": None}, {"source_model": {}}
     record.scores = {"selected": {"step": 1, "accuracy": accuracy}}
     return record
@@ -354,6 +354,6 @@ def test_a_run_of_the_folder_is_compared_with(tmp_path):
     record = made(tmp_path / "outputs", "method=source_only", *QUICK, "backbone=linear")
     (found,) = screened(*QUICKER, "backbone=linear")
     assert record.scores
-    ((method, granted, accuracy, runs),) = of_runs([found], records([tmp_path / "outputs"])[0])
+    ((method, granted, accuracy, runs),) = of_runs([found], read_records([tmp_path / "outputs"])[0])
     assert (method, granted, runs) == ("source_only", "0", 1)
     assert accuracy == [record.scores["selected"]["accuracy"]]

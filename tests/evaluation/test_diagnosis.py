@@ -14,7 +14,7 @@ from tl_runner.domains import InMemory
 from tl_runner.engine.job import find_completed
 from tl_runner.evaluation.diagnosis import accuracies, joint_error, label_shift
 from tl_runner.evaluation.figure_data import SIDE, components, thumbnails
-from tl_runner.storage.record import describe
+from tl_runner.storage.record import describe_run
 
 RNG = np.random.default_rng(0)
 
@@ -125,7 +125,7 @@ def test_a_run_is_made_again_for_a_fuller_diagnosis_and_for_no_lesser_one(tmp_pa
     first = made(tmp_path, "method=source_only", "diagnose=none", *QUICK)
     again = made(tmp_path, "method=source_only", *QUICK)
     assert first.diagnosis is None and again.diagnosis is not None
-    asked = describe(*composed("method=source_only", "diagnose=none", *QUICK, f"outputs={tmp_path}", "device=cpu"))
+    asked = describe_run(*composed("method=source_only", "diagnose=none", *QUICK, f"outputs={tmp_path}", "device=cpu"))
     kept = find_completed(asked)
     assert kept is not None and kept.diagnosis == json.loads((again.folder / "run.json").read_text())["diagnosis"]
     asked.config["diagnose"]["level"] = "full"

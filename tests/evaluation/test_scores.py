@@ -6,10 +6,10 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import InMemory
-from tl_runner.evaluation.scores import calibration_error, examine, predict, scores, verdict
+from tl_runner.evaluation.scores import calibration_error, collect_evidence, predict, score_run, scores
 from tl_runner.models.backbones import identity
 from tl_runner.models.batchnorm import Sides
 from tl_runner.models.features import ROWS
@@ -53,7 +53,7 @@ def test_predictions_are_those_of_the_whole_split_in_order():
 
 def test_the_verdict_puts_the_oracle_beside_the_choice():
     right, half = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    found = verdict({10: half, 20: right, 30: half}, torch.tensor([0, 1]), selected=10)
+    found = score_run({10: half, 20: right, 30: half}, torch.tensor([0, 1]), selected=10)
     guess = {"accuracy": 0.5, "balanced": 0.5, "macro_f1": pytest.approx(1 / 3)}
     assert found["last"] == {"step": 30, **guess}
     assert found["selected"] == {"step": 10, **guess}
@@ -65,7 +65,7 @@ def test_the_verdict_puts_the_oracle_beside_the_choice():
 def test_the_oracle_is_that_of_each_score():
     """Of 4 rows, 3 of class 0: saying 0 has accuracy .75 and balanced .5; the other has .5 and (1/3 + 1)/2."""
     said = {1: torch.eye(2)[[0, 0, 0, 0]], 2: torch.eye(2)[[0, 1, 1, 1]]}
-    found = verdict(said, torch.tensor([0, 0, 0, 1]), selected=2)
+    found = score_run(said, torch.tensor([0, 0, 0, 1]), selected=2)
     assert (found["oracle"]["step"], found["oracle"]["accuracy"]) == (1, 0.75)
     assert found["oracle"]["balanced"] == pytest.approx(2 / 3) and found["selected"]["balanced"] == pytest.approx(2 / 3)
     assert found["majority"] == {"class": 0, "accuracy": 0.75, "balanced": 0.5, "macro_f1": pytest.approx(3 / 7)}
@@ -74,14 +74,14 @@ def test_the_oracle_is_that_of_each_score():
 def test_what_gives_no_probabilities_has_no_calibration_error():
     p, y = torch.eye(3)[[0, 1, 2]], torch.tensor([0, 1, 1])
     assert "ece" in scores(p, y) and "ece" not in scores(p, y, calibrated=False)
-    assert "ece" not in verdict({1: p}, y, 1, calibrated=False)["target"]
+    assert "ece" not in score_run({1: p}, y, 1, calibrated=False)["target"]
 
 
 def floor_of(granted: str, keeps_source: bool) -> tuple[float | None, float]:
-    pair, _, _ = cut(blobs(0, samples=100, classes=3), 0, Budget.parse(granted), torch.device("cpu"))
+    pair, _, _ = split_domains(blobs(0, samples=100, classes=3), 0, Budget.parse(granted), torch.device("cpu"))
     backbone, width = identity(pair.shape)
     model = Model(backbone, width, pair.classes)
-    evidence, _ = examine(Sides(model, model), pair, 1, keeps_source)
+    evidence, _ = collect_evidence(Sides(model, model), pair, 1, keeps_source)
     assert evidence.source_val is not None
     return evidence.floor, evidence.floor_rows
 

@@ -19,9 +19,9 @@ from torch import Tensor
 import tl_runner
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.errors import Refused
-from tl_runner.inference.inputs import inputs, of_test
+from tl_runner.inference.inputs import list_inputs, list_test_inputs
 from tl_runner.inference.predict import agreement, predictions
 from tl_runner.storage.record import RunRecord
 
@@ -184,7 +184,7 @@ def test_the_lines_of_the_test_split_get_the_accuracy_and_the_probabilities_of_t
 def test_digits_as_files_get_the_accuracy_of_the_run(ink, typed, ending, exact, rows_off):
     """PNGs round the 17 levels of ink to 256 ones: a probability may move a little, and an undecided row with it."""
     drawn = digits(0, samples=300, size=8)
-    pair, answers, _ = cut(drawn, 0, Budget("count", 0), torch.device("cpu"))
+    pair, answers, _ = split_domains(drawn, 0, Budget("count", 0), torch.device("cpu"))
     Path("ink").mkdir()
     for i, x in enumerate(pair.target.test.take(torch.arange(len(pair.target.test)))):
         values = x[0].numpy()
@@ -227,7 +227,7 @@ def test_a_run_can_be_asked_for_its_own_test_split(name, typed, request):
 def test_predictions_that_are_not_those_of_the_run_are_told(shot, tmp_path):
     shutil.copytree(shot.folder, tmp_path / "run")
     trained, record = tl_runner.load(shot.folder), shot
-    found = torch.cat([each.probabilities for each in predictions(trained, of_test(shot.folder, trained[1]))])
+    found = torch.cat([each.probabilities for each in predictions(trained, list_test_inputs(shot.folder, trained[1]))])
     assert agreement(found, record) == (12, 12, pytest.approx(0.0, abs=EXACT))
     other = found.roll(1, dims=1)
     rows, same, largest = agreement(other, record)
@@ -253,7 +253,7 @@ def test_folders_are_searched_at_any_depth_without_what_is_hidden(shot):
         Path("all", name).parent.mkdir(parents=True, exist_ok=True)
         Path("all", name).touch()
     preprocessing = tl_runner.load(shot.folder).preprocessing
-    found = inputs([Path("all"), Path("all/notes.txt")], preprocessing)
+    found = list_inputs([Path("all"), Path("all/notes.txt")], preprocessing)
     assert [str(path) for path, _ in found] == ["all/a.png", "all/b/2.PNG", "all/b/c/1.jpg", "all/notes.txt"]
 
 
@@ -331,9 +331,9 @@ def test_a_class_that_is_called_as_a_column_has_a_column_of_its_own(shot, typed,
 
 def test_the_order_and_the_number_of_files_change_no_prediction(shot, monkeypatch):
     trained = tl_runner.load(shot.folder)
-    chosen = inputs([Path(name) for name in names(shot)], trained.preprocessing)
+    chosen = list_inputs([Path(name) for name in names(shot)], trained.preprocessing)
     whole = torch.cat([each.probabilities for each in predictions(trained, chosen)])
-    monkeypatch.setattr("tl_runner.inference.predict.at_once", lambda numbers: 5)
+    monkeypatch.setattr("tl_runner.inference.predict.rows_per_batch", lambda numbers: 5)
     parts = list(predictions(trained, chosen[::-1]))
     assert [len(each.names) for each in parts] == [5, 5, 2]
     torch.testing.assert_close(torch.cat([each.probabilities for each in parts]).flip(0), whole, atol=EXACT, rtol=0)

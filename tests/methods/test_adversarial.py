@@ -17,12 +17,12 @@ from tl_runner.methods.adda import ADDA
 from tl_runner.methods.bsp import BSP, largest_squared
 from tl_runner.methods.cdan import CDAN, LARGEST, RANDOMISED, multilinear
 from tl_runner.methods.dann import DANN
-from tl_runner.methods.discriminator import judged
+from tl_runner.methods.discriminator import discriminator_loss
 from tl_runner.methods.mcd import MCD, discrepancy
 from tl_runner.methods.mdd import MDD, log_others
 from tl_runner.methods.mme import MME
 from tl_runner.models.heads import Cosine
-from tl_runner.training.loop import begin
+from tl_runner.training.loop import begin_phase
 
 P = 0.3  # the progress at which terms are taken: their strength is neither 0 nor 1
 
@@ -53,7 +53,7 @@ def begun(method: Method, granted: str = "0") -> tuple[Model, Batch]:
     model.taught = (model.head,)
     model, pair = method.prepare(model, pair, 0)
     for phase in method.phases(model):
-        begin(phase, model, method)
+        begin_phase(phase, model, method)
     return model, batch_of(method, pair)
 
 
@@ -73,20 +73,23 @@ def bce(logits: Tensor, domain: int) -> Tensor:
 def test_a_critic_is_not_told_which_domain_has_more_rows():
     """One answer for all rows costs log 2 at best, and that at 0, though the target has three times the rows."""
     constant = torch.zeros(1, requires_grad=True)
-    loss, accuracy = judged(constant.expand(8)[:, None], constant.expand(24)[:, None])
+    loss, accuracy = discriminator_loss(constant.expand(8)[:, None], constant.expand(24)[:, None])
     loss.backward()
     assert loss.item() == pytest.approx(np.log(2)) and accuracy == 0.5
     assert constant.grad is not None and constant.grad.abs() < 1e-6
     source, target = normal(5, 1), normal(9, 1, seed=1)
-    loss, accuracy = judged(source, target)
+    loss, accuracy = discriminator_loss(source, target)
     torch.testing.assert_close(loss, 0.5 * bce(source, 1).mean() + 0.5 * bce(target, 0).mean())
     rate = 0.5 * (source > 0).float().mean() + 0.5 * (target <= 0).float().mean()
     torch.testing.assert_close(accuracy, rate)
-    assert judged(torch.ones(3, 1), -torch.ones(2, 1))[1] == 1 and judged(-torch.ones(3, 1), torch.ones(2, 1))[1] == 0
+    assert (
+        discriminator_loss(torch.ones(3, 1), -torch.ones(2, 1))[1] == 1
+        and discriminator_loss(-torch.ones(3, 1), torch.ones(2, 1))[1] == 0
+    )
 
 
 def test_the_loss_of_a_sure_critic_is_finite():
-    loss, _ = judged(torch.full((2, 1), -1e4), torch.full((2, 1), 1e4))
+    loss, _ = discriminator_loss(torch.full((2, 1), -1e4), torch.full((2, 1), 1e4))
     assert loss == 1e4
 
 
@@ -349,7 +352,7 @@ def test_adda_leaves_the_head_and_the_source_encoder_as_they_were():
     method = ADDA(hidden=8)
     model, pair = method.prepare(model, pair, 0)
     (phase,) = method.phases(model)
-    groups = begin(phase, model, method)
+    groups = begin_phase(phase, model, method)
     trained = {p for group in groups for p in group.parameters}
     assert trained == {*model.backbone.parameters(), *method.critic.parameters()}
     assert [(group.lr, group.of_backbone) for group in groups] == [(1.0, True), (1.0, False)]
@@ -373,7 +376,7 @@ def test_the_critic_has_a_rate_of_its_own(method):
     pair, model = task()
     model, _ = method.prepare(model, pair, 0)
     (phase,) = method.phases(model)
-    groups = begin(phase, model, method)
+    groups = begin_phase(phase, model, method)
     rates = {id(parameter): group.lr for group in groups for parameter in group.parameters}
     assert {rates[id(p)] for p in method.critic.parameters()} == {0.3}
     assert {rates[id(p)] for p in model.parameters()} == {1.0}

@@ -17,7 +17,7 @@ import tl_runner
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Domain, InMemory, Labelled, LabelledSplit, Labels, Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.closed_form import (
@@ -31,9 +31,9 @@ from tl_runner.methods.closed_form import (
     recolouring,
     some,
 )
-from tl_runner.methods.ot_map import OTMap, along, transport_plan, transported
+from tl_runner.methods.ot_map import OTMap, along, transport_plan, transport_source
 from tl_runner.models.backbones import identity
-from tl_runner.models.features import whole
+from tl_runner.models.features import gather_rows
 from tl_runner.models.heads import Neighbours
 from tl_runner.rng import chance_of
 
@@ -94,7 +94,7 @@ def test_subspaces_are_aligned_as_in_the_paper():
     m = np.linalg.lstsq(x_s, x_t, rcond=None)[0]  # the minimum of ‖X_s M − X_t‖
     expected = np.concatenate([s @ x_s @ m, t @ x_t])
     assert isinstance(prepared.head, nn.Sequential)
-    rows = torch.cat([whole(aligned.labelled_source[0].train), whole(aligned.target.train)])
+    rows = torch.cat([gather_rows(aligned.labelled_source[0].train), gather_rows(aligned.target.train)])
     found = prepared.head[0](rows).detach().double().numpy()
     assert found.shape == (95, 3)
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-5 * np.abs(expected).max() ** 2)
@@ -156,7 +156,7 @@ def test_a_translated_cloud_is_moved_onto_the_other():
     source, _ = clouds()
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     shift = torch.tensor([30.0, -3.0, 2.0, 9.0])
-    torch.testing.assert_close(transported(source, source[order] + shift, 0.0), source + shift)
+    torch.testing.assert_close(transport_source(source, source[order] + shift, 0.0), source + shift)
     near = along(source, source + shift)(source + 1e-3)
     torch.testing.assert_close(near, source + 1e-3 + shift)
 
@@ -170,7 +170,7 @@ def test_the_plan_is_that_of_a_linear_programme():
     assert (plan * cost).sum() == pytest.approx(best.fun)
     np.testing.assert_allclose(plan, best.x.reshape(7, 9), atol=1e-9)  # of generic rows the optimum is unique
     expected = best.x.reshape(7, 9) @ target.numpy() / (1 / 7)
-    np.testing.assert_allclose(transported(source, target, 0.0).numpy(), expected, atol=1e-8)
+    np.testing.assert_allclose(transport_source(source, target, 0.0).numpy(), expected, atol=1e-8)
 
 
 def test_the_entropic_plan_is_sinkhorns():
@@ -217,9 +217,9 @@ def test_stretched_and_moved_classes_are_found_again(name, head):
     assert not method.phases(prepared)
     assert (prepared(target.x).argmax(1) == target.y).float().mean() > 0.95
     domain, labels = aligned.labelled_source
-    assert (prepared(whole(domain.test)).argmax(1) == labels.test).float().mean() > 0.95
+    assert (prepared(gather_rows(domain.test)).argmax(1) == labels.test).float().mean() > 0.95
     assert (prepared(source.x).argmax(1) == source.y).float().mean() < 0.9  # as they were they mean nothing to it
-    assert torch.equal(whole(aligned.target.test), target.x)
+    assert torch.equal(gather_rows(aligned.target.test), target.x)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -242,7 +242,7 @@ def test_collapsed_features_leave_finite_predictions(name, head):
     method = {"rbf": TCA(kernel="rbf", head=head), "entropy": OTMap(0.1, head=head)}.get(name) or NAMES[name](head=head)
     prepared, aligned = method.prepare(model, pair, 0)
     for split in (aligned.target.test, aligned.labelled_source[0].test):
-        assert prepared(whole(split)).isfinite().all()
+        assert prepared(gather_rows(split)).isfinite().all()
 
 
 def test_every_option_does_something():
@@ -287,7 +287,7 @@ def test_a_stored_model_maps_images_to_the_predictions_of_its_run(words, tmp_pat
     name, *options = words.split()
     record = made(tmp_path, f"method={name}", *(f"method.{option}" for option in options), *QUICK)
     with chance_of(0, "data"):
-        pair, _, _ = cut(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
+        pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
     model = tl_runner.load(record.folder).model
     with torch.no_grad():
         found = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(1)

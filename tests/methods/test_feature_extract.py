@@ -17,23 +17,23 @@ import tl_runner
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.feature_extract import FeatureExtract
 from tl_runner.models.backbones import small
-from tl_runner.models.features import at, whole
+from tl_runner.models.features import at, gather_rows
 from tl_runner.models.heads import (
     Cosine,
     Fitted,
     Neighbours,
     Votes,
     blueprint,
-    fitted,
+    fit_head,
     gives_probabilities,
     linear_classifier,
     perceptron,
-    rebuilt,
+    rebuild_head,
 )
 from tl_runner.rng import chance_of, derive
 
@@ -52,7 +52,7 @@ def task(classes: int = 10, granted: str = "8") -> tuple[Pair, Model]:
     target = drawn.target._replace(
         x=drawn.target.x[kept], y=drawn.target.y[kept], classes=drawn.target.classes[:classes]
     )
-    pair, _, _ = cut(drawn._replace(source=None, target=target), 0, Budget.parse(granted), CPU)
+    pair, _, _ = split_domains(drawn._replace(source=None, target=target), 0, Budget.parse(granted), CPU)
     with chance_of(0, "model"):
         backbone, width = small(pair.shape, width=16, channels=4)
         return pair, Model(backbone, width, pair.classes)
@@ -79,7 +79,7 @@ def test_a_head_is_scikit_learns_on_the_same_features(head, layer, classes):
         known, y = np.stack([known[y == c].mean(0) for c in range(classes)]), np.arange(classes)
     reference = REFERENCE[head].fit(known, y)
     expected = reference.predict(features(pair.target.test))
-    found = prepared(whole(mapped.target.test)).argmax(1).numpy()
+    found = prepared(gather_rows(mapped.target.test)).argmax(1).numpy()
     assert (found == expected).mean() > 0.99  # the solvers stop a little apart
     prepared.cached = False  # as a stored model: from images
     again = prepared.eval()(pair.target.test.take(torch.arange(len(pair.target.test))))
@@ -100,7 +100,7 @@ def test_the_backbone_stays_and_the_linear_head_is_trained_by_the_loop(tmp_path)
 
 def test_neighbours_that_are_all_rows_are_refused():
     with pytest.raises(Refused, match=r"head=knn with k=3 needs more than 3 labelled rows, got 3: set a smaller k"):
-        fitted("knn", torch.eye(3), torch.arange(3), 3, 1.0, 3, 0)
+        fit_head("knn", torch.eye(3), torch.arange(3), 3, 1.0, 3, 0)
 
 
 @pytest.mark.parametrize("words", ["", "head=knn", "head=ncm", "layer=conv1", "head=linear layer=conv2", "head=svm"])
@@ -118,7 +118,7 @@ def _the_stored_model_predicts_as_the_run_did(record) -> None:
     from safetensors.torch import load_file
 
     with chance_of(0, "data"):
-        pair, _, _ = cut(digits(0, samples=300, size=8), 0, Budget("count", 0), CPU)
+        pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget("count", 0), CPU)
     model = tl_runner.load(record.folder).model
     with torch.no_grad():
         found = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(1)
@@ -173,7 +173,7 @@ def test_a_chain_of_heads_and_a_cosine_are_built_again_from_their_blueprint():
         model = Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b"))
         model.head = head
         plan = json.loads(json.dumps(blueprint(model)))
-        again = rebuilt(Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b")), (6,), plan)
+        again = rebuild_head(Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b")), (6,), plan)
         again.load_state_dict(model.state_dict())
         x = torch.rand(5, 6)
         torch.testing.assert_close(again.eval()(x), model.eval()(x), rtol=0, atol=0)
@@ -182,13 +182,13 @@ def test_a_chain_of_heads_and_a_cosine_are_built_again_from_their_blueprint():
 
 def test_heads_whose_softmax_is_no_probability_are_known_and_built_again():
     x, y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
-    known = {kind: gives_probabilities(fitted(kind, x, y, 3, C=1.0, k=3, seed=0)) for kind in get_args(Fitted)}
+    known = {kind: gives_probabilities(fit_head(kind, x, y, 3, C=1.0, k=3, seed=0)) for kind in get_args(Fitted)}
     assert known == {"logistic": True, "svm": False, "knn": True, "ncm": False}
     votes = Votes(torch.rand(2, 3, 4), torch.rand(2, 3), torch.rand(2))
     assert not gives_probabilities(votes) and not gives_probabilities(torch.nn.Sequential(torch.nn.Linear(4, 4), votes))
     model = Model(torch.nn.Sequential(torch.nn.Flatten()), 4, ("a", "b", "c"))
-    model.head = fitted("ncm", x, y, 3, C=1.0, k=3, seed=0)
-    again = rebuilt(model, (4,), json.loads(json.dumps(blueprint(model))))
+    model.head = fit_head("ncm", x, y, 3, C=1.0, k=3, seed=0)
+    again = rebuild_head(model, (4,), json.loads(json.dumps(blueprint(model))))
     assert not gives_probabilities(again.head)
 
 
@@ -206,7 +206,7 @@ def test_a_cosine_head_that_was_saved_without_the_option_has_unit_weights():
     model.head = Cosine(6, 2, temperature=0.1, unit_weights=True)
     plan = blueprint(model)
     assert plan.pop("unit_weights") is True
-    again = rebuilt(Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b")), (6,), plan)
+    again = rebuild_head(Model(torch.nn.Sequential(torch.nn.Flatten()), 6, ("a", "b")), (6,), plan)
     again.load_state_dict(model.state_dict())
     x = torch.rand(5, 6)
     torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)

@@ -14,24 +14,24 @@ from tl_runner import config
 from tl_runner.core import Group, Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import Drawn, Raw, cut
+from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
-from tl_runner.engine.pretrain import Pretrain, admit, source_model
+from tl_runner.engine.pretrain import Pretrain, check_task, train_source_model
 from tl_runner.errors import Refused
 from tl_runner.methods.finetune import L2SP, Finetune, frozen_stages
 from tl_runner.methods.mmd import MMD
 from tl_runner.models.backbones import identity, small
 from tl_runner.rng import chance_of
 from tl_runner.training import augment, optimizers
-from tl_runner.training.loop import Cursor, Train, draw, train
+from tl_runner.training.loop import Cursor, Train, draw_batch, train
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def task() -> tuple[Pair, Model]:
-    pair, _, _ = cut(digits(0, samples=200, size=8), 0, Budget("count", 5), CPU)
+    pair, _, _ = split_domains(digits(0, samples=200, size=8), 0, Budget("count", 5), CPU)
     with chance_of(0, "model"):
         backbone, width = small(pair.shape, width=16, channels=4)
         return pair, Model(backbone, width, pair.classes)
@@ -103,7 +103,7 @@ def test_l2sp_is_flat_at_the_source_and_half_the_squared_way_from_it(task):
     method = L2SP(weight_backbone=0.3, weight_head=0.2)
     model, pair = method.prepare(model, pair, 0)
     start = [p.detach().clone() for p in model.backbone.parameters()]
-    batch = draw(pair, method.needs, 16, 0, 0, augment.none, CPU)
+    batch = draw_batch(pair, method.needs, 16, 0, 0, augment.none, CPU)
     method.terms(model, batch, 0.0)["l2sp"].backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.backbone.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -125,7 +125,7 @@ def test_l2sp_is_flat_at_the_source_and_half_the_squared_way_from_it(task):
 
 def test_l2sp_ends_where_its_objective_is_least_on_a_linear_model():
     """A linear map under a fixed head: the loss is convex in the map, and SciPy finds the same minimum."""
-    pair, _, _ = cut(blobs(0, samples=60, features=3, classes=2), 0, Budget("count", 8), CPU)
+    pair, _, _ = split_domains(blobs(0, samples=60, features=3, classes=2), 0, Budget("count", 8), CPU)
     torch.manual_seed(0)
     backbone, _ = identity(pair.shape)
     backbone.add_module("map", torch.nn.Linear(3, 2, bias=False))
@@ -203,7 +203,7 @@ def start_from(pair: Pair, plan: Pretrain, folder, seed: int = 0) -> tuple[Model
     backbone.add_module("map", torch.nn.Linear(width, 4))
     model = Model(backbone, 4, pair.classes)
     parts = config.load(composed(f"seed={seed}")[0])._replace(pretrain=plan)
-    steps = source_model(model, pair, parts, {"backbone": {"_target_": "mine"}}, folder)
+    steps = train_source_model(model, pair, parts, {"backbone": {"_target_": "mine"}}, folder)
     while True:
         try:
             next(steps)
@@ -212,8 +212,8 @@ def start_from(pair: Pair, plan: Pretrain, folder, seed: int = 0) -> tuple[Model
 
 
 def test_where_label_sets_differ_the_backbone_is_taken_over_and_the_head_is_new(tmp_path):
-    same, _, _ = cut(blobs(0, samples=90, classes=3), 0, Budget("count", 2), CPU)
-    differ, _, _ = cut(other_classes(), 0, Budget("count", 2), CPU)
+    same, _, _ = split_domains(blobs(0, samples=90, classes=3), 0, Budget("count", 2), CPU)
+    differ, _, _ = split_domains(other_classes(), 0, Budget("count", 2), CPU)
     untouched, none = start_from(differ, Pretrain(steps=0), tmp_path / "0")
     assert none is None
     with_head, _ = start_from(same, Pretrain(steps=5), tmp_path / "1")
@@ -224,20 +224,20 @@ def test_where_label_sets_differ_the_backbone_is_taken_over_and_the_head_is_new(
 
 
 def test_a_source_model_is_of_its_seed_where_the_data_is_the_same(tmp_path):
-    pair, _, _ = cut(blobs(0, samples=90), 0, Budget("count", 2), CPU)
+    pair, _, _ = split_domains(blobs(0, samples=90), 0, Budget("count", 2), CPU)
     told = [start_from(pair, Pretrain(steps=2), tmp_path, seed)[1] for seed in (0, 1, 0)]
     assert [each and each["shared"] for each in told] == [False, False, True]
 
 
 def test_methods_that_need_the_same_labels_or_a_source_refuse_what_has_none():
-    differ, _, _ = cut(other_classes(), 0, Budget("count", 2), CPU)
-    sourceless, _, _ = cut(other_classes()._replace(source=None), 0, Budget("count", 2), CPU)
+    differ, _, _ = split_domains(other_classes(), 0, Budget("count", 2), CPU)
+    sourceless, _, _ = split_domains(other_classes()._replace(source=None), 0, Budget("count", 2), CPU)
     with pytest.raises(Refused, match="the source has the classes a, b, c, the target 0, 1, 2: MMD needs the same"):
-        admit(MMD(), differ)
+        check_task(MMD(), differ)
     with pytest.raises(Refused, match=r"no source domain.*MMD learns from source rows"):
-        admit(MMD(), sourceless)
-    admit(Finetune(), differ)
-    admit(Finetune(), sourceless)
+        check_task(MMD(), sourceless)
+    check_task(Finetune(), differ)
+    check_task(Finetune(), sourceless)
 
 
 def renamed(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
@@ -269,14 +269,14 @@ def test_augmentation_is_refused_where_features_are_computed_once():
 def test_a_class_of_the_source_without_a_row_is_said(caplog):
     x, y = torch.rand(30, 2), torch.arange(30) % 2
     source, target = (Raw(name, x, y, ("a", "b", "c")) for name in ("s", "t"))
-    cut(Drawn(source, target, {}), 0, Budget("count", 0), CPU)
+    split_domains(Drawn(source, target, {}), 0, Budget("count", 0), CPU)
     assert "the train split of s holds no row of class c" in caplog.text
 
 
 def test_a_source_model_with_the_targets_head_is_another_than_one_without(tmp_path):
     """Of two source models that differ in the head they were trained with, the first must not serve for the second."""
-    same, _, _ = cut(blobs(0, samples=90, classes=3), 0, Budget("count", 2), CPU)
-    differ, _, _ = cut(other_classes(("0", "1", "2"))._replace(target=other_classes().target._replace(
+    same, _, _ = split_domains(blobs(0, samples=90, classes=3), 0, Budget("count", 2), CPU)
+    differ, _, _ = split_domains(other_classes(("0", "1", "2"))._replace(target=other_classes().target._replace(
         classes=("x", "y", "z"))), 0, Budget("count", 2), CPU)  # fmt: skip
     alone, _ = start_from(differ, Pretrain(steps=3), tmp_path / "alone")
     start_from(same, Pretrain(steps=3), tmp_path / "both")
@@ -286,7 +286,7 @@ def test_a_source_model_with_the_targets_head_is_another_than_one_without(tmp_pa
 
 
 def test_l2sp_of_a_backbone_without_parameters_is_refused():
-    pair, _, _ = cut(blobs(0, samples=90), 0, Budget("count", 2), CPU)
+    pair, _, _ = split_domains(blobs(0, samples=90), 0, Budget("count", 2), CPU)
     backbone, width = identity(pair.shape)
     with pytest.raises(Refused, match="this backbone has none"):
         L2SP().prepare(Model(backbone, width, pair.classes), pair, 0)

@@ -13,16 +13,16 @@ from tl_runner import config
 from tl_runner.core import Batch, Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
-from tl_runner.methods.meta import ANIL, MAML, Reptile, judged, reptile
+from tl_runner.methods.meta import ANIL, MAML, Reptile, query_loss, reptile
 from tl_runner.models.backbones import identity, mlp, small
-from tl_runner.models.batchnorm import by_domain
+from tl_runner.models.batchnorm import by_domain_statistics
 from tl_runner.models.learning_rates import factor
 from tl_runner.rng import chance_of
 from tl_runner.training import augment
-from tl_runner.training.loop import Cursor, Train, begin, draw, train
+from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
 
 KINDS = {"maml": MAML, "anil": ANIL, "reptile": Reptile}
 WAYS, WIDTH = 3, 4
@@ -65,7 +65,7 @@ def test_the_meta_gradient_is_that_of_the_closed_form(first_order):
     with chance_of(0, "net"):
         net = nn.Linear(WIDTH, WAYS, bias=False).double()
     shots, queries = rows(5), rows(2, seed=1)
-    loss, _ = judged(nn.Identity(), net, shots, queries, STEPS, LR, first_order)
+    loss, _ = query_loss(nn.Identity(), net, shots, queries, STEPS, LR, first_order)
     loss.backward()
     adapted, jacobian = descended(net.weight.detach().numpy(), *flat(shots))
     value, gradient, _ = softmax_regression(adapted, *flat(queries))
@@ -83,7 +83,7 @@ def test_anil_moves_the_head_alone_and_its_gradient_reaches_the_backbone():
     shots, queries = rows(5), rows(2, seed=1)
     passes = []
     body.register_forward_hook(lambda *_: passes.append(body.weight.detach().clone()))
-    loss, _ = judged(body, head, shots, queries, STEPS, LR, False)
+    loss, _ = query_loss(body, head, shots, queries, STEPS, LR, False)
     loss.backward()
     assert len(passes) == 2 and all(torch.equal(weight, body.weight) for weight in passes)  # shots, queries: once each
 
@@ -132,7 +132,7 @@ def task(target_classes: int = 10) -> tuple[Pair, Model]:
     target = drawn.target._replace(
         x=drawn.target.x[kept], y=drawn.target.y[kept], classes=drawn.target.classes[:target_classes]
     )
-    pair, _, _ = cut(drawn._replace(target=target), 0, Budget.parse("5"), torch.device("cpu"))
+    pair, _, _ = split_domains(drawn._replace(target=target), 0, Budget.parse("5"), torch.device("cpu"))
     with chance_of(0, "model"):
         backbone, width = mlp(pair.shape, width=8, depth=1)
         return pair, Model(backbone, width, pair.classes)
@@ -140,9 +140,9 @@ def task(target_classes: int = 10) -> tuple[Pair, Model]:
 
 def batch_of(method, model: Model, pair: Pair, phase: int = 0) -> Batch:
     chosen = method.phases(model)[phase]
-    begin(chosen, model, method)
+    begin_phase(chosen, model, method)
     streams = chosen.streams or set()
-    return draw(pair, streams, 16, 0, 0, augment.none, torch.device("cpu"), chosen.episodes)
+    return draw_batch(pair, streams, 16, 0, 0, augment.none, torch.device("cpu"), chosen.episodes)
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
@@ -158,7 +158,7 @@ def test_a_step_is_the_mean_over_its_tasks(name):
     values = [
         reptile(learner, [x[:, :2], x[:, 2:]], method.lr_inner)
         if name == "reptile"
-        else judged(*parts, x[:, :2], x[:, 2:], 2, method.lr_inner, False)[0]
+        else query_loss(*parts, x[:, :2], x[:, 2:], 2, method.lr_inner, False)[0]
         for x in each
     ]
     expected = torch.stack(values).mean()
@@ -181,7 +181,10 @@ def test_after_the_tasks_come_the_granted_rows_as_in_fine_tuning(name):
     method.prepare(model, pair, 0)
     meta, adapt = method.phases(model)
     assert (meta.share, adapt.share) == (0.25, 0.75) and (meta.streams, adapt.streams) == ({"source"}, {"granted"})
-    assert [[factor(group) for group in begin(p, model, method)] for p in (meta, adapt)] == [[1.0, 1.0], [1.0, 0.1]]
+    assert [[factor(group) for group in begin_phase(p, model, method)] for p in (meta, adapt)] == [
+        [1.0, 1.0],
+        [1.0, 0.1],
+    ]
     method.notes["task_accuracy"] = torch.tensor(0.5)
     batch = batch_of(method, model, pair, 1)
     model.eval()
@@ -220,7 +223,7 @@ def test_the_target_may_have_other_classes(name):
     points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())]
     assert [point.phase for point in points][-1] == "adapt"
     split, y = pair.labels_granted
-    found = by_domain(model, pair, points[-1].streams, {}).target(split.take(torch.arange(len(split))))
+    found = by_domain_statistics(model, pair, points[-1].streams, {}).target(split.take(torch.arange(len(split))))
     assert found.shape[1] == 3 and (found.argmax(1) == y).float().mean() > 0.8  # a third is chance
 
 
@@ -273,7 +276,7 @@ class Attention(nn.Module):
 
 def test_attention_has_a_second_derivative():
     net = nn.Sequential(nn.Linear(WIDTH, 8), Attention(), nn.Linear(8, WAYS))
-    loss, _ = judged(nn.Identity(), net, rows(5).float(), rows(2).float(), 2, LR, False)
+    loss, _ = query_loss(nn.Identity(), net, rows(5).float(), rows(2).float(), 2, LR, False)
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 

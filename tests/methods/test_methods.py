@@ -11,7 +11,7 @@ from support.tasks import batch_of, images, task
 from tl_runner import config
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled, Pair
-from tl_runner.engine.pretrain import admit
+from tl_runner.engine.pretrain import check_task
 from tl_runner.errors import Refused
 from tl_runner.functional import losses
 from tl_runner.methods.auto import Auto
@@ -19,7 +19,7 @@ from tl_runner.methods.dann import DANN
 from tl_runner.methods.mmd import MMD
 from tl_runner.models.backbones import identity
 from tl_runner.rng import chance_of
-from tl_runner.training.loop import Cursor, Train, begin, train
+from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -35,7 +35,7 @@ def test_terms_are_finite_named_scalars_and_what_is_trained_gets_a_gradient(name
         assert granted == "5" and "granted" in str(refused)  # of what would do nothing
         return
     for phase in method.phases(model):
-        groups = begin(phase, model, method)
+        groups = begin_phase(phase, model, method)
         with torch.no_grad():
             method.refresh(model, pair)
         model.train()
@@ -63,7 +63,7 @@ def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
         model, pair = method.prepare(model, pair, 0)
     if not (phases := method.phases(model)):
         return model.eval()(pair.target.test.take(torch.arange(9))).detach()
-    begin(phases[-1], model, method)
+    begin_phase(phases[-1], model, method)
     with torch.no_grad():
         method.refresh(model, pair)
     model.train()
@@ -85,8 +85,8 @@ def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
     ids=str,
 )
 def test_a_method_keeps_the_source_task_where_it_learns_from_source_labels_until_the_end(said):
-    before, after = (learnt_of_source_labels(config.named("method", said, "method"), shift) for shift in (0, 1))
-    method: Method = config.named("method", said, "method")
+    before, after = (learnt_of_source_labels(config.build_named("method", said, "method"), shift) for shift in (0, 1))
+    method: Method = config.build_named("method", said, "method")
     assert method.keeps_source_task == (not torch.equal(before, after))
 
 
@@ -95,7 +95,7 @@ def test_a_method_without_source_rows_that_claims_to_keep_the_source_task_is_ref
         needs = frozenset({"target"})
 
     with pytest.raises(Refused, match=r"Forgetful .* set keeps_source_task = False in the class"):
-        admit(Forgetful(), task()[0])
+        check_task(Forgetful(), task()[0])
 
 
 def test_accuracy_on_the_source_is_no_floor_where_its_labels_are_not_learnt(tmp_path):

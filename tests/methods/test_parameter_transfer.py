@@ -17,7 +17,7 @@ import tl_runner
 from tl_runner.core import Batch, Method, Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import Drawn, cut
+from tl_runner.datasets.split import Drawn, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
@@ -32,7 +32,7 @@ from tl_runner.models.backbones import identity, mlp, small
 from tl_runner.models.learning_rates import LrBackbone, factor
 from tl_runner.rng import chance_of
 from tl_runner.training import augment, optimizers
-from tl_runner.training.loop import Cursor, Train, begin, draw, train
+from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
 
 CPU = torch.device("cpu")
 STAGES = ("conv1", "conv2", "hidden")
@@ -41,7 +41,7 @@ STAGES = ("conv1", "conv2", "hidden")
 @pytest.fixture
 def task() -> tuple[Pair, Model]:
     """Images, and a network whose source had 4 classes; its running statistics are of nothing in particular."""
-    pair, _, _ = cut(digits(0, samples=200, size=8), 0, Budget("count", 5), CPU)
+    pair, _, _ = split_domains(digits(0, samples=200, size=8), 0, Budget("count", 5), CPU)
     with chance_of(0, "model"):
         backbone, width = small(pair.shape, width=16, channels=4)
         model = Model(backbone, width, pair.classes)
@@ -54,13 +54,13 @@ def task() -> tuple[Pair, Model]:
 
 
 def table() -> tuple[Pair, Model]:
-    pair, _, _ = cut(blobs(0, samples=90, classes=3), 0, Budget("count", 4), CPU)
+    pair, _, _ = split_domains(blobs(0, samples=90, classes=3), 0, Budget("count", 4), CPU)
     backbone, width = mlp(pair.shape, width=8, depth=1)
     return pair, Model(backbone, width, pair.classes)
 
 
 def granted(pair: Pair, n: int = 16) -> Batch:
-    return draw(pair, {"granted"}, n, 0, 0, augment.none, CPU)
+    return draw_batch(pair, {"granted"}, n, 0, 0, augment.none, CPU)
 
 
 def states(
@@ -129,7 +129,7 @@ def test_what_holds_to_the_source_is_0_at_the_start_with_batchnorm_in_eval_and_n
     pair, model = task
     name = type(method).__name__.lower()
     model, pair = method.prepare(model, pair, 0)
-    begin(method.phases(model)[0], model, method)
+    begin_phase(method.phases(model)[0], model, method)
     method.train()
     model.eval()
     term = method.terms(model, granted(pair), 0.0)[name]
@@ -271,7 +271,7 @@ def test_lwf_compares_the_sources_classes_and_trains_their_head_along(form, task
     with torch.no_grad():
         teacher = source[0](batch.granted.x).double().numpy()
     model, pair = method.prepare(model, pair, 0)
-    begin(method.phases(model)[0], model, method)
+    begin_phase(method.phases(model)[0], model, method)
     moved_away(model)
     with torch.no_grad():
         for parameter in method.source_head.parameters():
@@ -296,7 +296,7 @@ def test_the_source_head_trains_at_the_rate_of_the_backbone(method, task):
     pair, model = task
     model, _ = method.prepare(model, pair, 0)
     (phase,) = method.phases(model)
-    groups = begin(phase, model, method)
+    groups = begin_phase(phase, model, method)
     rates = {id(parameter): factor(group, 0.3) for group in groups for parameter in group.parameters}
     assert {rates[id(p)] for p in [*method.source_head.parameters(), *model.backbone.parameters()]} == {0.3}
     assert {rates[id(p)] for p in model.head.parameters()} == {1.0}
@@ -385,7 +385,7 @@ def test_a_model_tuned_with_stochnorm_loads_as_any_other(tmp_path):
     from safetensors.torch import load_file
 
     kept = load_file(record.folder / "predictions.safetensors")
-    pair, _, _ = cut(digits(0, samples=300, size=8), 0, Budget("count", 10), CPU)
+    pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget("count", 10), CPU)
     with torch.no_grad():
         x = pair.target.test.take(torch.arange(len(pair.target.test)))
         predicted = model(x).softmax(-1)
@@ -416,7 +416,7 @@ def test_co_tuning_teaches_the_sources_head_what_target_classes_look_like_to_it(
     model.train()  # the relation is of running statistics all the same
     method = CoTuning(weight=0.7)
     model, pair = method.prepare(model, pair, 0)
-    begin(method.phases(model)[0], model, method)
+    begin_phase(method.phases(model)[0], model, method)
     expected = np.stack([p[y.numpy() == label].mean(0) for label in range(10)])
     np.testing.assert_allclose(method.relation.numpy(), expected, rtol=1e-4)
     model.eval()
@@ -462,7 +462,7 @@ def test_contrast_is_the_double_loop_and_leaves_empty_places_out():
 def bi_tuning(task: tuple[Pair, Model], **options) -> tuple[BiTuning, Pair, Model]:
     method = BiTuning(**{"queue": 3, "projection": 6, **options})
     model, pair = method.prepare(task[1], task[0], 0)
-    begin(method.phases(model)[0], model, method)
+    begin_phase(method.phases(model)[0], model, method)
     return method, pair, model
 
 
@@ -487,7 +487,7 @@ def test_bi_tuning_contrasts_classes_and_rows_with_the_queue(task, monkeypatch):
     moved_away(model)
     queue: list[tuple[np.ndarray, np.ndarray, int]] = []
     for step in range(2):
-        batch = draw(pair, {"granted"}, 12, 0, step, augment.none, CPU)
+        batch = draw_batch(pair, {"granted"}, 12, 0, step, augment.none, CPU)
         terms = method.terms(model, batch, 0.0)
         encoder = [0.9 * a + 0.1 * b.detach() for a, b in zip(encoder, model.backbone.parameters(), strict=True)]
         torch.testing.assert_close(encoder, [*method.encoder.parameters()])
@@ -532,7 +532,7 @@ def test_the_contrasts_of_bi_tuning_leave_the_head_alone(task):
 def test_the_projector_of_bi_tuning_learns_at_a_tenth_of_the_heads_rate(task):
     method, _, model = bi_tuning(task)
     (phase,) = method.phases(model)
-    rates = {p: factor(group) for group in begin(phase, model, method) for p in group.parameters}
+    rates = {p: factor(group) for group in begin_phase(phase, model, method) for p in group.parameters}
     (head,), (projector,) = ({rates[p] for p in part.parameters()} for part in (model.head, method.projector))
     assert projector == pytest.approx(0.1 * head)
 
@@ -541,7 +541,7 @@ def test_the_queue_forgets_the_oldest_keys_first(task):
     method, pair, model = bi_tuning(task)  # 3 keys for each of 10 classes
     seen: list[int] = []
     for step in range(4):
-        batch = draw(pair, {"granted"}, 12, 0, step, augment.none, CPU)
+        batch = draw_batch(pair, {"granted"}, 12, 0, step, augment.none, CPU)
         method.terms(model, batch, 0.0)
         seen += batch.granted.y.tolist()
         expected = seen[-30:] + [-1] * (30 - len(seen[-30:]))

@@ -13,25 +13,25 @@ from torch import Tensor
 from tl_runner.core import Batch, Model, Stream
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.functional import losses
-from tl_runner.methods.self_training import AdaMatch, FixMatch, aligned, mixed
+from tl_runner.methods.self_training import AdaMatch, FixMatch, align_distribution, mix_logits
 from tl_runner.models.backbones import linear, small
-from tl_runner.models.batchnorm import batchnorms, statistics_kept
+from tl_runner.models.batchnorm import batchnorms, keep_statistics
 from tl_runner.rng import chance_of
 from tl_runner.training import augment
-from tl_runner.training.augment import corrupted, strong, strong_view
-from tl_runner.training.loop import draw
+from tl_runner.training.augment import corrupt_columns, strong, strong_view
+from tl_runner.training.loop import draw_batch
 
 CPU = torch.device("cpu")
 
 
 def table(granted: str = "0") -> tuple[Pair, Model]:
     """Rows of numbers and a network without BatchNorm, sure enough of some rows and not of others."""
-    pair, _, _ = cut(blobs(0, samples=200), 0, Budget.parse(granted), CPU)
+    pair, _, _ = split_domains(blobs(0, samples=200), 0, Budget.parse(granted), CPU)
     with chance_of(0, "model"):
         backbone, width = linear(pair.shape, width=6)
         model = Model(backbone, width, pair.classes)
@@ -40,7 +40,7 @@ def table(granted: str = "0") -> tuple[Pair, Model]:
 
 
 def pictures(granted: str = "0") -> tuple[Pair, Model]:
-    pair, _, _ = cut(digits(0, samples=300, size=8), 0, Budget.parse(granted), CPU)
+    pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget.parse(granted), CPU)
     with chance_of(0, "model"):
         backbone, width = small(pair.shape, width=8, channels=4)
         return pair, Model(backbone, width, pair.classes)
@@ -48,7 +48,7 @@ def pictures(granted: str = "0") -> tuple[Pair, Model]:
 
 def batch_of(pair: Pair, n: int = 16) -> Batch:
     streams: set[Stream] = {"source", "target"} if pair.granted is None else {"source", "target", "granted"}
-    return draw(pair, streams, n, seed=0, step=0, augment=augment.none, device=CPU)
+    return draw_batch(pair, streams, n, seed=0, step=0, augment=augment.none, device=CPU)
 
 
 def softmax(logits: Tensor) -> np.ndarray:
@@ -109,7 +109,7 @@ def test_nothing_learns_from_the_labelling_view(method):
         torch.randint(2**31, ())  # the source's view
     views = strong_view(batch.target, int(torch.randint(2**31, ())))
     q = model(batch.target).softmax(-1).detach()
-    labels = q.argmax(-1) if method is FixMatch else aligned(q, model(batch.source.x).softmax(-1).detach())
+    labels = q.argmax(-1) if method is FixMatch else align_distribution(q, model(batch.source.x).softmax(-1).detach())
     expected = gradients(model, F.cross_entropy(model(views), labels))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -222,7 +222,7 @@ def test_statistics_are_kept_within_and_followed_after():
     pair, model = pictures()
     model.train()
     x, before = batch_of(pair).target, deepcopy(model.state_dict())
-    with statistics_kept(model):
+    with keep_statistics(model):
         inside = model(x)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(inside, model(x))  # by the batch, both times
@@ -231,43 +231,44 @@ def test_statistics_are_kept_within_and_followed_after():
 
 def test_mixed_lies_between_and_is_drawn_for_each_number():
     torch.manual_seed(0)
-    found = mixed(torch.zeros(50, 4), torch.ones(50, 4))
+    found = mix_logits(torch.zeros(50, 4), torch.ones(50, 4))
     assert found.min() >= 0 and found.max() <= 1 and len(found.unique()) > 190
     assert found.mean().item() == pytest.approx(0.5, abs=0.06)  # three standard errors of 200 uniform numbers
 
 
 def test_alignment_gives_the_target_the_frequencies_of_the_source():
     source = torch.tensor([[0.8, 0.2]])
-    found = aligned(torch.tensor([[0.5, 0.5], [0.5, 0.5]]), source)
+    found = align_distribution(torch.tensor([[0.5, 0.5], [0.5, 0.5]]), source)
     torch.testing.assert_close(found, source.expand(2, 2))
-    torch.testing.assert_close(aligned(found, source), found)
+    torch.testing.assert_close(align_distribution(found, source), found)
     torch.testing.assert_close(  # 0.9·(0.5/0.6) : 0.1·(0.5/0.4), by hand
-        aligned(torch.tensor([[0.9, 0.1], [0.3, 0.7]]), torch.tensor([[0.5, 0.5]]))[0], torch.tensor([6 / 7, 1 / 7])
+        align_distribution(torch.tensor([[0.9, 0.1], [0.3, 0.7]]), torch.tensor([[0.5, 0.5]]))[0],
+        torch.tensor([6 / 7, 1 / 7]),
     )
-    empty = aligned(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    empty = align_distribution(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
     assert torch.isfinite(empty).all()  # no class in common
 
 
 def test_a_table_is_corrupted_by_other_rows_of_the_same_column():
     x = torch.arange(40.0)[:, None] + 100 * torch.arange(30.0)  # each value is there once, its column told by it
-    found = corrupted(x, 3, 0.6)
+    found = corrupt_columns(x, 3, 0.6)
     assert torch.equal(found // 100, x // 100)
     changed = (found != x).float()
     assert changed.mean().item() == pytest.approx(0.6, abs=0.05)  # three standard errors of 1200 coins
     assert changed.mean(0).max() < 1 and changed.mean(0).min() > 0 and changed.mean(1).min() > 0
     donors = (found % 100)[changed.bool()]
     assert donors.unique().numel() == 40
-    assert torch.equal(corrupted(x, 3, 0.0), x) and not (corrupted(x, 3, 1.0) == x).any()
-    assert torch.equal(found, corrupted(x, 3, 0.6)) and not torch.equal(found, corrupted(x, 4, 0.6))
-    assert torch.equal(corrupted(x[:1], 3, 1.0), x[:1])  # there is no other row
-    assert corrupted(torch.rand(5, 2, 3), 0, 0.5).shape == (5, 2, 3)
+    assert torch.equal(corrupt_columns(x, 3, 0.0), x) and not (corrupt_columns(x, 3, 1.0) == x).any()
+    assert torch.equal(found, corrupt_columns(x, 3, 0.6)) and not torch.equal(found, corrupt_columns(x, 4, 0.6))
+    assert torch.equal(corrupt_columns(x[:1], 3, 1.0), x[:1])  # there is no other row
+    assert corrupt_columns(torch.rand(5, 2, 3), 0, 0.5).shape == (5, 2, 3)
 
 
 def test_a_strong_view_is_that_of_images_or_of_a_table():
     x = torch.rand(8, 1, 12, 12)
     assert torch.equal(strong_view(x, 5, 0.7), strong(x, 5, flip=False, magnitude=0.7))
     assert torch.equal(strong_view(x, 5, 0.7, flip=True), strong(x, 5, flip=True, magnitude=0.7))
-    assert torch.equal(strong_view(x[:, 0, 0], 5, 0.7), corrupted(x[:, 0, 0], 5, 0.7))
+    assert torch.equal(strong_view(x[:, 0, 0], 5, 0.7), corrupt_columns(x[:, 0, 0], 5, 0.7))
 
 
 def test_the_cosine_schedule_is_full_at_half_of_training():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tl_runner.core import Batch, Method, Model, Stream
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, Pair
 from tl_runner.errors import Refused
@@ -24,7 +24,7 @@ from tl_runner.models.backbones import mlp, small
 from tl_runner.models.batchnorm import batchnorms, renormalise
 from tl_runner.rng import chance_of
 from tl_runner.training import augment
-from tl_runner.training.loop import Cursor, Train, begin, draw, train
+from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
 from tl_runner.training.optimizers import adamw, constant
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ class Raising:
 
 def task(granted: str = "0") -> tuple[Pair, Model]:
     """Digits whose source raises when it is read, and a network that stands for the source model."""
-    pair, _, _ = cut(digits(0, samples=300, size=8), 0, Budget.parse(granted), CPU)
+    pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget.parse(granted), CPU)
     source, labels = pair.labelled_source
     rows = {name: Raising(len(part)) for name, part in labels._asdict().items()}
     unread = Domain(source.name, source.classes, rows["train"], rows["val"], rows["test"], labels)
@@ -60,7 +60,7 @@ def task(granted: str = "0") -> tuple[Pair, Model]:
 
 def batch_of(pair: Pair, method: Method, step: int = 0) -> Batch:
     streams: set[Stream] = {*method.needs} if pair.granted is None else {*method.needs, "granted"}
-    return draw(pair, streams, 16, seed=0, step=step, augment=augment.none, device=CPU)
+    return draw_batch(pair, streams, 16, seed=0, step=step, augment=augment.none, device=CPU)
 
 
 def trained(method: Method, pair: Pair, model: Model, steps: int = 12) -> Model:
@@ -85,7 +85,7 @@ def softmax(logits: Tensor) -> np.ndarray:
 def test_no_source_row_is_read(method):
     pair, model = task()
     with pytest.raises(AssertionError, match="source row"):
-        draw(pair, {"source"}, 4, 0, 0, augment.none, CPU)
+        draw_batch(pair, {"source"}, 4, 0, 0, augment.none, CPU)
     assert method.needs == {"target"} and method.start == "source"
     trained(method(), pair, model)
 
@@ -115,7 +115,7 @@ def test_without_a_source_model_there_is_nothing_to_adapt(method):
 
 @pytest.mark.parametrize("method", [Tent, AdaBN])
 def test_a_model_without_batchnorm_is_refused(method):
-    pair, _, _ = cut(blobs(0, samples=100), 0, Budget.parse("0"), CPU)
+    pair, _, _ = split_domains(blobs(0, samples=100), 0, Budget.parse("0"), CPU)
     model = Model(*mlp(pair.shape, width=4), pair.classes)
     model.taught = (model.head,)
     with pytest.raises(Refused, match="no BatchNorm"):
@@ -272,7 +272,7 @@ def test_tents_term_is_the_mean_entropy_and_its_groups_are_batchnorms():
     method = Tent(weight=0.5)
     model, pair = method.prepare(model, pair, 0)
     (phase,) = method.phases(model)
-    (group,) = begin(phase, model, method)
+    (group,) = begin_phase(phase, model, method)
     assert not group.decay
     shapes = sorted(tuple(p.shape) for p in group.parameters)
     assert shapes == [(4,), (4,), (8,), (8,)]

@@ -10,14 +10,14 @@ from tl_runner.methods.coral import CORAL
 from tl_runner.methods.mmd import MMD
 from tl_runner.methods.sum import Sum
 from tl_runner.models.learning_rates import by_rate
-from tl_runner.training.loop import begin
+from tl_runner.training.loop import begin_phase
 
 
 def ready(*parts, granted: str = "0"):
     pair, model = images(granted)
     method = Sum(parts)
     model, pair = method.prepare(model, pair, 0)
-    begin(method.phases(model)[0], model, method)
+    begin_phase(method.phases(model)[0], model, method)
     return pair, model, method
 
 

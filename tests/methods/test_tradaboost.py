@@ -10,12 +10,12 @@ from sklearn.preprocessing import StandardScaler
 
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import synthetic
 from tl_runner.domains import Labelled, Pair
 from tl_runner.methods.tradaboost import TrAdaBoost, boost
 from tl_runner.models.backbones import identity
-from tl_runner.models.features import whole
+from tl_runner.models.features import gather_rows
 from tl_runner.models.heads import Votes
 
 ROUNDS = 6
@@ -25,7 +25,7 @@ def task(classes: int = 2, strength: float = 0.1, seed: int = 11) -> Pair:
     drawn = synthetic(
         seed, 400, features=6, informative=4, redundant=0, classes=classes, shift="concept", strength=strength
     )
-    return cut(drawn, 0, Budget("count", 15), torch.device("cpu"))[0]
+    return split_domains(drawn, 0, Budget("count", 15), torch.device("cpu"))[0]
 
 
 def papers_answer(source_x, source_y, granted_x, granted_y, test_x) -> np.ndarray:
@@ -59,13 +59,13 @@ def test_for_two_classes_it_is_the_papers_algorithm():
     pair = task()
     source, labels = pair.labelled_source
     granted, answers = pair.labels_granted
-    test = whole(pair.target.test)
-    rows = [whole(source.train), labels.train, whole(granted), answers, test]
+    test = gather_rows(pair.target.test)
+    rows = [gather_rows(source.train), labels.train, gather_rows(granted), answers, test]
     expected = papers_answer(
         *(tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy() for tensor in rows)
     )
     model, mapped = prepared(pair)
-    assert model.head(whole(mapped.target.test)).argmax(1).tolist() == expected.tolist()
+    assert model.head(gather_rows(mapped.target.test)).argmax(1).tolist() == expected.tolist()
     assert 0.2 < expected.mean() < 0.8
     assert isinstance(model.head, Votes) and len(model.head.vote) == 4  # the rounds 3, 4, 5 and 6 of 6
 
@@ -73,7 +73,7 @@ def test_for_two_classes_it_is_the_papers_algorithm():
 def labelled(pair: Pair) -> tuple[Labelled, Labelled]:
     source, labels = pair.labelled_source
     granted, answers = pair.labels_granted
-    return Labelled(whole(source.train), labels.train), Labelled(whole(granted), answers)
+    return Labelled(gather_rows(source.train), labels.train), Labelled(gather_rows(granted), answers)
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -11,12 +11,12 @@ from conftest import QUICK, made
 
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs, synthetic
 from tl_runner.domains import Pair
-from tl_runner.engine.pretrain import ready
+from tl_runner.engine.pretrain import prepare_training
 from tl_runner.errors import Refused
-from tl_runner.evaluation.scores import examine, predict
+from tl_runner.evaluation.scores import collect_evidence, predict
 from tl_runner.methods.kernel_ratios import KLIEP, KMM, MOST, RULSIF, ULSIF
 from tl_runner.methods.sample_selection import SampleSelection
 from tl_runner.methods.source_only import SourceOnly
@@ -26,14 +26,14 @@ from tl_runner.models.batchnorm import Sides
 from tl_runner.report.tables import result
 from tl_runner.rng import chance_of
 from tl_runner.training import augment, optimizers
-from tl_runner.training.loop import Cursor, Train, draw, train
+from tl_runner.training.loop import Cursor, Train, draw_batch, train
 
 CPU = torch.device("cpu")
 KINDS = [Weighted, DensityRatio, KMM, KLIEP, ULSIF, RULSIF, SampleSelection]
 
 
 def task(granted: int = 0, **options) -> tuple[Pair, Model]:
-    pair, _, _ = cut(blobs(0, samples=100, **options), 0, Budget("count", granted), CPU)
+    pair, _, _ = split_domains(blobs(0, samples=100, **options), 0, Budget("count", granted), CPU)
     with chance_of(0, "model"):
         backbone, width = linear(pair.shape, width=8)
         return pair, Model(backbone, width, pair.classes)
@@ -46,7 +46,7 @@ def test_a_row_is_drawn_with_its_own_weight():
     pair = pair.weighted(first - first.min() + 1)
     assert pair.weights is not None
     scale = pair.weights[0] / (first[0] - first.min() + 1)
-    batch = draw(pair, {"source"}, 16, 0, 3, augment.none, CPU).source
+    batch = draw_batch(pair, {"source"}, 16, 0, 3, augment.none, CPU).source
     assert batch.w is not None
     torch.testing.assert_close(batch.w, (batch.x[:, 0] - first.min() + 1) * scale)
 
@@ -55,7 +55,7 @@ def test_the_loss_is_the_mean_of_the_weighted_cross_entropies():
     pair, model = task()
     source, _ = pair.labelled_source
     pair = pair.weighted(torch.arange(1.0, 1 + len(source.train)))
-    batch = draw(pair, {"source"}, 16, 0, 0, augment.none, CPU)
+    batch = draw_batch(pair, {"source"}, 16, 0, 0, augment.none, CPU)
     logits, w = model(batch.source.x), batch.source.w
     assert w is not None
     expected = sum(
@@ -69,7 +69,7 @@ def test_rows_of_weight_0_are_as_good_as_absent():
     pair, model = task()
     source, labels = pair.labelled_source
     kept = labels.train != 0
-    batch = draw(pair.weighted(kept.float()), {"source"}, 10**6, 0, 0, augment.none, CPU)
+    batch = draw_batch(pair.weighted(kept.float()), {"source"}, 10**6, 0, 0, augment.none, CPU)
     SourceOnly().terms(model, batch, 0.0)["source"].backward()
     x = source.train.take(torch.arange(len(kept)))[kept]
     expected = torch.autograd.grad(F.cross_entropy(model(x), labels.train[kept]), [*model.head.parameters()])
@@ -141,7 +141,7 @@ def test_kmm_refuses_more_rows_than_it_could_compare():
 
 def test_under_covariate_shift_weights_bring_the_source_to_the_target():
     """What weighting is for: the weighted mean of the source's rows lies nearer to the target's than the plain one."""
-    pair, _, _ = cut(synthetic(0, 2000, shift="covariate"), 0, Budget("count", 0), CPU)
+    pair, _, _ = split_domains(synthetic(0, 2000, shift="covariate"), 0, Budget("count", 0), CPU)
     backbone, width = linear(pair.shape, width=4)
     source, _ = pair.labelled_source
     x, target = (split.take(torch.arange(len(split))) for split in (source.train, pair.target.train))
@@ -162,16 +162,18 @@ def test_the_floor_is_the_accuracy_on_the_source_as_it_is_weighed():
     w = torch.arange(float(len(source.val)))
     weighed = pair.weighted(torch.ones(len(source.train)), w)
     right = [int(row.argmax() == y) for row, y in zip(predict(model, source.val), labels.val, strict=True)]
-    plain = examine(Sides(model, model), pair, 1, keeps_source=True)[0]
+    plain = collect_evidence(Sides(model, model), pair, 1, keeps_source=True)[0]
     assert (plain.floor, plain.floor_rows, plain.floor_of) == (sum(right) / len(right), len(right), "source")
-    found = examine(Sides(model, model), weighed, 1, keeps_source=True)[0]
+    found = collect_evidence(Sides(model, model), weighed, 1, keeps_source=True)[0]
     expected = sum(float(wi) * hit for wi, hit in zip(w, right, strict=True)) / float(w.sum())
     assert found.floor == pytest.approx(expected) and found.floor != pytest.approx(plain.floor)
     assert found.floor_rows == pytest.approx(float(w.sum() ** 2 / (w**2).sum()))
     assert found.floor_of == "weighted source" and found.source_val == plain.source_val
-    assert examine(Sides(model, model), weighed, 1, keeps_source=False)[0].floor is None
+    assert collect_evidence(Sides(model, model), weighed, 1, keeps_source=False)[0].floor is None
     granted, _ = task(granted=5)
-    both = examine(Sides(model, model), granted.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True)[0]
+    both = collect_evidence(
+        Sides(model, model), granted.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True
+    )[0]
     assert both.floor_of == "granted" and granted.held_out and both.floor_rows == len(granted.held_out.y)
 
 
@@ -181,7 +183,9 @@ def test_one_heavy_row_decides_the_floor_and_leaves_much_doubt():
     right = predict(model, source.val).argmax(-1) == labels.val
     for at, floor in ((int(right.int().argmax()), 1.0), (int(right.int().argmin()), 0.0)):
         w = torch.full((len(source.val),), 1e-9).index_fill(0, torch.tensor(at), 1.0)
-        found = examine(Sides(model, model), pair.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True)[0]
+        found = collect_evidence(
+            Sides(model, model), pair.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True
+        )[0]
         assert (found.floor, found.floor_rows) == pytest.approx((floor, 1.0), abs=1e-6)
 
 
@@ -201,9 +205,9 @@ def test_where_the_weights_of_validation_rows_are_not_known_there_is_no_floor_an
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            _, model, weighed = ready(kind(), model, pair, Train(), 0)
+            _, model, weighed = prepare_training(kind(), model, pair, Train(), 0)
         assert says in caplog.text
-        assert examine(Sides(model, model), weighed, 1, keeps_source=True)[0].floor is None
+        assert collect_evidence(Sides(model, model), weighed, 1, keeps_source=True)[0].floor is None
     with pytest.raises(ValueError, match="20 finite weights"):
         pair.weighted(torch.ones(60), torch.ones(19))
 
@@ -223,7 +227,7 @@ def test_validation_rows_weigh_as_training_rows_would(kind):
 
 
 def test_weighed_validation_rows_look_like_the_target_which_the_plain_ones_do_not():
-    pair, _, _ = cut(synthetic(0, 2000, shift="covariate"), 0, Budget("count", 0), CPU)
+    pair, _, _ = split_domains(synthetic(0, 2000, shift="covariate"), 0, Budget("count", 0), CPU)
     backbone, width = linear(pair.shape, width=4)
     source, _ = pair.labelled_source
     x, target = (split.take(torch.arange(len(split))) for split in (source.val, pair.target.train))

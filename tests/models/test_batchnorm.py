@@ -20,7 +20,14 @@ from tl_runner.methods.self_training import AdaMatch
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models import batchnorm
 from tl_runner.models.backbones import small
-from tl_runner.models.batchnorm import by_domain, loaded, packed, renormalise, statistics, unpacked
+from tl_runner.models.batchnorm import (
+    by_domain_statistics,
+    load_statistics,
+    pack_statistics,
+    renormalise,
+    statistics,
+    unpack_statistics,
+)
 from tl_runner.training import augment
 from tl_runner.training.loop import Cursor, Train, train
 from tl_runner.training.optimizers import constant, sgd
@@ -84,7 +91,7 @@ def test_each_domain_meets_its_own_statistics_where_the_running_average_mixes_bo
     assert read == READ
     mixed = norm_of(model).running_mean
     assert mixed is not None and 4 < mixed.item() < 6.5  # what evaluation used before: between the domains
-    sides = by_domain(model, pair, READ, {})
+    sides = by_domain_statistics(model, pair, READ, {})
     expect(sides.source, pair.source.train.take(torch.arange(300)))
     expect(sides.target, pair.target.train.take(torch.arange(400)))
     assert norm_of(model).running_mean is mixed and not model.training  # the model itself goes on as it was
@@ -94,7 +101,7 @@ def test_each_domain_meets_its_own_statistics_where_the_running_average_mixes_bo
 
 def test_both_sides_have_the_parameters_of_the_model_itself():
     pair, model = shifted(), one_layer()
-    sides = by_domain(model, pair, READ, {})
+    sides = by_domain_statistics(model, pair, READ, {})
     for side in sides:
         assert all(mine is its for mine, its in zip(model.parameters(), side.parameters(), strict=True))
         assert norm_of(side).running_mean is not norm_of(model).running_mean
@@ -105,7 +112,7 @@ def test_a_method_that_reads_the_source_alone_evaluates_the_target_by_the_source
     assert pair.source
     read = run(SourceOnly(), model, pair)
     assert read == {"source"}
-    sides = by_domain(model, pair, {"source"}, {})
+    sides = by_domain_statistics(model, pair, {"source"}, {})
     assert sides.target is sides.source
     expect(sides.target, pair.source.train.take(torch.arange(300)))
 
@@ -116,10 +123,10 @@ def test_granted_rows_are_target_rows_and_a_source_that_is_not_read_keeps_its_st
     start = statistics(model)
     read = run(Finetune(), model, pair)
     assert read == {"granted"}
-    sides = by_domain(model, pair, {"granted"}, start)
+    sides = by_domain_statistics(model, pair, {"granted"}, start)
     expect(sides.target, pair.granted.x.take(torch.arange(20)))
     assert torch.equal(norm_of(sides.source).running_mean, torch.zeros(1))  # pyright: ignore[reportArgumentType]
-    both = by_domain(model, pair, {"source", "target", "granted"}, start)
+    both = by_domain_statistics(model, pair, {"source", "target", "granted"}, start)
     expect(both.target, pair.target.train.take(torch.arange(400)))  # of which the granted rows are a few
 
 
@@ -127,7 +134,7 @@ def test_source_only_with_granted_labels_meets_the_target_by_the_granted_rows():
     pair, model = shifted(granted=True), one_layer()
     assert pair.source and pair.granted
     assert run(SourceOnly(), model, pair) == {"source", "granted"}
-    sides = by_domain(model, pair, {"source", "granted"}, {})
+    sides = by_domain_statistics(model, pair, {"source", "granted"}, {})
     expect(sides.source, pair.source.train.take(torch.arange(300)))
     expect(sides.target, pair.granted.x.take(torch.arange(20)))
 
@@ -136,7 +143,7 @@ def test_layers_of_frozen_stages_keep_their_statistics():
     pair = shifted()
     model = Model(_stages(nn.BatchNorm1d(1), nn.BatchNorm1d(1)), 1, ("a", "b"), "per_domain")
     model.freeze(["stage0"])
-    sides = by_domain(model, pair, READ, {})
+    sides = by_domain_statistics(model, pair, READ, {})
     frozen, live = batchnorm.batchnorms(sides.target)
     assert torch.equal(frozen.running_mean, torch.zeros(1))  # pyright: ignore[reportArgumentType]
     assert live.running_mean is not None and live.running_mean.item() == pytest.approx(10, abs=0.5)
@@ -146,9 +153,9 @@ def test_one_joint_batch_has_one_set_of_statistics():
     pair, model = shifted(), one_layer("joint")
     assert pair.source
     run(MMD(weight=0.0001), model, pair)
-    sides = by_domain(model, pair, READ, {})
+    sides = by_domain_statistics(model, pair, READ, {})
     assert sides.source is model and sides.target is model
-    alone = by_domain(model, pair, {"source"}, {})
+    alone = by_domain_statistics(model, pair, {"source"}, {})
     expect(alone.target, pair.source.train.take(torch.arange(300)))
 
 
@@ -156,7 +163,7 @@ def test_where_nothing_was_trained_the_target_meets_the_model_as_it_is_and_the_s
     pair, model = shifted(), one_layer()
     start = statistics(model)
     renormalise(model, pair.target.train)
-    sides = by_domain(model, pair, frozenset(), start)
+    sides = by_domain_statistics(model, pair, frozenset(), start)
     assert sides.target is model
     assert torch.equal(norm_of(sides.source).running_mean, start["backbone.stage0.running_mean"])  # pyright: ignore[reportArgumentType]
 
@@ -165,13 +172,13 @@ def test_a_single_row_leaves_the_statistics_as_they_are():
     pair, model = shifted(granted=True), one_layer()
     assert pair.granted
     one = replace(pair, granted=LabelledSplit(InMemory(torch.ones(1, 1)), torch.zeros(1, dtype=torch.long)))
-    assert by_domain(model, one, {"granted"}, statistics(model)).target is model
+    assert by_domain_statistics(model, one, {"granted"}, statistics(model)).target is model
 
 
 def test_of_a_large_domain_the_first_rows_count_in_batches_of_a_training_step_where_rows_are_large(monkeypatch):
     seen: list[int] = []
     monkeypatch.setattr(batchnorm, "MOST", 192)
-    monkeypatch.setattr(batchnorm, "at_once", lambda numbers: 1)
+    monkeypatch.setattr(batchnorm, "rows_per_batch", lambda numbers: 1)
     model, pair = one_layer(), shifted()
     assert pair.source
     handle = nn.BatchNorm1d.forward
@@ -181,25 +188,29 @@ def test_of_a_large_domain_the_first_rows_count_in_batches_of_a_training_step_wh
         return handle(norm, x)
 
     monkeypatch.setattr(nn.BatchNorm1d, "forward", spy)
-    sides = by_domain(model, pair, READ, {})
+    sides = by_domain_statistics(model, pair, READ, {})
     assert sum(seen) == 384 and max(seen) <= 2 * batchnorm.FEWEST
     expect(sides.source, pair.source.train.take(torch.arange(192)))
 
 
 def test_weights_of_both_sides_come_back_from_a_file():
     pair, model = shifted(), one_layer()
-    sides = by_domain(model, pair, READ, {})
-    weights = {name: tensor.clone() for name, tensor in packed(sides).items()}
+    sides = by_domain_statistics(model, pair, READ, {})
+    weights = {name: tensor.clone() for name, tensor in pack_statistics(sides).items()}
     other = one_layer()
-    back = loaded(other, weights)
+    back = load_statistics(other, weights)
     assert back.target is other
     for mine, its in zip(sides, back, strict=True):
         assert all(
             torch.equal(a, b) for a, b in zip(mine.state_dict().values(), its.state_dict().values(), strict=True)
         )
-    assert unpacked(weights, "source").keys() == unpacked(weights, "target").keys() == model.state_dict().keys()
-    same = by_domain(model, pair, {"source"}, {})
-    assert packed(same).keys() == model.state_dict().keys()  # one set is written once
+    assert (
+        unpack_statistics(weights, "source").keys()
+        == unpack_statistics(weights, "target").keys()
+        == model.state_dict().keys()
+    )
+    same = by_domain_statistics(model, pair, {"source"}, {})
+    assert pack_statistics(same).keys() == model.state_dict().keys()  # one set is written once
 
 
 class Both(Method):
@@ -230,12 +241,12 @@ def test_a_run_is_scored_saved_and_predicted_with_the_statistics_of_each_domain(
     record = made(tmp_path, "dataset=digits", "method=mmd", "backbone=small", *shift, *QUICK, "train.evaluations=1")
     from tl_runner.datasets.budget import Budget
     from tl_runner.datasets.digits import digits
-    from tl_runner.datasets.split import cut
+    from tl_runner.datasets.split import split_domains
     from tl_runner.rng import chance_of
 
     with chance_of(0, "data"):
         drawn = digits(0, source="handwritten", samples=300, size=8, shift="contrast", severity=5)
-    pair, answers, _ = cut(drawn, 0, Budget.parse("0"), torch.device("cpu"))
+    pair, answers, _ = split_domains(drawn, 0, Budget.parse("0"), torch.device("cpu"))
     source, labels = pair.labelled_source
     target, at_source = load(record.folder).model, load(record.folder, domain="source").model
     assert record.scores
@@ -253,7 +264,7 @@ def test_a_run_is_scored_saved_and_predicted_with_the_statistics_of_each_domain(
 def test_a_network_without_batchnorm_is_its_own_two_sides():
     pair = shifted()
     model = Model(_stages(nn.Linear(1, 3)), 3, ("a", "b"), "per_domain")
-    assert by_domain(model, pair, READ, {}) == (model, model)
+    assert by_domain_statistics(model, pair, READ, {}) == (model, model)
 
 
 def test_the_layers_of_a_backbone_are_found_by_name():
@@ -275,7 +286,7 @@ def test_weights_in_another_memory_layout_are_saved_and_read(tmp_path):
 def test_layers_in_a_head_are_measured_too():
     pair, model = shifted(), one_layer()
     model.head = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
-    sides = by_domain(model, pair, READ, {})
+    sides = by_domain_statistics(model, pair, READ, {})
     _, norm = batchnorm.batchnorms(sides.target)
     (features,) = sides.target.features(pair.target.train.take(torch.arange(400)))
     rows_in = model.head[0](features).detach()  # pyright: ignore[reportIndexIssue]
@@ -286,5 +297,5 @@ def test_adamatch_which_trains_on_joint_batches_is_evaluated_by_theirs():
     pair, model = shifted(), one_layer()
     method = AdaMatch()
     model, pair = method.prepare(model, pair, 0)
-    sides = by_domain(model, pair, READ, {})
+    sides = by_domain_statistics(model, pair, READ, {})
     assert sides == (model, model)

@@ -19,9 +19,9 @@ from tl_runner.models import backbones
 from tl_runner.models.backbones import Bottleneck
 from tl_runner.models.learning_rates import factor, new_parameters, old_parameters
 from tl_runner.rng import chance_of
-from tl_runner.storage.record import describe
+from tl_runner.storage.record import describe_run
 from tl_runner.training import optimizers
-from tl_runner.training.loop import begin
+from tl_runner.training.loop import begin_phase
 
 NARROW = ["backbone.bottleneck=6", "dataset=digits", *QUICK, "train.steps=2", "pretrain.steps=2", "diagnose=none"]
 
@@ -74,12 +74,12 @@ def test_it_learns_at_the_full_rate_and_what_is_below_at_the_backbones(method: M
     model.taught = (model.head,)
     model, pair = method.prepare(model, pair, 0)
     (phase,) = method.phases(model)
-    rates = {p: factor(group) for group in begin(phase, model, method) for p in group.parameters}
+    rates = {p: factor(group) for group in begin_phase(phase, model, method) for p in group.parameters}
     new = new_parameters(model)
     assert len(new) == 4 and {rates[p] for p in new} == {1.0}
     below = {rates[p] for p in old_parameters(model)}
     assert below == ({0.025, 0.05, 0.1} if getattr(method, "lr_decay", 1.0) == 0.5 else {0.1})
-    engine = optimizers.adamw(begin(method.phases(model)[0], model, method), lr=0.01, lr_backbone=0.3)
+    engine = optimizers.adamw(begin_phase(method.phases(model)[0], model, method), lr=0.01, lr_backbone=0.3)
     assert {g["lr"] for g in engine.param_groups if any(p is new[0] for p in g["params"])} == {0.01}
 
 
@@ -90,7 +90,7 @@ def test_where_the_backbone_is_frozen_it_trains_along_with_the_head(options):
     pair, model = narrow()
     method = Finetune(**options)
     model, _ = method.prepare(model, pair, 0)
-    groups = begin(method.phases(model)[0], model, method)
+    groups = begin_phase(method.phases(model)[0], model, method)
     trained = {p for group in groups for p in group.parameters}
     assert trained == {*model.head.parameters(), *new_parameters(model)}
     model.train()
@@ -131,7 +131,7 @@ def test_features_of_one_that_has_learnt_nothing_are_not_compared():
 
 
 def test_it_is_part_of_a_runs_identity():
-    ids = {describe(*composed("method=mmd", f"backbone.bottleneck={value}")).id for value in ("null", "6", "7")}
+    ids = {describe_run(*composed("method=mmd", f"backbone.bottleneck={value}")).id for value in ("null", "6", "7")}
     assert len(ids) == 3
 
 

@@ -21,7 +21,7 @@ from tl_runner.methods.finetune import Finetune
 from tl_runner.models.backbones import mlp
 from tl_runner.models.learning_rates import LrBackbone, by_rate, factor, served
 from tl_runner.training import augment, optimizers
-from tl_runner.training.loop import Cursor, Train, begin, train
+from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
 # The thirteen that had a factor of their own, which was 0.1.
 TENTH = {
@@ -45,7 +45,7 @@ def learnt_at(name: str, lr_backbone: LrBackbone = "auto", weights: bool = False
     heads = {*head, *sources.parameters()} if isinstance(sources, nn.Module) else head
     found: dict[str, set[tuple[str, float]]] = {}
     for phase in method.phases(model):
-        engine = optimizers.adamw(begin(phase, model, method), lr=0.01, lr_backbone=lr_backbone)
+        engine = optimizers.adamw(begin_phase(phase, model, method), lr=0.01, lr_backbone=lr_backbone)
         found[phase.name] = {
             ("backbone" if p in backbone else "head" if p in head else "source head" if p in heads else "own", rate)
             for group in engine.param_groups
@@ -83,7 +83,7 @@ def test_a_stage_learns_at_a_factor_of_the_backbones_rate():
     _, model = images("5")
     model.pretrained = True
     method = Finetune(lr_decay=0.5)
-    groups = begin(method.phases(model)[0], model, method)
+    groups = begin_phase(method.phases(model)[0], model, method)
     assert [factor(group) for group in groups] == [1.0, 0.025, 0.05, 0.1]
     assert [factor(group, 0.4) for group in groups] == [1.0, 0.1, 0.2, 0.4]
 
@@ -206,7 +206,7 @@ def test_a_factor_that_a_method_sets_is_not_multiplied():
     _, model = images("0")
     model.pretrained = True
     for lr_backbone in ("auto", 0.5):
-        groups = begin(Own().phases(model)[0], model, Own())
+        groups = begin_phase(Own().phases(model)[0], model, Own())
         assert [factor(group, lr_backbone) for group in groups] == [0.3, 0.7]
 
 

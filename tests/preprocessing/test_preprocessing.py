@@ -19,7 +19,7 @@ from tl_runner.datasets.picture import square
 from tl_runner.errors import Refused
 from tl_runner.preprocessing.batching import Input, Unknown
 from tl_runner.preprocessing.images import Images
-from tl_runner.preprocessing.recorded import recorded
+from tl_runner.preprocessing.recorded import read_preprocessing
 from tl_runner.preprocessing.tables import Columns
 
 FACTS = {
@@ -203,9 +203,9 @@ IMAGE = {"shape": [3, 8, 8], "resize": "torch", "range": [0.0, 1.0]}
 
 
 def test_the_record_tells_the_preprocessing():
-    assert recorded({**IMAGE, "resize": "pillow"}, {}) == SQUARE and recorded(IMAGE, {}) == EXACT
+    assert read_preprocessing({**IMAGE, "resize": "pillow"}, {}) == SQUARE and read_preprocessing(IMAGE, {}) == EXACT
     node = {"label": "label", "domain": None, "drop": ["id"], "separator": "tab", "missing": ["-"]}
-    table = recorded({"shape": [5], "encoding": FACTS}, node)
+    table = read_preprocessing({"shape": [5], "encoding": FACTS}, node)
     assert table == Columns(FACTS, "tab", ["-"], frozenset({"label", "id"}))
 
 
@@ -220,7 +220,7 @@ def test_the_record_tells_the_preprocessing():
     ],
 )
 def test_what_the_record_does_not_tell_is_refused_when_it_is_used(data: dict[str, Any], why: str):
-    unknown = recorded(data, {"_target_": "toys.blobs"})
+    unknown = read_preprocessing(data, {"_target_": "toys.blobs"})
     assert isinstance(unknown, Unknown)
     with pytest.raises(Refused, match=why):
         unknown("a.png")

@@ -16,17 +16,17 @@ from support.made_up_runs import ROWS, made_up
 from tl_runner.cli.tl_report import main
 from tl_runner.report.differences import Disagreement, causes_of, differences, disagreement, explanation, flat, scores
 from tl_runner.report.side_by_side import agreement, side_by_side
-from tl_runner.storage.record import RunRecord, read
+from tl_runner.storage.record import RunRecord, read_record
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunRecord:
-    return read(made_up(tmp_path / "outputs", "mmd", 0, weight=1.0).folder / "run.json")
+    return read_record(made_up(tmp_path / "outputs", "mmd", 0, weight=1.0).folder / "run.json")
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> RunRecord:
-    return read(made_up(tmp_path / "outputs", "mmd", 0, weight=2.0).folder / "run.json")
+    return read_record(made_up(tmp_path / "outputs", "mmd", 0, weight=2.0).folder / "run.json")
 
 
 def changed(run: RunRecord, **parts: dict[str, Any]) -> RunRecord:

@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 
 from tl_runner.report import cells
-from tl_runner.report.caveats import caveats
+from tl_runner.report.caveats import list_caveats
 from tl_runner.report.cells import heading, remarks
 from tl_runner.report.comparison import compared
-from tl_runner.report.formats import written
+from tl_runner.report.formats import format_leaderboard
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.ranking import rankings
 from tl_runner.report.settings import cell, settings
@@ -181,7 +181,7 @@ def test_a_baseline_has_the_same_data_and_backbone_and_the_budget_if_there_is_on
     verdicts = {(r["backbone"], r["granted"]): (r["verdict"], r["p"]) for r in rows}
     assert verdicts["small", "10"][0] == "other labels" and isnan(verdicts["small", "10"][1])
     assert verdicts["small", "5"][0] == "better" and verdicts["mlp", "0"][0] == ""
-    (said,) = [each for each in caveats(mixed, table) if "label budget" in each]
+    (said,) = [each for each in list_caveats(mixed, table) if "label budget" in each]
     assert "for mmd granted=10: run the baseline with it" in said
 
 
@@ -207,12 +207,12 @@ def test_a_maybe_says_once_how_many_seeds_it_takes_and_how_not_to_use_them():
         for each in runs(name, BASE, dataset=pair)
     ]
     several += [each for pair in "ab" for each in runs("mmd", up, dataset=pair)]
-    (said,) = [each for each in caveats(several, leaderboard(several)) if "maybe" in each]
+    (said,) = [each for each in list_caveats(several, leaderboard(several)) if "maybe" in each]
     gains, n = np.array([0.02, 0.06, 0.01, 0.05, 0.05]), 3
     while 2 * stats.t.sf(gains.mean() / (gains.std(ddof=1) / np.sqrt(n)), n - 1) * 8 >= 0.05:
         n += 1
     assert said.startswith("2 of the findings are a maybe.") and f"a mmd {n}, b mmd {n}. Decide on a number" in said
-    assert not any("more seeds would tell" in each for each in caveats(several, leaderboard(several)))
+    assert not any("more seeds would tell" in each for each in list_caveats(several, leaderboard(several)))
     assert set(leaderboard(several)["needed"].dropna()) == {float(n)}
 
 
@@ -220,7 +220,7 @@ def test_what_no_number_of_seeds_would_show_is_said():
     """Where seeds re-split one pool, part of the uncertainty stays however many there are."""
     board = leaderboard(RECORDS)
     board.loc[0, ["verdict", "needed"]] = "maybe better", inf
-    (said,) = [each for each in caveats(RECORDS, board) if "maybe" in each]
+    (said,) = [each for each in list_caveats(RECORDS, board) if "maybe" in each]
     assert f"{board.loc[0, 'label']} more than 1,000" in said
 
 
@@ -257,7 +257,7 @@ def test_records_that_do_not_say_how_seeds_differ_are_taken_to_share_a_test_set(
     least = (1 / 200) ** 2 / 6
     half = np.sqrt(stats.t.ppf(0.975, 4) ** 2 * least / 5 + stats.t.ppf(0.975, 199) ** 2 * chance)
     assert (found["low"], found["high"]) == pytest.approx((up - half, up + half))
-    said = caveats(old, leaderboard(old))
+    said = list_caveats(old, leaderboard(old))
     assert any("how seeds differ is not on record for digits mmd" in each for each in said)
     assert any("predictions or labels of the same test rows are not kept for digits mmd" in each for each in said)
     mixed = [*runs("source_only", BASE), *old[5:]]
@@ -271,10 +271,11 @@ def test_a_run_below_the_most_frequent_class_is_flagged():
         each.scores["majority"] = {"class": 0, "accuracy": 0.7, "balanced": 0.5, "macro_f1": 0.41}
     board = leaderboard(several)
     assert any("below always saying the target's most frequent class: source_only (2 of 3 runs)" in said
-               for said in caveats(several, board))  # fmt: skip
+               for said in list_caveats(several, board))  # fmt: skip
     assert "always the most frequent class 70.0 %" in heading("digits", board.to_dict("records"))
     assert any(
-        "class: source_only (1 of 3 runs)" in said for said in caveats(several, leaderboard(several, score="macro_f1"))
+        "class: source_only (1 of 3 runs)" in said
+        for said in list_caveats(several, leaderboard(several, score="macro_f1"))
     )
 
 
@@ -337,7 +338,7 @@ def test_settings_are_named_by_what_tells_them_apart():
     ],
 )
 def test_a_caveat_is_told(records, said):
-    assert any(said in caveat for caveat in caveats(records, leaderboard(records)))
+    assert any(said in caveat for caveat in list_caveats(records, leaderboard(records)))
 
 
 def test_settings_that_differ_in_their_rule_of_selection_are_told_apart():
@@ -352,7 +353,7 @@ def test_why_runs_failed_is_told_by_method():
     failed = [run("mmd", seed, 0.0, status="failed") for seed in range(2)]
     for each in failed:
         each.error = "it was refused\nfor a long reason"
-    (said,) = [caveat for caveat in caveats(failed, leaderboard(failed)) if "failed" in caveat]
+    (said,) = [caveat for caveat in list_caveats(failed, leaderboard(failed)) if "failed" in caveat]
     assert said == "2 runs failed: 2 of mmd: it was refused (their run.log has more)"
 
 
@@ -360,13 +361,13 @@ def test_a_label_set_that_was_read_from_the_targets_labels_is_told():
     found = runs("mmd", [0.5] * 3)
     for each, by in zip(found, ("target labels", "target labels", "label_set"), strict=True):
         each.data["label_knowledge"] = {"by": by}
-    (said,) = [caveat for caveat in caveats(found, leaderboard(found)) if "label set" in caveat]
+    (said,) = [caveat for caveat in list_caveats(found, leaderboard(found)) if "label set" in caveat]
     assert said.startswith("2 of 3 runs were granted the label set: dataset.labels=shared (digits) left out rows by")
 
 
 def test_nothing_is_said_against_a_clean_table():
     clean = [*runs("source_only", BASE), *runs("mmd", BASE)]
-    assert caveats(clean, leaderboard(clean)) == []
+    assert list_caveats(clean, leaderboard(clean)) == []
 
 
 def test_ranks_over_pairs_leave_out_what_a_pair_lacks():
@@ -472,7 +473,7 @@ def test_runs_that_say_one_class_of_everything_are_named():
     found = runs("mmd", [0.9] * 3)
     for each, shares in zip(found, ([1.0, 0.0], [0.9, 0.1], None), strict=True):
         each.diagnosis = {"histogram": shares} if shares else None
-    said = caveats(found, leaderboard(found))
+    said = list_caveats(found, leaderboard(found))
     assert "one class is predicted for all of the target's test rows by runs of mmd (1)" in said
 
 
@@ -480,16 +481,16 @@ def test_files_that_changed_are_said_and_no_seed_is_missed_for_it():
     old, new = runs("mmd", [0.5] * 3), [run("mmd", seed, 0.6) for seed in (3, 4, 5)]
     for each, files in [*((run, "aa") for run in old), *((run, "bb") for run in new)]:
         each.where["files"] = files
-    said = caveats([*old, *new], leaderboard([*old, *new]))
+    said = list_caveats([*old, *new], leaderboard([*old, *new]))
     assert any("the files of digits changed between runs (aa, bb)" in each for each in said)
     assert not any("seeds are missing" in each for each in said)
 
 
 def test_the_highest_of_several_settings_of_a_method_is_a_choice_by_test_labels():
     several = [*RECORDS[:5], *(run("mmd", 0, 0.7, weight=weight) for weight in (1, 2, 3))]
-    said = [each for each in caveats(several, leaderboard(several)) if "several settings" in each]
+    said = [each for each in list_caveats(several, leaderboard(several)) if "several settings" in each]
     assert len(said) == 1 and "(3 of mmd): choosing the highest uses the test labels" in said[0]
-    assert not any("several settings" in each for each in caveats(RECORDS, leaderboard(RECORDS)))
+    assert not any("several settings" in each for each in list_caveats(RECORDS, leaderboard(RECORDS)))
 
 
 def test_the_markdown_is_the_golden_one():
@@ -498,7 +499,7 @@ def test_the_markdown_is_the_golden_one():
 
 
 def test_in_latex_nothing_of_a_name_is_a_command():
-    text = written("latex", leaderboard([run("a_b%", 0, 0.5)]), [], ["100 % & more"])
+    text = format_leaderboard("latex", leaderboard([run("a_b%", 0, 0.5)]), [], ["100 % & more"])
     assert r"a\_b\%" in text and "\n% warning: 100 % & more" in text
 
 
@@ -523,7 +524,7 @@ def test_without_effect_hardly_anything_is_called_better():
 
 def markdown() -> str:
     table = leaderboard(RECORDS)
-    return written("markdown", table, list(rankings(RECORDS)), caveats(RECORDS, table))
+    return format_leaderboard("markdown", table, list(rankings(RECORDS)), list_caveats(RECORDS, table))
 
 
 if __name__ == "__main__":

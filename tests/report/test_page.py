@@ -17,7 +17,7 @@ from sklearn.metrics import confusion_matrix
 from support.made_up_runs import ROWS, STEPS, made_up
 
 from tl_runner.evaluation import scores
-from tl_runner.report.caveats import caveats
+from tl_runner.report.caveats import list_caveats
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.page import (
     bound,
@@ -40,7 +40,7 @@ from tl_runner.report.page.kept import Kept
 from tl_runner.report.page.paper import page
 from tl_runner.report.ranking import Ranking, rankings
 from tl_runner.report.statistics import Ranks
-from tl_runner.storage.record import RunRecord, records
+from tl_runner.storage.record import RunRecord, read_records
 
 MADE = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SEEDS = (0, 1, 2)
@@ -62,7 +62,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(outputs: Path) -> list[RunRecord]:
-    return records([outputs])[0]
+    return read_records([outputs])[0]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def groups(found: list[RunRecord]) -> dict[str, Group]:
 @pytest.fixture(scope="module")
 def whole(found: list[RunRecord]) -> str:
     frame = leaderboard(found)
-    return page(found, frame, list(rankings(found)), caveats(found, frame), MADE)
+    return page(found, frame, list(rankings(found)), list_caveats(found, frame), MADE)
 
 
 def truth(run: Kept) -> np.ndarray:
@@ -240,7 +240,7 @@ def test_numbers_that_vary_within_a_method_are_swept(tmp_path):
         made_up(tmp_path, "mmd", seed, weight=5.0)
     for seed, kind in ((5, "a"), (6, "b")):  # settings that were made with other seeds
         made_up(tmp_path, "kmm", seed, kind=kind)
-    found = records([tmp_path])[0]
+    found = read_records([tmp_path])[0]
     groups = grouped(found, leaderboard(found), [])["digits"]
     ((method, key, points),) = hyperparameters.varied(groups)
     assert (method, key, [value for value, _ in points]) == ("coral", "method.weight", [0.01, 0.1, 1.0])
@@ -255,7 +255,7 @@ def test_numbers_that_vary_within_a_method_are_swept(tmp_path):
 def test_one_seed_has_no_whisker_in_a_sweep(tmp_path):
     for weight in (0.1, 1.0):
         made_up(tmp_path, "coral", 0, weight=weight)
-    found = records([tmp_path])[0]
+    found = read_records([tmp_path])[0]
     (panel,) = hyperparameters.figure(grouped(found, leaderboard(found), [])["digits"]).panels
     spans = re.findall(r'class="whisker c0" d="M[\d.]+ ([\d.]+)V([\d.]+)"', panel.chart)
     assert len(spans) == 2 and all(low == high for low, high in spans)
@@ -493,14 +493,14 @@ def test_the_page_has_everything(whole, found):
 
 def test_the_same_folders_make_the_same_page(whole, found):
     frame = leaderboard(found)
-    assert page(found, frame, list(rankings(found)), caveats(found, frame), MADE) == whole
+    assert page(found, frame, list(rankings(found)), list_caveats(found, frame), MADE) == whole
 
 
 def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
     for seed in (0, 1):
         for method in ("source_only", "mmd"):
             made_up(tmp_path, method, seed, diagnosed=False)
-    found = records([tmp_path])[0]
+    found = read_records([tmp_path])[0]
     frame = leaderboard(found)
     whole = page(found, frame, [], [], MADE)
     for name, why in (
@@ -522,7 +522,7 @@ def test_that_there_are_no_ranks_is_said_on_the_page(found):
 
 def test_a_page_of_failures_alone_is_a_page(tmp_path):
     made_up(tmp_path, "mmd", 0, status="failed")
-    found = records([tmp_path])[0]
+    found = read_records([tmp_path])[0]
     whole = page(found, leaderboard(found), [], [], MADE)
     assert "there is no answer yet" in whole and "Refused: &lt;script&gt;" in whole
 
@@ -530,7 +530,7 @@ def test_a_page_of_failures_alone_is_a_page(tmp_path):
 def test_broken_files_are_told_and_the_rest_is_drawn(tmp_path):
     for seed in (0, 1):
         made_up(tmp_path, "mmd", seed)
-    found = records([tmp_path])[0]
+    found = read_records([tmp_path])[0]
     (found[0].folder / "curve.jsonl").write_text("{no json\n")
     (found[0].folder / "diagnosis.safetensors").write_bytes(b"nothing")
     other = found[1].folder / "predictions.safetensors"
@@ -546,12 +546,12 @@ def test_broken_files_are_told_and_the_rest_is_drawn(tmp_path):
 
 def test_rows_of_a_source_with_other_classes_are_grey(groups, tmp_path):
     made_up(tmp_path, "mmd", 0)
-    (record,) = records([tmp_path])[0]
+    (record,) = read_records([tmp_path])[0]
     file = record.folder / "run.json"
     content = json.loads(file.read_text())
     content["scores"]["source"] = None
     file.write_text(json.dumps(content))
-    found = records([tmp_path])[0]
+    found = read_records([tmp_path])[0]
     others = grouped(found, leaderboard(found), [])["digits"]
     assert set(re.findall(r'class="dot (\w+)"', features.figure(others).panels[0].chart)) == {"quiet"}
     assert set(re.findall(r'class="dot (\w+)"', features.figure([groups["mmd"]]).panels[0].chart)) == {

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from support.made_up_runs import made_up
 
-from tl_runner.report.caveats import caveats
+from tl_runner.report.caveats import list_caveats
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.report.page.paper import page
-from tl_runner.storage.record import records
+from tl_runner.storage.record import read_records
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,10 +31,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_up(folder, "mmd", 3, status="failed")
     made_up(folder, "a_method_with_an_uncommonly_long_name_that_has_to_fold", 0, layer="x" * 60)
     made_up(folder, "a_method_with_an_uncommonly_long_name_that_has_to_fold", 0, layer="y" * 60)
-    found = records([folder])[0]
+    found = read_records([folder])[0]
     frame = leaderboard(found)
     file = folder / "report.html"
-    file.write_text(page(found, frame, [], caveats(found, frame), datetime(2026, 11, 21, tzinfo=UTC)))
+    file.write_text(page(found, frame, [], list_caveats(found, frame), datetime(2026, 11, 21, tzinfo=UTC)))
     return file
 
 

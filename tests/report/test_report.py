@@ -14,7 +14,7 @@ from support.made_up_runs import ROWS, made_up
 
 from tl_runner.report import tables
 from tl_runner.report.leaderboard import leaderboard
-from tl_runner.storage.record import RunRecord, Status, records, searched_by_labels
+from tl_runner.storage.record import RunRecord, Status, find_oracle_trials, read_records
 
 
 def run(method: str, seed: int, target: float | None, *, granted="0", status: Status = "ok", **config) -> RunRecord:
@@ -114,7 +114,7 @@ def test_settings_that_a_search_tried_by_target_labels_are_marked(tmp_path):
         shown = trials if objective == "oracle" else [{"runs": ["x/mmd-small-s0-def"]}]
         (tmp_path / name / "study.json").write_text(json.dumps({"objective": objective, "trials": shown}))
     (tmp_path / "study.json").write_text("[]")
-    assert searched_by_labels([tmp_path]) == {"abc"}
+    assert find_oracle_trials([tmp_path]) == {"abc"}
     runs = [replace(run("mmd", 0, 0.5), id=name, setting=name) for name in ("abc", "def")]
     marked = {row["setting"]: row["variant"] for row in leaderboard(runs, {"abc"}).to_dict("records")}
     assert marked == {"abc": "oracle search", "def": ""}
@@ -125,7 +125,7 @@ def of_one_test_set(outputs, seeds=range(4), **options) -> list[RunRecord]:
     for seed in seeds:
         for method in ("source_only", "mmd"):
             made_up(outputs, method, seed, rows_of=0, kind="fixed", **options)
-    return records([outputs])[0]
+    return read_records([outputs])[0]
 
 
 def test_where_seeds_share_a_test_set_the_interval_has_the_rows_from_the_runs_predictions(tmp_path):
@@ -135,7 +135,7 @@ def test_where_seeds_share_a_test_set_the_interval_has_the_rows_from_the_runs_pr
     ]  # fmt: skip
     assert (found["seed_kind"], found["test_rows"], found["by_rows"]) == ("fixed", ROWS, True)
     hits = {}
-    for run in records([tmp_path])[0]:
+    for run in read_records([tmp_path])[0]:
         said = load_file(run.folder / "predictions.safetensors")["step_90"].argmax(-1)
         hits[run.choices["method"], run.seed] = said == load_file(run.folder / "diagnosis.safetensors")["labels"]
     table = np.array([hits["mmd", seed].astype(float) - hits["source_only", seed] for seed in range(4)])

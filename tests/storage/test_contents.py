@@ -21,8 +21,8 @@ from tl_runner.datasets import fashion
 from tl_runner.option_names import name_part
 from tl_runner.storage import contents, data_files
 from tl_runner.storage.contents import Contents
-from tl_runner.storage.data_files import Data, data, placeless, there
-from tl_runner.storage.record import describe
+from tl_runner.storage.data_files import Data, drop_locations, hash_data, resolve_path
+from tl_runner.storage.record import describe_run
 
 CSV = {"_target_": "csv"}
 IMAGES = {"_target_": "image_folder"}
@@ -39,7 +39,7 @@ def filled(root: Path, names: list[str], text: str = "") -> Path:
 
 
 def digest(**node: Any) -> str | None:
-    return data(node, Contents()).digest
+    return hash_data(node, Contents()).digest
 
 
 @pytest.fixture
@@ -163,14 +163,14 @@ def test_odd_things_in_a_folder_end_no_look_at_it(tmp_path):
     found = {each.name: each.hash for each in Contents(folder / "out").of(folder)}
     assert sorted(found) == ["a/1", os.fsdecode(b"b/\xff"), "c/1", "gone"] and found["a/1"] == found["c/1"]
     assert found["gone"] == "unreadable"
-    assert data({"_target_": "mine.data", "root": str(folder)}, Contents(folder / "out")).files == 4
+    assert hash_data({"_target_": "mine.data", "root": str(folder)}, Contents(folder / "out")).files == 4
 
 
 def test_relative_paths_begin_where_the_look_began(tmp_path, monkeypatch):
     monkeypatch.chdir(filled(tmp_path, ["here/a.csv"]) / "here")
     look, node = Contents(Path("outputs")), {**CSV, "source": "a.csv", "target": "b.csv"}
     monkeypatch.chdir(tmp_path)  # as a run's own code may do
-    assert data(node, look) == data({**node, "source": "here/a.csv"}, Contents()) != Data(None, 0, 0)
+    assert hash_data(node, look) == hash_data({**node, "source": "here/a.csv"}, Contents()) != Data(None, 0, 0)
     assert look.outputs == tmp_path / "here" / "outputs"
 
 
@@ -205,8 +205,8 @@ def test_every_dataset_that_has_files_is_known():
     placed = {node["_target_"] for node in nodes.values() if {"root", "file"} & {*node}}
     assert placed == {*data_files.CIFAR, "fashion", "image_folder", "csv"}
     for name in ("digits", "blobs", "synthetic"):
-        assert data(nodes[name], Contents()) == Data(None, 0, 0) and placeless(nodes[name]) == nodes[name]
-    assert data(None, Contents()) == data("text", Contents()) == Data(None, 0, 0)
+        assert hash_data(nodes[name], Contents()) == Data(None, 0, 0) and drop_locations(nodes[name]) == nodes[name]
+    assert hash_data(None, Contents()) == hash_data("text", Contents()) == Data(None, 0, 0)
 
 
 def test_an_image_folder_is_its_two_domains(tmp_path):
@@ -215,7 +215,7 @@ def test_an_image_folder_is_its_two_domains(tmp_path):
     filled(root, ["other/cat/2.png", "notes.txt"])
     assert digest(**IMAGES, root=str(root), source="a", target="b") == first
     assert digest(**IMAGES, root=str(root), source="b", target="a") != first
-    assert data({**IMAGES, "root": str(root), "target": "\u00e9"}, Contents()) == Data(
+    assert hash_data({**IMAGES, "root": str(root), "target": "\u00e9"}, Contents()) == Data(
         digest(**IMAGES, root=str(root), source=None, target="e\u0301"), 1, len(os.fsencode("e\u0301/cat/1.png"))
     )
     filled(root, ["b/cat/2.png"])
@@ -234,8 +234,8 @@ def test_tables_are_the_files_that_are_named(tmp_path, monkeypatch):
     assert digest(**CSV, source="../y/a.csv", target="b.csv") == first
     assert digest(**CSV, source="b.csv", target="a.csv") != first
     one = {**CSV, "file": "a.csv", "domain": "d", "source": "b.csv", "target": "u/v"}  # the latter are values
-    assert data(one, Contents()).files == 1 and placeless(one) == one
-    assert placeless({**CSV, "source": "../x/b.csv"})["source"] == "b.csv"
+    assert hash_data(one, Contents()).files == 1 and drop_locations(one) == one
+    assert drop_locations({**CSV, "source": "../x/b.csv"})["source"] == "b.csv"
     assert digest(**CSV, source="missing.csv", target=str(tmp_path)) is None
 
 
@@ -256,7 +256,9 @@ def test_published_files_are_no_content_before_and_after_they_are_there(tmp_path
     assert digest(**free, root=str(root)) is None
     folder = root / "cifar-10-batches-py"
     filled(folder, ["test_batch", "data_batch_1"], "published ")
-    assert data({**free, "root": str(root)}, Contents()) == Data(None, 2, len("published data_batch_1test_batch") + 10)
+    assert hash_data({**free, "root": str(root)}, Contents()) == Data(
+        None, 2, len("published data_batch_1test_batch") + 10
+    )
     assert digest(**free, root=str(folder)) is None
     filled(folder, ["test_batch"], "mine ")
     changed = digest(**free, root=str(root))
@@ -285,17 +287,17 @@ def test_fashion_is_its_four_files_where_they_are_found_first(tmp_path, monkeypa
     debian = digest(**FASHION, root=None)
     assert debian and digest(**FASHION, root="debian") == debian
     filled(tmp_path / "data/FashionMNIST/raw", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])
-    assert data({**FASHION, "root": None}, Contents()).files == 1  # the plain one
+    assert hash_data({**FASHION, "root": None}, Contents()).files == 1  # the plain one
 
 
 def test_what_options_of_an_own_dataset_name_is_content(tmp_path, monkeypatch):
     monkeypatch.chdir(filled(tmp_path, ["mine/rows.bin", "more/x"]))
     node = {"_target_": "own.data", "mode": "fast", "place": "mine", "parts": [{"extra": "more/x"}], "empty": ""}
-    assert data(node, Contents()).files == 2 and data({**node, "place": "a\0b" * 999}, Contents()).files == 1
+    assert hash_data(node, Contents()).files == 2 and hash_data({**node, "place": "a\0b" * 999}, Contents()).files == 1
     config, choices = composed()
 
     def identity(**changes: Any) -> str:
-        return describe({**config, "dataset": {**node, **changes}}, choices).id
+        return describe_run({**config, "dataset": {**node, **changes}}, choices).id
 
     first = identity()
     assert identity(place=str(tmp_path / "mine")) == identity(place="./more/../mine") == first
@@ -309,7 +311,7 @@ def test_files_that_other_own_parts_name_are_content_and_folders_are_not(tmp_pat
 
     def identity(teacher: str) -> str:
         method = {"_target_": "own.Method", "teacher": teacher, "logs": "logs"}
-        return describe({**config, "method": method}, choices).id
+        return describe_run({**config, "method": method}, choices).id
 
     first = identity("teacher.pt")
     filled(tmp_path, ["logs/new"])
@@ -323,7 +325,7 @@ def test_weights_are_what_they_hold_wherever_they_lie(tmp_path, monkeypatch):
     shutil.copy("net.pth", "copy.pth")
 
     def identity(name: str) -> str:
-        return describe(*composed("backbone=resnet18", f"backbone.weights={name}")).id
+        return describe_run(*composed("backbone=resnet18", f"backbone.weights={name}")).id
 
     first = identity("net.pth")
     assert identity(str(tmp_path / "net.pth")) == identity("./copy.pth") == first
@@ -335,7 +337,7 @@ def test_weights_are_what_they_hold_wherever_they_lie(tmp_path, monkeypatch):
 def test_separators_and_patterns_are_no_data(tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
     filled(tmp_path, ["a.csv"])
-    assert there(value, tmp_path) is None and there("a.csv", tmp_path)
+    assert resolve_path(value, tmp_path) is None and resolve_path("a.csv", tmp_path)
 
 
 def test_what_file_servers_leave_is_nobodys_data(tmp_path):

@@ -12,7 +12,7 @@ from tl_runner.errors import Refused
 from tl_runner.methods.mmd import MMD
 from tl_runner.option_names import find_path, list_names, name_methods, name_part, name_parts
 from tl_runner.storage.identity import identify
-from tl_runner.storage.record import SCHEMA, describe, read
+from tl_runner.storage.record import SCHEMA, describe_run, read_record
 
 MOVED = "tl_runner.methods.moved.Renamed"
 GOLDEN = {
@@ -30,7 +30,7 @@ GOLDEN = {
 
 
 def identity(words: str) -> str:
-    return describe(*composed(*words.split())).id
+    return describe_run(*composed(*words.split())).id
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def test_a_path_and_a_name_are_one_part():
     by_path, choices = composed("method=mmd")
     by_name = {**by_path, "method": {**by_path["method"], "_target_": "mmd"}}
     assert by_path["method"]["_target_"] == "tl_runner.methods.mmd.MMD"
-    assert describe(by_path, choices).id == describe(by_name, choices).id == identify_again(by_path, choices)
-    assert describe(by_path, choices).config["method"]["_target_"] == "mmd"
+    assert describe_run(by_path, choices).id == describe_run(by_name, choices).id == identify_again(by_path, choices)
+    assert describe_run(by_path, choices).config["method"]["_target_"] == "mmd"
     assert isinstance(config.load(by_name).method, MMD)
 
 
 def identify_again(content: dict[str, Any], choices: dict[str, str]) -> str:
     """Of what a record holds, as a run that is typed again has it."""
-    return describe(describe(content, choices).config, choices).id
+    return describe_run(describe_run(content, choices).config, choices).id
 
 
 def test_a_class_that_moves_keeps_the_ids_of_its_runs(request):
@@ -78,7 +78,7 @@ def test_a_class_that_moves_keeps_the_ids_of_its_runs(request):
     assert find_path("method", "mmd") == MOVED
     content, choices = composed("method=mmd")
     moved = {**content, "method": {**content["method"], "_target_": MOVED}}
-    after = [describe(moved, choices).id]
+    after = [describe_run(moved, choices).id]
     after += [identity(words) for words in ("method=auto", "method=sum method.parts=[mmd,bsp]")]
     assert before == after
 
@@ -87,7 +87,7 @@ def test_values_are_complete():
     """A key that was left out counts with its default: were that to change, so would the id."""
     content, choices = composed("method=mmd")
     short = {**content, "method": {"_target_": "tl_runner.methods.mmd.MMD", "weight": 2}}
-    assert describe(short, choices).id == describe(content, choices).id
+    assert describe_run(short, choices).id == describe_run(content, choices).id
     assert name_part("train", {"_target_": "tl_runner.training.loop.Train"}) == name_parts(composed()[0])["train"]
 
 
@@ -120,7 +120,7 @@ def test_parts_from_outside_and_what_is_no_part_stay_as_they_are():
 
 
 def test_the_schema_stands_in_the_record(tmp_path):
-    record = describe(*composed(f"outputs={tmp_path}"))
+    record = describe_run(*composed(f"outputs={tmp_path}"))
     file = tmp_path / "run.json"
     Recording(record).open()
     text = (record.folder / "run.json").read_text()
@@ -128,4 +128,4 @@ def test_the_schema_stands_in_the_record(tmp_path):
     for other in (text.replace(f'"schema": {SCHEMA}', '"schema": 1'), text.replace(f'"schema": {SCHEMA}', '"x": 1')):
         file.write_text(other)
         with pytest.raises(ValueError, match="schema 1"):
-            read(file)
+            read_record(file)

@@ -9,15 +9,15 @@ from conftest import QUICK, composed, made
 from safetensors.torch import load_file
 
 import tl_runner
-from tl_runner.engine.recorder import recording
+from tl_runner.engine.recorder import open_recording
 from tl_runner.errors import Diverged, Refused
 from tl_runner.storage import atomic
-from tl_runner.storage.atomic import write
-from tl_runner.storage.record import SCHEMA, describe, finished, read, records
+from tl_runner.storage.atomic import write_atomically
+from tl_runner.storage.record import SCHEMA, describe_run, find_finished, read_record, read_records
 
 
 def identity(*overrides: str) -> str:
-    return describe(*composed(*overrides)).id
+    return describe_run(*composed(*overrides)).id
 
 
 def test_equal_settings_are_one_run_and_others_are_not():
@@ -28,13 +28,13 @@ def test_equal_settings_are_one_run_and_others_are_not():
 
 @pytest.mark.parametrize("seed", ["3", "3.0", "'03'", "'3'"])
 def test_a_seed_is_a_number_however_it_is_typed(seed):
-    record = describe(*composed(f"seed={seed}"))
-    assert record.id == identity("seed=3") and record.folder == describe(*composed("seed=3")).folder
+    record = describe_run(*composed(f"seed={seed}"))
+    assert record.id == identity("seed=3") and record.folder == describe_run(*composed("seed=3")).folder
     assert record.seed == record.config["seed"] == 3
 
 
 def test_the_setting_is_the_identity_without_the_seed():
-    a, b, c = (describe(*composed(*words)) for words in (["seed=1"], ["seed=2"], ["seed=1", "train=tiny"]))
+    a, b, c = (describe_run(*composed(*words)) for words in (["seed=1"], ["seed=2"], ["seed=1", "train=tiny"]))
     assert a.setting == b.setting != c.setting
     assert a.id != b.id
 
@@ -46,13 +46,13 @@ def test_the_source_of_a_part_from_outside_is_part_of_the_identity(tmp_path, mon
     seen = set()
     for text in ("a = 1", "a = 2"):
         (tmp_path / "outside.py").write_text(text)
-        seen.add(describe(config, choices).id)
+        seen.add(describe_run(config, choices).id)
     assert len(seen) == 2
 
 
 def test_a_name_cannot_leave_the_outputs(tmp_path):
     config, _ = composed(f"outputs={tmp_path}")
-    record = describe(config, {"dataset": "../../etc", "method": "a/../../b", "backbone": "/c"})
+    record = describe_run(config, {"dataset": "../../etc", "method": "a/../../b", "backbone": "/c"})
     assert tmp_path / "runs" in record.folder.resolve().parents
     assert record.folder.parent.parent == tmp_path / "runs"
 
@@ -68,22 +68,22 @@ def test_a_name_cannot_leave_the_outputs(tmp_path):
     ],
 )
 def test_whatever_ends_a_run_is_on_record(error, status, told, tmp_path):
-    record = describe(*composed(f"outputs={tmp_path}"))
-    with pytest.raises(type(error)), recording(record):
-        assert read(record.folder / "run.json").status == "running"
+    record = describe_run(*composed(f"outputs={tmp_path}"))
+    with pytest.raises(type(error)), open_recording(record):
+        assert read_record(record.folder / "run.json").status == "running"
         raise error
-    stored = read(record.folder / "run.json")
+    stored = read_record(record.folder / "run.json")
     assert (stored.status, stored.error) == (status, told)
     assert ("Traceback" in (record.folder / "run.log").read_text()) == (status != "running")
-    assert finished(record) is None
+    assert find_finished(record) is None
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "run.json"
-    write(path, b"first")
+    write_atomically(path, b"first")
     monkeypatch.setattr(atomic.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write(path, b"second")
+        write_atomically(path, b"second")
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -93,7 +93,7 @@ def test_records_are_found_and_broken_ones_are_told(tmp_path):
     for name, text in {"torn": '{"id": "x", ', "other": "[]"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(text)
-    found, faults = records([tmp_path, tmp_path])  # a folder named twice counts once
+    found, faults = read_records([tmp_path, tmp_path])  # a folder named twice counts once
     assert [run.id for run in found] == [record.id]
     assert len(faults) == 2 and all("can't be read" in fault for fault in faults)
 
@@ -101,9 +101,9 @@ def test_records_are_found_and_broken_ones_are_told(tmp_path):
 def test_copies_of_a_run_count_once_and_a_copy_knows_its_place(tmp_path):
     record = made(tmp_path / "a", *QUICK)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    found, faults = records([tmp_path])
+    found, faults = read_records([tmp_path])
     assert len(found) == 1 and len(faults) == 1 and "counted once" in faults[0]
-    assert read(tmp_path / "b" / record.folder.relative_to(tmp_path / "a") / "run.json").folder.is_relative_to(
+    assert read_record(tmp_path / "b" / record.folder.relative_to(tmp_path / "a") / "run.json").folder.is_relative_to(
         tmp_path / "b"
     )
 
@@ -115,9 +115,9 @@ def test_a_record_of_the_wrong_form_is_told(broken, tmp_path):
     content = {"id": "i", "setting": "s", "config": {}, "status": "ok", "data": {}, "where": {}, "schema": SCHEMA}
     content["choices"] = {"dataset": "d", "method": "m", "backbone": "b"}
     (tmp_path / "run.json").write_text(json.dumps({**content, **broken}))
-    assert records([tmp_path])[0] == []
+    assert read_records([tmp_path])[0] == []
     (tmp_path / "run.json").write_text(json.dumps(content))
-    assert len(records([tmp_path])[0]) == 1
+    assert len(read_records([tmp_path])[0]) == 1
 
 
 def test_other_weights_under_the_same_name_are_another_run(tmp_path):
@@ -139,7 +139,7 @@ def test_the_curve_has_a_line_a_point_and_the_evidence_where_examined(tmp_path):
 
 
 def test_the_record_says_where_and_on_what_data(tmp_path):
-    record = read(made(tmp_path, *QUICK).folder / "run.json")
+    record = read_record(made(tmp_path, *QUICK).folder / "run.json")
     assert record.where["device"] == "cpu" and record.where["threads"] == 1 and record.where["engine"] == "eager"
     assert record.where["versions"]["torch"] == torch.__version__.split("+")[0] or record.where["versions"]["torch"]
     assert record.data["shape"] == [1, 8, 8] and len(record.data["classes"]) == 10
@@ -153,9 +153,9 @@ def test_the_saved_model_is_the_selected_checkpoint(tmp_path):
     assert record.scores is not None
     stored = load_file(record.folder / "predictions.safetensors")[f"step_{record.scores['selected']['step']}"]
     from tl_runner.datasets.digits import digits
-    from tl_runner.datasets.split import Budget, cut
+    from tl_runner.datasets.split import Budget, split_domains
 
-    pair, answers, _ = cut(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
+    pair, answers, _ = split_domains(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
     model = tl_runner.load(record.folder).model
     p = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(-1)
     torch.testing.assert_close(p, stored)
@@ -193,4 +193,4 @@ def test_whether_a_dataset_may_be_downloaded_changes_no_identity(tmp_path):
     config, choices = composed("dataset=cifar10", f"dataset.root={tmp_path}")
     fetched = {**config, "dataset": {**config["dataset"], "download": True}}
     other = {**config, "dataset": {**config["dataset"], "size": 64}}
-    assert describe(config, choices).id == describe(fetched, choices).id != describe(other, choices).id
+    assert describe_run(config, choices).id == describe_run(fetched, choices).id != describe_run(other, choices).id

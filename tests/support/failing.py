@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tl_runner.engine.job import Order, attend
-from tl_runner.storage.record import RunRecord, describe
+from tl_runner.engine.job import Order, run_order
+from tl_runner.storage.record import RunRecord, describe_run
 from tl_runner.sweep.workers import IMPORTED
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -97,14 +97,14 @@ def make(config: Mapping[str, Any], choices: Mapping[str, str], source: bool, po
             if passed == point:
                 told.send(os.getpid())
 
-    attend(Order(describe({**config}, choices)), lambda: False, show)
+    run_order(Order(describe_run({**config}, choices)), lambda: False, show)
 
 
 def race(config: Mapping[str, Any], choices: Mapping[str, str], go: Path, told: Connection) -> None:
     """Make a run, or try to, once a file is there; tell what became of it."""
     told.send("ready")
     until(go.exists)
-    outcome = attend(Order(describe({**config}, choices)), lambda: False, exhausted)
+    outcome = run_order(Order(describe_run({**config}, choices)), lambda: False, exhausted)
     told.send((outcome.what, outcome.record.status, outcome.told))
 
 
@@ -131,7 +131,7 @@ def hold(config: Mapping[str, Any], choices: Mapping[str, str], point: int, told
         time.sleep(1000)
         raise AssertionError("nobody came")
 
-    attend(Order(describe({**config}, choices)), lambda: False, show)
+    run_order(Order(describe_run({**config}, choices)), lambda: False, show)
 
 
 def end_while_emptying(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
@@ -146,4 +146,4 @@ def end_while_emptying(config: Mapping[str, Any], choices: Mapping[str, str]) ->
         os.kill(os.getpid(), signal.SIGKILL)
 
     shutil.rmtree = half  # pyright: ignore[reportAttributeAccessIssue]
-    attend(Order(describe({**config}, choices)), lambda: False, exhausted)
+    run_order(Order(describe_run({**config}, choices)), lambda: False, exhausted)

@@ -13,18 +13,18 @@ from conftest import QUICK, composed
 from support import failing
 from support.equal_runs import equal
 
-from tl_runner.engine.job import Order, Outcome, attend
-from tl_runner.storage.record import RunRecord, describe, records, stored
+from tl_runner.engine.job import Order, Outcome, run_order
+from tl_runner.storage.record import RunRecord, describe_run, read_records, read_stored
 
 SMALL = [*QUICK, "checkpoint_every=0", "threads=1", "device=cpu"]
 
 
 def described(outputs: Path, *overrides: str) -> RunRecord:
-    return describe(*composed(*SMALL, *overrides, f"outputs={outputs}"))
+    return describe_run(*composed(*SMALL, *overrides, f"outputs={outputs}"))
 
 
 def attended(record: RunRecord) -> Outcome:
-    return attend(Order(record), lambda: False, failing.exhausted)
+    return run_order(Order(record), lambda: False, failing.exhausted)
 
 
 def curve(record: RunRecord) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_a_run_killed_wherever_it_was_and_typed_again_ends_as_if_nothing_had_bee
     assert attended(whole).what == "made"
     for source, point in kills:
         killed(cut, source, point)
-        left = stored(cut)
+        left = read_stored(cut)
         assert left and left.status == "running"
     if method == "finetune":
         (weights,) = (tmp_path / "cut" / "cache" / "source_models").glob("*.safetensors")
@@ -96,7 +96,7 @@ def test_fifty_processes_that_start_the_same_run_at_once_make_it_once(tmp_path):
     assert all("is running this" in told for what, _, told in others if what == "elsewhere")
     whole = described(tmp_path / "whole")
     attended(whole)
-    made = stored(record)
+    made = read_stored(record)
     assert made
     equal(whole, made)
 
@@ -143,7 +143,7 @@ def test_on_a_full_disk_a_run_fails_in_words_and_goes_on_when_there_is_space(poi
             fillers.append(fill(disk))
             return failing.exhausted(points, record)
 
-        outcome = attend(Order(record), lambda: False, show)
+        outcome = run_order(Order(record), lambda: False, show)
         assert outcome.what == "made" and outcome.failed
         assert "No space left on device" in outcome.told
         assert contents(other.folder) == before
@@ -152,7 +152,7 @@ def test_on_a_full_disk_a_run_fails_in_words_and_goes_on_when_there_is_space(poi
         assert again.failed and "No space left on device" in again.told
 
         fillers[0].unlink()
-        found, faults = records([disk])
+        found, faults = read_records([disk])
         assert faults == [] and {run.status for run in found if run.id == other.id} == {"ok"}
         last = described(disk / "outputs")
         assert attended(last).record.status == "ok"
@@ -188,11 +188,11 @@ def test_a_record_that_cannot_be_read_is_reported_and_its_run_made_again(torn, t
     before = contents(record.folder)
     file = record.folder / "run.json"
     file.write_bytes(torn)
-    found, (fault,) = records([tmp_path])
+    found, (fault,) = read_records([tmp_path])
     assert found == [] and str(file) in fault and "can't be read" in fault
     again = described(tmp_path / "outputs")
     assert attended(again).what == "made"
-    assert records([tmp_path])[1] == [] and len(records([tmp_path])[0]) == 1
+    assert read_records([tmp_path])[1] == [] and len(read_records([tmp_path])[0]) == 1
     for name in ("model.safetensors", "predictions.safetensors"):
         assert (again.folder / name).read_bytes() == before[name]
 

@@ -7,12 +7,12 @@ from conftest import QUICK, composed, made
 
 from tl_runner.engine.job import Order
 from tl_runner.engine.recorder import Recording
-from tl_runner.storage.record import describe, stored
-from tl_runner.sweep.remote import Parcel, lost
+from tl_runner.storage.record import describe_run, read_stored
+from tl_runner.sweep.remote import Parcel, mark_lost
 
 
 def order(*overrides: str) -> Order:
-    return Order(describe(*composed(*QUICK, "method=source_only", *overrides)))
+    return Order(describe_run(*composed(*QUICK, "method=source_only", *overrides)))
 
 
 def test_a_machine_without_the_working_folder_says_so(tmp_path):
@@ -34,19 +34,19 @@ def test_a_job_takes_its_folder_and_its_threads_along(tmp_path, monkeypatch):
 
 
 def test_a_job_that_left_nothing_failed_or_was_not_begun():
-    assert lost(order(), "no space", stopping=False).failed
-    assert lost(order(), "", stopping=True).what == "waiting"
+    assert mark_lost(order(), "no space", stopping=False).failed
+    assert mark_lost(order(), "", stopping=True).what == "waiting"
 
 
 def test_a_job_that_died_is_on_record_and_one_that_was_stopped_is_unfinished():
     begun = order()
     begun.record.where = {"versions": {}}
     Recording(begun.record).open()
-    assert lost(begun, "", stopping=True).what == "stopped"
+    assert mark_lost(begun, "", stopping=True).what == "stopped"
     assert json.loads((begun.record.folder / "run.json").read_text())["status"] == "running"
-    outcome = lost(begun, "it died\nand this is its log", stopping=False)
+    outcome = mark_lost(begun, "it died\nand this is its log", stopping=False)
     assert outcome.failed and "its log" in outcome.told
-    written = stored(begun.record)
+    written = read_stored(begun.record)
     assert written and written.status == "failed" and written.error == "it died"
 
 
@@ -54,11 +54,11 @@ def test_a_job_that_died_after_its_run_had_ended_lost_nothing():
     ended = made(Path("outputs"), *QUICK, "method=source_only", "dataset.samples=301")
     again = order("dataset.samples=301", "device=cpu")
     assert again.record.id == ended.id
-    outcome = lost(again, "its process exited without reporting an error", stopping=False)
+    outcome = mark_lost(again, "its process exited without reporting an error", stopping=False)
     assert outcome.what == "made" and not outcome.failed
 
     forced = order("dataset.samples=301", "force=true")
-    outcome = lost(forced, "its process exited without reporting an error", stopping=False)
+    outcome = mark_lost(forced, "its process exited without reporting an error", stopping=False)
     assert outcome.failed, "the run that is stored is not the one that was asked for"
-    kept = stored(forced.record)
+    kept = read_stored(forced.record)
     assert kept and kept.status == "ok"

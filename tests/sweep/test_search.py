@@ -22,19 +22,19 @@ from support.failing import exhausted
 from support.refusals import told
 
 from tl_runner.config import Settings
-from tl_runner.engine.job import Order, Outcome, attend
+from tl_runner.engine.job import Order, Outcome, run_order
 from tl_runner.errors import Refused
-from tl_runner.storage.record import RunRecord, describe, records
-from tl_runner.sweep.space import Choice, Numbers, space
+from tl_runner.storage.record import RunRecord, describe_run, read_records
+from tl_runner.sweep.space import Choice, Numbers, parse_space
 
 pytest.importorskip("optuna")
 
-from tl_runner.sweep.agreed import agreements
-from tl_runner.sweep.findings import findings
-from tl_runner.sweep.findings import told as in_words
-from tl_runner.sweep.search import Search, measured, midway
+from tl_runner.sweep.agreed import compute_agreements
+from tl_runner.sweep.findings import format_findings as in_words
+from tl_runner.sweep.findings import summarise_study
+from tl_runner.sweep.search import Search, list_midway_values, measure_objective
 from tl_runner.sweep.study import Study, state
-from tl_runner.sweep.study_spec import OBJECTIVES, Way, sought
+from tl_runner.sweep.study_spec import OBJECTIVES, Way, specify_study
 
 TINY = ["train=tiny", "dataset=blobs", "backbone=mlp", "dataset.samples=300", "device=cpu", "threads=1"]
 RATE = "optimizer.lr=tag(log, interval(1e-3, 1e-1))"
@@ -58,13 +58,13 @@ def search(
     """The search for these words, a study for each swept method, before anything is run."""
 
     def order(words: Sequence[str]) -> Order:
-        return Order(describe(*composed(*words, f"outputs={outputs}")))
+        return Order(describe_run(*composed(*words, f"outputs={outputs}")))
 
     studies, way = [], Way(trials, sampler, startup, pruner, 0)
-    for part in space(parsed(*TINY, *words)).by("method").values():
+    for part in parse_space(parsed(*TINY, *words)).by("method").values():
         first = [d.typed(d.values[0]) if isinstance(d, Choice) else d.typed(d.low) for d in part.dimensions]
         probe = order([*part.fixed, *first]).record
-        studies.append(Study(sought(part, probe, objective, way, name)))
+        studies.append(Study(specify_study(part, probe, objective, way, name)))
     return Search(studies, order, lambda: False)
 
 
@@ -79,14 +79,14 @@ def ended(searching: Search) -> Iterator[Outcome]:
                 return end.value
 
     for job in searching.jobs():
-        yield searching.take(attend(job.order, lambda job=job: searching.unpromising(job.order), show))
+        yield searching.take(run_order(job.order, lambda job=job: searching.unpromising(job.order), show))
 
 
 def searched(outputs: Path, *words: str, **how: Any) -> tuple[list[dict[str, Any]], list[Outcome]]:
     """What each study of a whole search has found, and the outcomes of its jobs."""
     searching = search(outputs, *words, **how)
     outcomes = [*ended(searching)]
-    return [findings(study, ["tl-run", *words]) for study in searching.studies], outcomes
+    return [summarise_study(study, ["tl-run", *words]) for study in searching.studies], outcomes
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def searched(outputs: Path, *words: str, **how: Any) -> tuple[list[dict[str, Any
     ],
 )
 def test_the_grammar_of_a_sweep_is_that_of_a_space(word, dimension):
-    assert space(parsed(word)).dimensions == (dimension,)
-    assert [type(part) for part in space(parsed(word)).dimensions[0]] == [type(part) for part in dimension]
+    assert parse_space(parsed(word)).dimensions == (dimension,)
+    assert [type(part) for part in parse_space(parsed(word)).dimensions[0]] == [type(part) for part in dimension]
 
 
 @pytest.mark.parametrize(
@@ -130,22 +130,22 @@ def test_the_grammar_of_a_sweep_is_that_of_a_space(word, dimension):
 )
 def test_what_cannot_be_searched_is_refused_in_words(word, says):
     with pytest.raises(Refused, match=says):
-        space(parsed(word))
+        parse_space(parsed(word))
 
 
 def test_one_value_is_fixed_seeds_are_listed_and_the_later_word_counts():
-    found = space(parsed("a=1,2", "b=choice(3)", "~c", "seed=range(3)", "a=7", "d='x,y'"))
+    found = parse_space(parsed("a=1,2", "b=choice(3)", "~c", "seed=range(3)", "a=7", "d='x,y'"))
     assert found.fixed == ("b=3", "~c", "a=7", "d='x,y'")
     assert found.seeds == ("seed=0", "seed=1", "seed=2") and not found.dimensions
-    parts = space(parsed("method=mmd,dann", "k=1,2")).by("method")
+    parts = parse_space(parsed("method=mmd,dann", "k=1,2")).by("method")
     assert {name: part.fixed for name, part in parts.items()} == {"mmd": ("method=mmd",), "dann": ("method=dann",)}
     assert all([d.key for d in part.dimensions] == ["k"] for part in parts.values())
 
 
 def test_a_drawn_number_is_typed_as_a_sweep_has_it():
-    (steps,) = space(parsed("k=range(0,1,0.1)")).dimensions
+    (steps,) = parse_space(parsed("k=range(0,1,0.1)")).dimensions
     assert isinstance(steps, Numbers) and steps.typed(0.7) == "k=0.7000000000000001"  # as 7 × 0.1 comes to
-    (whole,) = space(parsed("k=range(9)")).dimensions
+    (whole,) = parse_space(parsed("k=range(9)")).dimensions
     assert isinstance(whole, Numbers) and whole.typed(3) == "k=3"
 
 
@@ -230,7 +230,7 @@ def test_a_run_that_was_made_before_is_told_at_once_and_two_trials_may_have_one_
     jobs = [*searching.jobs()]  # all at once, as with six places
     assert len(jobs) == 2
     for job in jobs:
-        searching.take(attend(job.order, lambda: False, exhausted))
+        searching.take(run_order(job.order, lambda: False, exhausted))
     assert [state(trial) for trial in searching.studies[0].trials()] == ["ok"] * 6
 
 
@@ -269,13 +269,13 @@ def test_who_is_pruned_does_not_depend_on_whether_the_run_was_stopped_in_time(tm
 
 
 def test_only_the_middle_of_a_curve_is_judged(tmp_path):
-    record = describe(*composed(*TINY, "train.steps=60", f"outputs={tmp_path}"))
-    assert midway(record, "floor") == []
+    record = describe_run(*composed(*TINY, "train.steps=60", f"outputs={tmp_path}"))
+    assert list_midway_values(record, "floor") == []
     record.folder.mkdir(parents=True)
     points = [{"step": step, "terms": {}, "floor": step / 100} for step in (10, 20, 30, 60)]
     lines = [json.dumps(point) for point in [*points, {"step": 35, "terms": {"floor": 1}}, {"step": 40, "floor": None}]]
     (record.folder / "curve.jsonl").write_text("\n".join([*lines, '{"step": 50, "floor": 0.']))
-    assert midway(record, "floor") == [(20, 0.2), (30, 0.3)]
+    assert list_midway_values(record, "floor") == [(20, 0.2), (30, 0.3)]
 
 
 def test_every_method_gets_as_many_trials(tmp_path):
@@ -302,17 +302,17 @@ def test_the_oracle_is_called_so_and_its_runs_are_the_same(tmp_path):
 
 
 def test_a_run_without_a_floor_is_no_silent_zero(tmp_path):
-    record = describe(*composed(*TINY, f"outputs={tmp_path}"))
+    record = describe_run(*composed(*TINY, f"outputs={tmp_path}"))
     record.scores = {"selected": {"accuracy": 0.5}}
     record.evidence = {"floor": None, "information": 0.1}
     with pytest.raises(
         Refused, match=r"has no floor .* granted=5 .* objective=information, bnm and agreement need no labels"
     ):
-        measured(record, "floor")
-    assert measured(record, "oracle") == (0.5, 0.1)
+        measure_objective(record, "floor")
+    assert measure_objective(record, "oracle") == (0.5, 0.1)
     record.evidence = None
     with pytest.raises(Refused, match="force=true"):
-        measured(record, "floor")
+        measure_objective(record, "floor")
 
 
 def test_each_objective_is_what_the_run_knows_of_its_checkpoint_and_none_of_them_is_the_floor_by_another_name(tmp_path):
@@ -352,7 +352,7 @@ def test_agreement_is_that_among_all_trials_whichever_ended_first(tmp_path):
     assert {trial["trial"]: trial["value"] for trial in found["trials"]} == pytest.approx(expected)
     assert found["trials"][0]["told"] == 1.0 > found["trials"][0]["value"]  # it agreed with itself
     assert found["best"]["value"] == pytest.approx(max(expected.values()))
-    backwards = agreements([*reversed(runs.values())])
+    backwards = compute_agreements([*reversed(runs.values())])
     assert backwards == pytest.approx([*reversed(expected.values())])
     (again,), outcomes = searched(tmp_path, *words, trials=7, objective="agreement", sampler="tpe", startup=2)
     assert outcomes == [] and again["trials"] == found["trials"]
@@ -366,20 +366,20 @@ def test_a_run_without_predictions_to_agree_on_is_refused(tmp_path):
 
 
 def test_a_run_is_pruned_by_the_objective_and_where_that_is_not_known_midway_none_is(tmp_path):
-    record = describe(*composed(*TINY, "train.steps=60", f"outputs={tmp_path}"))
+    record = describe_run(*composed(*TINY, "train.steps=60", f"outputs={tmp_path}"))
     record.folder.mkdir(parents=True)
     known = {"floor": 0.9, "information": log(2), "classes": 4, "nuclear_norm": 0.3, "risk": 0.7}
     (record.folder / "curve.jsonl").write_text(json.dumps({"step": 30, **known}) + "\n")
     expected = {"floor": 0.9, "information": 0.5, "bnm": 0.3, "dev": -0.7}
     for objective in OBJECTIVES:
         found = [(30, pytest.approx(expected[objective]))] if objective in expected else []
-        assert midway(record, objective) == found
+        assert list_midway_values(record, objective) == found
         said = search(tmp_path, RATE, objective=objective, pruner="median").studies[0].sought.words
         assert ("none is pruned" in said) == (objective in ("agreement", "oracle"))
         assert ("pruned only where granted labels are held out" in said) == (objective == "auto")
-    assert midway(record, "auto") == []
+    assert list_midway_values(record, "auto") == []
     (record.folder / "curve.jsonl").write_text(json.dumps({"step": 30, **known, "floor_of": "granted"}) + "\n")
-    assert midway(record, "auto") == [(30, 0.9)]
+    assert list_midway_values(record, "auto") == [(30, 0.9)]
 
 
 def test_held_out_granted_labels_come_before_agreement_and_one_study_has_one_objective(tmp_path):
@@ -455,7 +455,7 @@ def test_the_command_in_places_side_by_side_then_with_more_trials():
     assert more.returncode == 0 and "2 runs, 0 failed" in more.stdout, more.stderr
     again = command("tl-run", *studies[0]["best"]["command"].split()[1:])
     assert "already complete, skipped" in again.stdout, again.stderr
-    assert len(records([Path("outputs")])[0]) == 6
+    assert len(read_records([Path("outputs")])[0]) == 6
 
 
 def test_killed_at_once_it_goes_on_with_the_trials_that_were_begun():
@@ -473,7 +473,7 @@ def test_killed_at_once_it_goes_on_with_the_trials_that_were_begun():
     again = command("tl-run", *words)
     assert again.returncode == 0, again.stderr
     assert "1 begun before" in again.stdout and "2 of 2 trials, 2 ok" in again.stdout
-    runs = records([Path("outputs")])[0]
+    runs = read_records([Path("outputs")])[0]
     assert [run.status for run in runs] == ["ok", "ok"] and sum("resumed" in run.where for run in runs) == 1
 
 

@@ -14,8 +14,8 @@ import pytest
 from conftest import QUICK, composed
 from support import failing
 
-from tl_runner.engine.job import Order, Outcome, attend
-from tl_runner.storage.record import describe, read, records
+from tl_runner.engine.job import Order, Outcome, run_order
+from tl_runner.storage.record import describe_run, read_record, read_records
 from tl_runner.sweep import workers
 from tl_runner.sweep.local import TICK, sweep
 from tl_runner.sweep.slots import Slot
@@ -41,7 +41,7 @@ def ordered(hows: Sequence[str], **third: Any) -> list[Order]:
     for seed, how in enumerate(hows):
         own = third if seed == 2 else {}
         orders.append(
-            Order(describe({**config, **own, "seed": seed, "method": {**config["method"], "how": how}}, choices))
+            Order(describe_run({**config, **own, "seed": seed, "method": {**config["method"], "how": how}}, choices))
         )
     return orders
 
@@ -77,7 +77,7 @@ def test_whatever_ends_the_third_of_five_jobs_ends_no_other(how, told, monkeypat
     assert [outcomes[seed].record.status for seed in range(5)] == ["ok", "ok", "failed", "ok", "ok"]
     assert told in outcomes[2].told
     folder = orders[2].record.folder
-    kept = read(folder / "run.json")
+    kept = read_record(folder / "run.json")
     assert kept.status == "failed" and told.partition(", with")[0] in (kept.error or "")
     assert str(folder / "run.log") in outcomes[2].told or how == "is_slow"
     if how == "segfaults":
@@ -125,7 +125,7 @@ def test_two_sweeps_at_once_share_the_runs_that_both_want():
 def test_a_source_model_that_two_runs_want_at_once_is_trained_once():
     config, choices = composed(*SMALL, "method=finetune", "pretrain.steps=100", "outputs=outputs")
     other = composed(*SMALL, "method=l2sp", "pretrain.steps=100", "outputs=outputs")
-    orders = [Order(describe(config, choices)), Order(describe(*other))]
+    orders = [Order(describe_run(config, choices)), Order(describe_run(*other))]
     outcomes = [*sweep(iter(orders), PLACES, lambda: False, False)]
     assert [outcome.record.status for outcome in outcomes] == ["ok", "ok"]
     assert sorted(outcome.record.data["source_model"]["shared"] for outcome in outcomes) == [False, True]
@@ -210,21 +210,21 @@ def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
     time.sleep(10 * TICK)  # until the workers are told; where that takes longer, their runs may end before
     Path("go").touch()
     assert typed.ended() == 130, typed.err.read_text()
-    found, faults = records([Path("outputs")])
+    found, faults = read_records([Path("outputs")])
     assert faults == [] and len(found) == 2 and {record.status for record in found} <= {"running", "ok"}
     stopped = {record.seed for record in found if record.status == "running"}
     assert all((record.folder / "checkpoint.pt").exists() for record in found if record.seed in stopped)
 
     typed = Typed(*words)
     assert typed.ended() == 0, typed.err.read_text()
-    found, faults = records([Path("outputs")])
+    found, faults = read_records([Path("outputs")])
     assert faults == [] and {record.seed: record.status for record in found} == {0: "ok", 1: "ok", 2: "ok"}
     gone_on = {record.seed: record.where["resumed"] for record in found if "resumed" in record.where}
     assert gone_on.keys() == stopped and all(step >= 15 for step in gone_on.values())
     for record in found:
         assert steps(record.folder) == [5, 10, 15, 20]
-        whole = describe({**record.config, "outputs": "whole"}, record.choices)
-        assert attend(Order(whole), lambda: False, failing.exhausted).what == "made"
+        whole = describe_run({**record.config, "outputs": "whole"}, record.choices)
+        assert run_order(Order(whole), lambda: False, failing.exhausted).what == "made"
         for name in ("model", "predictions"):
             one, other = (folder / f"{name}.safetensors" for folder in (record.folder, whole.folder))
             assert one.read_bytes() == other.read_bytes()
@@ -238,7 +238,7 @@ def test_a_sweep_as_typed_with_garbage_a_segfault_and_a_yaml_that_is_edited_mean
     Path("go").touch()
     assert typed.ended() == 1
     out, err = typed.out.read_bytes(), typed.err.read_bytes()
-    found, faults = records([Path("outputs")])
+    found, faults = read_records([Path("outputs")])
     assert faults == []
     by = {record.config["method"]["how"]: record for record in found}
     assert {how: record.status for how, record in by.items()} == {
@@ -269,7 +269,7 @@ def test_the_basic_launcher_skips_resumes_and_keeps_what_was_composed():
     typed.interrupt()
     Path("go").touch()
     assert typed.ended() == 130, typed.err.read_text()
-    (left,) = records([Path("outputs")])[0]
+    (left,) = read_records([Path("outputs")])[0]
     assert left.status == "running" and (left.folder / "checkpoint.pt").exists()
     forget()
     Path("go").unlink()
@@ -280,7 +280,7 @@ def test_the_basic_launcher_skips_resumes_and_keeps_what_was_composed():
     Path("mine/method/faulty.yaml").write_text(failing.FAULTY_YAML.replace("weight: 1.0", "weight: 7.0"))
     Path("go").touch()
     assert typed.ended() == 0, typed.err.read_text()
-    found = records([Path("outputs")])[0]
+    found = read_records([Path("outputs")])[0]
     assert {record.config["method"]["how"]: record.status for record in found} == {"waits": "ok", "fine": "ok"}
     assert {record.config["method"]["weight"] for record in found} == {1.0}
     assert {record.config["method"]["how"]: record.where.get("resumed") for record in found} == {
@@ -307,7 +307,7 @@ def test_ctrl_c_while_the_fork_server_still_imports_stops_in_order():
     typed.interrupt()
     assert typed.ended() == 130, typed.err.read_text()
     assert "Traceback" not in typed.err.read_text() and not typed.said("error: ")
-    assert {record.status for record in records([Path("outputs")])[0]} <= {"running"}
+    assert {record.status for record in read_records([Path("outputs")])[0]} <= {"running"}
 
 
 @pytest.mark.usefixtures("cleaned")
@@ -315,4 +315,4 @@ def test_a_fork_server_that_is_killed_while_it_imports_is_started_anew():
     typed = Typed(*WORDS, "seed=0,1,2")
     os.kill(importing(typed), signal.SIGKILL)
     assert typed.ended() == 0, typed.err.read_text()
-    assert [record.status for record in records([Path("outputs")])[0]] == ["ok"] * 3
+    assert [record.status for record in read_records([Path("outputs")])[0]] == ["ok"] * 3

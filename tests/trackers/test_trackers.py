@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tl_runner.engine.run import run
 from tl_runner.errors import Refused
-from tl_runner.storage.record import RunRecord, describe
+from tl_runner.storage.record import RunRecord, describe_run
 from tl_runner.trackers.guarded import Guarded, final, flat, scalars
 from tl_runner.trackers.mlflow import load, mlflow
 from tl_runner.trackers.none import none
@@ -43,7 +43,7 @@ class Made(NamedTuple):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A real run, its points, and the curve that its folder keeps."""
     words = [*QUICK, "train.steps=24", "train.log_every=3", "train.evaluations=4", "device=cpu"]
-    record = describe(*composed(*words, f"outputs={tmp_path_factory.mktemp('outputs')}"))
+    record = describe_run(*composed(*words, f"outputs={tmp_path_factory.mktemp('outputs')}"))
     points = list(run(record))
     lines = (record.folder / "curve.jsonl").read_text().splitlines()
     assert len(points) == len(lines) == 8

@@ -8,13 +8,13 @@ from torch import nn
 
 from tl_runner.core import Episodes, Group, Method, Model, Phase
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.errors import Refused
 from tl_runner.functional.losses import supervised
 from tl_runner.models.backbones import mlp
 from tl_runner.training import augment, optimizers
-from tl_runner.training.loop import Cursor, Train, begin, train
+from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
 
 class Probe(Method):
@@ -38,7 +38,7 @@ class Probe(Method):
 
 @pytest.fixture
 def task():
-    pair, _, _ = cut(blobs(0, samples=100), 0, Budget("count", 0), torch.device("cpu"))
+    pair, _, _ = split_domains(blobs(0, samples=100), 0, Budget("count", 0), torch.device("cpu"))
     torch.manual_seed(0)
     backbone, width = mlp(pair.shape, width=8, depth=1)
     return pair, Model(backbone, width, pair.classes)
@@ -143,10 +143,10 @@ def test_a_phase_without_parameters_is_refused(task):
 def test_what_is_in_no_group_has_no_gradient(task):
     _, model = task
     head, everything = Probe().phases(model)
-    begin(head, model, Probe())
+    begin_phase(head, model, Probe())
     assert all(p.requires_grad for p in model.head.parameters())
     assert not any(p.requires_grad for p in model.backbone.parameters())
-    begin(everything, model, Probe())
+    begin_phase(everything, model, Probe())
     assert all(p.requires_grad for p in model.parameters())
 
 

@@ -16,7 +16,7 @@ from tl_runner.errors import MOVED, nearest
 ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^]]*]|[^,]*?)\s*(?:,|$)""", re.DOTALL)
 
 
-def reworded(error: Exception, words: Sequence[str], folders: Sequence[Path], several: bool = False) -> str:
+def reword_error(error: Exception, words: Sequence[str], folders: Sequence[Path], several: bool = False) -> str:
     """What to tell a person who typed these words, with options in these folders.
 
     `several`: commas are between values even without -m.
@@ -32,7 +32,7 @@ def reworded(error: Exception, words: Sequence[str], folders: Sequence[Path], se
         empty = [word for word in words if word.endswith("=null")]
         return f"{' '.join(empty)}: a group needs one of its options; tl-run --help lists them"
     if match := re.match(r"Could not override '([^']+)'", str(error)):
-        return _unknown_key(match[1], options.chosen(words), options.list_options(folders))
+        return _unknown_key(match[1], options.resolve_choices(words), options.list_options(folders))
     if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
         whole = _pasted(match[1], _quoted)
         paste = f"; if the comma is part of one value, write {whole}" if whole else ""
@@ -61,7 +61,7 @@ def _unknown_key(key: str, chosen: Mapping[str, str], known: Sequence[options.Op
 def _unread(override: str, words: Sequence[str], several: bool) -> str:
     """That a word can't be read, and each such word as the shell and Hydra take it."""
     faulty = [word for word in words if "=" in word and not word.startswith("-") and not _readable(word)]
-    mended = [requoted(word, several) for word in faulty]
+    mended = [quote_word(word, several) for word in faulty]
     if not faulty or not all(mended):
         key = override.partition("=")[0]
         if "=" in override and not _readable(f"{key}=1"):
@@ -72,7 +72,7 @@ def _unread(override: str, words: Sequence[str], several: bool) -> str:
     return f"{which} can't be read: Hydra needs its own quotes around such text. Paste this instead:\n{listed}"
 
 
-def requoted(word: str, several: bool = False) -> str | None:
+def quote_word(word: str, several: bool = False) -> str | None:
     """A word that Hydra can't read, as a person must type it in a shell so that it means what it says.
 
     Lists stay lists, choice(…) stays one, commas part values where there are `several`. None where no quotes help:

@@ -12,7 +12,7 @@ from tl_runner.errors import Refused
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 
-def stand() -> None:
+def ensure_streams() -> None:
     """A folder to work in, and three streams: else files that are opened take the places of those that were closed."""
     try:
         Path.cwd()
@@ -26,22 +26,22 @@ def stand() -> None:
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
 
 
-def admit(folders: Sequence[Path]) -> None:
+def extend_path(folders: Sequence[Path]) -> None:
     """Let parts be found in the working folder and beside a user's options, behind all that is installed."""
     for folder in folders:
-        if taken := options.shadowed(folder):
+        if taken := options.find_shadowed(folder):
             raise Refused(f"{folder} holds options that have the name of a built-in option: rename {', '.join(taken)}")
     sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
 
 
-def beside(config_dir: Path | None) -> list[Path]:
+def find_config_dir(config_dir: Path | None) -> list[Path]:
     """The folder that --config-dir names, if it does; raises `Refused` where there is none."""
     if config_dir and not config_dir.is_dir():
         raise Refused(f"--config-dir {config_dir}: there is no such folder")
     return [config_dir] if config_dir else []
 
 
-def finish(work: Callable[[], None]) -> None:
+def run_command(work: Callable[[], None]) -> None:
     """Do a command's work: what the package has to say goes to stderr, and an error is one line and exit code 1."""
     try:
         _spoken(work)

@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from tl_runner.cli.process import admit, beside, finish, stand
+from tl_runner.cli.process import ensure_streams, extend_path, find_config_dir, run_command
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ examples:
 
 def main() -> None:
     """The command `tl-export`."""
-    stand()
+    ensure_streams()
     parser = argparse.ArgumentParser(
         prog="tl-export", description=DESCRIPTION, epilog=NOTES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,19 +47,19 @@ def main() -> None:
     )
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="where the code of the run's backbone lies")
     asked = parser.parse_args()
-    finish(lambda: _export(asked))
+    run_command(lambda: _export(asked))
 
 
 def _export(asked: argparse.Namespace) -> None:
-    admit(beside(asked.config_dir))
+    extend_path(find_config_dir(asked.config_dir))
     from tl_runner.errors import Refused, within
     from tl_runner.inference.export import OUTPUT, SUFFIXES, export
-    from tl_runner.inference.load import finished, load
+    from tl_runner.inference.load import load, read_finished
     from tl_runner.inference.samples import samples
     from tl_runner.inference.sheet import writable
 
     within(3, 10**6, samples=asked.samples)
-    trained, record = load(asked.run, asked.domain), finished(asked.run)
+    trained, record = load(asked.run, asked.domain), read_finished(asked.run)
     out = writable(
         asked.out or asked.run / f"model{SUFFIXES[asked.to]}", lambda file: file.suffix == SUFFIXES[asked.to]
     )

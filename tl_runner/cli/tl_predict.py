@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tl_runner.cli.process import admit, beside, finish, stand
+from tl_runner.cli.process import ensure_streams, extend_path, find_config_dir, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ examples:
 
 def main() -> None:
     """The command `tl-predict`."""
-    stand()
+    ensure_streams()
     parser = argparse.ArgumentParser(
         prog="tl-predict", description=DESCRIPTION, epilog=NOTES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -58,29 +58,33 @@ def main() -> None:
         parser.error("name at least one INPUT, or --test" if not asked.test else "--test takes no INPUT")
     if asked.test and asked.domain == "source":
         parser.error("--test predicts the target's test split: it takes no --domain source")
-    finish(lambda: _predict(asked))
+    run_command(lambda: _predict(asked))
 
 
 def _predict(asked: argparse.Namespace) -> None:
-    admit(beside(asked.config_dir))
+    extend_path(find_config_dir(asked.config_dir))
     from tl_runner.engine.device import claim_device
     from tl_runner.errors import Refused
-    from tl_runner.inference.inputs import inputs, of_test
-    from tl_runner.inference.load import finished, load
+    from tl_runner.inference.inputs import list_inputs, list_test_inputs
+    from tl_runner.inference.load import load, read_finished
     from tl_runner.inference.predict import agreement
-    from tl_runner.inference.sheet import is_sheet, opened, writable
+    from tl_runner.inference.sheet import is_sheet, open_sheet, writable
 
     device = claim_device(asked.device, None)
     trained = load(asked.run, asked.domain)
-    chosen = of_test(asked.run, trained.preprocessing) if asked.test else inputs(asked.inputs, trained.preprocessing)
+    chosen = (
+        list_test_inputs(asked.run, trained.preprocessing)
+        if asked.test
+        else list_inputs(asked.inputs, trained.preprocessing)
+    )
     out: Path | None = asked.out and writable(asked.out, is_sheet)
     trained.model.to(device)
-    with opened(out) as stream:
+    with open_sheet(out) as stream:
         found = _written(trained, chosen, stream, asked.on_bad)
     if out:
         log.info("%d predictions are in %s", len(found), out)
     if asked.test:
-        record = finished(asked.run)
+        record = read_finished(asked.run)
         rows, same, largest = agreement(found, record)
         told = (
             f"{same} of {rows} rows get the class that the run's stored predictions have; probabilities differ by at"

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tl_runner.cli.process import finish, stand
+from tl_runner.cli.process import ensure_streams, run_command
 from tl_runner.cli.tl_report_diff import diff
 from tl_runner.errors import Refused
 
@@ -21,7 +21,7 @@ EXAMPLES = """examples
 
 def main() -> None:
     """The command `tl-report`."""
-    stand()
+    ensure_streams()
     if sys.argv[1:2] == ["diff"]:
         diff(sys.argv[2:])
         return
@@ -41,33 +41,33 @@ def main() -> None:
     )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with tables and figures, too")
     said = parser.parse_args()
-    finish(lambda: _report(said))
+    run_command(lambda: _report(said))
 
 
 def _report(said: argparse.Namespace) -> None:
     """Print the leaderboard of the runs that there are, and write the page if one is asked for."""
     from tl_runner.report import formats, tables
-    from tl_runner.report.caveats import caveats
+    from tl_runner.report.caveats import list_caveats
     from tl_runner.report.consoles import complain, consoles
     from tl_runner.report.leaderboard import leaderboard
     from tl_runner.report.ranking import rankings
-    from tl_runner.storage.record import records, searched_by_labels
+    from tl_runner.storage.record import find_oracle_trials, read_records
 
     missing = [str(path) for path in said.paths if not path.exists()]
     console, errors = consoles()
     if said.html and (refusal := unfit(said.html)):
         raise Refused(refusal)
-    found, faults = records(path for path in said.paths if path.exists())
+    found, faults = read_records(path for path in said.paths if path.exists())
     for fault in [*(f"{path} does not exist" for path in missing), *faults]:
         complain(errors, fault, "warning: ", "yellow")
     if not found:
         raise Refused(f"no runs in {', '.join(map(str, said.paths))}; create some with tl-run")
-    board = leaderboard(found, searched_by_labels(said.paths), said.score)
-    ranked, cautions = list(rankings(found, said.score)), caveats(found, board)
+    board = leaderboard(found, find_oracle_trials(said.paths), said.score)
+    ranked, cautions = list(rankings(found, said.score)), list_caveats(found, board)
     if said.format == "table":
         console.print(*tables.leaderboard(board, ranked, cautions, console.width), sep="\n")
     else:
-        console.file.write(formats.written(said.format, board, ranked, cautions))
+        console.file.write(formats.format_leaderboard(said.format, board, ranked, cautions))
     if said.html:
         from tl_runner.report.page.paper import save
 

@@ -51,11 +51,11 @@ def diff(words: Sequence[str]) -> None:
 
 def _run(path: Path) -> "RunRecord":
     """The record of the run in this folder; raises `Refused` where there is none."""
-    from tl_runner.storage.record import read
+    from tl_runner.storage.record import read_record
 
     file = path / "run.json" if path.is_dir() else path
     try:
-        return read(file)
+        return read_record(file)
     except FileNotFoundError as error:
         if path.is_dir():
             inside = sum(1 for _ in path.rglob("run.json"))

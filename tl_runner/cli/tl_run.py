@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner import options
-from tl_runner.cli.process import INTERRUPTED, admit, stand
+from tl_runner.cli.process import INTERRUPTED, ensure_streams, extend_path
 from tl_runner.errors import Refused
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that 
 
 def main() -> None:
     """The command `tl-run`."""
-    stand()
+    ensure_streams()
     words = sys.argv[1:]
     folders = _config_dirs(words)
     if {"-h", "--help"} & set(words):
@@ -56,20 +56,20 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     """Let Hydra compose one job or many and make each of them; the exit code."""
     import hydra
 
-    from tl_runner.cli.hydra_errors import reworded
+    from tl_runner.cli.hydra_errors import reword_error
     from tl_runner.engine.job import FULL_ERROR
-    from tl_runner.report.consoles import complain, consoles, hear
+    from tl_runner.report.consoles import complain, consoles, show_warnings
     from tl_runner.sweep.task import Task
 
     console, errors = consoles()
-    hear(errors)
+    show_warnings(errors)
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
     task = Task(list(words), full_error)
     _end_in_order(task)
     try:
-        admit(folders[1:])
-        sys.argv[1:] = options.settled(words)
+        extend_path(folders[1:])
+        sys.argv[1:] = options.settle_swept_keys(words)
         _register_plugins()
         hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(task)()
         if task.refusal:
@@ -83,7 +83,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
         if task.working:  # the launcher failed, no run: what each of them left is on record
             complain(errors, f"{type(error).__name__}: {error}")
         else:
-            _refuse(words, reworded(error, words, folders), errors)
+            _refuse(words, reword_error(error, words, folders), errors)
         return 1
     _show(task, {"-m", "--multirun"} & set(words) != set(), console)
     if any(outcome.what in ("stopped", "waiting") for outcome in task.outcomes):
@@ -134,37 +134,40 @@ def _show(task: "Task", multirun: bool, console: "Console") -> None:
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":
     """The baseline's finished run on the same data that differs in the method alone, or also in its label budget."""
-    from tl_runner.storage.record import describe, finished
+    from tl_runner.storage.record import describe_run, find_finished
 
     choices = {**record.choices, "method": record.baseline}
     if choices == record.choices:
         return None
     method = {"_target_": record.baseline}
     same = int(record.granted) if str(record.granted).isdigit() else record.granted
-    tried = [describe({**record.config, "method": method, "granted": g}, choices, contents) for g in (same, "auto", 0)]
+    tried = [
+        describe_run({**record.config, "method": method, "granted": g}, choices, contents) for g in (same, "auto", 0)
+    ]
     for described in tried:
         described.config = {**described.config, "outputs": str(record.folder.parents[2])}  # wherever it lies now
-    found = filter(None, map(finished, tried))
+    found = filter(None, map(find_finished, tried))
     return next((run for run in found if run.data.get("fingerprint") == record.data.get("fingerprint")), None)
 
 
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
     """Say why nothing could be composed, and keep a record of the attempt, so that it is in the tables too."""
-    from tl_runner.engine.recorder import recording
+    from tl_runner.engine.recorder import open_recording
     from tl_runner.report.consoles import complain
-    from tl_runner.storage.record import describe
+    from tl_runner.storage.record import describe_run
 
     if SHOW & set(words):
         complain(errors, message)
         return
-    typed = options.typed(words)
+    typed = options.parse_words(words)
     outputs = typed.get("outputs", "outputs")
-    record = describe(
-        {"overrides": list(words), "outputs": "outputs" if outputs == "null" else outputs}, options.chosen(words)
+    record = describe_run(
+        {"overrides": list(words), "outputs": "outputs" if outputs == "null" else outputs},
+        options.resolve_choices(words),
     )
     record.seed, record.granted = typed.get("seed", "0"), typed.get("granted", "auto")
     try:
-        with recording(record):
+        with open_recording(record):
             raise Refused(message)
     except Refused:
         complain(errors, message)

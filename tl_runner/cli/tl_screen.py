@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner import options
-from tl_runner.cli.process import INTERRUPTED, admit, beside, stand
+from tl_runner.cli.process import INTERRUPTED, ensure_streams, extend_path, find_config_dir
 from tl_runner.errors import Diverged, Refused
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ What is trained is the source model, by pretrain= (none: the backbone as it is);
 
 def main() -> None:
     """The command `tl-screen`."""
-    stand()
+    ensure_streams()
     parser = argparse.ArgumentParser(
         prog="tl-screen",
         description="Rank sources, backbones and stages, before any method is trained on them.",
@@ -61,26 +61,26 @@ def main() -> None:
 
 def _screen(said: argparse.Namespace) -> int:
     """Screen what the words name, and print it in the format that was asked for; the exit code."""
-    from tl_runner.cli.hydra_errors import reworded
-    from tl_runner.report.consoles import complain, consoles, hear
-    from tl_runner.storage.record import records
+    from tl_runner.cli.hydra_errors import reword_error
+    from tl_runner.report.consoles import complain, consoles, show_warnings
+    from tl_runner.storage.record import read_records
 
     console, errors = consoles()
-    hear(errors)
+    show_warnings(errors)
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     folders: list[Path] = []
     started = time.monotonic()
     try:
-        folders = beside(said.config_dir)
-        admit(folders)
+        folders = find_config_dir(said.config_dir)
+        extend_path(folders)
         words, stages = _staged(said.words)
-        from tl_runner.sweep.combinations import combinations
+        from tl_runner.sweep.combinations import compose_combinations
 
-        orders = combinations(words, folders, USED)
+        orders = compose_combinations(words, folders, USED)
     except Exception as error:
         if full_error:
             raise
-        complain(errors, reworded(error, said.words, [options.conf(), *folders], several=True))
+        complain(errors, reword_error(error, said.words, [options.conf(), *folders], several=True))
         return 1
     screened, failed = [], 0
     for number, order in enumerate(orders, 1):
@@ -99,7 +99,7 @@ def _screen(said: argparse.Namespace) -> int:
     if not screened:
         return 1
     missing = [f"{path} does not exist" for path in said.runs or () if not path.exists()]
-    runs, faults = records(said.runs or [orders[0].record.outputs])
+    runs, faults = read_records(said.runs or [orders[0].record.outputs])
     for fault in [*missing, *faults]:
         complain(errors, fault, "warning: ", "yellow")
     from tl_runner.report import screening
@@ -128,9 +128,9 @@ def _staged(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 def _candidates(order: "Order", stages: Sequence[str], errors: "Console") -> "list[Screened]":
     """The candidates of an order; the training of its source model is shown, and said how long it took."""
     from tl_runner.engine.screen import screen
-    from tl_runner.report.live import watch
+    from tl_runner.report.live import watch_training
 
-    found = watch(screen(order.record, stages), order.record, errors)
+    found = watch_training(screen(order.record, stages), order.record, errors)
     if (source := order.record.data["source_model"]) and not source["shared"]:
         told = f"{_name(order)}: source model of {source['steps']} steps trained in {source['seconds']:.1f} s, and kept"
         errors.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)

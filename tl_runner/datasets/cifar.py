@@ -14,7 +14,7 @@ from tl_runner.datasets import pickled
 from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited, rows_of, shifted_halves, task
 from tl_runner.datasets.image_shifts import Shift
-from tl_runner.datasets.split import PARTS, Drawn, Raw, rows_by_part
+from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import Refused, nearest
 from tl_runner.rng import derive
 
@@ -77,7 +77,7 @@ def cifar10_split(
         for name, classes in (("cifar10 source classes", known), ("cifar10 other classes", other))
     ]
     source, target = (limited(side, samples, derive(seed, "samples", side.name)) for side in sides)
-    return Drawn(source, target, limit(samples), size, pool=rows_by_part(sides[1]))
+    return Drawn(source, target, limit(samples), size, pool=count_rows_by_part(sides[1]))
 
 
 def of_classes(whole: Raw, name: str, classes: tuple[str, ...]) -> Raw:

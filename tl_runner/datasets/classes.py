@@ -19,7 +19,7 @@ Classes = tuple[str, ...]
 FEW = 20  # classes, up to which no label is taken for a measurement or an identifier
 
 
-def without_label(
+def split_label(
     table: Table, label: str, missing: Sequence[str], literally: Callable[[str], Table]
 ) -> tuple[Table, Cells]:
     """The table's features, and the name of each row's class (n,).
@@ -59,7 +59,7 @@ def _fractions(names: Iterable[str]) -> bool:
 
 def warn_of_order(classes: Iterable[str], label: str) -> None:
     """Many numbers, fractions, amounts or dates are likely quantities: as classes they have no order, which is said."""
-    found = list(in_order(classes))
+    found = list(sort_names(classes))
     fractions, many = _fractions(found) and len(found) > 2, all(map(NUMBER.fullmatch, found)) and len(found) > FEW
     odd = another_notation(np.array(found, dtype=object))
     if fractions or many or (odd and odd.likely):
@@ -86,7 +86,7 @@ def warn_of_spelling(source: Sequence[str], target: Sequence[str], policy: Polic
         )  # fmt: skip
 
 
-def in_order(names: Iterable[str]) -> Classes:
+def sort_names(names: Iterable[str]) -> Classes:
     """Each name once: by value where all are numbers, else as text."""
     found = set(names)
     if all(map(NUMBER.fullmatch, found)):
@@ -94,7 +94,7 @@ def in_order(names: Iterable[str]) -> Classes:
     return tuple(sorted(found))
 
 
-def agree(
+def resolve_classes(
     source: Sequence[str], target: Sequence[str], policy: Policy, label_set: Sequence[str] = ()
 ) -> tuple[Classes, Classes]:
     """The classes that each side is left with.
@@ -103,7 +103,7 @@ def agree(
     A `label_set` states the classes of both sides instead, whatever the target's labels hold.
     """
     if label_set:
-        classes = stated(label_set, {"source": source, "target": target}, policy)
+        classes = select_stated(label_set, {"source": source, "target": target}, policy)
         return classes, classes
     if policy == "shared":
         source = target = [name for name in source if name in target]
@@ -128,7 +128,7 @@ def agree(
     return tuple(source), tuple(target)
 
 
-def stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy: Policy) -> Classes:
+def select_stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy: Policy) -> Classes:
     """The classes of both sides as a person states them; refuses names that no side has.
 
     That a class is in no row of the target is not looked at: it is what the statement is there to leave unknown.
@@ -138,7 +138,7 @@ def stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy:
             f"dataset.label_set states the classes, and dataset.labels={policy} reads them from the target's labels:"
             " name one of the two"
         )
-    there = in_order({name for side in sides.values() for name in side})
+    there = sort_names({name for side in sides.values() for name in side})
     for name in label_set:
         if name not in there:
             raise Refused(
@@ -157,7 +157,7 @@ def stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy:
             )
     if "source" in sides and (unknown := [name for name in label_set if name not in sides["source"]]):
         log.warning("dataset.label_set: the source has no row of class %s: nothing tells what it is", listed(unknown))
-    return in_order(label_set)
+    return sort_names(label_set)
 
 
 def label_knowledge(
@@ -177,7 +177,7 @@ def label_knowledge(
     if label_set:
         if told:
             log.warning("dataset.label_set leaves out %s", told)
-        return {"left_out": counts, "label_knowledge": {"by": "label_set", "classes": list(in_order(label_set))}}
+        return {"left_out": counts, "label_knowledge": {"by": "label_set", "classes": list(sort_names(label_set))}}
     if not told:
         return {"left_out": counts}
     log.warning(
@@ -190,7 +190,7 @@ def label_knowledge(
     return {"left_out": counts, "label_knowledge": {"by": "target labels", "left_out": classes}}
 
 
-def counted(names: Iterable[str]) -> dict[str, int]:
+def count_names(names: Iterable[str]) -> dict[str, int]:
     """How many rows have each name, in the order of classes."""
     found = Counter(names)
-    return {name: found[name] for name in in_order(found)}
+    return {name: found[name] for name in sort_names(found)}

@@ -25,7 +25,7 @@ from torch import Tensor
 from tl_runner.datasets.picture import Square, square, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, Numbers, PixelFormat
 from tl_runner.errors import Refused
-from tl_runner.storage.atomic import appearing
+from tl_runner.storage.atomic import open_atomically
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Decoded(NamedTuple):
     facts: Facts
 
 
-def decoded(files: Sequence[File], size: int, cache: Path, name: str, how: PixelFormat = BY_FILE) -> Decoded:
+def decode_images(files: Sequence[File], size: int, cache: Path, name: str, how: PixelFormat = BY_FILE) -> Decoded:
     """The files as squares of `size` pixels a side, from the cache or by way of it; `name` is what to call them."""
     folder = cache / "images"
     key = _key(files, size, how)
@@ -68,9 +68,9 @@ def decoded(files: Sequence[File], size: int, cache: Path, name: str, how: Pixel
     if facts is None:
         folder.mkdir(parents=True, exist_ok=True)
         _room(folder, row * len(files))
-        with appearing(pixels) as out:
+        with open_atomically(pixels) as out:
             facts = _decode(files, size, out, name, how)
-        with appearing(said) as out:
+        with open_atomically(said) as out:
             out.write(json.dumps({**facts._asdict(), "numbers": facts.numbers._asdict()}).encode())
     n = len(files) - len(facts.bad)
     if not n:

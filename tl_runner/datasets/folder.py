@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.classes import Policy, counted, label_knowledge, stated
-from tl_runner.datasets.decoded import decoded
+from tl_runner.datasets.classes import Policy, count_names, label_knowledge, select_stated
+from tl_runner.datasets.decoded import decode_images
 from tl_runner.datasets.listing import ClassFolder, class_folders, folders, quoted
 from tl_runner.datasets.pixel_format import Channels, PixelFormat, doubts
 from tl_runner.datasets.split import Drawn, Raw
@@ -61,7 +61,7 @@ def image_folder(
     if others := sum(each.others for side in sides.values() for each in side):
         log.warning("%d files have no image extension and are ignored: run.log lists them", others)
     images = {
-        role: decoded([file for each in side for file in each.files], size, cache, domains[role].name, how)
+        role: decode_images([file for each in side for file in each.files], size, cache, domains[role].name, how)
         for role, side in sides.items()
     }
     bad = {role: side.facts.bad for role, side in images.items()}
@@ -83,7 +83,7 @@ def image_folder(
         return Raw(normalize("NFC", domains[role].name), pixels, y, classes[role], part, names)
 
     left_out = {
-        role: counted(each.label for each in found[role] if each.label not in classes[role] for _ in each.files)
+        role: count_names(each.label for each in found[role] if each.label not in classes[role] for _ in each.files)
         for role in found
     }
     notes = {
@@ -125,7 +125,7 @@ def _classes(found: Sides, labels: Policy, label_set: Sequence[str]) -> dict[str
     named = {role: {each.label: each.path for each in side} for role, side in found.items()}
     classes = {role: tuple(sorted(paths)) for role, paths in named.items()}
     if label_set:
-        return dict.fromkeys(named, tuple(sorted(stated(label_set, classes, labels))))
+        return dict.fromkeys(named, tuple(sorted(select_stated(label_set, classes, labels))))
     if "source" not in named:
         return classes
     shared = named["source"].keys() & named["target"].keys()

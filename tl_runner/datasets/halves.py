@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tl_runner.datasets.content import digests
 from tl_runner.datasets.image_shifts import severity_of, shift_images
-from tl_runner.datasets.split import Drawn, Raw, rows_by_part
+from tl_runner.datasets.split import Drawn, Raw, count_rows_by_part
 from tl_runner.errors import within
 from tl_runner.rng import derive
 
@@ -51,7 +51,7 @@ def shifted_halves(whole: Raw, task: Task, seed: int) -> Drawn:
         x=shift_images(target.x, task.shift, task.severity, generator),
     )
     notes = {"shift": task.shift, "severity": task.severity if shifted else None, **limit(task.samples)}
-    return Drawn(source, target, notes, task.size, pool=rows_by_part(whole))
+    return Drawn(source, target, notes, task.size, pool=count_rows_by_part(whole))
 
 
 def halved(whole: Raw, seed: int) -> tuple[Raw, Raw]:

@@ -76,7 +76,9 @@ class Encoding(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def cut(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[Pair, Answers, dict[str, Any]]:
+def split_domains(
+    drawn: Drawn, seed: int, budget: Budget, device: torch.device
+) -> tuple[Pair, Answers, dict[str, Any]]:
     """The pair on the device, the sealed answers, and what the record says of the data."""
     sides = {"source": drawn.source, "target": drawn.target}
     raws = {role: raw for role, raw in sides.items() if raw is not None}
@@ -130,7 +132,7 @@ def cut(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[
     return pair, Answers(labels.test, tuple(rows)), data
 
 
-def rows_by_part(raw: Raw) -> tuple[int, ...]:
+def count_rows_by_part(raw: Raw) -> tuple[int, ...]:
     """How many rows there are of each of `PARTS`; all are train where nothing divides them."""
     if raw.part is None:
         return len(raw.x), 0, 0
@@ -145,7 +147,7 @@ def _seeds(drawn: Drawn, test: int) -> dict[str, Any]:
     """
     if drawn.fresh:
         return {"kind": "independent", "test": test, "pool": None}
-    train, _, given = rows_by_part(drawn.target)
+    train, _, given = count_rows_by_part(drawn.target)
     pool = (drawn.pool or (train, 0, given))[PARTS.index("test" if given else "train")]
     return {"kind": "fixed" if pool == test else "resplit", "test": test, "pool": pool}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tl_runner.datasets import cifar
 from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited
-from tl_runner.datasets.split import PARTS, Drawn, Raw, rows_by_part
+from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import Refused
 from tl_runner.rng import derive
 
@@ -42,7 +42,7 @@ def cifar10_stl10(
     sides = {name: limited(whole, samples, derive(seed, "samples", name)) for name, whole in wholes.items()}
     known = sides.pop(source)
     (other,) = sides.values()
-    return Drawn(known, other, limit(samples), size, pool=rows_by_part(wholes[other.name]))
+    return Drawn(known, other, limit(samples), size, pool=count_rows_by_part(wholes[other.name]))
 
 
 def read(root: str, download: bool, verify: bool) -> Raw:

@@ -15,13 +15,13 @@ from torch import Tensor
 from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read, typed
 from tl_runner.datasets.classes import (
     Classes,
-    agree,
-    counted,
-    in_order,
+    count_names,
     label_knowledge,
+    resolve_classes,
+    sort_names,
+    split_label,
     warn_of_order,
     warn_of_spelling,
-    without_label,
 )
 from tl_runner.datasets.columns import Kind, kinds
 from tl_runner.datasets.encoding import code, encode, fit, matrix
@@ -63,13 +63,13 @@ def csv(
         partial(read, separator=separator, missing=missing, drop=drop), source, target, file, domain, missing
     )
     literally = partial(read, said=label, separator=separator, missing=(), only={label})
-    (known, ys), (other, yt) = (without_label(table, label, missing, literally) for table in sides)
+    (known, ys), (other, yt) = (split_label(table, label, missing, literally) for table in sides)
     _refuse_other_columns(known, other, categorical=categorical, numeric=numeric, drop=drop)
-    warn_of_spelling(in_order(ys), in_order(yt), labels)
-    classes = agree(in_order(ys), in_order(yt), labels, label_set)
+    warn_of_spelling(sort_names(ys), sort_names(yt), labels)
+    classes = resolve_classes(sort_names(ys), sort_names(yt), labels, label_set)
     warn_of_order({*classes[0], *classes[1]}, label)
     kept = [np.isin(y, side) for y, side in zip((ys, yt), classes, strict=True)]
-    left_out = {role: counted(y[~rows]) for role, y, rows in zip(("source", "target"), (ys, yt), kept, strict=True)}
+    left_out = {role: count_names(y[~rows]) for role, y, rows in zip(("source", "target"), (ys, yt), kept, strict=True)}
     known, other, ys, yt = known.take(kept[0]), other.take(kept[1]), ys[kept[0]], yt[kept[1]]
     found = kinds(known, other, categorical, numeric, missing)
 
@@ -103,7 +103,7 @@ def _domains(
         raise Refused(f"dataset=csv takes {WAYS}; given: {said or 'none of them'}")
     of_row, table = reading(file, f"dataset.file={file}").split_off(domain, "domain")
     of_row = names(of_row)
-    there = in_order(observed(of_row))
+    there = sort_names(observed(of_row))
     for key, value in (("source", source), ("target", target)):
         if value not in there:
             said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
@@ -214,4 +214,4 @@ def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, Kind]) -> 
 
 
 def _categories(cells: Cells) -> Classes:
-    return in_order(names(np.array(sorted(set(observed(cells))), dtype=object)))
+    return sort_names(names(np.array(sorted(set(observed(cells))), dtype=object)))

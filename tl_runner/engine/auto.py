@@ -14,16 +14,16 @@ from torch import Tensor
 from tl_runner.config import Parts
 from tl_runner.core import Method, Model, Stream
 from tl_runner.domains import Pair
-from tl_runner.engine.pretrain import admit, ready, source_model, source_names
+from tl_runner.engine.pretrain import check_task, identify_source, prepare_training, train_source_model
 from tl_runner.errors import Diverged, Refused
 from tl_runner.evaluation.scores import read
 from tl_runner.functional.divergence import told_apart
 from tl_runner.functional.label_free import agreement
 from tl_runner.methods.auto import BASE, Auto
-from tl_runner.models.batchnorm import by_domain, statistics
+from tl_runner.models.batchnorm import by_domain_statistics, statistics
 from tl_runner.storage.cache import keep_cached, load_cached
 from tl_runner.storage.contents import Contents
-from tl_runner.storage.data_files import placeless
+from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.identity import identify
 from tl_runner.storage.provenance import made_by
 from tl_runner.storage.record import RunRecord
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 Facts = dict[str, Any]  # for the record, in JSON's words
 
 
-def begun(
+def resolve_method(
     method: Method, model: Model, pair: Pair, parts: Parts, record: RunRecord, cache: Path
 ) -> Generator[Point, None, tuple[Method, Facts]]:
     """The method to be trained, the model brought to its start in place, and what the record says of that.
@@ -43,13 +43,13 @@ def begun(
     """
     told: Facts = {}
     if isinstance(method, Auto):
-        method, told["auto"] = yield from chosen(method, Trials(method, model, pair, parts, record, cache))
+        method, told["auto"] = yield from choose_method(method, Trials(method, model, pair, parts, record, cache))
     if method.start == "source":
-        told["source_model"] = yield from source_model(model, pair, parts, source_names(record), cache)
+        told["source_model"] = yield from train_source_model(model, pair, parts, identify_source(record), cache)
     return method, told
 
 
-def chosen(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, Facts]]:
+def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, Facts]]:
     """What `auto` comes to: a fresh method, with what was tried and why it is that one."""
     if told := (yield from trials.alike()):
         return method.built(BASE), {"chosen": BASE, "why": told, "steps": trials.source_steps, "tried": []}
@@ -104,7 +104,7 @@ class Trials:
     def alike(self) -> Generator[Point, None, str]:
         """Why nothing need be adapted: the domains can't be told apart by features of the source model; else ""."""
         model = deepcopy(self.model)
-        yield from source_model(model, self.pair, self.parts, source_names(self.record), self.cache)
+        yield from train_source_model(model, self.pair, self.parts, identify_source(self.record), self.cache)
         source, target = (read(model, domain.val).features for domain in (self.pair.source, self.pair.target) if domain)
         apart = told_apart(source, target)
         if apart is None or apart.a_distance.low > 0:
@@ -122,18 +122,18 @@ class Trials:
         method, model, seed = self.auto.built(name), deepcopy(self.model), self.parts.settings.seed
         plan = replace(self.parts.train, steps=steps, evaluations=1, compile=False)  # which takes longer than a trial
         try:
-            admit(method, self.pair)
+            check_task(method, self.pair)
             if method.start == "source":
-                yield from source_model(model, self.pair, self.parts, source_names(self.record), self.cache)
+                yield from train_source_model(model, self.pair, self.parts, identify_source(self.record), self.cache)
             start, streams = statistics(model), frozenset[Stream]()
-            method, model, pair = ready(method, model, self.pair, plan, seed)
+            method, model, pair = prepare_training(method, model, self.pair, plan, seed)
             optimizer, schedule, augment = self.parts.optimizer, self.parts.schedule, self.parts.augment
             for point in train(model, method, pair, plan, optimizer, schedule, augment, seed, Cursor()):
                 streams = point.streams
                 yield point._replace(phase=f"trying {name}")
         except (Refused, Diverged) as error:
             return str(error)
-        predicted = read(by_domain(model, pair, streams, start).target, pair.target.val).predicted
+        predicted = read(by_domain_statistics(model, pair, streams, start).target, pair.target.val).predicted
         if not bool(torch.isfinite(predicted).all()):
             return "its predictions are not finite numbers"
         keep_cached(file, {"predicted": predicted})
@@ -143,7 +143,7 @@ class Trials:
         """A hash of all that the trial depends on, as the identity of a run is one."""
         groups = ("dataset", "backbone", "pretrain", "optimizer", "schedule", "augment", "train", "seed", "granted")
         of_run = {group: self.record.config.get(group) for group in groups}
-        of_run["dataset"] = placeless(of_run["dataset"])  # the fingerprint says what is in its files
+        of_run["dataset"] = drop_locations(of_run["dataset"])  # the fingerprint says what is in its files
         made = {"data": self.record.data["fingerprint"], "machine": made_by(self.record.where)}
         known = {**of_run, **made, "method": self.auto.said[name], "steps": steps}
         return identify(known, Contents(self.cache.parent))

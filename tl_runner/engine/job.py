@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tl_runner.config import settings
 from tl_runner.errors import Busy, Diverged, Late, Refused
-from tl_runner.storage.lock import Claim, claimed
-from tl_runner.storage.provenance import whereabouts
-from tl_runner.storage.record import RunRecord, stored
+from tl_runner.storage.lock import Claim, claim_lock
+from tl_runner.storage.provenance import collect_provenance
+from tl_runner.storage.record import RunRecord, read_stored
 
 if TYPE_CHECKING:
     from tl_runner.training.loop import Point
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
         return self.what in ("made", "kept") and self.record.status != "ok"
 
 
-def attend(
+def run_order(
     order: Order,
     asked: Callable[[], bool],
     show: "Callable[[Generator[Point, None, RunRecord], RunRecord], RunRecord]",
@@ -68,10 +68,10 @@ def attend(
     record, variant = order
     home = Path.cwd()
     try:
-        made = show(job(record, asked), record)
+        made = show(run_or_skip(record, asked), record)
         return Outcome(made, variant, "made" if made is record else "kept", made.error or "")
     except Busy as error:
-        return Outcome(stored(record) or record, variant, "elsewhere", str(error))
+        return Outcome(read_stored(record) or record, variant, "elsewhere", str(error))
     except KeyboardInterrupt:
         return Outcome(record, variant, "stopped")
     except BaseException as error:  # whatever a method of a user's raises
@@ -82,11 +82,11 @@ def attend(
         os.chdir(home)  # which a method may have left
 
 
-def job(record: RunRecord, asked: Callable[[], bool]) -> "Generator[Point, None, RunRecord]":
+def run_or_skip(record: RunRecord, asked: Callable[[], bool]) -> "Generator[Point, None, RunRecord]":
     """The stored run, where it was made before; else the run, made under its lock."""
     if earlier := find_completed(record):
         return earlier
-    with claimed(record.lock.absolute()) as claim:
+    with claim_lock(record.lock.absolute()) as claim:
         if earlier := find_completed(record):  # by whoever held the lock until now
             return earlier
         from tl_runner.engine.run import run
@@ -100,7 +100,7 @@ def find_completed(record: RunRecord) -> RunRecord | None:
 
     What has changed since is said.
     """
-    earlier = stored(record)
+    earlier = read_stored(record)
     if earlier is None and (record.folder / "run.json").exists():
         log.warning("%s can't be read: running it again", record.folder / "run.json")
     if earlier is None or earlier.status not in ("ok", "diverged"):
@@ -114,7 +114,7 @@ def find_completed(record: RunRecord) -> RunRecord | None:
     if earlier.status == "ok" and _thoroughness(record) > _thoroughness(earlier):
         log.warning("%s is complete, but with a smaller diagnosis: running it again", earlier.folder.name)
         return None
-    then, now = earlier.where.get("versions", {}), whereabouts()["versions"]
+    then, now = earlier.where.get("versions", {}), collect_provenance()["versions"]
     changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
     if wanted.device != "auto" and not str(earlier.where.get("device")).startswith(wanted.device):
         changed.append(f"device {earlier.where.get('device')} then, {wanted.device} now")

@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from tl_runner.engine.job import Order, find_completed
-from tl_runner.storage.lock import owner
-from tl_runner.storage.record import RunRecord, on_other_data, records, stored
+from tl_runner.storage.lock import read_owner
+from tl_runner.storage.record import RunRecord, find_on_other_data, read_records, read_stored
 
 State = Literal["new", "done", "to resume", "failed", "under way"]
 
@@ -18,19 +18,19 @@ class Planned(NamedTuple):
     since: RunRecord | None = None  # the last run of this configuration, where the data changed since
 
 
-def plan(orders: Sequence[Order]) -> list[Planned]:
+def plan_orders(orders: Sequence[Order]) -> list[Planned]:
     """The state of each order, with an estimate from runs of the same setting, else of the same choices."""
-    earlier = records({order.record.outputs / "runs" for order in orders if order.record.outputs.is_dir()})[0]
+    earlier = read_records({order.record.outputs / "runs" for order in orders if order.record.outputs.is_dir()})[0]
     ended = [record for record in earlier if record.status == "ok" and record.seconds is not None]
     planned = []
     for order in orders:
         state = _state(order.record)
         seconds = 0.0 if state == "done" else _estimate(order.record, ended)
-        planned.append(Planned(order, state, seconds, on_other_data(order.record)))
+        planned.append(Planned(order, state, seconds, find_on_other_data(order.record)))
     return planned
 
 
-def left(planned: Sequence[Planned], places: int) -> tuple[float, int]:
+def estimate_seconds(planned: Sequence[Planned], places: int) -> tuple[float, int]:
     """Seconds that the orders may take in so many places, and how many of them there is no estimate for."""
     known = [each.seconds for each in planned if each.seconds is not None]
     return sum(known) / places, len(planned) - len(known)
@@ -39,9 +39,9 @@ def left(planned: Sequence[Planned], places: int) -> tuple[float, int]:
 def _state(record: RunRecord) -> State:
     if find_completed(record):
         return "done"
-    if owner(record.lock):
+    if read_owner(record.lock):
         return "under way"
-    earlier = stored(record)
+    earlier = read_stored(record)
     if any(record.folder.glob("checkpoint*.pt")) and not record.config.get("force"):
         return "to resume"
     return "failed" if earlier and earlier.status in ("failed", "diverged") else "new"

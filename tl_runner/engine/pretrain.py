@@ -18,20 +18,20 @@ from tl_runner.config import Parts
 from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
 from tl_runner.engine.device import apply_kernels
-from tl_runner.engine.progress import resumed
+from tl_runner.engine.progress import restore_progress
 from tl_runner.errors import Refused, within
 from tl_runner.evaluation.scores import accuracy, predict
 from tl_runner.methods.source_only import SourceOnly
-from tl_runner.models.batchnorm import by_domain, packed
+from tl_runner.models.batchnorm import by_domain_statistics, pack_statistics
 from tl_runner.models.learning_rates import LrBackbone, by_rate, factor, new_stages, old_parameters, served
 from tl_runner.option_names import is_ours
-from tl_runner.rng import chance_of, derive, settle
-from tl_runner.storage.atomic import write
+from tl_runner.rng import chance_of, derive, seed_generators
+from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.cache import keep_cached, load_cached
 from tl_runner.storage.checkpoint import Checkpoint
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import identify
-from tl_runner.storage.lock import alone
+from tl_runner.storage.lock import hold_lock
 from tl_runner.storage.provenance import made_by
 from tl_runner.storage.record import RunRecord
 from tl_runner.training.loop import Point, Train, train
@@ -60,7 +60,7 @@ class Pretrain:
         within(0, lr_backbone=1.0 if self.lr_backbone == "auto" else self.lr_backbone)
 
 
-def admit(method: Method, pair: Pair) -> None:
+def check_task(method: Method, pair: Pair) -> None:
     """Refuse, in words, a method that can't serve this task."""
     name = type(method).__name__
     if method.keeps_source_task and "source" not in method.needs:
@@ -82,7 +82,7 @@ def admit(method: Method, pair: Pair) -> None:
         )
 
 
-def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> tuple[Method, Model, Pair]:
+def prepare_training(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> tuple[Method, Model, Pair]:
     """What the method makes of the network and the pair before its first step; chance is as training begins with it."""
     device = model.device
     if method.once and new_stages(model):
@@ -90,11 +90,11 @@ def ready(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> t
     with chance_of(seed, "prepare"):
         model, pair = method.prepare(model, pair, seed)
     _floor_missed(method, pair)
-    settle(seed)
+    seed_generators(seed)
     return method.to(device), apply_kernels(model.to(device), plan), pair
 
 
-def backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) -> dict[str, list[float]]:
+def list_backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) -> dict[str, list[float]]:
     """The factors of the learning rate at which the backbone learns, by phase, for the record.
 
     Warns where a number was set that no phase uses.
@@ -131,7 +131,7 @@ def _floor_missed(method: Method, pair: Pair) -> None:
         )
 
 
-def source_names(record: RunRecord) -> dict[str, Any]:
+def identify_source(record: RunRecord) -> dict[str, Any]:
     """All that tells the source model of this run from those of others, but how it is trained."""
     of_data = {name: record.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
     of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
@@ -139,15 +139,15 @@ def source_names(record: RunRecord) -> dict[str, Any]:
     return {**of_source, **parts, "machine": made_by(record.where)}
 
 
-def source_model(
+def train_source_model(
     model: Model, pair: Pair, parts: Parts, names: Mapping[str, Any], cache: Path
 ) -> Generator[Point, None, dict[str, Any] | None]:
     """Train the model's backbone on the labelled source, in place, or take it from `cache` where that was done.
 
     Of processes that want the same source model at the same time one trains it, and the others wait for it.
 
-    The head is trained along where the source has the target's classes; else the model keeps its fresh one. `names`
-    are `source_names`. Yields the points of the training, and returns what the record says of it; None where the task
+    The head is trained along where the source has the target's classes; else the model keeps its fresh one. `names` are
+    `identify_source`. Yields the points of the training, and returns what the record says of it; None where the task
     has no source domain or the plan no steps.
     """
     plan, said = parts.pretrain, parts.settings
@@ -167,13 +167,13 @@ def source_model(
     key = identify({**names, **how}, Contents(cache.parent))
     weights = cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
-    with alone(weights):
+    with hold_lock(weights):
         if kept := _kept(learner, weights):  # by an earlier run, or the process that was waited for
             return {**kept, "shared": True}
         checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
         method, task = SourceOnly(), Pair(source, pair.target)
-        settle(derive(said.seed, "pretrain"))
-        progress = resumed(checkpoint.load(), learner, method, {})
+        seed_generators(derive(said.seed, "pretrain"))
+        progress = restore_progress(checkpoint.load(), learner, method, {})
         settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
         optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay, lr_backbone=plan.lr_backbone)
         for point in train(
@@ -181,12 +181,12 @@ def source_model(
         ):
             with checkpoint.around(lambda: progress.state(learner, method, {})):
                 yield point._replace(seconds=progress.elapsed, phase="source model")
-        learner.load_state_dict(packed(by_domain(learner, task, {"source"}, {})))
+        learner.load_state_dict(pack_statistics(by_domain_statistics(learner, task, {"source"}, {})))
         source_val = accuracy(predict(learner, source.val), labels.val)
         told = {"id": key, "steps": plan.steps, "rows": cursor.rows, "source_val": source_val}
         told["seconds"] = round(progress.elapsed, 3)
         if keep_cached(weights, learner.state_dict()):
-            write(weights.with_suffix(".json"), json.dumps(told, indent=2).encode())
+            write_atomically(weights.with_suffix(".json"), json.dumps(told, indent=2).encode())
         checkpoint.remove()
     return {**told, "shared": False}
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_runner import rng
-from tl_runner.models.batchnorm import Sides, packed
+from tl_runner.models.batchnorm import Sides, pack_statistics
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Cursor
 
@@ -48,7 +48,7 @@ class Progress:
         self.predictions[evidence.step] = predicted
         if rule(self.history) == len(self.history) - 1:
             self.chosen = evidence.step
-            self.weights = {name: w.detach().to("cpu", copy=True) for name, w in packed(sides).items()}
+            self.weights = {name: w.detach().to("cpu", copy=True) for name, w in pack_statistics(sides).items()}
 
     def state(self, model: nn.Module, method: nn.Module, made: Mapping[str, Any]) -> dict[str, Any]:
         """All of it with the model's and the method's parameters and the generators, in plain types and tensors.
@@ -65,7 +65,7 @@ class Progress:
             "model": model.state_dict(),
             "method": method.state_dict(),
             "attributes": _attributes(method),
-            "chance": rng.state(),
+            "chance": rng.get_state(),
             "made": dict(made),
         }
 
@@ -83,7 +83,9 @@ def _plain(value: Any) -> bool:
     return type(value) in (bool, int, float, str, type(None))
 
 
-def resumed(state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module, made: Mapping[str, Any]) -> Progress:
+def restore_progress(
+    state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module, made: Mapping[str, Any]
+) -> Progress:
     """The progress that a kept state tells, its parameters and generators set; a new one where there is none to use.
 
     A run is made by one version of the code, on one kind of machine, on the same data: a state of others is left.
@@ -97,7 +99,7 @@ def resumed(state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module
     method.load_state_dict(state["method"])
     for name, value in state["attributes"].items():
         setattr(method, name, value)
-    rng.restore(state["chance"])
+    rng.restore_state(state["chance"])
     history = [Evidence(*values) for values in state["history"]]
     kept = {name: state[name] for name in ("predictions", "chosen", "weights", "seconds")}
     log.info("resuming after step %d", state["cursor"]["step"])

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from tl_runner.errors import Diverged, Late, Refused
 from tl_runner.storage import data_files
-from tl_runner.storage.atomic import write
+from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.contents import Contents
-from tl_runner.storage.identity import leaves
-from tl_runner.storage.provenance import made_by, whereabouts
-from tl_runner.storage.record import RunRecord, finished
+from tl_runner.storage.identity import map_leaves
+from tl_runner.storage.provenance import collect_provenance, made_by
+from tl_runner.storage.record import RunRecord, find_finished
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class Recording:
 
     def __init__(self, record: RunRecord):
         self.record = record
-        self.spare = finished(record) is not None
+        self.spare = find_finished(record) is not None
         self.place = record.folder.absolute()  # whatever working folder the run's own code changes to
         self.folder = self.place.with_name(f"{self.place.name}.new") if self.spare else self.place
         self.cache = record.cache
@@ -64,7 +64,7 @@ class Recording:
         self.folder.mkdir(parents=True, exist_ok=True)
         for half in self.folder.glob(".*"):  # written, and the process was killed
             half.unlink()
-        write(self.folder / "config.yaml", _yaml(self.record.config))
+        write_atomically(self.folder / "config.yaml", _yaml(self.record.config))
         self.save()
 
     def close(self, over: bool) -> None:
@@ -88,8 +88,8 @@ class Recording:
 
     def save(self) -> None:
         entries = {name: value for name, value in asdict(self.record).items() if name != "found"}
-        content = leaves(entries, _strict)
-        write(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
+        content = map_leaves(entries, _strict)
+        write_atomically(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
 
     def checkpoint(self, every: float) -> "Checkpoint":
         """Of this run, written `every` so many seconds."""
@@ -125,7 +125,7 @@ class Recording:
 
         To be called when the data has been read: what changes later changes nothing.
         """
-        if data_files.data(self.record.config.get("dataset"), self.contents).digest != self.record.where["files"]:
+        if data_files.hash_data(self.record.config.get("dataset"), self.contents).digest != self.record.where["files"]:
             raise Refused(
                 "files of the dataset changed after the command had looked at them and before the run had read them."
                 " Changed data is another run: type the command again when nothing writes to them any more"
@@ -144,7 +144,7 @@ class Recording:
             self.earlier = progress.seconds
             self.record.where["resumed"] = cursor.step
         if (file := self.folder / "curve.jsonl").exists():
-            write(file, b"".join(self._lines()[: cursor.points]))
+            write_atomically(file, b"".join(self._lines()[: cursor.points]))
 
     def curve(self, point: "Point") -> None:
         """One more line of the curve: a flat object but for the terms, whose names are the method's."""
@@ -162,7 +162,7 @@ class Recording:
         if names:
             out = StringIO()
             csv.writer(out, lineterminator="\n").writerows([("path",), *((name,) for name in names)])
-            write(self.folder / "test.csv", out.getvalue().encode("utf-8", "surrogateescape"))
+            write_atomically(self.folder / "test.csv", out.getvalue().encode("utf-8", "surrogateescape"))
 
     def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
         """A safetensors file without metadata, so that equal tensors make equal bytes; none of no tensors."""
@@ -170,16 +170,16 @@ class Recording:
 
         if tensors:
             packed = {key: tensor.contiguous() for key, tensor in tensors.items()}  # not so with train.channels_last
-            write(self.folder / f"{name}.safetensors", save(packed))
+            write_atomically(self.folder / f"{name}.safetensors", save(packed))
 
 
 @contextmanager
-def recording(record: RunRecord) -> Iterator[Recording]:
+def open_recording(record: RunRecord) -> Iterator[Recording]:
     """Keep the record of what happens inside, whatever that is: `ok`, `diverged` or `failed`, with its seconds."""
     files, started, over = Recording(record), time.monotonic(), True
     record.status, record.scores, record.evidence, record.error, record.data = "running", None, None, None, {}
     record.diagnosis = None
-    record.where = {**whereabouts(), **{name: record.where.get(name) for name in ("files", "read")}}
+    record.where = {**collect_provenance(), **{name: record.where.get(name) for name in ("files", "read")}}
     files.open()
     handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -208,7 +208,7 @@ def recording(record: RunRecord) -> Iterator[Recording]:
         files.close(over)
 
 
-def fallen(record: RunRecord, error: str) -> None:
+def record_lost_process(record: RunRecord, error: str) -> None:
     """Put on record that the process which made this run is gone; its checkpoint stays."""
     if record.status == "running" and record.folder.is_dir():
         record.status, record.error = "failed", error

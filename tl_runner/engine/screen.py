@@ -14,18 +14,18 @@ from torch import Tensor
 from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import cut
+from tl_runner.datasets.split import split_domains
 from tl_runner.domains import LabelledSplit, Pair, Split, Subset
 from tl_runner.engine.device import claim_device, describe_device
-from tl_runner.engine.pretrain import source_model, source_names
+from tl_runner.engine.pretrain import identify_source, train_source_model
 from tl_runner.errors import Refused
 from tl_runner.functional.divergence import ROWS as COMPARED
 from tl_runner.functional.divergence import mmd_test, told_apart
 from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
-from tl_runner.models.features import Embedded, at, whole
+from tl_runner.models.features import Embedded, at, gather_rows
 from tl_runner.models.learning_rates import new_stages
 from tl_runner.rng import chance_of, derive
-from tl_runner.storage.provenance import whereabouts
+from tl_runner.storage.provenance import collect_provenance
 from tl_runner.storage.record import RunRecord
 from tl_runner.training.loop import Point
 
@@ -62,12 +62,12 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     parts = config.load(record.config)
     seed = parts.settings.seed
     device = claim_device(parts.settings.device, parts.settings.threads)
-    record.where |= whereabouts() | describe_device(device, parts.train)
+    record.where |= collect_provenance() | describe_device(device, parts.train)
     budget = Budget.parse(parts.settings.granted).settle(needed=False)
     with chance_of(seed, "data"):
-        drawn = config.call(parts.dataset, seed=seed, cache=record.cache)
-        pair, _, record.data = cut(drawn, seed, budget, device)
-    whose, labelled = sample(pair)
+        drawn = config.call_with(parts.dataset, seed=seed, cache=record.cache)
+        pair, _, record.data = split_domains(drawn, seed, budget, device)
+    whose, labelled = sample_labelled(pair)
     admit(torch.cat([part.y for part in labelled]))
     with chance_of(seed, "model"):
         backbone, width = parts.backbone(pair.shape)
@@ -79,7 +79,9 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained
-    record.data["source_model"] = yield from source_model(model, pair, parts, source_names(record), record.cache)
+    record.data["source_model"] = yield from train_source_model(
+        model, pair, parts, identify_source(record), record.cache
+    )
     found = []
     for stage in wanted:
         started, last = time.monotonic(), stage == model.stages[-1]
@@ -92,7 +94,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     return found
 
 
-def sample(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
+def sample_labelled(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
     """The labelled rows to score on, and whose labels: all that the target grants, else the source's val split.
 
     Raises `Refused` where there are neither.
@@ -143,7 +145,7 @@ def _distances(part: Model, pair: Pair) -> dict[str, float]:
 
 def _features(part: Model, split: Split, rows: Tensor) -> Tensor:
     """What this part makes of these rows, (n, d) on the CPU; kept for other runs. `Refused` where it is not finite."""
-    found = whole(Embedded(split if len(rows) == len(split) else Subset(split, rows), part))
+    found = gather_rows(Embedded(split if len(rows) == len(split) else Subset(split, rows), part))
     if not bool(torch.isfinite(found).all()):
         raise Refused(f"the features at stage {part.stage or part.stages[-1]!r} are not finite numbers")
     return found

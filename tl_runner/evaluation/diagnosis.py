@@ -19,7 +19,7 @@ from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.scores import Reading, accuracy, read
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
 from tl_runner.models.batchnorm import Sides
-from tl_runner.models.features import Readout, frozen, portions
+from tl_runner.models.features import Readout, freeze_features, iter_batches
 
 Level = Literal["basic", "full", "none"]
 Facts = dict[str, Any]  # in JSON's words
@@ -50,7 +50,7 @@ class Diagnosis:
         """
         if self.level == "none":
             return Setup(pair, None, {})
-        reader, seen = frozen(model, pair) if once else (model, pair)
+        reader, seen = freeze_features(model, pair) if once else (model, pair)
         gap = self._gap(*(read(reader, _first(split, model)).features for split in _validation(seen)))
         return Setup(pair, gap, self._stages(Sides(model, model), pair))
 
@@ -90,7 +90,7 @@ class Diagnosis:
             stages = {"before": before.stages, "after": self._stages(sides, before.pair)}
             told |= {"inputs": self._gap(*inputs), "stages": stages}
         known = figure_data.Side(source, labels) if source and labels is not None else None
-        figures = figure_data.of_run(before.pair, pair, known, figure_data.Side(target, answers))
+        figures = figure_data.collect_figure_data(before.pair, pair, known, figure_data.Side(target, answers))
         return told, {**figures, "labels": answers.to(torch.int16)}
 
     def _gap(self, source: Tensor | None = None, target: Tensor | None = None) -> Facts | None:
@@ -105,7 +105,7 @@ class Diagnosis:
         """The proxy A-distance at each stage of the backbone, which the first takes from the inputs; `full` only."""
         if self.level != "full" or pair.source is None:
             return {}
-        flows = [[*portions(_first(split, sides.target), sides.target.device)] for split in _validation(pair)]
+        flows = [[*iter_batches(_first(split, sides.target), sides.target.device)] for split in _validation(pair)]
         found = {}
         for name in sides.target.stages:
             stages = [side.eval().backbone.get_submodule(name) for side in sides]
@@ -184,4 +184,4 @@ def _first(split: Split, model: Model) -> Split:
 
 
 def _whole(split: Split, model: Model) -> Tensor:
-    return torch.cat([nn.Flatten()(x).cpu() for x in portions(split, model.device)])
+    return torch.cat([nn.Flatten()(x).cpu() for x in iter_batches(split, model.device)])

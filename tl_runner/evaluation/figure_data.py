@@ -21,7 +21,7 @@ class Side(NamedTuple):
     labels: Tensor
 
 
-def of_run(raw: Pair, pair: Pair, source: Side | None, target: Side) -> dict[str, Tensor]:
+def collect_figure_data(raw: Pair, pair: Pair, source: Side | None, target: Side) -> dict[str, Tensor]:
     """Points, samples and extremes by name; `raw` is the pair of inputs, `pair` what the method made of it."""
     sides = {"source": source, "target": target} if source else {"target": target}
     found: dict[str, Tensor] = {}

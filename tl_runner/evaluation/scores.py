@@ -12,7 +12,7 @@ from tl_runner.errors import Diverged
 from tl_runner.functional import importance, label_free
 from tl_runner.functional.divergence import ROWS, told_apart
 from tl_runner.models.batchnorm import Sides
-from tl_runner.models.features import portions
+from tl_runner.models.features import iter_batches
 from tl_runner.training.checkpoint_selection import Evidence, FloorOf
 
 LEAST = 1e-12  # of a probability whose logarithm is taken
@@ -33,7 +33,7 @@ def read(model: Model, split: Split, rows: int = ROWS) -> Reading:
     """Both in one pass, features of the first `rows`; the model is left in evaluation mode."""
     model.eval()
     features, predicted = [], []
-    for x in portions(split, model.device):
+    for x in iter_batches(split, model.device):
         (seen,) = model.features(x)
         features.append(seen[:rows].float().cpu())
         predicted.append(model.head(seen).float().softmax(-1).cpu())
@@ -86,7 +86,7 @@ def scores(probabilities: Tensor, labels: Tensor, calibrated: bool = True) -> di
     return {**found, "ece": calibration_error(probabilities, labels)} if calibrated else found
 
 
-def verdict(
+def score_run(
     predictions: Mapping[int, Tensor], labels: Tensor, selected: int, calibrated: bool = True
 ) -> dict[str, dict[str, float]]:
     """The target's scores at the selected step, beside the last checkpoint and the best one by the labels.
@@ -122,7 +122,7 @@ def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:
     return ((w * right).sum() / w.sum()).item(), importance.effective_rows(w).item(), "weighted source"
 
 
-def examine(sides: Sides, pair: Pair, step: int, keeps_source: bool) -> tuple[Evidence, Tensor]:
+def collect_evidence(sides: Sides, pair: Pair, step: int, keeps_source: bool) -> tuple[Evidence, Tensor]:
     """The evidence at this step, and the probabilities on the target's test split, which nobody scores yet.
 
     `keeps_source` says whether the method still learns the source's task: else its accuracy is no floor.

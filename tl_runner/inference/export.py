@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from tl_runner.errors import Refused
 from tl_runner.inference.load import Trained
-from tl_runner.models.features import at_once
-from tl_runner.storage.atomic import appearing
+from tl_runner.models.features import rows_per_batch
+from tl_runner.storage.atomic import open_atomically
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def export(trained: Trained, samples: Tensor, to: Format, out: Path, facts: dict
     model = Classifier(trained.model).eval()
     said = {**facts, "classes": trained.classes, "preprocessing": trained.preprocessing.facts, "output": OUTPUT}
     write, read = WAYS[to]
-    with appearing(out) as file:
+    with open_atomically(out) as file:
         with _in_words(to):
             write(model, samples[:3], said, file)  # more than one row: a size of 1 would be taken for a constant
             file.flush()
@@ -76,7 +76,7 @@ def farthest(model: Run, other: Run, samples: Tensor) -> float:
     """max |model(x) − other(x)| over the samples (n, …): the first row alone, the next two, then many at a time."""
     sizes = [1, 2]
     rest = len(samples) - sum(sizes)
-    most = at_once(samples[0].numel())
+    most = rows_per_batch(samples[0].numel())
     parts = samples.split([*sizes, *[most] * (rest // most), *filter(None, [rest % most])])
     differences = []
     for part in parts:

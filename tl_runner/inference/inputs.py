@@ -12,7 +12,7 @@ from tl_runner.preprocessing.tables import Columns
 from tl_runner.storage.litter import is_litter
 
 
-def inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Input]:
+def list_inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Input]:
     """The files as named, and for each folder those at any depth in it that end as they should, sorted by path.
 
     Hidden entries and what other programs leave (`@eaDir`) are passed over, as in training; links to folders are not
@@ -21,7 +21,7 @@ def inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Input]:
     return [Input(file) for path in paths for file in _files(path, preprocessing)]
 
 
-def of_test(run: Path, preprocessing: Preprocessing) -> list[Input]:
+def list_test_inputs(run: Path, preprocessing: Preprocessing) -> list[Input]:
     """The files or lines of the target's test split, in the order of the run's predictions, by its test.csv."""
     file = run / "test.csv"
     if not file.is_file():

@@ -6,11 +6,11 @@ from typing import NamedTuple, get_args
 from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.errors import Refused
-from tl_runner.models.batchnorm import Side, unpacked
-from tl_runner.models.heads import rebuilt
+from tl_runner.models.batchnorm import Side, unpack_statistics
+from tl_runner.models.heads import rebuild_head
 from tl_runner.preprocessing.batching import Preprocessing
-from tl_runner.preprocessing.recorded import recorded
-from tl_runner.storage.record import RunRecord, read
+from tl_runner.preprocessing.recorded import read_preprocessing
+from tl_runner.storage.record import RunRecord, read_record
 
 TOLD = 10  # runs that a message lists
 
@@ -41,7 +41,7 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
     if domain not in get_args(Side):
         raise Refused(f"domain takes target or source, got {domain!r}")
     folder = Path(run)
-    record = finished(folder)
+    record = read_finished(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise Refused(
@@ -49,21 +49,21 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
             " rerun its tl-run command with save=true"
         )
     shape = tuple(record.data["shape"])
-    backbone, width = config.build(config.unweighted(record.config["backbone"]), "backbone")(shape)
-    model = rebuilt(Model(backbone, width, record.data["classes"]), shape, record.data["model"])
+    backbone, width = config.build(config.drop_weights(record.config["backbone"]), "backbone")(shape)
+    model = rebuild_head(Model(backbone, width, record.data["classes"]), shape, record.data["model"])
     try:
-        model.load_state_dict(unpacked(load_file(weights), domain))
+        model.load_state_dict(unpack_statistics(load_file(weights), domain))
     except (SafetensorError, RuntimeError) as error:
         raise Refused(f"{weights} can't be read into the run's network: {error}") from error
-    return Trained(model.eval(), recorded(record.data, record.config["dataset"]), model.classes)
+    return Trained(model.eval(), read_preprocessing(record.data, record.config["dataset"]), model.classes)
 
 
-def finished(folder: Path) -> RunRecord:
+def read_finished(folder: Path) -> RunRecord:
     """The record of the run in this folder; raises `Refused` where there is none, or it did not end well."""
     if not (folder / "run.json").is_file():
         raise Refused(f"{folder} holds no run: {_instead(folder)}")
     try:
-        record = read(folder / "run.json")
+        record = read_record(folder / "run.json")
     except (OSError, ValueError) as error:
         raise Refused(f"{folder} holds no run: {error}") from error
     if record.status != "ok":

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tl_runner.errors import Refused
 from tl_runner.inference.load import Trained
-from tl_runner.models.features import at_once
+from tl_runner.models.features import rows_per_batch
 from tl_runner.preprocessing.batching import Input
 from tl_runner.storage.record import RunRecord
 
@@ -37,7 +37,7 @@ def predictions(trained: Trained, inputs: Sequence[Input]) -> Iterator[Predicted
     """
     model, preprocessing, _ = trained
     model.eval()
-    for names, x, bad in preprocessing.portions(inputs, at_once(preprocessing.numbers)):
+    for names, x, bad in preprocessing.portions(inputs, rows_per_batch(preprocessing.numbers)):
         logits = model(x.to(model.device)).float() if len(x) else torch.empty(0, len(trained.classes))
         found = logits.softmax(-1).cpu()
         if not bool(torch.isfinite(found).all()):

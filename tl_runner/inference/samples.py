@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.errors import Refused
-from tl_runner.inference.inputs import of_test
+from tl_runner.inference.inputs import list_test_inputs
 from tl_runner.inference.load import Trained
 from tl_runner.storage.record import RunRecord
 
@@ -28,7 +28,7 @@ def samples(trained: Trained, record: RunRecord, n: int, seed: int = 0) -> Sampl
     """
     preprocessing, why = trained.preprocessing, ""
     try:
-        portions = preprocessing.portions(of_test(record.folder, preprocessing), max(1, n // 2))
+        portions = preprocessing.portions(list_test_inputs(record.folder, preprocessing), max(1, n // 2))
         real = next(iter(portions)).x
     except Refused as error:
         real, why = _kept(record), str(error)

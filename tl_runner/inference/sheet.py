@@ -10,7 +10,7 @@ from typing import IO
 
 from tl_runner.errors import Refused
 from tl_runner.inference.predict import Predicted
-from tl_runner.storage.atomic import appearing
+from tl_runner.storage.atomic import open_atomically
 
 COLUMNS = ("path", "predicted", "probability")  # before one for each class
 
@@ -56,13 +56,13 @@ def is_sheet(file: Path) -> bool:
 
 
 @contextmanager
-def opened(out: Path | None) -> Iterator[IO[str]]:
+def open_sheet(out: Path | None) -> Iterator[IO[str]]:
     """Where lines go: the file, which appears once all is well, or stdout as they come. Names keep their bytes."""
     if out is None:
         with TextIOWrapper(os.fdopen(os.dup(1), "wb"), "utf-8", "surrogateescape", newline="") as stdout:
             yield stdout
         return
-    with appearing(out) as file:
+    with open_atomically(out) as file:
         text = TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
         yield text
         text.flush()

@@ -12,7 +12,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
-from tl_runner.methods.discriminator import critic, judged
+from tl_runner.methods.discriminator import critic, discriminator_loss
 from tl_runner.methods.frozen_copy import Fixed
 from tl_runner.rng import chance_of
 
@@ -60,7 +60,7 @@ class ADDA(Method):
         target, *granted = model.features(batch.target, *(rows.x for rows in labelled.values()))
         with torch.no_grad():
             source = self.source_encoder.net(batch.source.x)
-        loss, self.notes["critic_accuracy"] = judged(self.critic(source), self.critic(target.detach()))
+        loss, self.notes["critic_accuracy"] = discriminator_loss(self.critic(source), self.critic(target.detach()))
         as_it_is = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
         taken_for_source = functional_call(self.critic, as_it_is, (target,)).squeeze(1).float()
         fooled = F.binary_cross_entropy_with_logits(taken_for_source, torch.ones_like(taken_for_source))

@@ -12,7 +12,7 @@ from tl_runner.models.features import Readout
 HEAD = "head"  # the layer of the logits
 
 
-def compared(
+def compare_layers(
     model: Model, batch: Batch, layers: Sequence[str] = (), normalise: bool = False
 ) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
     """The batch's supervised terms, and the (n, d) rows of source and target at each layer.

@@ -43,7 +43,7 @@ class Auto(Method):
 
     def built(self, name: str) -> Method:
         """A fresh candidate."""
-        found: Method = config.named("method", self.said[name], f"method.candidates: {name}")
+        found: Method = config.build_named("method", self.said[name], f"method.candidates: {name}")
         if isinstance(found, Auto):
             raise Refused("method.candidates: auto can't be a candidate of its own")
         if "granted" in found.needs:

@@ -6,7 +6,7 @@ from torch import Tensor
 from tl_runner.core import Model
 from tl_runner.domains import Pair
 from tl_runner.functional import losses
-from tl_runner.methods.discriminator import Adversarial, judged
+from tl_runner.methods.discriminator import Adversarial, discriminator_loss
 from tl_runner.rng import chance_of
 
 LARGEST, RANDOMISED = 4096, 1024  # columns d·C up to which the critic sees the whole product; of the map in its place
@@ -57,7 +57,7 @@ class CDAN(Adversarial):
         features = losses.reverse(features, losses.scheduled(self.schedule, progress))
         logits = self.critic(self.joint(features, predictions)).split(rows)
         weights = torch.cat([losses.certainty(domain) for domain in predictions.split(rows)]) if self.entropy else None
-        loss, self.notes["critic_accuracy"] = judged(*logits, weights=weights)
+        loss, self.notes["critic_accuracy"] = discriminator_loss(*logits, weights=weights)
         return {"conditional_adversary": self.weight * loss}
 
     def joint(self, features: Tensor, predictions: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Closed-form feature alignment: features of a frozen source model are aligned at once, then a head is fitted to them.
 
 The head learns from the aligned source rows, and from granted target rows where there are some, each weighing the same.
-It is one of `heads.fitted`: logistic, svm (`C`), knn (`k`) or ncm. Nothing is trained by the loop. What moves source
-rows is in the pair that `prepare` returns, what all rows then go through is in the model: the recorded source accuracy
-is that of aligned rows. The features are the source model's; `pretrain=none backbone=identity` makes them the inputs.
+It is one of `models.heads.fit_head`: logistic, svm (`C`), knn (`k`) or ncm. Nothing is trained by the loop. What moves
+source rows is in the pair that `prepare` returns, what all rows then go through is in the model: the recorded source
+accuracy is that of aligned rows. The features are the source model's; `pretrain=none backbone=identity` makes them the
+inputs.
 """
 
 from abc import ABC, abstractmethod
@@ -18,8 +19,8 @@ from tl_runner.core import Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional.losses import WIDTH_FLOOR
-from tl_runner.models.features import frozen, source_moved, whole
-from tl_runner.models.heads import IDLE, Fitted, Kernel, affine, fitted
+from tl_runner.models.features import freeze_features, gather_rows, move_source
+from tl_runner.models.heads import IDLE, Fitted, Kernel, affine, fit_head
 from tl_runner.rng import chance_of
 
 Move = Callable[[Tensor], Tensor]
@@ -46,17 +47,19 @@ class ClosedForm(Method, ABC):
         """Of training rows (n, d) and (m, d), float64: what moves source rows, and what all rows then go through."""
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model, pair = frozen(model, pair)
+        model, pair = freeze_features(model, pair)
         source, labels = pair.labelled_source
-        move, project = self.aligned(whole(source.train).double(), whole(pair.target.train).double(), seed)
+        move, project = self.aligned(gather_rows(source.train).double(), gather_rows(pair.target.train).double(), seed)
         if move:
-            pair = source_moved(pair, move)
+            pair = move_source(pair, move)
             source, _ = pair.labelled_source
-        x, y = whole(source.train), labels.train.cpu()
+        x, y = gather_rows(source.train), labels.train.cpu()
         if pair.granted is not None:
-            x, y = torch.cat([x, whole(pair.granted.x)]), torch.cat([y, pair.granted.y.cpu()])
+            x, y = torch.cat([x, gather_rows(pair.granted.x)]), torch.cat([y, pair.granted.y.cpu()])
         with torch.no_grad():
-            head = fitted(self.head, x if project is None else project(x), y, len(model.classes), self.C, self.k, seed)
+            head = fit_head(
+                self.head, x if project is None else project(x), y, len(model.classes), self.C, self.k, seed
+            )
         model.head = head if project is None else nn.Sequential(project, head)  # what all rows go through is part of it
         return model, pair
 

@@ -13,7 +13,7 @@ from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.methods.finetune import discriminative
 from tl_runner.methods.frozen_copy import Fixed
-from tl_runner.models.features import portions
+from tl_runner.models.features import iter_batches
 
 
 def relation(predicted: Tensor, y: Tensor, classes: int) -> Tensor:
@@ -50,7 +50,7 @@ class CoTuning(Method):
         x, y = pair.labels_granted
         was = Fixed(torch.nn.Sequential(model.backbone, self.source_head)).net
         with torch.no_grad():
-            predicted = torch.cat([was(rows).float().softmax(-1) for rows in portions(x, model.device)])
+            predicted = torch.cat([was(rows).float().softmax(-1) for rows in iter_batches(x, model.device)])
         self.register_buffer("relation", relation(predicted, y, len(model.classes)))
         return model, pair
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
 from tl_runner.functional import losses
-from tl_runner.methods.alignment import compared
+from tl_runner.methods.alignment import compare_layers
 
 VARIANTS = {"paper": losses.coral, "domainbed": losses.domainbed_coral}
 
@@ -38,6 +38,6 @@ class CORAL(Method):
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, pairs = compared(model, batch, self.layers, self.normalise)
+        labelled, pairs = compare_layers(model, batch, self.layers, self.normalise)
         gap = torch.stack([self.distance(*pair) for pair in pairs]).sum()
         return {**labelled, "coral": self.weight * losses.scheduled(self.schedule, progress) * gap}

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tl_runner.core import Model
 from tl_runner.functional import losses
-from tl_runner.methods.discriminator import Adversarial, judged
+from tl_runner.methods.discriminator import Adversarial, discriminator_loss
 
 
 class DANN(Adversarial):
@@ -32,5 +32,5 @@ class DANN(Adversarial):
     def adversary(self, model: Model, source: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
         features = losses.reverse(torch.cat([source, target]), losses.scheduled(self.schedule, progress))
         logits = self.critic(features).split([len(source), len(target)])
-        loss, self.notes["critic_accuracy"] = judged(*logits)
+        loss, self.notes["critic_accuracy"] = discriminator_loss(*logits)
         return {"adversary": self.weight * loss}

@@ -68,7 +68,7 @@ def critic(width: int, hidden: int, dropout: float) -> nn.Sequential:
     )
 
 
-def judged(source: Tensor, target: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def discriminator_loss(source: Tensor, target: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """A critic's loss ½·mean_s w·BCE(·, 1) + ½·mean_t w·BCE(·, 0) and its accuracy, of its logits (n, 1), (m, 1).
 
     `weights` (n + m,) have mean 1 in each domain. A domain counts for half, however many rows it has: else a critic

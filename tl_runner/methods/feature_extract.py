@@ -9,8 +9,8 @@ from tl_runner.core import Batch, Group, Method, Model, Phase
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional import losses
-from tl_runner.models.features import at, frozen, whole
-from tl_runner.models.heads import IDLE, Fitted, fitted
+from tl_runner.models.features import at, freeze_features, gather_rows
+from tl_runner.models.heads import IDLE, Fitted, fit_head
 
 Head = Literal["linear", Fitted]
 
@@ -18,8 +18,8 @@ Head = Literal["linear", Fitted]
 class FeatureExtract(Method):
     """A head on frozen features of the granted target rows, read at `layer` (a stage; null is the last).
 
-    `linear` is trained by the loop; the others are fitted at once, see `heads.fitted`: `logistic` and `svm` with
-    inverse regularisation `C`, `knn` with `k` neighbours, `ncm` by the nearest class mean.
+    `linear` is trained by the loop; the others are fitted at once, see `models.heads.fit_head`: `logistic` and `svm`
+    with inverse regularisation `C`, `knn` with `k` neighbours, `ncm` by the nearest class mean.
     """
 
     needs = frozenset({"granted"})
@@ -38,10 +38,10 @@ class FeatureExtract(Method):
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
         model = at(model, self.layer, pair.shape) if self.layer else model
-        model, pair = frozen(model, pair)
+        model, pair = freeze_features(model, pair)
         if self.head != "linear":
             split, labels = pair.labels_granted
-            model.head = fitted(self.head, whole(split), labels.cpu(), len(model.classes), self.C, self.k, seed)
+            model.head = fit_head(self.head, gather_rows(split), labels.cpu(), len(model.classes), self.C, self.k, seed)
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
 from tl_runner.functional import losses
-from tl_runner.methods.alignment import HEAD, compared
+from tl_runner.methods.alignment import HEAD, compare_layers
 
 
 def jmmd2(layers: Sequence[tuple[Tensor, Tensor]], predictions: tuple[Tensor, Tensor], sigma: float = 0.92) -> Tensor:
@@ -44,7 +44,9 @@ class JMMD(Method):
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, (*pairs, logits) = compared(model, batch, [*(self.layers or model.stages[-1:]), HEAD], self.normalise)
+        labelled, (*pairs, logits) = compare_layers(
+            model, batch, [*(self.layers or model.stages[-1:]), HEAD], self.normalise
+        )
         source, target = (side.float().softmax(-1) for side in logits)
         gap = jmmd2(pairs, (source, target), self.sigma)
         return {**labelled, "jmmd": self.weight * losses.scheduled(self.schedule, progress) * gap}

@@ -1,10 +1,10 @@
-"""Instance transfer by a ratio of densities that is estimated with Gaussian kernels; mathematics: `kernel_ratios`."""
+"""Instance transfer by a density ratio that Gaussian kernels estimate; mathematics: `functional.kernel_ratio`."""
 
 from torch import Tensor
 
 from tl_runner.errors import Refused, within
 from tl_runner.functional import kernel_ratio
-from tl_runner.methods.weighted import Order, View, Weighting, enough_for
+from tl_runner.methods.weighted import Order, View, Weighting, check_folds
 
 MOST = 20_000  # source rows of kmm, whose kernel then takes 1.6 GB
 
@@ -23,7 +23,7 @@ class ULSIF(Weighting):
         self.centres, self.folds = centres, folds
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
-        enough_for(self.folds, source, target)
+        check_folds(self.folds, source, target)
         return kernel_ratio.ulsif(source, target, seed, self.centres, self.folds, others)
 
 
@@ -43,7 +43,7 @@ class RULSIF(Weighting):
         self.alpha, self.centres, self.folds = alpha, centres, folds
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
-        enough_for(self.folds, source, target)
+        check_folds(self.folds, source, target)
         return kernel_ratio.rulsif(source, target, seed, self.alpha, self.centres, self.folds, others)
 
 
@@ -61,7 +61,7 @@ class KLIEP(Weighting):
         self.centres, self.folds = centres, folds
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
-        enough_for(self.folds, target)
+        check_folds(self.folds, target)
         return kernel_ratio.kliep(source, target, seed, self.centres, self.folds, others)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
 from tl_runner.functional import losses
-from tl_runner.methods.alignment import HEAD, compared
+from tl_runner.methods.alignment import HEAD, compare_layers
 
 MASS_FLOOR = 1e-6  # of a class without a row, whose weights would be 0/0
 
@@ -54,7 +54,9 @@ class LMMD(Method):
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, (*pairs, logits) = compared(model, batch, [*(self.layers or model.stages[-1:]), HEAD], self.normalise)
+        labelled, (*pairs, logits) = compare_layers(
+            model, batch, [*(self.layers or model.stages[-1:]), HEAD], self.normalise
+        )
         predictions = logits[1].detach().float().softmax(-1)
         gap = torch.stack([lmmd2(*pair, batch.source.y, predictions) for pair in pairs]).sum()
         self.notes["predicted_classes"] = losses.predicted_classes(logits[1].detach())

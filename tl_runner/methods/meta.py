@@ -97,7 +97,7 @@ class MAML(MetaLearning):
         body, net = self.parted(model)
         shots = self.episodes.shots
         found = [
-            judged(body, net, task[:, :shots], task[:, shots:], self.steps, self.lr_inner, self.first_order)
+            query_loss(body, net, task[:, :shots], task[:, shots:], self.steps, self.lr_inner, self.first_order)
             for task in tasks
         ]
         self.notes["task_accuracy"] = torch.stack([right for _, right in found]).mean()
@@ -144,7 +144,7 @@ class Reptile(MetaLearning):
         return torch.stack([reptile(learner, task.chunk(self.steps, dim=1), self.lr_inner) for task in tasks]).mean()
 
 
-def judged(
+def query_loss(
     body: nn.Module, net: nn.Module, shots: Tensor, queries: Tensor, steps: int, lr: float, first_order: bool
 ) -> tuple[Tensor, Tensor]:
     """CE of net(body(queries)) with weights that descended from the net's on the shots, and the queries' accuracy.
@@ -156,7 +156,7 @@ def judged(
         y = classes_of(shots)
         weights: Weights = dict(net.named_parameters())
         for _ in range(steps):
-            weights, _ = descended(net, weights, seen, y, lr, first_order)
+            weights, _ = descend(net, weights, seen, y, lr, first_order)
         logits, y = functional_call(net, {**weights}, (asked,)), classes_of(queries)
     return F.cross_entropy(logits, y), (logits.argmax(-1) == y).float().mean()
 
@@ -170,13 +170,13 @@ def reptile(net: nn.Module, parts: Sequence[Tensor], lr: float) -> Tensor:
     weights: Weights = {name: tensor.detach().clone().requires_grad_() for name, tensor in start.items()}
     seen: list[Tensor] = []
     for part in parts:
-        weights, loss = descended(net, weights, part.flatten(0, 1), classes_of(part), lr, first_order=True)
+        weights, loss = descend(net, weights, part.flatten(0, 1), classes_of(part), lr, first_order=True)
         seen.append(loss.detach())
     pull = [((now - now.detach()) * (now - weights[name]).detach()).sum() for name, now in start.items()]
     return torch.stack(seen).mean() + torch.stack(pull).sum()
 
 
-def descended(
+def descend(
     net: nn.Module, weights: Weights, x: Tensor, y: Tensor, lr: float, first_order: bool
 ) -> tuple[Weights, Tensor]:
     """The weights after a step of gradient descent on CE(net(x), y) at these, and that loss.

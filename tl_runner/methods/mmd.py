@@ -8,7 +8,7 @@ from torch import Tensor
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
 from tl_runner.functional import losses
-from tl_runner.methods.alignment import compared
+from tl_runner.methods.alignment import compare_layers
 
 
 class MMD(Method):
@@ -34,6 +34,6 @@ class MMD(Method):
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, pairs = compared(model, batch, self.layers, self.normalise)
+        labelled, pairs = compare_layers(model, batch, self.layers, self.normalise)
         gap = torch.stack([losses.mmd2(*pair, estimator=self.estimator) for pair in pairs]).sum()
         return {**labelled, "mmd": self.weight * losses.scheduled(self.schedule, progress) * gap}

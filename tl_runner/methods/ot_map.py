@@ -41,10 +41,10 @@ class OTMap(ClosedForm):
 
     def aligned(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
         source, target = some(source, self.rows, seed, "source"), some(target, self.rows, seed, "target")
-        return along(source, transported(source, target, self.entropy)), None
+        return along(source, transport_source(source, target, self.entropy)), None
 
 
-def transported(source: Tensor, target: Tensor, entropy: float) -> Tensor:
+def transport_source(source: Tensor, target: Tensor, entropy: float) -> Tensor:
     """Where the barycentric map of the plan takes each source row, (n, d); float64 rows (n, d), (m, d)."""
     plan = transport_plan(source, target, entropy)
     return plan @ target / plan.sum(1, keepdim=True)

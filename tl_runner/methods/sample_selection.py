@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tl_runner.errors import within
 from tl_runner.functional import importance
-from tl_runner.methods.weighted import Order, View, Weighting, enough_for
+from tl_runner.methods.weighted import Order, View, Weighting, check_folds
 
 FOLDS = 5  # of the density ratio's cross-fitting
 
@@ -36,7 +36,7 @@ class SampleSelection(Weighting):
         if self.by == "distance":
             unlike = importance.by_distance(source, target, "distance", others=others)
         else:
-            enough_for(FOLDS, source, target)
+            check_folds(FOLDS, source, target)
             unlike = -importance.density_ratio(source, target, seed, folds=FOLDS, others=others)
         kept = unlike[:n].argsort(stable=True)[: max(1, round(self.fraction * n))]
         chosen = torch.zeros(n).index_fill(0, kept, 1.0)

@@ -13,13 +13,13 @@ from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import Refused, within
 from tl_runner.functional import losses
-from tl_runner.models.batchnorm import statistics_kept
+from tl_runner.models.batchnorm import keep_statistics
 from tl_runner.training.augment import strong_view
 
 FLOOR = 1e-12  # a class that no row of a batch may be has a mean probability of 0
 
 
-def taught(logits: Tensor, labels: Tensor, passed: Tensor) -> Tensor:
+def pseudo_label_loss(logits: Tensor, labels: Tensor, passed: Tensor) -> Tensor:
     """1/n Σ_i passed_i · CE(logits_i, labels_i): over all n rows, those that did not pass count as 0.
 
     logits (n, C); labels (n,) classes or (n, C) probabilities; passed (n,) booleans.
@@ -76,7 +76,7 @@ class FixMatch(SelfTraining):
         self.notes["passed"] = passed.float().mean()
         scale = self.weight * losses.scheduled(self.schedule, progress)
         labelled = losses.supervised(model.head, batch.labelled, [seen[0], *seen[2:]])
-        return {**labelled, "pseudo": scale * taught(model.head(seen[1]), labels, passed)}
+        return {**labelled, "pseudo": scale * pseudo_label_loss(model.head(seen[1]), labels, passed)}
 
 
 class AdaMatch(SelfTraining):
@@ -85,11 +85,11 @@ class AdaMatch(SelfTraining):
     Source logits are λz' + (1−λ)z'', λ uniform for each of them: z' of a pass over all rows together, z'' of one over
     the source's alone, which leaves BatchNorm's running statistics. These two passes are the method's own way with
     domains: whatever `train.batchnorm` says, both domains are evaluated by the running statistics of the joint passes.
-    q is `aligned`, without gradient; c is `threshold` times the mean of max softmax over the weak source rows; the
-    curve notes it as `sure`, and `passed`, the share of target rows that pass. `labels`: `soft`, q_i itself, as the
-    paper writes it, or `hard`, its class, as the authors' code has it. That code also takes class frequencies over many
-    batches, and half of each source term. `magnitude` and `flip` as in FixMatch. Berthelot et al., ICLR 2022
-    (arXiv:2106.04732).
+    q is `align_distribution` of it, without gradient; c is `threshold` times the mean of max softmax over the weak
+    source rows; the curve notes it as `sure`, and `passed`, the share of target rows that pass. `labels`: `soft`, q_i
+    itself, as the paper writes it, or `hard`, its class, as the authors' code has it. That code also takes class
+    frequencies over many batches, and half of each source term. `magnitude` and `flip` as in FixMatch. Berthelot et
+    al., ICLR 2022 (arXiv:2106.04732).
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class AdaMatch(SelfTraining):
         source, target, *granted = batch.inputs
         views = [source, self.strong(source), self.strong(target), target, *granted]
         weak, strong, strong_target, weak_target, *of_granted = _together(model, views)
-        with statistics_kept(model):
+        with keep_statistics(model):
             alone = _together(model, views[:2])
-        weak, strong = (mixed(one, other) for one, other in zip((weak, strong), alone, strict=True))
+        weak, strong = (mix_logits(one, other) for one, other in zip((weak, strong), alone, strict=True))
         with torch.no_grad():
             sure_source, guess = (logits.float().softmax(-1) for logits in (weak, weak_target))
-            q = aligned(guess, sure_source)
+            q = align_distribution(guess, sure_source)
             sure = self.threshold * sure_source.amax(-1).mean()
             passed = q.amax(-1) >= sure
             labels = q if self.labels == "soft" else q.argmax(-1)
@@ -127,7 +127,7 @@ class AdaMatch(SelfTraining):
         scale = self.weight * losses.scheduled(self.schedule, progress)
         labelled: dict[str, Labelled] = {**batch.labelled, "source_strong": batch.source}
         terms = losses.supervised(nn.Identity(), labelled, [weak, *of_granted, strong])
-        return {**terms, "pseudo": scale * taught(strong_target, labels, passed)}
+        return {**terms, "pseudo": scale * pseudo_label_loss(strong_target, labels, passed)}
 
 
 def _together(model: Model, xs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -135,13 +135,13 @@ def _together(model: Model, xs: list[Tensor]) -> tuple[Tensor, ...]:
     return model(torch.cat(xs)).split([len(x) for x in xs])
 
 
-def mixed(one: Tensor, other: Tensor) -> Tensor:
+def mix_logits(one: Tensor, other: Tensor) -> Tensor:
     """λ · one + (1−λ) · other, λ uniform on [0, 1] for each number."""
     share = torch.rand(one.shape).to(one.device, non_blocking=True)
     return share * one + (1 - share) * other
 
 
-def aligned(target: Tensor, source: Tensor) -> Tensor:
+def align_distribution(target: Tensor, source: Tensor) -> Tensor:
     """normalise(q · mean(source) / mean(q)) for each row q of target: its classes become as frequent as the source's.
 
     Probabilities (n, C), (m, C) -> (n, C); rows sum to 1.

@@ -9,7 +9,7 @@ from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.functional.distances import DISTANCES, Distance
-from tl_runner.methods.alignment import compared
+from tl_runner.methods.alignment import compare_layers
 
 
 class Similarity(Method):
@@ -35,7 +35,7 @@ class Similarity(Method):
         self.schedule: losses.Schedule = schedule
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, pairs = compared(model, batch, self.layers, self.normalise)
+        labelled, pairs = compare_layers(model, batch, self.layers, self.normalise)
         found = torch.stack([DISTANCES[self.distance](*pair) for pair in pairs]).sum()
         self.notes["distance"] = found.detach()
         return {**labelled, "similarity": self.weight * losses.scheduled(self.schedule, progress) * found}

@@ -13,7 +13,7 @@ from tl_runner.errors import Refused, within
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.models.batchnorm import ROWS, batchnorms, renormalise
-from tl_runner.models.features import portions
+from tl_runner.models.features import iter_batches
 
 FLOOR = 1e-8  # a class that no row is given has no mass to divide by
 
@@ -49,7 +49,7 @@ class SHOT(Method):
 
     def refresh(self, model: Model, pair: Pair) -> None:
         model.eval()
-        found = torch.cat([model.backbone(x).float() for x in portions(pair.target.train, model.device)])
+        found = torch.cat([model.backbone(x).float() for x in iter_batches(pair.target.train, model.device)])
         self.labels.copy_(by_centroid(found, model.head(found).softmax(-1)))
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:

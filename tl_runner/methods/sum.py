@@ -25,7 +25,7 @@ class Sum(Method):
 
     def __init__(self, parts: Sequence[Any] = ("mcc", "bsp")):
         super().__init__()
-        built: list[Method] = [config.named("method", part, f"method.parts[{i}]") for i, part in enumerate(parts)]
+        built: list[Method] = [config.build_named("method", part, f"method.parts[{i}]") for i, part in enumerate(parts)]
         kinds = [type(part).__name__ for part in built]
         if len(built) < 2 or len({*kinds}) < len(kinds):
             raise Refused(f"parts must be two different methods or more, as in method.parts=[mcc,bsp], got {kinds}")

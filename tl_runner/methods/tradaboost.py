@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tl_runner.core import Method, Model, Phase
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import within
-from tl_runner.models.features import frozen, whole
+from tl_runner.models.features import freeze_features, gather_rows
 from tl_runner.models.heads import Votes, linear_classifier
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ class TrAdaBoost(Method):
         self.rounds, self.C = rounds, C
 
     def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model, pair = frozen(model, pair)
+        model, pair = freeze_features(model, pair)
         domain, labels = pair.labelled_source
         split, answers = pair.labels_granted
-        source = Labelled(whole(domain.train).cpu(), labels.train.cpu())
-        granted = Labelled(whole(split).cpu(), answers.cpu())
+        source = Labelled(gather_rows(domain.train).cpu(), labels.train.cpu())
+        granted = Labelled(gather_rows(split).cpu(), answers.cpu())
         learners = boost(source, granted, len(model.classes), self.rounds, self.C)
         half = learners[(len(learners) + 1) // 2 - 1 :]  # from ⌈N/2⌉ to N
         weight, bias = (torch.stack([getattr(learner, name) for learner, _ in half]) for name in ("weight", "bias"))

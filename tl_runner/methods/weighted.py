@@ -48,7 +48,7 @@ def effective_rows(weights: Tensor) -> Tensor:
     return left
 
 
-def enough_for(folds: int, *sides: Tensor) -> None:
+def check_folds(folds: int, *sides: Tensor) -> None:
     """Refuse a cross-validation in more parts than there are rows."""
     if (fewest := min(map(len, sides))) < folds:
         raise Refused(f"method.folds={folds} parts of {fewest} rows can't be made")
@@ -126,5 +126,5 @@ class DensityRatio(Weighting):
         self.C, self.folds = C, folds
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
-        enough_for(self.folds, source, target)
+        check_folds(self.folds, source, target)
         return importance.density_ratio(source, target, seed, self.C, self.folds, others)

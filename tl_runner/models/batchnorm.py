@@ -1,9 +1,9 @@
 """BatchNorm's statistics, domain by domain: a network normalises the rows of a domain by that domain's own.
 
 While training, `Model.features` normalises each stream by its batch. PyTorch's running averages mix all streams and lag
-behind the weights, so evaluation does not use them where the rows are at hand: `by_domain` takes the statistics of each
-domain exactly, from its training rows and the weights as they are. Chang et al., CVPR 2019, keep an average per domain;
-the pass over the rows is the "precise BN" of Wu & Johnson 2021.
+behind the weights, so evaluation does not use them where the rows are at hand: `by_domain_statistics` takes the
+statistics of each domain exactly, from its training rows and the weights as they are. Chang et al., CVPR 2019, keep an
+average per domain; the pass over the rows is the "precise BN" of Wu & Johnson 2021.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tl_runner.core import Model, Stream
 from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import Refused
-from tl_runner.models.features import at_once
+from tl_runner.models.features import rows_per_batch
 
 ROWS = 256  # of a batch whose statistics are taken
 FEWEST = 64  # rows of such a batch where the inputs are large: as many as a training step has
@@ -44,7 +44,7 @@ def batchnorms(model: nn.Module) -> list[Norm]:
 
 
 @contextmanager
-def statistics_kept(model: nn.Module) -> Iterator[None]:
+def keep_statistics(model: nn.Module) -> Iterator[None]:
     """Within, BatchNorm in training normalises by the batch's statistics as ever, and keeps no trace of them."""
     norms = batchnorms(model)
     for norm in norms:
@@ -66,7 +66,7 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def by_domain(model: Model, pair: Pair, read: Set[Stream], start: Statistics) -> Sides:
+def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Statistics) -> Sides:
     """The network as each domain's rows meet it, after a training that has read these streams so far.
 
     A domain whose rows were read has their statistics: the source of its training rows, the target of its unlabelled
@@ -93,14 +93,14 @@ def by_domain(model: Model, pair: Pair, read: Set[Stream], start: Statistics) ->
     return Sides(source, model if source_rows is None else source)
 
 
-def packed(sides: Sides) -> dict[str, Tensor]:
+def pack_statistics(sides: Sides) -> dict[str, Tensor]:
     """The weights of both, as a file holds them: the target's network, and beside it the source's statistics."""
     apart = {} if sides.source is sides.target else statistics(sides.source)
     return {**sides.target.state_dict(), **{SOURCE + name: tensor for name, tensor in apart.items()}}
 
 
-def unpacked(weights: Mapping[str, Tensor], side: Side) -> dict[str, Tensor]:
-    """The state of the network of one side, from weights that `packed` made."""
+def unpack_statistics(weights: Mapping[str, Tensor], side: Side) -> dict[str, Tensor]:
+    """The state of the network of one side, from weights that `pack_statistics` made."""
     state = {name: tensor for name, tensor in weights.items() if not name.startswith(SOURCE)}
     return state | _of_source(weights) if side == "source" else state
 
@@ -109,9 +109,9 @@ def _of_source(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(SOURCE): tensor for name, tensor in weights.items() if name.startswith(SOURCE)}
 
 
-def loaded(model: Model, weights: Mapping[str, Tensor]) -> Sides:
+def load_statistics(model: Model, weights: Mapping[str, Tensor]) -> Sides:
     """Both sides with these weights; the target's is the model itself, in place."""
-    model.load_state_dict(unpacked(weights, "target"))
+    model.load_state_dict(unpack_statistics(weights, "target"))
     apart = _of_source(weights)
     return Sides(_with(model, apart) if apart else model, model)
 
@@ -155,7 +155,7 @@ def _measured(model: Model, live: Sequence[str], split: Split) -> Model:
         split = Subset(split, torch.arange(MOST, device=model.device))
     numbers = split.take(torch.zeros(1, dtype=torch.long, device=model.device)).numel()
     norms = [norm for norm in map(twin.get_submodule, live) if isinstance(norm, Norm)]
-    renormalise(twin, split, min(ROWS, max(FEWEST, at_once(numbers))), norms)
+    renormalise(twin, split, min(ROWS, max(FEWEST, rows_per_batch(numbers))), norms)
     return twin
 
 

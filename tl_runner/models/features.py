@@ -51,7 +51,7 @@ class Embedded:
         if file and (found := load_cached(file)):
             return found["features"].to(self.model.device)
         with torch.no_grad():
-            features = torch.cat([self.model.backbone(x).float() for x in portions(self.split, self.model.device)])
+            features = torch.cat([self.model.backbone(x).float() for x in iter_batches(self.split, self.model.device)])
         if file:
             keep_cached(file, {"features": features})
         return features
@@ -70,21 +70,21 @@ class Moved:
         return self.move(self.split.take(rows))
 
 
-def source_moved(pair: Pair, move: Callable[[Tensor], Tensor]) -> Pair:
+def move_source(pair: Pair, move: Callable[[Tensor], Tensor]) -> Pair:
     """The pair with all splits of its source moved by the function; the target stays."""
     source, _ = pair.labelled_source
     train, val, test = (Moved(split, move) for split in (source.train, source.val, source.test))
     return replace(pair, source=replace(source, train=train, val=val, test=test))
 
 
-def portions(split: Split, device: torch.device) -> Iterator[Tensor]:
+def iter_batches(split: Split, device: torch.device) -> Iterator[Tensor]:
     """All inputs of a split in order, as many at a time as a forward pass without gradients takes."""
     row = split.take(torch.zeros(1, dtype=torch.long, device=device)).numel()
-    for rows in torch.arange(len(split), device=device).split(at_once(row)):
+    for rows in torch.arange(len(split), device=device).split(rows_per_batch(row)):
         yield split.take(rows)
 
 
-def at_once(numbers: int) -> int:
+def rows_per_batch(numbers: int) -> int:
     """How many inputs of so many numbers a forward pass without gradients takes."""
     return min(ROWS, max(1, NUMBERS // numbers))
 
@@ -97,7 +97,7 @@ def _key(model: Model, split: Split) -> str:
     )
     for name, tensor in model.backbone.state_dict().items():
         digest.update(name.encode() + _bytes(tensor))
-    for x in portions(split, model.device):
+    for x in iter_batches(split, model.device):
         digest.update(repr((x.shape, x.dtype)).encode() + _bytes(x))
     return digest.hexdigest()
 
@@ -106,7 +106,7 @@ def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-def whole(split: Split, device: torch.device | str = "cpu") -> Tensor:
+def gather_rows(split: Split, device: torch.device | str = "cpu") -> Tensor:
     """All rows of a split, flattened: (n, d) float32."""
     return split.take(torch.arange(len(split))).flatten(1).to(device)
 
@@ -123,7 +123,7 @@ def at(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
     return part
 
 
-def frozen(model: Model, pair: Pair) -> tuple[Model, Pair]:
+def freeze_features(model: Model, pair: Pair) -> tuple[Model, Pair]:
     """The model with its backbone frozen, and the pair of what the backbone makes of each split, computed once.
 
     Training and evaluation then run on features; saved, the model still maps inputs to classes.
@@ -141,6 +141,6 @@ def rows_to_compare(model: Model, pair: Pair, view: Literal["inputs", "features"
     """
     source, _ = pair.labelled_source
     if view == "features":
-        _, pair = frozen(model, pair)
+        _, pair = freeze_features(model, pair)
         source, _ = pair.labelled_source
-    return whole(source.train), whole(pair.target.train), whole(source.val)
+    return gather_rows(source.train), gather_rows(pair.target.train), gather_rows(source.val)

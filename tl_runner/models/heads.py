@@ -1,8 +1,8 @@
 """Heads other than a fresh linear one: modules from features (n, d) to logits (n, C), most of them fitted.
 
 What a linear classifier of scikit-learn has learnt is an `nn.Linear` here; neighbours, votes and cosines have modules
-of their own, and an `nn.Sequential` of them is a head too. `blueprint` and `rebuilt` are how a stored model finds its
-shape again.
+of their own, and an `nn.Sequential` of them is a head too. `blueprint` and `rebuild_head` are how a stored model finds
+its shape again.
 """
 
 from collections.abc import Callable, Mapping
@@ -164,7 +164,7 @@ def linear_classifier(
     return affine(weight, bias - weight @ np.asarray(scaler.mean_), form)
 
 
-def fitted(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, seed: int) -> nn.Module:  # noqa: N803
+def fit_head(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, seed: int) -> nn.Module:  # noqa: N803
     """A head fitted to rows x (n, d) with labels y (n,), on the CPU, at once.
 
     `logistic` and `svm` by scikit-learn, with inverse regularisation `C` on columns of mean 0 and deviation 1, the
@@ -197,7 +197,7 @@ def _told(head: nn.Module) -> dict[str, Any]:
     return {"head": type(head).__name__, "shapes": shapes, **options}
 
 
-def rebuilt(model: Model, shape: tuple[int, ...], plan: Mapping[str, Any]) -> Model:
+def rebuild_head(model: Model, shape: tuple[int, ...], plan: Mapping[str, Any]) -> Model:
     """The model in the shape that its blueprint says, ready for its weights."""
     if plan["stage"]:
         model = at(model, plan["stage"], shape)

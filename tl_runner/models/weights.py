@@ -82,7 +82,7 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: S
     """
     without = tuple(f"{name}." for name in classifier)
     own = {key: value for key, value in net.state_dict().items() if not key.startswith(without)}
-    prefix, inside = stripped(state, own.keys(), origin)
+    prefix, inside = strip_prefixes(state, own.keys(), origin)
     state = {key: value for key, value in inside.items() if not key.startswith(without)}
     absent = own.keys() - state.keys()
     uncounted = {key for key in absent if key.endswith(COUNTER)}
@@ -106,7 +106,7 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: S
         log.info("%s: %d num_batches_tracked, which PyTorch before 0.4.1 did not save, stay 0", origin, len(uncounted))
 
 
-def stripped(state: Mapping[str, Tensor], own: Collection[str], origin: str) -> tuple[str, dict[str, Tensor]]:
+def strip_prefixes(state: Mapping[str, Tensor], own: Collection[str], origin: str) -> tuple[str, dict[str, Tensor]]:
     """The chain of `PREFIXES` behind which most names of the network `own` stand, and what stands there.
 
     torch.compile's `_orig_mod.` is no name of a module: it goes wherever it stands.

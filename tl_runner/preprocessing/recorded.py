@@ -11,7 +11,7 @@ from tl_runner.preprocessing.tables import Columns
 IMAGE = 3  # dimensions of an input: channels, height, width
 
 
-def recorded(data: Mapping[str, Any], dataset: Mapping[str, Any]) -> Preprocessing:
+def read_preprocessing(data: Mapping[str, Any], dataset: Mapping[str, Any]) -> Preprocessing:
     """The preprocessing that a run's `data` facts and the `dataset` node of its configuration tell; pure.
 
     Images where an input has three dimensions, a table where the record holds the encoding of its columns.

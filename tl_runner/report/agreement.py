@@ -7,7 +7,7 @@ from statistics import correlation, mean
 from typing import Any, NamedTuple
 
 from tl_runner.engine.screen import Screened
-from tl_runner.storage.data_files import placeless
+from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.identity import identify
 from tl_runner.storage.record import NEUTRAL, RunRecord
 
@@ -38,7 +38,7 @@ class Agreement(NamedTuple):
     rho: float
 
 
-def made(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> list[Made]:
+def describe_origin(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> list[Made]:
     """The accuracies of these candidates with each of the methods `COMPARED` that has finished runs of some of them.
 
     A run is a candidate's if dataset (and its files), backbone, augment and, where it began from a source model,
@@ -106,7 +106,7 @@ def _same(config: Mapping[str, Any], run: RunRecord) -> bool:
 
 
 def _named(config: Mapping[str, Any], parts: Sequence[str]) -> str:
-    return identify({**{part: config.get(part) for part in parts}, "dataset": placeless(config.get("dataset"))})
+    return identify({**{part: config.get(part) for part in parts}, "dataset": drop_locations(config.get("dataset"))})
 
 
 def _rest(config: Mapping[str, Any]) -> str:

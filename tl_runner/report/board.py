@@ -15,7 +15,7 @@ from rich.text import Text
 from tl_runner.engine.job import Order, Outcome
 from tl_runner.report.consoles import complain, consoles
 from tl_runner.report.tables import STATUS_STYLE, duration, percent
-from tl_runner.storage.lock import owner
+from tl_runner.storage.lock import read_owner
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Board:
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
-        told = [(order, owner(order.record.lock) or {}) for order in running]
+        told = [(order, read_owner(order.record.lock) or {}) for order in running]
         self.running = [(o, t.get("step", 0), t.get("steps", 0), t.get("phase", "starting")) for o, t in told]
 
     def over(self, outcome: Outcome) -> None:
@@ -102,7 +102,7 @@ def board(total: int | None) -> Iterator[Board]:
         yield shown
 
 
-def composing(jobs: Sequence[T]) -> Iterable[T]:
+def show_composing(jobs: Sequence[T]) -> Iterable[T]:
     """The same jobs, with a progress line while they are composed, which takes some 50 ms each."""
     console, _ = consoles()
     return track(jobs, f"composing {len(jobs)} jobs", console=console, transient=True, disable=not console.is_terminal)

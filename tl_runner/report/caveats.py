@@ -21,7 +21,7 @@ LONG = 120  # signs of an error that are told
 Row = dict[Hashable, Any]  # of a leaderboard
 
 
-def caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
+def list_caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]:
     """Sentences, the gravest first; none where nothing stands against the table."""
     ended = [record for record in records if record.status == "ok"]
     pairs: dict[str, list[Row]] = defaultdict(list)

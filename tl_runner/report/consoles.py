@@ -46,7 +46,7 @@ def consoles() -> tuple[Console, Console]:
     )
 
 
-def hear(errors: Console) -> None:
+def show_warnings(errors: Console) -> None:
     """Let warnings of the package be told there, each once; an error is told in words by who meets it."""
     from rich.logging import RichHandler
 

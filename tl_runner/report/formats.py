@@ -24,7 +24,7 @@ LATEX = {
 }
 
 
-def written(form: Format, frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> str:
+def format_leaderboard(form: Format, frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> str:
     """The report in this form. csv holds the leaderboard's numbers alone, accuracies in [0, 1]; json all of it."""
     if form == "csv":
         return frame.to_csv(index=False)

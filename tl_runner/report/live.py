@@ -18,7 +18,7 @@ class Line(Protocol):
     def __call__(self, point: Point, text: str) -> None: ...
 
 
-def watch(points: Generator[Point, None, T], record: RunRecord, console: Console) -> T:
+def watch_training(points: Generator[Point, None, T], record: RunRecord, console: Console) -> T:
     """Draw the training that this record is of while it goes on; returns what it returns."""
     source_val = None
     with _live(console) if console.is_terminal else _plain(console) as line:

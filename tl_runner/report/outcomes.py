@@ -15,7 +15,7 @@ class Outcome(NamedTuple):
     predicted: NDArray[Any]
 
 
-def outcome(record: RunRecord) -> Outcome | None:
+def classify_outcome(record: RunRecord) -> Outcome | None:
     """None where the run kept no predictions or no labels (diagnose=none), or they do not fit together."""
     from safetensors import SafetensorError, safe_open
 

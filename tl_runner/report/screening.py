@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_runner.engine.screen import Screened
-from tl_runner.report.agreement import COMPARED, LEAST, Agreement, Made, agreement, made
+from tl_runner.report.agreement import COMPARED, LEAST, Agreement, Made, agreement, describe_origin
 from tl_runner.report.tables import ROOMY, percent
 from tl_runner.storage.record import RunRecord
 
@@ -95,7 +95,7 @@ def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequenc
     sign = SCORES[by].sign
     best = sorted(candidates, key=lambda pair: (by not in pair[0].scores, -sign * pair[0].scores.get(by, 0.0)))
     screened = [candidate for candidate, _ in best]
-    of_runs = made(screened, runs)
+    of_runs = describe_origin(screened, runs)
     signs = {name: score.sign for name, score in SCORES.items()}
     return Group(by, best, of_runs, agreement(screened, of_runs, signs))
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from tl_runner.report.outcomes import Outcome, outcome
+from tl_runner.report.outcomes import Outcome, classify_outcome
 from tl_runner.report.statistics import Score, Seeds, joined
-from tl_runner.storage.data_files import placeless
+from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.record import NEUTRAL, RunRecord
 
 TOLD = 3  # keys that a table names where settings differ; the records have them all
@@ -53,7 +53,7 @@ class Setting:
     @cached_property
     def outcomes(self) -> dict[Any, Outcome]:
         """By seed: labels and predicted classes of the test rows, of the runs that kept them."""
-        found = {seed: outcome(run) for seed, run in self.scored.items()}
+        found = {seed: classify_outcome(run) for seed, run in self.scored.items()}
         return {seed: rows for seed, rows in found.items() if rows}
 
     @cached_property
@@ -97,7 +97,7 @@ def settings(records: Sequence[RunRecord]) -> list[Setting]:
 
 def cell(record: RunRecord) -> str:
     """The dataset's own configuration and files, as text."""
-    node = placeless(record.config.get("dataset"))
+    node = drop_locations(record.config.get("dataset"))
     return json.dumps([record.choices["dataset"], node, record.where.get("files")], sort_keys=True, default=str)
 
 

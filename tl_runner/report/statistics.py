@@ -20,7 +20,7 @@ SMALLEST = 1e-300  # p-value
 
 
 class Seeds(NamedTuple):
-    """How runs on several seeds are related (`split.cut` puts it on record), and how many rows they are scored on.
+    """How runs on several seeds are related (`split_domains` puts it on record), and how many rows they are scored on.
 
     independent: every seed draws new data. resplit: every seed draws its `test` rows from one pool of `pool` rows.
     fixed: all seeds are scored on the same rows. unknown: an older record, taken for fixed, the most cautious.

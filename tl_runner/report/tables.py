@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_runner.engine.job import Outcome
-from tl_runner.engine.plan import Planned, left
+from tl_runner.engine.plan import Planned, estimate_seconds
 from tl_runner.storage.record import RunRecord
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     """What would be done of a command, and how long it may take; of many runs only how many there are of each kind."""
     states = Counter(each.state for each in planned)
     counts = Text(f"{len(planned)} runs: " + ", ".join(f"{n} {state}" for state, n in states.most_common()), "bold")
-    seconds, unknown = left(planned, places)
+    seconds, unknown = estimate_seconds(planned, places)
     words = [f"about {duration(seconds)} left, {places} at a time"] if seconds else []
     words += [f"no estimate for {unknown} runs: no run like them has completed"] if unknown else []
     changed = [each.since for each in planned if each.since]

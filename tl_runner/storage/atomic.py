@@ -9,7 +9,7 @@ from typing import IO
 
 
 @contextmanager
-def appearing(path: Path, keeping: Path | None = None) -> Iterator[IO[bytes]]:
+def open_atomically(path: Path, keeping: Path | None = None) -> Iterator[IO[bytes]]:
     """A file to be filled, under its name once the block has ended well: temporary beside it, synced, then renamed.
 
     What had this name before is gone, or goes by the name `keeping`.
@@ -28,7 +28,7 @@ def appearing(path: Path, keeping: Path | None = None) -> Iterator[IO[bytes]]:
     Path(file.name).replace(path)
 
 
-def write(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """The whole file or none of it."""
-    with appearing(path) as file:
+    with open_atomically(path) as file:
         file.write(content)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tl_runner.storage.atomic import write
+from tl_runner.storage.atomic import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def keep_cached(file: Path, tensors: Mapping[str, Tensor]) -> bool:
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+        write_atomically(file, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
     except OSError as error:
         log.warning("%s could not be cached for other runs: %s", file, error)
         return False

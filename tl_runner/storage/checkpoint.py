@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tl_runner.storage.atomic import appearing
+from tl_runner.storage.atomic import open_atomically
 
 DIGEST = 16  # bytes of a hash at the end of the file, by which one that is not as it was written is known
 
@@ -61,7 +61,7 @@ class Checkpoint:
         """A state that can't be written is said and costs only what it would have saved: training goes on."""
         self._saved = time.monotonic()
         try:
-            with appearing(self.path, keeping=self.before) as file:
+            with open_atomically(self.path, keeping=self.before) as file:
                 buffer = BytesIO()
                 torch.save(dict(state), buffer)
                 file.write(buffer.getbuffer())

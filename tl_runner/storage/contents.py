@@ -18,7 +18,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import IO, Any, NamedTuple
 from unicodedata import normalize
 
-from tl_runner.storage.atomic import write
+from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.litter import is_litter
 
 log = logging.getLogger(__name__)
@@ -231,6 +231,6 @@ def _keep(place: Path, path: Path, known: Mapping[str, list[Any]]) -> None:
     content = {"path": str(path), "files": dict(known)}
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write(place, json.dumps(content, separators=(",", ":")).encode())
+        write_atomically(place, json.dumps(content, separators=(",", ":")).encode())
     except OSError as error:  # a full disk, say: then they are read again
         log.warning("could not cache the hashes of %s: %s", path, error)

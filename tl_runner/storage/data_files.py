@@ -66,7 +66,7 @@ class Named(NamedTuple):
     published: Mapping[str, str] | None = None
 
 
-def data(dataset: Any, contents: Contents) -> Data:
+def hash_data(dataset: Any, contents: Contents) -> Data:
     """What the files hold that a dataset's node names."""
     lines, count, size = [], 0, 0
     for named in _named(dataset, contents.home) if isinstance(dataset, Mapping) else ():
@@ -78,7 +78,7 @@ def data(dataset: Any, contents: Contents) -> Data:
     return Data(digest, count, size)
 
 
-def placeless(dataset: Any) -> Any:
+def drop_locations(dataset: Any) -> Any:
     """A dataset's node without where its files lie, and without whether they may be downloaded.
 
     Nothing is looked up; a user's own dataset stays as it is.
@@ -90,11 +90,11 @@ def placeless(dataset: Any) -> Any:
     return {key: Path(value).name if key in files else value for key, value in dataset.items() if key not in dropped}
 
 
-def identity(dataset: Any, digest: str | None, home: Path) -> Any:
+def identify_dataset(dataset: Any, digest: str | None, home: Path) -> Any:
     """What a dataset's node is in the identity of its runs: paths as bare names, and what the files hold."""
     if not isinstance(dataset, Mapping):
         return dataset
-    node = placeless(dataset)
+    node = drop_locations(dataset)
     if not _ours(dataset):
         node = {key: _bare(value, home) if key != "_target_" else value for key, value in node.items()}
     return {**node, "files": digest} if digest else node
@@ -103,7 +103,7 @@ def identity(dataset: Any, digest: str | None, home: Path) -> Any:
 NO_DATA = {".", "..", "/", "~"}  # values that are a separator or a pattern sooner than a folder of data
 
 
-def there(value: Any, home: Path) -> Path | None:
+def resolve_path(value: Any, home: Path) -> Path | None:
     """The file or folder that a value names, if it does."""
     if not isinstance(value, str) or not value.strip() or value.strip() in NO_DATA:
         return None
@@ -131,17 +131,17 @@ def _named(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]:
     if not ours:
         yield from _of_own(dataset, "", home)
     elif ours == "csv":
-        found = ((key, there(dataset[key], home)) for key in _tables(dataset))
+        found = ((key, resolve_path(dataset[key], home)) for key in _tables(dataset))
         yield from (Named(key, path) for key, path in found if path and path.is_file())
     elif ours == "image_folder":
         for key in ("source", "target"):
-            if path := _domain(there(root, home), dataset.get(key)):
+            if path := _domain(resolve_path(root, home), dataset.get(key)):
                 yield Named(key, path)
     elif ours == "fashion":
         yield from _fashion(home, root)
     elif ours in CIFAR:
         for archive in PACKED if ours == "cifar10_stl10" else [*PACKED][:1]:
-            yield from _archive(archive, there(root, home), dataset.get("verify") is not False)
+            yield from _archive(archive, resolve_path(root, home), dataset.get("verify") is not False)
 
 
 def _domain(root: Path | None, name: Any) -> Path | None:
@@ -155,7 +155,7 @@ def _domain(root: Path | None, name: Any) -> Path | None:
 def _fashion(home: Path, root: Any) -> Iterator[Named]:
     """The four files where they are looked for first; of a plain one and a gzipped one the plain one is read."""
     published = PUBLISHED["FashionMNIST/raw"]
-    tops = [home / "data", Path(DEBIAN)] if root is None else [there(root, home)]
+    tops = [home / "data", Path(DEBIAN)] if root is None else [resolve_path(root, home)]
     for place in (place for top in tops if top for place in (top / "FashionMNIST" / "raw", top)):
         plain = {name: place / name.removesuffix(".gz") for name in published}
         read = [file.name if file.is_file() else name for name, file in plain.items()]
@@ -185,7 +185,7 @@ def _of_own(value: Any, label: str, home: Path) -> Iterator[Named]:
     elif isinstance(value, list | tuple):
         for index, each in enumerate(value):
             yield from _of_own(each, f"{label}.{index}", home)
-    elif path := there(value, home):
+    elif path := resolve_path(value, home):
         yield Named(label, path)
 
 
@@ -194,4 +194,4 @@ def _bare(value: Any, home: Path) -> Any:
         return {str(key): _bare(each, home) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_bare(each, home) for each in value]
-    return path.name if (path := there(value, home)) else value
+    return path.name if (path := resolve_path(value, home)) else value

@@ -1,7 +1,8 @@
 """Who a run is: a hash of names and values, so that the same configuration has the same folder. Needs no torch.
 
 A part of this package counts by the name of its option and the value of each of its keys, a part from outside by its
-source. Each file of weights counts by its content, wherever it lies. What the files of a dataset hold is for `inputs`.
+source. Each file of weights counts by its content, wherever it lies. What the files of a dataset hold is for
+`data_files`.
 """
 
 import json
@@ -13,13 +14,13 @@ from typing import Any
 
 from tl_runner.option_names import is_ours, name_methods, name_parts
 from tl_runner.storage.contents import Contents
-from tl_runner.storage.data_files import there
+from tl_runner.storage.data_files import resolve_path
 
 
 def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
     """A hash of a configuration, with the sources of parts from outside and the files that it names.
 
-    The node of a dataset is taken as it is, see `inputs.identity`.
+    The node of a dataset is taken as it is, see `data_files.identify_dataset`.
     """
     contents, config = contents or Contents(), name_parts(config)
     config["method"] = name_methods(config.get("method"))
@@ -27,12 +28,12 @@ def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str
     return _digest([settled, sorted(_sources(config))])
 
 
-def leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
     """The same tree of mappings and lists, its leaves changed."""
     if isinstance(value, Mapping):
-        return {str(key): leaves(item, change) for key, item in value.items()}
+        return {str(key): map_leaves(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [leaves(item, change) for item in value]
+        return [map_leaves(item, change) for item in value]
     return change(value)
 
 
@@ -42,7 +43,7 @@ def _canonical(leaf: Any) -> Any:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(leaves(value, _canonical), sort_keys=True, default=str)
+    text = json.dumps(map_leaves(value, _canonical), sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=5).hexdigest()
 
 
@@ -59,7 +60,7 @@ def _settled(node: Any, contents: Contents, own: bool = False) -> Any:
         }
     if isinstance(node, list | tuple):
         return [_settled(value, contents, own) for value in node]
-    path = there(node, contents.home) if own else None
+    path = resolve_path(node, contents.home) if own else None
     return {"content": [found.hash for found in contents.of(path)]} if path and path.is_file() else node
 
 

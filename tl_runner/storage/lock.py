@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tl_runner.errors import Busy
-from tl_runner.storage.atomic import write
+from tl_runner.storage.atomic import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ DEAD = 60.0  # seconds without one, after which an owner on another machine is t
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[None]:
     """Within, no other process is in a block on the same path; waits for one that is."""
     with FileLock(f"{path}.lock", thread_local=False):
         yield
@@ -50,13 +50,13 @@ class Claim:
     def write(self) -> None:
         self._told = time.monotonic()
         try:
-            write(self.path, json.dumps(self.content).encode())
+            write_atomically(self.path, json.dumps(self.content).encode())
         except OSError as error:  # a full disk, say: the kernel's lock still stands
             log.warning("no heartbeat could be written: %s", error)
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[Claim]:
+def claim_lock(path: Path) -> Iterator[Claim]:
     """Within, this process owns the path, and says so; raises `Busy`, with the owner's words, where another does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     claim = Claim(path)
@@ -64,9 +64,9 @@ def claimed(path: Path) -> Iterator[Claim]:
     try:
         lock.acquire()
     except Timeout:
-        raise Busy(_told(owner(path))) from None
+        raise Busy(_told(read_owner(path))) from None
     try:
-        if (other := owner(path)) and other["host"] != claim.content["host"] and _age(claim) < DEAD:
+        if (other := read_owner(path)) and other["host"] != claim.content["host"] and _age(claim) < DEAD:
             raise Busy(_told(other))
         claim.write()
         over = Event()
@@ -82,7 +82,7 @@ def claimed(path: Path) -> Iterator[Claim]:
         lock.release()
 
 
-def owner(path: Path) -> dict[str, Any] | None:
+def read_owner(path: Path) -> dict[str, Any] | None:
     """What the owner of this path last told; None where nobody has told anything."""
     try:
         content = json.loads(path.with_name(f"{path.name}.json").read_text())

@@ -12,7 +12,7 @@ from typing import Any
 LIBRARIES = ("tl_runner", "torch", "torchvision", "numpy", "scikit-learn")
 
 
-def whereabouts() -> dict[str, Any]:
+def collect_provenance() -> dict[str, Any]:
     """Versions, machine and git state of the working folder; the run adds device, threads and engine."""
     return _whereabouts(Path.cwd())
 

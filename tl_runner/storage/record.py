@@ -59,7 +59,7 @@ class RunRecord:
 
     @property
     def lock(self) -> Path:
-        """What a process holds while it makes the run: see `lock.claimed`."""
+        """What a process holds while it makes the run: see `storage.lock.claim_lock`."""
         return self.outputs / "locks" / self.id
 
     @property
@@ -83,17 +83,17 @@ class RunRecord:
         return f"features/{identify(parts, Contents(self.outputs))}"
 
 
-def describe(config: dict[str, Any], choices: Mapping[str, str], contents: Contents | None = None) -> RunRecord:
+def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: Contents | None = None) -> RunRecord:
     """The record of a composed configuration, before its run. Any configuration has one, a wrong one too.
 
     Runs of one command share its `contents`, so that files are looked at once, not once a run.
     """
     config = name_parts({**config, "seed": _whole(config["seed"])} if "seed" in config else config)
     contents = contents or Contents(outputs_of(config))
-    data = data_files.data(config.get("dataset"), contents)
+    data = data_files.hash_data(config.get("dataset"), contents)
     numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
     if "dataset" in config:
-        numbers["dataset"] = data_files.identity(config["dataset"], data.digest, contents.home)
+        numbers["dataset"] = data_files.identify_dataset(config["dataset"], data.digest, contents.home)
     return RunRecord(
         id=identify(numbers, contents),
         setting=identify({key: value for key, value in numbers.items() if key != "seed"}, contents),
@@ -105,14 +105,14 @@ def describe(config: dict[str, Any], choices: Mapping[str, str], contents: Conte
     )
 
 
-def on_other_data(record: RunRecord) -> RunRecord | None:
+def find_on_other_data(record: RunRecord) -> RunRecord | None:
     """The last run of the same configuration whose files held something else; None if this very run is there, too."""
     if not record.where.get("files") or (record.folder / "run.json").exists():
         return None
     found, name = [], record.folder.name.removesuffix(record.id)
     for file in record.folder.parent.glob(f"{name}*/run.json"):
         try:
-            other = read(file)
+            other = read_record(file)
         except (OSError, ValueError):
             continue  # the tables tell of it
         if "read" in other.where and other.where["files"] not in (None, record.where["files"]):
@@ -123,25 +123,25 @@ def on_other_data(record: RunRecord) -> RunRecord | None:
 def _typed(record: RunRecord) -> str:
     """What a run's configuration says, whatever its files hold."""
     numbers = {key: value for key, value in record.config.items() if key not in NEUTRAL}
-    numbers["dataset"] = data_files.placeless(record.config.get("dataset"))
+    numbers["dataset"] = data_files.drop_locations(record.config.get("dataset"))
     return json.dumps(numbers, sort_keys=True, default=str)
 
 
-def stored(record: RunRecord) -> RunRecord | None:
+def read_stored(record: RunRecord) -> RunRecord | None:
     """What is on disk of the same run; None where there is nothing, or nothing that can be read."""
     try:
-        return read(record.folder / "run.json")
+        return read_record(record.folder / "run.json")
     except (OSError, ValueError):
         return None
 
 
-def finished(record: RunRecord) -> RunRecord | None:
+def find_finished(record: RunRecord) -> RunRecord | None:
     """The stored record of the same run, where it ended well."""
-    earlier = stored(record)
+    earlier = read_stored(record)
     return earlier if earlier and earlier.status == "ok" else None
 
 
-def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+def read_records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
     """All runs in these folders, at any depth, oldest first, and what is wrong with files that can't be read.
 
     Of copies of a run one counts, one that ended well if there is any: a run is no more than one seed.
@@ -151,7 +151,7 @@ def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
     files = {file.resolve() for path in paths for file in ([path] if path.is_file() else path.rglob("run.json"))}
     for file in sorted(files, key=lambda file: (file.stat().st_mtime, file)):
         try:
-            record = read(file)
+            record = read_record(file)
         except (OSError, ValueError) as error:
             faults.append(f"{file} can't be read: {error}")
             continue
@@ -165,7 +165,7 @@ def records(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
     return list(found.values()), faults
 
 
-def searched_by_labels(paths: Iterable[Path]) -> set[str]:
+def find_oracle_trials(paths: Iterable[Path]) -> set[str]:
     """The ids of the runs in these folders that were trials of a search by target labels, `objective=oracle`."""
     found = set()
     for file in (file for path in paths for file in path.rglob("study.json")):
@@ -178,7 +178,7 @@ def searched_by_labels(paths: Iterable[Path]) -> set[str]:
     return found
 
 
-def read(file: Path) -> RunRecord:
+def read_record(file: Path) -> RunRecord:
     """A record from its file; raises `ValueError` if that is not what it holds."""
     content = json.loads(file.read_text())
     names = {entry.name for entry in fields(RunRecord)} - {"found"}

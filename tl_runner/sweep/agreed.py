@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def agreements(trials: Sequence[Sequence[str]]) -> list[float]:
+def compute_agreements(trials: Sequence[Sequence[str]]) -> list[float]:
     """For each trial the share of rows on which it says what the mean prediction of all trials says.
 
     A trial is given as the folders of its runs, one for each seed, in the same order of seeds: runs are compared with
@@ -20,11 +20,11 @@ def agreements(trials: Sequence[Sequence[str]]) -> list[float]:
     """
     from tl_runner.functional.label_free import agreement
 
-    by_seed = [agreement({run: predicted(run) for run in sorted({*runs})}) for runs in zip(*trials, strict=True)]
+    by_seed = [agreement({run: read_predictions(run) for run in sorted({*runs})}) for runs in zip(*trials, strict=True)]
     return [fmean(scores[run] for scores, run in zip(by_seed, runs, strict=True)) for runs in trials]
 
 
-def predicted(run: str) -> "Tensor":
+def read_predictions(run: str) -> "Tensor":
     """The probabilities of the run's chosen checkpoint on the target's validation rows."""
     from safetensors.torch import load_file
 

@@ -13,10 +13,10 @@ from tl_runner.engine.job import Order
 from tl_runner.errors import Refused, nearest
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.record import outputs_of
-from tl_runner.sweep.task import ordered
+from tl_runner.sweep.task import make_order
 
 
-def combinations(words: Sequence[str], folders: Sequence[Path], used: Sequence[str]) -> list[Order]:
+def compose_combinations(words: Sequence[str], folders: Sequence[Path], used: Sequence[str]) -> list[Order]:
     """An order for each combination of the values that the words list, composed as `tl-run -m` would, each run once.
 
     `folders` hold options beside ours. `used` are the groups and keys that the command does something with; `Refused`
@@ -31,7 +31,7 @@ def combinations(words: Sequence[str], folders: Sequence[Path], used: Sequence[s
         for overrides in product(*listed):
             composed = compose("config", overrides=[*search, *overrides], return_hydra_config=True)
             contents = contents or Contents(outputs_of(composed))
-            order = ordered(composed, composed.hydra, list(words), contents)
+            order = make_order(composed, composed.hydra, list(words), contents)
             orders.setdefault(order.record.id, order)
     return list(orders.values())
 

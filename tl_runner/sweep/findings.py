@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from tl_runner.storage.atomic import write
+from tl_runner.storage.atomic import write_atomically
 from tl_runner.sweep.study import STATES, Study, state
 from tl_runner.sweep.study_spec import OBJECTIVES
 
 
-def findings(study: Study, words: Sequence[str]) -> dict[str, Any]:
+def summarise_study(study: Study, words: Sequence[str]) -> dict[str, Any]:
     """All trials of a study, and the best of them with the command that makes its runs; `words`: the command line."""
     trials, best, sought, values = study.trials(), study.best(), study.sought, study.values()
     counts = Counter(map(state, trials))
@@ -44,11 +44,11 @@ def findings(study: Study, words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def keep(study: Study, found: dict[str, Any]) -> None:
-    write(study.sought.folder / "study.json", json.dumps(found, indent=2).encode())
+def write_study(study: Study, found: dict[str, Any]) -> None:
+    write_atomically(study.sought.folder / "study.json", json.dumps(found, indent=2).encode())
 
 
-def told(found: dict[str, Any]) -> str:
+def format_findings(found: dict[str, Any]) -> str:
     """The findings in a few lines."""
     counts = [f"{count} {name}" for name, count in found["counts"].items() if count or name in ("ok", "failed")]
     lines = [f"{found['name']}: {len(found['trials'])} of {found['trials_in_all']} trials, {', '.join(counts)}"]

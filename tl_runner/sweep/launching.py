@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused
-from tl_runner.sweep.task import Task, say_other_data
+from tl_runner.sweep.task import Task, warn_other_data
 
 if TYPE_CHECKING:
     from tl_runner.report.board import Board
@@ -37,7 +37,7 @@ class Launching(Launcher, ABC):
         orders = [self._order(list(words)) for words in job_overrides]
         runs = list({order.record.folder: order for order in orders}.values())  # jobs may be one run: 1 and 1.0
         outcomes = {}
-        say_other_data(runs)
+        warn_other_data(runs)
         self.task.working = True
         with board(len(runs)) as shown:
             try:
@@ -63,7 +63,7 @@ class Launching(Launcher, ABC):
         return self.task.order(composed, composed.hydra)
 
 
-def needed(module: str, extra: str) -> ModuleType:
+def import_extra(module: str, extra: str) -> ModuleType:
     """An engine's package; refuses in words where its extra isn't installed."""
     try:
         return importlib.import_module(module)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tl_runner.engine.job import Order, Outcome, attend, find_completed
-from tl_runner.engine.recorder import fallen
+from tl_runner.engine.job import Order, Outcome, find_completed, run_order
+from tl_runner.engine.recorder import record_lost_process
 from tl_runner.errors import Busy
-from tl_runner.storage.lock import claimed, owner
-from tl_runner.storage.record import stored
+from tl_runner.storage.lock import claim_lock, read_owner
+from tl_runner.storage.record import read_stored
 
 GRACE = 60.0  # seconds in which jobs that shall stop may leave a checkpoint
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # what engines send to a job that shall stop
@@ -51,7 +51,7 @@ class Parcel:
         notes, log = Notes(), logging.getLogger("tl_runner")
         log.addHandler(notes)
         try:
-            outcome = attend(self.order, lambda: bool(came), silently, self.full_error)
+            outcome = run_order(self.order, lambda: bool(came), run_silently, self.full_error)
         finally:
             log.removeHandler(notes)
             for number, handler in before.items():
@@ -99,36 +99,36 @@ def sweep(
     while waiting:
         for handle, found in list(engine.over(waiting)):
             order = waiting.pop(handle)
-            yield found if isinstance(found, Outcome) else lost(order, found, until is not None)
-        under_way([order for order in waiting.values() if owner(order.record.lock)])
+            yield found if isinstance(found, Outcome) else mark_lost(order, found, until is not None)
+        under_way([order for order in waiting.values() if read_owner(order.record.lock)])
         if until is None and asked():
             engine.stop(waiting)
             until = time.monotonic() + GRACE
         elif until is not None and time.monotonic() > until:
-            yield from (lost(order, "", stopping=True) for order in waiting.values())
+            yield from (mark_lost(order, "", stopping=True) for order in waiting.values())
             return
         if waiting:
             time.sleep(engine.pause)
 
 
-def lost(order: Order, why: str, stopping: bool) -> Outcome:
+def mark_lost(order: Order, why: str, stopping: bool) -> Outcome:
     """What became of an order whose job brought no outcome back. Its checkpoint stays."""
     if record := find_completed(order.record):  # its process died after its run had ended
         return Outcome(record, order.variant, "made", record.error or "")
-    record = stored(order.record)
+    record = read_stored(order.record)
     if stopping:
         return Outcome(record or order.record, order.variant, "stopped" if record else "waiting")
     record = record or order.record
     try:
-        with claimed(record.lock):
-            fallen(record, why.partition("\n")[0])
+        with claim_lock(record.lock):
+            record_lost_process(record, why.partition("\n")[0])
     except Busy:  # somebody goes on with it already, or on another machine may still be at it
         pass
     record.status = "failed"  # of this attempt: what is stored may be an earlier run that force=true was to replace
     return Outcome(record, order.variant, "made", why)
 
 
-def silently(points: Any, _: Any) -> Any:
+def run_silently(points: Any, _: Any) -> Any:
     """Make a run of which nothing is shown; its record."""
     while True:
         try:

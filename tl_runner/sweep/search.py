@@ -2,7 +2,8 @@
 
 Target labels take no part in it unless they are asked for: `objective=oracle` chooses among trials by the accuracy on
 the target's test split, of the checkpoint that each run has chosen without labels. The runs themselves are the same.
-All other objectives are of what `select.Evidence` knows of that checkpoint, or of its predictions on unlabelled rows.
+All other objectives are of what `checkpoint_selection.Evidence` knows of that checkpoint, or of its predictions on
+unlabelled rows.
 """
 
 import json
@@ -66,7 +67,9 @@ class Attempt:
 
         The curve of a run that has ended is judged too: a trial is pruned by what its curve is, not by who was faster.
         """
-        if not self.over and self.study.report(self.trial, midway(self.jobs[0].order.record, self.objective)):
+        if not self.over and self.study.report(
+            self.trial, list_midway_values(self.jobs[0].order.record, self.objective)
+        ):
             self._end("pruned")
         return self.state == "pruned"
 
@@ -79,9 +82,9 @@ class Attempt:
         elif outcome.failed:
             self._end("failed", why=outcome.told or outcome.record.error)
         elif outcome.record.folder != self.first or not self.pruned():
-            by = meant(outcome.record.evidence or {}, self.objective)
+            by = resolve_objective(outcome.record.evidence or {}, self.objective)
             self.study.judges_by(by)
-            self.values[outcome.record.folder] = measured(outcome.record, by)
+            self.values[outcome.record.folder] = measure_objective(outcome.record, by)
             if len(self.values) == len(self.jobs):
                 value, information = map(fmean, zip(*self.values.values(), strict=True))
                 value = self.study.agreement(self.runs) if by == "agreement" else value
@@ -152,11 +155,11 @@ class Search:
         return Attempt(study, trial, [*jobs.values()])
 
 
-def measured(record: RunRecord, objective: str) -> tuple[float, float]:
+def measure_objective(record: RunRecord, objective: str) -> tuple[float, float]:
     """A run's objective, to be maximised, and how informative its predictions on the unlabelled target are.
 
-    The second settles ties. `sought.OBJECTIVES` says what each objective is; that of `agreement` is a trial's, among
-    others, and 0 here. Raises `Refused` where the run does not know its objective.
+    The second settles ties. `study_spec.OBJECTIVES` says what each objective is; that of `agreement` is a trial's,
+    among others, and 0 here. Raises `Refused` where the run does not know its objective.
     """
     evidence, scores = record.evidence or {}, record.scores or {}
     if objective == "oracle":
@@ -168,7 +171,7 @@ def measured(record: RunRecord, objective: str) -> tuple[float, float]:
     name = OBJECTIVES[objective].evidence
     if name is None:
         return 0.0, float(evidence["information"])
-    if (value := judged(evidence, objective)) is None:
+    if (value := value_of_evidence(evidence, objective)) is None:
         why = WHY.get(objective, "an earlier version made it")
         raise Refused(
             f"{record.folder.name} has no {objective} to be searched by: {why}."
@@ -177,16 +180,16 @@ def measured(record: RunRecord, objective: str) -> tuple[float, float]:
     return value, float(evidence["information"])
 
 
-def meant(evidence: Mapping[str, Any], objective: str) -> str:
+def resolve_objective(evidence: Mapping[str, Any], objective: str) -> str:
     """The objective by which a run is judged: itself, or what `auto` comes to there."""
     if objective != "auto":
         return objective
     return "floor" if evidence.get("floor_of") == "granted" else "agreement"
 
 
-def judged(evidence: Mapping[str, Any], objective: str) -> float | None:
+def value_of_evidence(evidence: Mapping[str, Any], objective: str) -> float | None:
     """What an evaluation point is worth by this objective, the more the better; None where it does not know that."""
-    name = OBJECTIVES[meant(evidence, objective)].evidence
+    name = OBJECTIVES[resolve_objective(evidence, objective)].evidence
     if name is None or (value := evidence.get(name)) is None:
         return None
     if name == "information":
@@ -194,7 +197,7 @@ def judged(evidence: Mapping[str, Any], objective: str) -> float | None:
     return -float(value) if name == "risk" else float(value)
 
 
-def midway(record: RunRecord, objective: str) -> list[tuple[int, float]]:
+def list_midway_values(record: RunRecord, objective: str) -> list[tuple[int, float]]:
     """Step and objective at each evaluation so far by which a run may be pruned.
 
     Those of its first third say little yet, and at the last there is nothing left to prune.
@@ -204,6 +207,6 @@ def midway(record: RunRecord, objective: str) -> list[tuple[int, float]]:
     except FileNotFoundError:
         return []
     whole = [line for line in content.splitlines(keepends=True) if line.endswith("\n") and '"floor"' in line]
-    points = [(line["step"], judged(line, objective)) for line in map(json.loads, whole)]
+    points = [(line["step"], value_of_evidence(line, objective)) for line in map(json.loads, whole)]
     steps = record.config["train"]["steps"]
     return [(step, value) for step, value in points if value is not None and steps / 3 <= step < steps]

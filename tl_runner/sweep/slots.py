@@ -15,7 +15,7 @@ class Slot(NamedTuple):
     device: str | None  # for jobs that say device=auto; None leaves it to them
 
 
-def slots(n_jobs: int | str, jobs_per_gpu: int) -> list[Slot]:
+def count_slots(n_jobs: int | str, jobs_per_gpu: int) -> list[Slot]:
     """`n_jobs` places; `auto` is `jobs_per_gpu` on each GPU, or where there is none a core for each, up to MANY.
 
     The shares depend on nothing else, so that a job which goes on later has the threads that it had.

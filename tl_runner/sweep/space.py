@@ -75,7 +75,7 @@ class Space(NamedTuple):
         return {"": self}
 
 
-def space(overrides: Sequence[Override]) -> Space:
+def parse_space(overrides: Sequence[Override]) -> Space:
     """The space of parsed overrides, of which a later one of the same key takes the place of an earlier.
 
     `choice()`, `a,b,c` and `glob()` are choices; `range()` has the values that it has in a sweep: its end is none of

@@ -17,8 +17,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tl_runner.errors import Refused
-from tl_runner.storage.lock import alone
-from tl_runner.sweep.agreed import agreements
+from tl_runner.storage.lock import hold_lock
+from tl_runner.sweep.agreed import compute_agreements
 from tl_runner.sweep.space import Choice, Dimension
 from tl_runner.sweep.study_spec import Sought
 
@@ -48,7 +48,7 @@ class Study:
         self.sought, self.way, self.lock = sought, sought.way, sought.folder / "study"
         journals = JournalFileSymlinkLock(str(sought.journal))
         _mended(sought.journal, journals)
-        with alone(self.lock):
+        with hold_lock(self.lock):
             self.kept = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(sought.journal), journals)),
                 study_name=NAME,
@@ -85,7 +85,7 @@ class Study:
 
     def ask(self) -> tuple[Trial, list[str]] | None:
         """A trial and what to type for it; first those that were begun and are not over. None: all have been given."""
-        with alone(self.lock):
+        with hold_lock(self.lock):
             trials = self.trials()
             begun = [number for number in self.begun if trials[number].state == TrialState.RUNNING]
             self.given = len(trials) - len(begun)
@@ -116,7 +116,7 @@ class Study:
 
     def end(self, trial: Trial, state: str, value: float | None = None, **facts: Any) -> None:
         """Put on record what became of a trial; nothing changes where another process has done so."""
-        with alone(self.lock):
+        with hold_lock(self.lock):
             if self.trials()[trial.number].state == TrialState.RUNNING:
                 for name, fact in facts.items():
                     trial.set_user_attr(name, fact)
@@ -136,7 +136,7 @@ class Study:
         """
         ended = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
         if self.by == "agreement":
-            found = agreements([trial.user_attrs["runs"] for trial in ended])
+            found = compute_agreements([trial.user_attrs["runs"] for trial in ended])
         else:
             found = [trial.value or 0.0 for trial in ended]
         return {trial.number: value for trial, value in zip(ended, found, strict=True)}
@@ -160,7 +160,7 @@ class Study:
     def agreement(self, runs: Sequence[str]) -> float:
         """Of a trial that has just ended, with itself and those that ended before."""
         before = [trial.user_attrs["runs"] for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return agreements([*before, runs])[-1]
+        return compute_agreements([*before, runs])[-1]
 
     def typed(self, trial: FrozenTrial) -> list[str]:
         return [dimension.typed(trial.params[_name(dimension)]) for dimension in self.sought.dimensions]

@@ -13,7 +13,7 @@ class Objective(NamedTuple):
     """What a search maximises. All are of the checkpoint that each run has chosen without target labels."""
 
     meaning: str
-    evidence: str | None  # the field of `select.Evidence`, by which a run is judged midway too; None: not known midway
+    evidence: str | None  # the field of `checkpoint_selection.Evidence`, used midway too; None: not known midway
     share: bool = True  # of 1, shown in percent
 
 
@@ -95,7 +95,7 @@ class Sought(NamedTuple):
         return f"{self.space} with {fixed} by {self.objective} ({self.way.words})"
 
 
-def sought(part: Space, probe: RunRecord, objective: str, way: Way, name: str | None) -> Sought:
+def specify_study(part: Space, probe: RunRecord, objective: str, way: Way, name: str | None) -> Sought:
     """The study of a space, of which `probe` is a run: that of the first value of each dimension.
 
     Without a `name` of its own the folder is called by what is searched, so that the same command finds it again.

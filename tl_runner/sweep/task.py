@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tl_runner import options
-from tl_runner.engine.job import Order, Outcome, attend
+from tl_runner.engine.job import Order, Outcome, run_order
 from tl_runner.errors import Refused
 from tl_runner.storage.contents import Contents
-from tl_runner.storage.record import RunRecord, describe, on_other_data, outputs_of
+from tl_runner.storage.record import RunRecord, describe_run, find_on_other_data, outputs_of
 
 log = logging.getLogger("tl_runner.sweep")
 
@@ -44,7 +44,7 @@ class Task:
             outcome = Outcome(*order, "waiting")
         else:
             self.working = True
-            say_other_data([order])
+            warn_other_data([order])
             outcome = _made_here(order, self, hydra.mode == RunMode.MULTIRUN)
             self.working = False
         self.outcomes.append(outcome)
@@ -56,18 +56,18 @@ class Task:
         What its files hold is looked at once in a command, whatever number of jobs read them.
         """
         self.contents = self.contents or Contents(outputs_of(composed))
-        return ordered(composed, hydra, self.words, self.contents)
+        return make_order(composed, hydra, self.words, self.contents)
 
     def show_plan(self, orders: list[Order], places: int) -> None:
         """What dry=true prints in place of runs."""
-        from tl_runner.engine.plan import plan
+        from tl_runner.engine.plan import plan_orders
         from tl_runner.report import tables
         from tl_runner.report.consoles import consoles
 
-        consoles()[0].print(*tables.plan(plan(orders), places), sep="\n")
+        consoles()[0].print(*tables.plan(plan_orders(orders), places), sep="\n")
 
 
-def ordered(composed: Any, hydra: Any, words: list[str], contents: Contents | None = None) -> Order:
+def make_order(composed: Any, hydra: Any, words: list[str], contents: Contents | None = None) -> Order:
     """The order that a composed configuration is, once all of its values stand; `hydra` is its node of Hydra's."""
     from omegaconf import OmegaConf
 
@@ -75,12 +75,12 @@ def ordered(composed: Any, hydra: Any, words: list[str], contents: Contents | No
     config = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
     record = _record({str(key): value for key, value in config.items()}, hydra.runtime.choices, contents)
-    return Order(record, options.variant(hydra.overrides.task, words))
+    return Order(record, options.describe_variant(hydra.overrides.task, words))
 
 
-def say_other_data(orders: Sequence[Order]) -> None:
+def warn_other_data(orders: Sequence[Order]) -> None:
     """Warn of runs that are new for their data alone: a user may take them for runs that are complete already."""
-    found = [(order, earlier) for order in orders if (earlier := on_other_data(order.record))]
+    found = [(order, earlier) for order in orders if (earlier := find_on_other_data(order.record))]
     if found:
         runs = f"{len(found)} of {len(orders)} runs read" if len(orders) > 1 else "this run reads"
         log.warning(
@@ -95,18 +95,18 @@ def _record(config: dict[str, Any], chosen: Mapping[str, Any], contents: Content
         if not isinstance(chosen.get(group), str):
             raise Refused(f"{group} takes one option, as in {group}={options.defaults()[group]}")
         choices[group] = chosen[group]
-    return describe(config, choices, contents)
+    return describe_run(config, choices, contents)
 
 
 def _made_here(order: Order, task: Task, one_of_many: bool) -> Outcome:
     from tl_runner.report.consoles import complain, consoles
-    from tl_runner.report.live import watch
+    from tl_runner.report.live import watch_training
 
     console, errors = consoles()
     if one_of_many:
         console.print(order.name, style="bold", highlight=False, markup=False)
-    outcome = attend(
-        order, lambda: task.stopping, lambda points, record: watch(points, record, console), task.full_error
+    outcome = run_order(
+        order, lambda: task.stopping, lambda points, record: watch_training(points, record, console), task.full_error
     )
     if outcome.what == "kept":
         console.print(

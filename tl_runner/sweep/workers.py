@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from tl_runner.engine.job import Order, Outcome, attend
+from tl_runner.engine.job import Order, Outcome, run_order
 from tl_runner.storage.record import RunRecord
-from tl_runner.sweep.remote import Notes, lost, silently
+from tl_runner.sweep.remote import Notes, mark_lost, run_silently
 from tl_runner.sweep.slots import Slot
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Worker:
         except ProcessExpired as death:
             error = _cause(death.exitcode)
         gather(self.output, order.record)
-        outcome = lost(order, error, stopping=False)
+        outcome = mark_lost(order, error, stopping=False)
         log = outcome.record.folder / "run.log"
         return outcome._replace(told=f"{outcome.told}\nIts output is in {log}") if log.exists() else outcome
 
@@ -180,7 +180,7 @@ def _work(order: Order, slot: Slot, full_error: bool) -> Outcome:
     notes = Notes()
     logging.getLogger("tl_runner").addHandler(notes)
     try:
-        outcome = attend(order, lambda: _asked(record.id), silently, full_error)
+        outcome = run_order(order, lambda: _asked(record.id), run_silently, full_error)
     finally:
         logging.getLogger("tl_runner").removeHandler(notes)
         sys.stdout.flush()

@@ -13,7 +13,7 @@ from tl_runner.training.loop import Point
 
 log = logging.getLogger(__name__)
 
-SOURCE_MODEL = "source model"  # the phase of the points that `start.source_model` yields
+SOURCE_MODEL = "source model"  # the phase of the points that `engine.pretrain.train_source_model` yields
 
 
 class Tracker(Protocol):

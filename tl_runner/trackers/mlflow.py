@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner.errors import within
-from tl_runner.storage.lock import alone
+from tl_runner.storage.lock import hold_lock
 from tl_runner.storage.record import RunRecord
 from tl_runner.trackers.guarded import Tracker, final, flat, needed, scalars
 from tl_runner.training.checkpoint_selection import Evidence
@@ -157,7 +157,7 @@ def _client(uri: str) -> "MlflowClient":
         return MlflowClient(tracking_uri=uri)
     file = Path(path.partition("?")[0])
     file.parent.mkdir(parents=True, exist_ok=True)
-    with alone(file):  # MLflow fails where several processes make the tables of a new database
+    with hold_lock(file):  # MLflow fails where several processes make the tables of a new database
         with closing(sqlite3.connect(file)) as database:  # and tries for 100 s to open what can't be opened
             database.execute("PRAGMA schema_version")
         client = MlflowClient(tracking_uri=uri)

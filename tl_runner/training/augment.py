@@ -65,7 +65,7 @@ def strong(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True, magnit
     return torch.where(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0.5, x)
 
 
-def corrupted(x: Tensor, seed: int, share: float = 0.6) -> Tensor:
+def corrupt_columns(x: Tensor, seed: int, share: float = 0.6) -> Tensor:
     """Each column of a row, with probability `share`, replaced by that of another row of the batch; (n, …).
 
     The other row is drawn anew for each: a draw from the column's own distribution (SCARF; Bahri et al. 2022).
@@ -80,8 +80,8 @@ def corrupted(x: Tensor, seed: int, share: float = 0.6) -> Tensor:
 
 
 def strong_view(x: Tensor, seed: int, magnitude: float = 0.5, flip: bool = False) -> Tensor:
-    """What a method makes of its rows itself: `strong` of images, `corrupted` of a table, `magnitude` its share."""
-    return strong(x, seed, flip=flip, magnitude=magnitude) if x.ndim == 4 else corrupted(x, seed, magnitude)
+    """A strong view of rows: `strong` of images, `corrupt_columns` of a table with `magnitude` as its share."""
+    return strong(x, seed, flip=flip, magnitude=magnitude) if x.ndim == 4 else corrupt_columns(x, seed, magnitude)
 
 
 def _uniform(x: Tensor, seed: int, k: int) -> Tensor:

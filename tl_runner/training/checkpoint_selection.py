@@ -21,7 +21,7 @@ FloorOf = Literal["granted", "source", "weighted source"]
 class Evidence(NamedTuple):
     """All that may be known of a checkpoint before the answers are opened, at one evaluation point.
 
-    Of predictions on the target's validation split, where not said otherwise; `validators` has the formulas.
+    Of predictions on the target's validation split, where not said otherwise; `functional.label_free` has the formulas.
     """
 
     step: int

@@ -108,7 +108,7 @@ def train(
     for phase, first, steps in _shares(phases, plan.steps):
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
         read |= streams if steps else frozenset()
-        engine = cursor.engine = optimizer(served(optimizer, begin(phase, model, method)))
+        engine = cursor.engine = optimizer(served(optimizer, begin_phase(phase, model, method)))
         peaks = [group["lr"] for group in engine.param_groups]
         if first < cursor.step < first + steps:
             engine.load_state_dict({**cursor.kept})
@@ -121,7 +121,7 @@ def train(
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(local / steps)
-            batch = draw(pair, streams, plan.batch, seed, step, augment, device, phase.episodes)
+            batch = draw_batch(pair, streams, plan.batch, seed, step, augment, device, phase.episodes)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
             watched = _checked(terms, method)
@@ -140,7 +140,7 @@ def train(
                 window.clear()
 
 
-def begin(phase: Phase, model: Model, method: Method) -> list[Group]:
+def begin_phase(phase: Phase, model: Model, method: Method) -> list[Group]:
     """Let what is in the phase's groups have a gradient, and nothing else; returns them as `by_rate` does."""
     model.freeze(phase.frozen)
     groups = by_rate(phase.groups, model, phase.pretrained)
@@ -150,7 +150,7 @@ def begin(phase: Phase, model: Model, method: Method) -> list[Group]:
     return groups
 
 
-def draw(
+def draw_batch(
     pair: Pair,
     streams: Set[Stream],
     n: int,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 15  # as `evaluate.BINS`: the page shows the bins that the calibration error was summed over
+BINS = 15  # as `evaluation.scores.BINS`: the page shows the bins that the calibration error was summed over
 
 
 def confusion(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ from tl_runner.report.page.board import board
 from tl_runner.report.page.figure import Figure
 from tl_runner.report.page.groups import Group, grouped, names
 from tl_runner.report.ranking import Ranking
-from tl_runner.storage.atomic import write
+from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.record import RunRecord
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def save(
 ) -> int:
     """Write the page of today, whole or not at all; its size in bytes."""
     content = page(records, frame, rankings, warnings, datetime.now().astimezone()).encode()
-    write(file, content)
+    write_atomically(file, content)
     return len(content)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tl_runner.engine.job import Order, Outcome
 from tl_runner.sweep.launching import Launching
-from tl_runner.sweep.slots import slots
+from tl_runner.sweep.slots import count_slots
 
 if TYPE_CHECKING:
     from tl_runner.report.board import Board
@@ -19,10 +19,10 @@ class Local(Launching):
 
     @property
     def places(self) -> int:
-        return len(slots(self.n_jobs, self.jobs_per_gpu))
+        return len(count_slots(self.n_jobs, self.jobs_per_gpu))
 
     def sweep(self, runs: Sequence[Order], shown: "Board") -> Iterator[Outcome]:
         from tl_runner.sweep.local import sweep
 
-        places = slots(self.n_jobs, self.jobs_per_gpu)
+        places = count_slots(self.n_jobs, self.jobs_per_gpu)
         return sweep(iter(runs), places, self.stopping, self.task.full_error, shown.under_way)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused
-from tl_runner.sweep.launching import Launching, needed
+from tl_runner.sweep.launching import Launching, import_extra
 from tl_runner.sweep.remote import Parcel, sweep
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Cluster:
         self.init, self.remote = init, remote
 
     def send(self, parcels: Sequence[Parcel]) -> list[Any]:
-        ray = needed("ray", "ray")
+        ray = import_extra("ray", "ray")
         if not ray.is_initialized():
             try:
                 ray.init(**self.init)
@@ -96,7 +96,7 @@ def _make(parcel: Parcel) -> Outcome:
     return outcome
 
 
-def offer() -> None:
+def register() -> None:
     """Make `hydra/launcher=ray` mean ours, after Hydra has imported its plugins: one of them may be named so too."""
     Plugins.instance().register(Ray)
     ConfigStore.instance().store("ray", Options, group="hydra/launcher", provider="tl_runner")

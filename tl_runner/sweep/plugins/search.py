@@ -18,8 +18,8 @@ from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused, nearest
 from tl_runner.sweep.frozen import Frozen
 from tl_runner.sweep.remembered import Remembered
-from tl_runner.sweep.space import Choice, Dimension, Space, space
-from tl_runner.sweep.study_spec import OBJECTIVES, Sought, Way, sought
+from tl_runner.sweep.space import Choice, Dimension, Space, parse_space
+from tl_runner.sweep.study_spec import OBJECTIVES, Sought, Way, specify_study
 from tl_runner.sweep.task import Task
 
 from .launcher import Local  # by Hydra's name for this package: as tl_runner.sweep.plugins it is another class
@@ -67,7 +67,7 @@ class TlOptuna(Sweeper):
             raise Refused(f"a search needs Optuna: pip install 'tl_runner[optuna]' ({error})") from error
         del optuna
         from tl_runner.report.consoles import consoles
-        from tl_runner.sweep.findings import findings, keep, told
+        from tl_runner.sweep.findings import format_findings, summarise_study, write_study
         from tl_runner.sweep.search import Search
         from tl_runner.sweep.study import Study
 
@@ -87,17 +87,17 @@ class TlOptuna(Sweeper):
             self.task.outcomes[:] = outcomes  # in place of what jobs in this process have told
         finally:
             for study in studies:
-                keep(study, findings(study, self.task.words))
-        self.task.said += [told(findings(study, self.task.words)) for study in studies]
+                write_study(study, summarise_study(study, self.task.words))
+        self.task.said += [format_findings(summarise_study(study, self.task.words)) for study in studies]
 
     def _steadily(self, search: "Search") -> Iterator[Outcome]:
         """A job starts as soon as there is a place for it, and knows of all that ended before."""
         from tl_runner.report.board import board
         from tl_runner.sweep.local import sweep
-        from tl_runner.sweep.slots import slots
+        from tl_runner.sweep.slots import count_slots
 
         assert isinstance(self.launcher, Local)
-        places, task = slots(self.launcher.n_jobs, self.launcher.jobs_per_gpu), self.task
+        places, task = count_slots(self.launcher.n_jobs, self.launcher.jobs_per_gpu), self.task
         orders, prune = (job.order for job in search.jobs()), search.unpromising
         task.working = True
         with board(search.ahead) as shown:
@@ -147,7 +147,7 @@ class TlOptuna(Sweeper):
     def _parts(self, arguments: Sequence[str]) -> dict[str, Space]:
         """The space of each study, by what is added to a study's given name."""
         typed = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        whole = space(OverridesParser.create(config_loader=self.frozen._loader).parse_overrides(typed))
+        whole = parse_space(OverridesParser.create(config_loader=self.frozen._loader).parse_overrides(typed))
         parts = whole.by("method") if self.study["per"] == "method" else {"": whole}
         if not all(part.dimensions for part in parts.values()):
             raise Refused(
@@ -166,7 +166,7 @@ class TlOptuna(Sweeper):
                     self._probe(part, [*first[:index], dimension.typed(value), *first[index + 1 :]])
         way = Way(self.n_trials, self.sampler, self.startup, self.pruner, self.seed)
         given = "-".join(filter(None, [str(self.study["name"]), name])) if self.study["name"] else None
-        return sought(part, probe.record, self.master.objective, way, given)
+        return specify_study(part, probe.record, self.master.objective, way, given)
 
     def _probe(self, part: Space, drawn: Sequence[str]) -> Order:
         composed = self.frozen.compose(self.master, [*part.fixed, *drawn, *part.seeds[:1]], keep=False)

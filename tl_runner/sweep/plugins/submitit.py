@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused
-from tl_runner.sweep.launching import Launching, needed
+from tl_runner.sweep.launching import Launching, import_extra
 from tl_runner.sweep.remote import Parcel, sweep
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Jobs:
         self._looks = Counter[Any]()
 
     def send(self, parcels: Sequence[Parcel]) -> list[Any]:
-        submitit = needed("submitit", "slurm")
+        submitit = import_extra("submitit", "slurm")
         handles = []
         try:
             executor = submitit.AutoExecutor(self.folder, self.cluster, **self.retries)
@@ -185,7 +185,7 @@ def _tail(handle: Any) -> str:
     return "\n".join(told) or f"and has left no log in {handle.paths.folder}"
 
 
-def offer() -> None:
+def register() -> None:
     """Make both launchers mean ours, after Hydra has imported its plugins: some of them may be named so too."""
     Plugins.instance().register(Submitit)
     for name, options in (("submitit_local", Local), ("submitit_slurm", Slurm)):

@@ -43,10 +43,10 @@ class Grid(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose each job; raises where one can't be."""
-        from tl_runner.report.board import composing
+        from tl_runner.report.board import show_composing
 
         ahead = getattr(self.launcher, "ahead", None)  # a launcher of ours takes orders, others configurations
-        for overrides in composing(batch):
+        for overrides in show_composing(batch):
             composed = self.frozen.compose(self.config, overrides, keep=ahead is None)
             order = self.task.order(composed, composed.hydra)
             if earlier := self.orders.get(order.record.folder):
