@@ -667,7 +667,7 @@ def test_a_hidden_image_is_told_of_and_what_macos_and_windows_leave_is_not(tmp_p
     assert loaded().notes["passed_over"]["target"] == 8 and not warned(caplog)
     draw(root / "b" / "cat" / ".photo.png")
     assert loaded().notes["passed_over"]["target"] == 9
-    assert "data/b: passed over 9 files" in caplog.text and caplog.text.rstrip().endswith("'.photo.png'")
+    assert "data/b: ignored 9 hidden files" in caplog.text and caplog.text.rstrip().endswith("'.photo.png'")
 
 
 @pytest.mark.parametrize(
@@ -872,7 +872,7 @@ def test_a_long_decode_says_how_far_it_is(tmp_path, monkeypatch, caplog):
     plain(tmp_path / "data")
     monkeypatch.setattr(decoded, "PATIENCE", -1.0)
     loaded()
-    assert "10 of 10 images of b are decoded" in caplog.text
+    assert "decoded 10 of 10 images of b" in caplog.text
 
 
 # The whole way: what a person is told

@@ -141,7 +141,7 @@ def test_numbers_and_codes_are_read_without_a_word(cell, kind, caplog):
             {"label": words("yes", "no"), "other": words("Yes", "No"), "labels": "differ"},
             r"dataset.labels=differ: these classes .* only in spelling.*: 'no' \(source\) and 'No' \(target\), 'y",
         ),
-        ({"label": lambda i: i % 21 * 5}, "'label' holds 21 different .*, from 0 to 100: they are tr"),
+        ({"label": lambda i: i % 21 * 5}, "'label' holds 21 different .*, from 0 to 100: they train as 21 unordered"),
         ({"label": words(0.5, 1, 1.5)}, "column 'label' holds 3 different .*, from 0.5 to 1.5"),
         ({"label": lambda i: f"{i % 12} kg"}, "holds 12 different .*train as 12 unordered classes"),
     ],

@@ -189,7 +189,7 @@ def test_a_number_that_does_nothing_is_said(words, tmp_path, caplog):
         made(tmp_path, *words, *TINY)
         assert "lr_backbone" not in caplog.text
         made(tmp_path, *words, *TINY, "optimizer.lr_backbone=0.5")
-    assert "optimizer.lr_backbone=0.5 does nothing" in caplog.text
+    assert "optimizer.lr_backbone=0.5 has no effect" in caplog.text
 
 
 class Own(Method):

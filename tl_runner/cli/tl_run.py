@@ -117,7 +117,7 @@ def _register_plugins() -> None:
             if isinstance(plugin, type) and issubclass(plugin, Plugin) and plugin.__module__ == module.__name__:
                 known.register(plugin)
     for name in ("ray", "submitit"):
-        import_module(f"hydra_plugins.tl_runner.{name}").offer()
+        import_module(f"hydra_plugins.tl_runner.{name}").register()
 
 
 def _show(task: "Task", multirun: bool, console: "Console") -> None:
