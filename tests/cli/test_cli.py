@@ -70,7 +70,7 @@ def test_a_run_without_weights_is_made_again_when_they_are_wanted():
     (record,) = read_records([Path("outputs")])[0]
     assert not (record.folder / "model.safetensors").exists()
     result = command("tl-run", *QUICKER)
-    assert "made again for them" in " ".join(result.stderr.split()) and (record.folder / "model.safetensors").exists()
+    assert "running it again" in " ".join(result.stderr.split()) and (record.folder / "model.safetensors").exists()
 
 
 def test_other_versions_than_those_of_the_stored_run_are_said():

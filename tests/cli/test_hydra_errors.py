@@ -120,7 +120,7 @@ def test_the_pasted_command_reads_that_folder(tried):
             (folder / domain / label).mkdir(parents=True)
     words = ["dataset=image_folder", f"dataset.root={folder}", "dataset.source=one", "dataset.target=two"]
     said = tried("tl-run", *words)
-    (text,) = [line.strip() for line in said.err.split("paste: ")[1:]]
+    (text,) = [line.strip() for line in said.err.split("instead: ")[1:]]
     assert read(*shlex.split(text)) == str(folder)
     again = tried("tl-run", words[0], *shlex.split(text), *words[2:])
     assert "holds no image" in again.err or "no images" in again.err, again.err

@@ -472,7 +472,7 @@ def test_killed_at_once_it_goes_on_with_the_trials_that_were_begun():
         pass
     again = command("tl-run", *words)
     assert again.returncode == 0, again.stderr
-    assert "1 begun before" in again.stdout and "2 of 2 trials, 2 ok" in again.stdout
+    assert "1 started before" in again.stdout and "2 of 2 trials, 2 ok" in again.stdout
     runs = read_records([Path("outputs")])[0]
     assert [run.status for run in runs] == ["ok", "ok"] and sum("resumed" in run.where for run in runs) == 1
 
