@@ -180,7 +180,7 @@ def steps_of(method: Method, pair: Pair, model: Model, **plan):
 
 
 def test_a_method_that_ignores_a_stream_is_refused():
-    with pytest.raises(Refused, match=r"Forgetful never reads batch.target: it would do nothing"):
+    with pytest.raises(Refused, match=r"Forgetful never reads batch.target: it would have no effect"):
         steps_of(Forgetful(), *task())
     with pytest.raises(Refused, match=r"Exploding never reads batch.granted"):
         steps_of(Exploding(), *task("5"))

@@ -83,7 +83,7 @@ def test_parts_that_cannot_be_are_refused_in_words(parts, message):
     ("parts", "message"),
     [
         (["l2sp", {"finetune": {"lr_decay": 0.5}}], r"Finetune trains the backbone at another rate.*\(lr_decay\)"),
-        (["mmd", {"finetune": {"lp_ft": True}}], "Finetune is no sum of terms"),
+        (["mmd", {"finetune": {"lp_ft": True}}], "Finetune is not a sum of terms"),
         (["weighted", "density_ratio"], "two of them weigh the source's rows"),
     ],
 )
