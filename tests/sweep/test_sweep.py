@@ -198,7 +198,7 @@ def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
     failing.until(lambda: typed.said("stopping at the next point"))
     assert typed.process.poll() is None
     typed.interrupt()  # again: at once, though its jobs come to no point
-    assert typed.ended() == 130 and typed.said("ended at once")
+    assert typed.ended() == 130 and typed.said("terminated")
     for pid in jobs:
         failing.until(lambda pid=pid: failing.gone(pid))
     forget()
