@@ -68,7 +68,7 @@ def test_a_path_and_a_name_are_one_part():
 
 
 def identify_again(content: dict[str, Any], choices: dict[str, str]) -> str:
-    """Of what a record holds, as a run that is typed again has it."""
+    """The id of the configuration that a record holds, as a rerun computes it."""
     return describe_run(describe_run(content, choices).config, choices).id
 
 

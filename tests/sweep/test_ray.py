@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.launched import read_runs, wait_until
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 from ray.cluster_utils import Cluster
@@ -34,11 +34,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_lost_machine_costs_its_run_and_no_other(cluster, tmp_path):
     lost = cluster.add_node(num_cpus=1)
     with _typed(cluster, tmp_path) as first:
-        _until(lambda: len(list(tmp_path.glob("outputs/runs/*/*/checkpoint.pt"))) == 2, first)
+        wait_until(lambda: len(list(tmp_path.glob("outputs/runs/*/*/checkpoint.pt"))) == 2, first)
         cluster.remove_node(lost, allow_graceful=False)
         told = first.communicate()[0]
     assert first.returncode == 1, told
-    before = _records(tmp_path)
+    before = read_runs(tmp_path)
     (failed,) = (name for name, record in before.items() if record["status"] == "failed")
     ended = {name: record for name, record in before.items() if record["status"] == "ok"}
     assert len(ended) == len(before) - 1 >= 1, told  # the third had perhaps been promised to the lost machine
@@ -47,7 +47,7 @@ def test_a_lost_machine_costs_its_run_and_no_other(cluster, tmp_path):
     with _typed(cluster, tmp_path) as second:
         told = second.communicate()[0]
     assert second.returncode == 0, told
-    after = _records(tmp_path)
+    after = read_runs(tmp_path)
     assert len(after) == 3 and {record["status"] for record in after.values()} == {"ok"}
     assert after[failed]["where"]["resumed"] > 0
     assert {name: after[name] for name in ended} == ended
@@ -61,13 +61,3 @@ def _typed(cluster: Any, folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*RUN, *words], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
     )
-
-
-def _until(there: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    while not there():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-
-
-def _records(folder: Path) -> dict[str, dict[str, Any]]:
-    return {file.parent.name: json.loads(file.read_text()) for file in folder.glob("outputs/runs/*/*/run.json")}

@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.launched import read_runs, wait_until
 
 pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
 
@@ -23,12 +22,12 @@ SWEEP = [
 
 def test_a_killed_job_costs_its_run_and_no_other(tmp_path):
     with _typed(tmp_path) as first:
-        _until(lambda: len(list(tmp_path.glob("outputs/runs/*/*/checkpoint.pt"))) == 2, first)
-        killed = next(iter(_records(tmp_path).values()))["id"]
+        wait_until(lambda: len(list(tmp_path.glob("outputs/runs/*/*/checkpoint.pt"))) == 2, first)
+        killed = next(iter(read_runs(tmp_path).values()))["id"]
         os.kill(_process(tmp_path, killed), signal.SIGKILL)
         told = first.communicate()[0]
     assert first.returncode == 1, told
-    before = _records(tmp_path)
+    before = read_runs(tmp_path)
     assert {record["id"]: record["status"] for record in before.values()} == {
         record["id"]: "failed" if record["id"] == killed else "ok" for record in before.values()
     }
@@ -40,11 +39,11 @@ def test_a_killed_job_costs_its_run_and_no_other(tmp_path):
 
 def test_an_interrupted_sweep_leaves_checkpoints(tmp_path):
     with _typed(tmp_path) as first:
-        _until(lambda: len(list(tmp_path.glob("outputs/runs/*/*/checkpoint.pt"))) == 2, first)
+        wait_until(lambda: len(list(tmp_path.glob("outputs/runs/*/*/checkpoint.pt"))) == 2, first)
         first.send_signal(signal.SIGINT)
         told = first.communicate()[0]
     assert first.returncode == 130, told
-    before = _records(tmp_path)
+    before = read_runs(tmp_path)
     assert {record["error"] for record in before.values()} == {"interrupted"} and told.count("checkpoint is kept") == 2
     assert not list(tmp_path.glob("outputs/sweeps/.submitit/*")), "what jobs bring back is removed"
 
@@ -56,7 +55,7 @@ def _goes_on(folder: Path, before: dict[str, dict[str, Any]]) -> None:
     with _typed(folder) as second:
         told = second.communicate()[0]
     assert second.returncode == 0, told
-    for name, record in _records(folder).items():
+    for name, record in read_runs(folder).items():
         assert record["status"] == "ok"
         assert record["where"]["resumed"] > 0 if before[name]["status"] != "ok" else record == before[name]
     for curve in folder.glob("outputs/runs/*/*/curve.jsonl"):
@@ -70,13 +69,3 @@ def _process(folder: Path, run: str) -> int:
 
 def _typed(folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([*RUN, *SWEEP], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def _until(there: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    while not there():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-
-
-def _records(folder: Path) -> dict[str, dict[str, Any]]:
-    return {file.parent.name: json.loads(file.read_text()) for file in folder.glob("outputs/runs/*/*/run.json")}
