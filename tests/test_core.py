@@ -1,17 +1,17 @@
 """The nouns keep their promises."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import nn
 
-from tl_runner.core import Batch, Model
+from tl_runner.core import Batch, Model, Resources, SourceModel
 from tl_runner.domains import Answers, Domain, InMemory, Labelled, Labels, Pair
 from tl_runner.errors import Refused
 from tl_runner.methods import requirements
-from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.methods.frozen_copy import FrozenCopy
+from tl_runner.methods.sum import OncePerInput
 from tl_runner.models.backbones import small
+from tl_runner.models.features import FeatureModel
 from tl_runner.rng import chance_of, derive, rows
 
 
@@ -114,44 +114,41 @@ def test_batchnorm_sees_the_joint_batch_or_each_domain():
 
 
 @pytest.mark.parametrize("batchnorm", ["joint", "per_domain"])
-@pytest.mark.parametrize("remembering", [False, True])
-def test_maps_are_what_the_stages_make_of_each_domain(batchnorm, remembering):
+@pytest.mark.parametrize("once", [False, True])
+def test_maps_are_what_the_stages_make_of_each_domain(batchnorm, once):
     backbone, width = small((1, 8, 8), width=6, channels=2)
     model = Model(backbone, width, ("a", "b"), batchnorm).eval()
     xs = torch.rand(3, 1, 8, 8), torch.rand(5, 1, 8, 8)
-    with model.remembering() if remembering else nullcontext():
-        found = model.maps(*xs, at=["conv1"])
-        again = model.maps(*xs, at=["conv2"])
-        features = model.features(*xs)
+    model = OncePerInput(model) if once else model
+    found = model.maps(*xs, at=["conv1"])
+    again = model.maps(*xs, at=["conv2"])
+    features = model.features(*xs)
     assert found.keys() == {"conv1", "hidden"} and again.keys() == {"conv2", "hidden"}
     for x, conv1, conv2, last, plain in zip(xs, found["conv1"], again["conv2"], again["hidden"], features, strict=True):
         torch.testing.assert_close(conv1, backbone[:2](x))
         torch.testing.assert_close(conv2, backbone[:3](x))
         torch.testing.assert_close(last, backbone(x))
         torch.testing.assert_close(plain, backbone(x))
-    assert (again["hidden"][0] is features[0]) == remembering
+    assert (again["hidden"][0] is features[0]) == once
     with pytest.raises(Refused, match="no stage 'conv3' – did you mean"):
         model.maps(*xs, at=["conv3"])
 
 
 def test_maps_of_features_that_are_computed_once_are_refused():
     backbone, width = small((1, 8, 8), width=6, channels=2)
-    model = Model(backbone, width, ("a", "b"))
-    model.cached = True
+    model = FeatureModel(Model(backbone, width, ("a", "b")))
     x = torch.rand(3, 6)
     assert model.maps(x)["hidden"] == (x,)
     with pytest.raises(Refused, match="no maps of conv1"):
         model.maps(x, at=["conv1"])
 
 
-def test_the_source_head_is_a_copy_and_no_part_of_the_model():
-    model = Model(nn.Sequential(nn.Flatten()), 4, ("a", "b"))
+def test_the_source_head_is_a_copy():
     with pytest.raises(Refused, match="no source model"):
-        requirements.source_head(model)
-    model.taught = (nn.Linear(4, 3),)
-    copy = requirements.source_head(model)
-    assert isinstance(copy, nn.Linear) and copy.out_features == 3 and copy is not model.taught[0]
-    assert model.state_dict().keys() == {"head.weight", "head.bias"}
+        requirements.source_head(Resources(0))
+    head = nn.Linear(4, 3)
+    copy = requirements.source_head(Resources(0, SourceModel(head, ("a", "b", "c"))))
+    assert isinstance(copy, nn.Linear) and copy.out_features == 3 and copy is not head
 
 
 def test_a_part_of_a_batch_shares_what_was_read():
@@ -165,7 +162,7 @@ def test_a_part_of_a_batch_shares_what_was_read():
 
 def test_what_is_fixed_stays_as_it_was():
     norm = nn.BatchNorm1d(2)
-    fixed = Fixed(norm)
+    fixed = FrozenCopy(norm)
     nn.Sequential(fixed).train()
     fixed.net(5 + torch.randn(8, 2))
     norm.weight.data.fill_(7)

@@ -8,7 +8,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import Drawn, Encoding, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Subset
-from tl_runner.models.features import Embedded, freeze_features, iter_batches
+from tl_runner.models.features import Embedded, FeatureModel, freeze_features, iter_batches
 
 CPU = torch.device("cpu")
 ROWS = torch.tensor([3, 0, 3])
@@ -91,7 +91,7 @@ def test_frozen_features_are_those_of_the_backbone_in_evaluation_and_computed_on
     mapped.target.train.take(rows[:2])
     assert len(calls) == before
     assert mapped.granted is not None and mapped.granted.x.take(rows).shape == (6, 3)
-    assert cached.cached and not model.cached
+    assert isinstance(cached, FeatureModel) and not isinstance(model, FeatureModel)
     features = mapped.target.test.take(rows)
     torch.testing.assert_close(cached(features), cached.head(features))
     assert not any(p.requires_grad for p in cached.backbone.parameters())

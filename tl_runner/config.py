@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
 from omegaconf.errors import ValidationError
 
 from tl_runner.errors import MOVED, Refused, nearest, within
 from tl_runner.option_names import find_path, is_ours, list_names, name_parts
+from tl_runner.options import NoEffect
 from tl_runner.training.checkpoint_selection import Evidence
 
 log = logging.getLogger(__name__)
@@ -85,14 +86,14 @@ def load(config: Mapping[str, Any]) -> Parts:
     """Check and build every part; raises `Refused` before any data is touched."""
     config = name_parts(config)
     parts = {group: build(config.get(group), group) for group in GROUPS}
-    if not callable(getattr(parts["method"], "terms", None)):
-        raise Refused(f"method._target_={config['method']['_target_']} is not a tl_runner.Method: it has no `terms`")
+    if not hasattr(parts["method"], "needs"):
+        raise Refused(f"method._target_={config['method']['_target_']} is not a tl_runner.Method: it has no `needs`")
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
         log.warning("this method trains from scratch: it ignores backbone.weights=%s", config["backbone"]["weights"])
         parts["backbone"] = build(drop_weights(config["backbone"]), "backbone")
-    if parts["method"].once and config["augment"]["_target_"] != "none":
+    if parts["method"].start == "features" and config["augment"]["_target_"] != "none":
         raise Refused("this method computes the features of each row once: it can't use random views: set augment=none")
-    if parts["method"].once and getattr(parts["backbone"], "keywords", {}).get("bottleneck"):
+    if parts["method"].start == "features" and getattr(parts["backbone"], "keywords", {}).get("bottleneck"):
         raise Refused(NARROWED)
     if unknown := required_parameters(parts["dataset"]) - OFFERED:
         raise Refused(
@@ -125,15 +126,22 @@ def build(node: Any, group: str) -> Any:
         raise Refused(f"this {group} has no _target_: its YAML must name a class or function, as _target_: module.name")
     target = locate(node["_target_"], group)
     options = check_options(target, {key: value for key, value in node.items() if key != "_target_"}, f"{group}.")
-    for name, (other, values) in getattr(target, "idle", {}).items():
-        if options[other] in values and options[name] != schema(target)[name].default:
-            log.warning("%s.%s=%s does nothing with %s.%s=%s", group, name, options[name], group, other, options[other])
+    warn_of_no_effect(target, options, group)
     if not inspect.isclass(target):
         return partial(target, **options)
     try:
         return target(**options)
     except Refused as error:  # about one of its options, by name
         raise Refused(f"{group}.{error}" if str(error).partition(" ")[0] in options else str(error)) from error
+
+
+def warn_of_no_effect(target: Any, options: Mapping[str, Any], group: str) -> None:
+    """Log each option that was set and does nothing beside the value of another: see `options.NoEffect`."""
+    for name, parameter in schema(target).items():
+        for mark in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(mark, NoEffect) and options[mark.other] in mark.values and options[name] != parameter.default:
+                other = f"{group}.{mark.other}={options[mark.other]}"
+                log.warning("%s.%s=%s does nothing with %s", group, name, options[name], other)
 
 
 def build_named(group: str, said: Any, key: str) -> Any:
@@ -205,7 +213,7 @@ def schema(target: Any) -> dict[str, inspect.Parameter]:
     """The options of a target: its parameters with a default, as name -> parameter with evaluated annotation."""
     try:
         parameters = inspect.signature(target).parameters
-        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except (TypeError, ValueError, NameError) as error:
         raise Refused(f"the signature of {target!r} can't be read: {error}") from error
     bare = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
@@ -237,6 +245,8 @@ def check_options(target: Any, options: Mapping[str, Any], prefix: str) -> dict[
 
 def convert_value(value: Any, hint: Any, key: str) -> Any:
     """The value as its annotation wants it, by OmegaConf's conversions; an annotation unknown here lets it pass."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for option in options:
         origin, arguments = get_origin(option), get_args(option)

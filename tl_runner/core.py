@@ -1,16 +1,16 @@
 """The nouns of training: a `Batch`, a `Model`, and the contract of a `Method`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import Refused, nearest
+from tl_runner.functional import losses
 
 Stream = Literal["source", "target", "granted"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a batch lists its inputs
@@ -60,10 +60,8 @@ class Batch:
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         """The inputs of every stream that was drawn, in the order source, target, granted."""
-        drawn = {name: rows.x for name, rows in self.labelled.items()}
-        if self._target is not None:
-            drawn["target"] = self.target
-        return tuple(drawn[name] for name in STREAMS if name in drawn)
+        self._unread.clear()
+        return tuple(self._inputs().values())
 
     @property
     def unread(self) -> Set[Stream]:
@@ -78,9 +76,22 @@ class Batch:
         part._unread = self._unread
         return part
 
+    def with_inputs(self, **inputs: Tensor) -> "Batch":
+        """The same rows with other inputs in the streams that are named, such as random views of them."""
+        rows = {name: rows._replace(x=inputs.get(name, rows.x)) for name, rows in self._labelled.items()}
+        part = Batch(rows.get("source"), inputs.get("target", self._target), rows.get("granted"), self.rows)
+        part._unread = self._unread
+        return part
+
     def __len__(self) -> int:
         """Rows over all streams."""
         return sum(len(rows.y) for rows in self._labelled.values()) + (0 if self._target is None else len(self._target))
+
+    def _inputs(self) -> dict[Stream, Tensor]:
+        drawn = {name: rows.x for name, rows in self._labelled.items()}
+        if self._target is not None:
+            drawn["target"] = self._target
+        return {name: drawn[name] for name in STREAMS if name in drawn}
 
     def _read(self, stream: Stream) -> Labelled:
         if stream not in self._labelled:
@@ -90,31 +101,66 @@ class Batch:
         return self._labelled[stream]
 
 
+class Encoded:
+    """A batch after the backbone: the features (n, width) of each stream, and its maps at some stages."""
+
+    def __init__(self, batch: Batch, head: nn.Module, maps: Mapping[str, Mapping[Stream, Tensor]]):
+        self._batch, self._head, self._maps = batch, head, maps
+        self._last = [*maps][-1]
+
+    @property
+    def source(self) -> Tensor:
+        return self.get_map(self._last, "source")
+
+    @property
+    def target(self) -> Tensor:
+        return self.get_map(self._last, "target")
+
+    @property
+    def granted(self) -> Tensor:
+        return self.get_map(self._last, "granted")
+
+    def get_map(self, stage: str, stream: Stream) -> Tensor:
+        """What this stage made of the stream's rows, (n, …); raises as `Batch` does where the stream was not drawn."""
+        getattr(self._batch, stream)
+        return self._maps[stage][stream]
+
+    def supervise(self, head: nn.Module | None = None) -> dict[str, Tensor]:
+        """The cross-entropy of each labelled stream under the stream's name, by the model's head or another one."""
+        labelled = self._batch.labelled
+        features = [self.get_map(self._last, name) for name in labelled]
+        return losses.supervised(self._head if head is None else head, labelled, features)
+
+
 class Model(nn.Module):
     """backbone -> (n, width) features; head -> (n, classes) logits.
 
     `backbone` is a sequence of named stages, the first of which takes the data as it is (its normalisation
-    belongs to the model, so that a saved model takes raw data too).
+    belongs to the model, so that a saved model takes raw data too). `stage` names the stage of a larger network that
+    the backbone ends at, if it is a part of one: see `models.features.cut`.
 
     `batchnorm`: with `joint` one pass sees all domains as one batch; with `per_domain` each stream is normalised by its
     own statistics while training. `models.batchnorm.by_domain_statistics` says what evaluation normalises by.
     """
 
-    stage: str | None = None  # where the features are read, if not at the end: see `features.at`
-    features_kept: Path | None = None  # the folder where features of the frozen backbone are kept for other runs
     pretrained = False  # whether the backbone's parameters were trained before: by weights, or on the source
-    cached = False  # whether inputs have been through the backbone beforehand: see `models.features.freeze_features`
 
-    def __init__(self, backbone: nn.Sequential, width: int, classes: Sequence[str], batchnorm: str = "joint"):
+    def __init__(
+        self,
+        backbone: nn.Sequential,
+        width: int,
+        classes: Sequence[str],
+        batchnorm: str = "joint",
+        stage: str | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
         self.head: nn.Module = nn.Linear(width, len(classes))
         self.width = width
         self.classes = tuple(classes)
         self.batchnorm = batchnorm
+        self.stage = stage
         self._frozen: tuple[str, ...] = ()
-        self._memory: dict[Tensor, dict[str, Tensor]] | None = None
-        self.taught: tuple[nn.Module, ...] = ()  # the source model's head; in a tuple it is no part of this module
 
     @property
     def device(self) -> torch.device:
@@ -145,12 +191,14 @@ class Model(nn.Module):
             self.backbone.get_submodule(name).eval()
         return self
 
+    def encode(self, batch: Batch, at: Sequence[str] = ()) -> Encoded:
+        """The features of every stream of the batch, and the maps at these stages, in one pass over all of them."""
+        inputs = batch._inputs()  # they count as read when their features are
+        found = self.maps(*inputs.values(), at=at) if at else {self.stages[-1]: self.features(*inputs.values())}
+        return Encoded(batch, self.head, {name: dict(zip(inputs, xs, strict=True)) for name, xs in found.items()})
+
     def features(self, *xs: Tensor) -> tuple[Tensor, ...]:
         """The features of each tensor of inputs, in one pass over all of them."""
-        if self.cached:
-            return xs
-        if self._memory is not None:
-            return self.maps(*xs)[self.stages[-1]]
         if self.batchnorm == "per_domain":
             return tuple(self.backbone(x) for x in xs)
         return self.backbone(torch.cat(xs)).split([len(x) for x in xs])
@@ -158,41 +206,20 @@ class Model(nn.Module):
     def maps(self, *xs: Tensor, at: Sequence[str] = ()) -> dict[str, tuple[Tensor, ...]]:
         """What each of these stages, and the last, makes of each tensor of inputs, by the stage's name; in one pass.
 
-        That of the last are the features. Raises `Refused` for a stage that there is not.
+        That of the last are the features; they come last. Raises `Refused` for a stage that there is not.
         """
         for name in at:
             self.upto(name)
-        last = self.stages[-1]
-        if self.cached:
-            if {*at} - {last}:
-                raise Refused(f"features are computed once here, there are no maps of {', '.join(at)}")
-            return {last: xs}
-        if self._memory is None:
-            return {name: found for name, found in self._by_stage(xs).items() if name in at or name == last}
-        if unknown := tuple(x for x in xs if x not in self._memory):
-            found = self._by_stage(unknown)
-            self._memory |= {x: {name: of[i] for name, of in found.items()} for i, x in enumerate(unknown)}
-        return {name: tuple(self._memory[x][name] for x in xs) for name in {*at, last}}
-
-    @contextmanager
-    def remembering(self) -> Iterator[None]:
-        """Within, what the stages make of a tensor of inputs is computed once, however many ask for it."""
-        self._memory = {}
-        try:
-            yield
-        finally:
-            self._memory = None
-
-    def _by_stage(self, xs: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
         flows = list(xs) if self.batchnorm == "per_domain" else [torch.cat(xs)]
         found: dict[str, tuple[Tensor, ...]] = {}
         for name, stage in self.backbone.named_children():
             flows = [stage(x) for x in flows]
-            found[name] = tuple(flows) if len(flows) == len(xs) else flows[0].split([len(x) for x in xs])
+            if name in at or name == self.stages[-1]:
+                found[name] = tuple(flows) if len(flows) == len(xs) else flows[0].split([len(x) for x in xs])
         return found
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(x if self.cached else self.backbone(x))
+        return self.head(self.backbone(x))
 
 
 class Group(NamedTuple):
@@ -228,7 +255,9 @@ class Phase(NamedTuple):
     What is in no group gets no gradient. `frozen` are stages of the backbone that stay as they are, their BatchNorm
     statistics too (their parameters belong in no group), `streams` what a batch holds in this phase; None is what the
     method needs, and granted labels where there are some. `episodes` says how source rows are drawn, if not at random,
-    `pretrained` that the phases before it are the backbone's pre-training.
+    `pretrained` that the phases before it are the backbone's pre-training. `refresh` is called before the first step
+    and after each evaluation, without a gradient, for what is computed anew from all rows now and then; the model comes
+    as it is, in either mode.
     """
 
     name: str
@@ -238,58 +267,81 @@ class Phase(NamedTuple):
     streams: Set[Stream] | None = None
     episodes: Episodes | None = None
     pretrained: bool = False
+    refresh: Callable[[Model, Pair], None] | None = None
+
+
+class SourceModel(NamedTuple):
+    """The model that was trained on the labelled source, beside its backbone, which is the run's model's: its head."""
+
+    head: nn.Module
+    classes: tuple[str, ...]  # the source's
+
+
+class Resources(NamedTuple):
+    """What `Method.prepare` may use beside the model and the data.
+
+    `seed` is for other libraries, or for `chance_of(seed, name)`: torch's default generator is seeded. `source_model`
+    is None where the run has none, `cache` a folder for what other runs can use, None where nothing is kept.
+    """
+
+    seed: int
+    source_model: SourceModel | None = None
+    cache: Path | None = None
+
+
+class Terms(dict[str, Tensor]):
+    """The named scalars whose sum is the loss; `metrics` are named scalars to log beside them, no part of the loss."""
+
+    def __init__(self, terms: Mapping[str, Tensor], metrics: Mapping[str, Tensor] | None = None):
+        super().__init__(terms)
+        self.metrics = dict(metrics or {})
+
+
+Start = Literal["backbone", "source", "features", "scratch"]
+SourceLabels = Literal["kept", "left", "unused"]
 
 
 class Method(nn.Module):
-    """A way of transferring.
+    """A way of transferring: a subclass sets `needs`, the streams that a batch must hold, and writes `terms`.
 
-    A subclass sets `needs`, the streams that a batch must hold, and writes `terms`. Its hyper-parameters are
-    the parameters of its `__init__`, its parameters (a critic's, say) move and are saved as any module's.
-    Granted target labels join by `batch.inputs` and `losses.supervised`; a method that leaves a stream
-    unread is refused rather than let a label budget do nothing.
+    Its hyper-parameters are the parameters of its `__init__`, its parameters (a discriminator's, say) move and are
+    saved as any module's. Granted target labels join by `model.encode(batch).supervise()`; a method that leaves a
+    stream unread is refused rather than let a label budget do nothing.
 
-    `start` says what the model is when `prepare` gets it: the backbone as configured; `source`, trained on the
-    labelled source before (`pretrain` in the configuration); or `scratch`, the same network with random weights.
-    `across_labels` says whether the method can serve a target with other classes than the source, `once` whether
-    it computes the features of each row once, so that random views of it can't be trained on. `idle` names options that
-    do nothing with some values of another one, as {"k": ("head", {"ncm"})}: who sets them then is warned.
-
-    `keeps_source_task` says whether the model, its features and its head, learns from source labels until the end.
-    Only then is accuracy on the source a floor by which a checkpoint can be chosen. False where source rows serve
-    another end than their labels, or serve it only at first; a method without source rows must set it to False.
+    `start` says what the model is when `prepare` gets it: the `backbone` as configured; `source`, trained on the
+    labelled source before (`pretrain` in the configuration); `features`, the same, of which the method computes the
+    features of each row once, so that random views can't be trained on; `scratch`, the network with random weights.
     """
 
     needs: Set[Stream] = frozenset({"source"})
-    start: Literal["backbone", "source", "scratch"] = "backbone"
-    across_labels: bool = False
-    keeps_source_task: bool = True
-    once: ClassVar[bool] = False
-    idle: ClassVar[Mapping[str, tuple[str, Set[str]]]] = {}
+    start: Start = "backbone"
 
     def __init__(self) -> None:
-        super().__init__()
-        self.notes: dict[str, Tensor] = {}  # scalars to log beside the terms, that are no part of the loss
+        super().__init__()  # without this signature nn.Module's would be the options of a method that has none
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        """Once, before training: what the method needs to add or change. Returns new values, changes none.
+    @property
+    def source_labels(self) -> SourceLabels:
+        """What the source's labels are to the model's head.
 
-        torch's default generator is seeded for it; `seed` is for other libraries, or for `chance_of(seed, name)`.
+        `kept`: it learns from them until the end, so that accuracy on the source is a floor for selecting a checkpoint.
+        `left`: it has learnt from them at first, or starts from the source model's head; both domains need the same
+        classes. `unused`: it learns from target labels alone, and the domains may have different classes.
         """
+        if "source" in self.needs:
+            return "kept"
+        return "unused" if "granted" in self.needs else "left"
+
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        """Once, before training: what the method needs to add or change. Returns new values, changes none."""
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
         """What is trained, and when; by default everything, all the time. None where `prepare` has done it all."""
         return [Phase("train", 1.0, [Group(model.parameters()), Group(self.parameters())])]
 
-    def refresh(self, model: Model, pair: Pair) -> None:
-        """Before the first step, and after each evaluation: what is computed anew from all rows now and then.
-
-        The model comes as it is, in either mode; without a gradient.
-        """
-
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         """The named scalars whose sum is the loss; `progress` is the fraction of training done, in [0, 1).
 
-        Every method writes it, but one that has no phases.
+        With scalars to log beside them they are `Terms`. Every method writes it, but one that has no phases.
         """
         raise Refused(f"{type(self).__name__} has phases to train and no `terms`: the named scalars of its loss")

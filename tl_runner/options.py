@@ -9,6 +9,16 @@ from typing import NamedTuple
 from tl_runner.errors import Refused, nearest
 
 
+class NoEffect:
+    """Annotates a parameter that does nothing where another option has one of these values; who sets it is warned.
+
+    As in `k: Annotated[int, NoEffect("head", "svm", "logistic")] = 5`.
+    """
+
+    def __init__(self, other: str, *values: str):
+        self.other, self.values = other, values
+
+
 class Option(NamedTuple):
     """One choice of a group: `keys` are its own configuration keys, `text` its whole YAML."""
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import composed, made
+from conftest import made
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tl_runner import config
 from tl_runner.engine import auto
 from tl_runner.engine.auto import agreement, choose_method
 from tl_runner.errors import Refused
@@ -38,7 +37,7 @@ class Told:
 
     def __init__(self, outcome: dict[str, Tensor | str], alike: str = ""):
         self.outcome, self.reason, self.asked = outcome, alike, []
-        self.parts = config.load(composed("train.steps=100")[0])
+        self.steps = 100
         self.source_steps = 10
 
     def alike(self) -> Generator[Any, None, str]:
@@ -124,7 +123,7 @@ def test_what_can_be_no_candidate_is_refused(candidates, said):
 def test_two_settings_of_one_method_are_two_candidates():
     trials = Told({BASE: says(off(0, 40)), "mmd(weight=0.5)": says(TRUE), "mmd(weight=50)": says(off(70, 90))})
     method, told = outcome(Auto([{"mmd": {"weight": 0.5}}, {"mmd": {"weight": 50}}]), trials)
-    assert told["chosen"] == "mmd(weight=0.5)" and isinstance(method, MMD) and method.weight == 0.5
+    assert told["chosen"] == "mmd(weight=0.5)" and isinstance(method, MMD) and method.strength.weight == 0.5
 
 
 FAST = ["dataset=blobs", "backbone=mlp", "pretrain=tiny", "train.steps=40", "method.candidates=[mmd,coral,mcc]"]

@@ -53,7 +53,7 @@ class Careless(Method):
 
     needs = frozenset({"source"})
 
-    def prepare(self, model, pair, seed):
+    def prepare(self, model, pair, resources):
         self.extra = torch.nn.Linear(model.width, model.width)
         return model, pair
 

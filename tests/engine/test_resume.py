@@ -211,8 +211,7 @@ def test_features_of_other_weights_or_rows_are_others(tmp_path):
     x = torch.rand(6, 3)
 
     def features(model: Model, x: torch.Tensor) -> torch.Tensor:
-        model.features_kept = tmp_path
-        return Embedded(InMemory(x), model).take(torch.arange(len(x)))
+        return Embedded(InMemory(x), model, tmp_path).take(torch.arange(len(x)))
 
     one, other = (Model(nn.Sequential(OrderedDict(map=nn.Linear(3, 2))), 2, ["a", "b"]) for _ in range(2))
     for model, rows in ((one, x), (other, x), (one, x + 1), (one, x)):

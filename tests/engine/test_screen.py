@@ -130,7 +130,7 @@ def test_of_a_large_split_some_rows_are_drawn_with_their_labels(monkeypatch):
     words = [*BLOBS, "backbone=identity", "pretrain=none"]
     source, labels = the_pair(*words).labelled_source
     monkeypatch.setattr(screen, "ROWS", 12)
-    rows = screen._drawn(source.val, 0, torch.device("cpu"))
+    rows = screen._draw_rows(LabelledSplit(source.val, labels.val), 0)
     assert len(rows.unique()) == 12 and rows.tolist() == rows.sort().values.tolist() != list(range(12))
     (found,) = screened(*words)
     assert found.rows == 12 and found.scores["logme"] == pytest.approx(logme(source.val.take(rows), labels.val[rows]))

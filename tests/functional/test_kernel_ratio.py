@@ -12,7 +12,10 @@ from torch import Tensor
 
 from tl_runner.functional import kernel_ratio
 from tl_runner.functional.kernel_ratio import kliep, kmm, mixture, rulsif, ulsif
-from tl_runner.methods.kernel_ratios import KLIEP, KMM, RULSIF, ULSIF
+from tl_runner.methods.kliep import KLIEP
+from tl_runner.methods.kmm import KMM
+from tl_runner.methods.rulsif import RULSIF
+from tl_runner.methods.ulsif import ULSIF
 
 SIZES = [(1501, 700), (4007, 1501)]  # n, m
 DRAWS = 20

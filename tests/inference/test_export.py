@@ -112,9 +112,9 @@ def test_a_net_for_rows_and_one_read_at_a_stage(to):
     torch.manual_seed(0)
     which = trained(backbones.mlp((7,), width=8), (7,))
     agrees(export(which, torch.randn(20, 7), to, Path("rows"), {}).file, to, which.model, torch.randn(9, 7))
-    from tl_runner.models.features import at
+    from tl_runner.models.features import cut_model
 
-    part = at(trained(backbones.small((1, 8, 8), channels=4), (1, 8, 8)).model, "conv2", (1, 8, 8)).eval()
+    part = cut_model(trained(backbones.small((1, 8, 8), channels=4), (1, 8, 8)).model, "conv2", (1, 8, 8)).eval()
     which = Trained(part, Unknown("a test", (1, 8, 8)), part.classes)
     agrees(export(which, torch.rand(20, 1, 8, 8), to, Path("part"), {}).file, to, part, torch.rand(9, 1, 8, 8))
 

@@ -1,15 +1,14 @@
 """Adversarial adaptation against NumPy and the papers' formulas; who descends, who ascends, who gets nothing."""
 
-from typing import Literal
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support.tasks import batch_of, images, task
+from conftest import built
+from support.tasks import batch_of, images, prepare, task
 from torch import Tensor, nn
 
-from tl_runner.core import Batch, Method, Model
+from tl_runner.core import Batch, Method, Model, Terms
 from tl_runner.domains import Labelled
 from tl_runner.errors import Refused
 from tl_runner.functional import losses
@@ -21,6 +20,8 @@ from tl_runner.methods.discriminator import discriminator_loss
 from tl_runner.methods.mcd import MCD, discrepancy
 from tl_runner.methods.mdd import MDD, log_others
 from tl_runner.methods.mme import MME
+from tl_runner.methods.strength import Strength
+from tl_runner.methods.sum import Sum
 from tl_runner.models.heads import Cosine
 from tl_runner.training.loop import begin_phase
 
@@ -50,8 +51,7 @@ def nothing(got: list[Tensor]) -> None:
 def begun(method: Method, granted: str = "0") -> tuple[Model, Batch]:
     """A model and a batch, the method prepared."""
     pair, model = task(granted)
-    model.taught = (model.head,)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     for phase in method.phases(model):
         begin_phase(phase, model, method)
     return model, batch_of(method, pair)
@@ -99,10 +99,10 @@ def test_schedule_is_the_strength_of_the_reversal(kind, schedule):
     method = kind(dropout=0.0, hidden=8, schedule=schedule)
     model, batch = begun(method)
     features = [rows.detach().requires_grad_() for rows in model.features(*batch.inputs)]
-    (loss,) = method.adversary(model, *features, P).values()
+    loss, _ = method.oppose(model, *features, P)
     (got,) = torch.autograd.grad(loss, features[:1])
-    method.schedule = "constant"
-    (loss,) = method.adversary(model, *features, P).values()
+    method.reversal = Strength(1.0, "constant")
+    loss, _ = method.oppose(model, *features, P)
     (full,) = torch.autograd.grad(loss, features[:1])
     torch.testing.assert_close(got, full * losses.scheduled(schedule, P))
 
@@ -121,12 +121,12 @@ def test_the_randomised_map_keeps_inner_products():
     width, classes = 600, 8
     model = Model(nn.Sequential(nn.Linear(1, width)), width, [*"abcdefgh"])
     method = CDAN(hidden=4)
-    method.prepare(model, task()[0], 0)
+    prepare(method, model, task()[0])
     assert method.randomised and width * classes > LARGEST
     assert {"of_features", "of_predictions"} <= {*method.state_dict()} and "of_features" not in dict(
         method.named_parameters()
     )
-    assert next(method.critic.parameters()).shape[1] == RANDOMISED
+    assert next(method.discriminator.parameters()).shape[1] == RANDOMISED
     f, g = normal(5, width) + 0.3, (3 * normal(5, classes, seed=1)).softmax(-1)
     joint = method.joint(f, g)
     by_hand = (f.numpy() @ method.of_features.numpy()) * (g.numpy() @ method.of_predictions.numpy()) / np.sqrt(1024)
@@ -137,7 +137,7 @@ def test_the_randomised_map_keeps_inner_products():
     assert ((joint @ joint.T - exact).abs() < tolerance).all()
     assert (joint @ joint.T).diag().mean().item() == pytest.approx(exact.diag().mean().item(), rel=0.15)
     small = CDAN(hidden=4)
-    small.prepare(task()[1], task()[0], 0)
+    prepare(small, task()[1], task()[0])
     assert not small.randomised and not [*small.buffers()]
 
 
@@ -159,20 +159,22 @@ def test_cdan_is_the_papers_formula_and_reverses_the_features_gradient_alone(ent
     batch = Batch(Labelled(drawn.source.x, drawn.source.y), drawn.target[:10])  # 16 rows and 10
     with torch.no_grad():
         model.head.weight.mul_(5)  # pyright: ignore[reportOperatorIssue, reportCallIssue]  # some rows sure, others not
-    loss = method.terms(model, batch, P)["conditional_adversary"]
-
+    terms = method.terms(model, batch, P)
+    loss = terms["conditional_adversary"]
     expected = torch.zeros(())
     for x, domain in ((batch.source.x, 1), (batch.target, 0)):
         (f,) = model.features(x)
         g = model.head(f).softmax(-1).detach()
         joint = torch.stack([torch.outer(a, b).reshape(-1) for a, b in zip(f, g, strict=True)])
         w = 1 + np.exp(-entropies(g.numpy())) if entropy else np.ones(len(x))
-        expected = expected + 0.5 * (torch.tensor(w / w.mean()).float() * bce(method.critic(joint), domain)).mean()
+        expected = (
+            expected + 0.5 * (torch.tensor(w / w.mean()).float() * bce(method.discriminator(joint), domain)).mean()
+        )
     torch.testing.assert_close(loss, 0.7 * expected)
-    same(gradients(loss, method.critic), gradients(0.7 * expected, method.critic))
+    same(gradients(loss, method.discriminator), gradients(0.7 * expected, method.discriminator))
     same(gradients(loss, model.backbone), gradients(0.7 * expected, model.backbone), -losses.ramp(P))
     nothing(gradients(loss, model.head))  # g and its entropy are without gradient
-    assert 0 <= method.notes["critic_accuracy"] <= 1
+    assert 0 <= terms.metrics["critic_accuracy"] <= 1
 
 
 def test_entropy_changes_what_cdan_learns():
@@ -210,31 +212,32 @@ def test_the_spectrum_is_in_float32_under_autocast():
         assert largest_squared(normal(6, 3).bfloat16()).dtype == torch.float32
 
 
-def test_bsp_penalises_both_domains_on_top_of_its_adversary():
-    method = BSP(weight=0.01, adversary="none", schedule="linear")
+def test_bsp_penalises_both_domains():
+    method = BSP(weight=0.01, schedule="linear")
     model, batch = begun(method)
     terms = method.terms(model, batch, P)
     expected = sum(
         float(np.linalg.svd(model.features(x)[0].detach().double().numpy(), compute_uv=False)[0] ** 2)
         for x in (batch.source.x, batch.target)
     )
-    assert terms.keys() == {"source", "bsp"} and not method.notes and not [*method.parameters()]
+    assert terms.keys() == {"source", "bsp"} and not [*method.parameters()]
     assert terms["bsp"].item() == pytest.approx(0.01 * P * expected, rel=1e-4)
-    cases: list[tuple[Literal["dann", "cdan"], type[DANN] | type[CDAN], str]] = [
-        ("dann", DANN, "adversary"),
-        ("cdan", CDAN, "conditional_adversary"),
-    ]
-    for name, kind, term in cases:
-        method, alone = BSP(adversary=name), kind()
-        (model, batch), _ = begun(method), begun(alone)
-        method.eval()  # no dropout
-        alone.eval()
-        together, plain = (each.terms(model, batch, P) for each in (method, alone))
-        assert together.keys() == {*plain, "bsp"}
-        assert all(torch.equal(together[key], plain[key]) for key in plain)
-        assert torch.equal(method.notes["critic_accuracy"], alone.notes["critic_accuracy"])
-        assert [g.lr for g in method.phases(model)[0].groups] == [g.lr for g in alone.phases(model)[0].groups]
-        assert plain[term].requires_grad
+
+
+@pytest.mark.parametrize("name", ["dann", "cdan"])
+def test_bsp_on_top_of_an_adversary_is_a_sum(name):
+    """As its authors have it."""
+    method, alone = Sum(["bsp", name]), built(name)
+    (model, batch), _ = begun(method), begun(alone)
+    method.eval()  # no dropout
+    alone.eval()
+    together, plain = (each.terms(model, batch, P) for each in (method, alone))
+    assert isinstance(together, Terms) and isinstance(plain, Terms)
+    assert together.keys() == {*plain, "bsp"}
+    assert all(torch.equal(together[key], plain[key]) for key in plain)
+    assert torch.equal(together.metrics["critic_accuracy"], plain.metrics["critic_accuracy"])
+    of_sum, of_alone = (begin_phase(each.phases(model)[0], model, each) for each in (method, alone))
+    assert {g.lr for g in of_sum} == {g.lr for g in of_alone} == {1.0}
 
 
 # MCD
@@ -291,7 +294,8 @@ def test_mdd_is_the_papers_and_each_player_goes_its_way():
     method = MDD(weight=0.7, margin=3.0, hidden=16, dropout=0.0)
     model, drawn = begun(method)
     batch = Batch(Labelled(drawn.source.x, drawn.source.y), drawn.target[:10])
-    loss = method.terms(model, batch, P)["mdd"]
+    terms = method.terms(model, batch, P)
+    loss = terms["mdd"]
     (source,), (target,) = model.features(batch.source.x), model.features(batch.target)
     agree = [
         (torch.exp(other) / torch.exp(other).sum())[said.argmax()].log()
@@ -307,14 +311,14 @@ def test_mdd_is_the_papers_and_each_player_goes_its_way():
     same(gradients(loss, model.backbone), gradients(disparity, model.backbone), 0.7 * losses.ramp(P))
     nothing(gradients(loss, model.head))
     others = [int((method.adversary(f).argmax(1) != model.head(f).argmax(1)).sum()) for f in (source, target)]
-    assert method.notes["critic_accuracy"].item() == pytest.approx(0.5 * (1 - others[0] / 16 + others[1] / 10))
+    assert terms.metrics["critic_accuracy"].item() == pytest.approx(0.5 * (1 - others[0] / 16 + others[1] / 10))
 
 
 @pytest.mark.parametrize("hidden", [0, 16])
 def test_mdds_heads_are_of_one_form_and_start_apart(hidden):
     pair, plain = task("0")
     method = MDD(hidden=hidden, dropout=0.3)
-    model, _ = method.prepare(plain, pair, 0)
+    model, _ = prepare(method, plain, pair)
     assert repr(method.adversary) == repr(model.head)
     own, other = ([*head.parameters()] for head in (model.head, method.adversary))
     assert [p.shape for p in own] == [p.shape for p in other] and not torch.equal(own[0], other[0])
@@ -336,25 +340,25 @@ def test_adda_trains_the_critic_on_labels_and_the_encoder_on_inverted_ones():
     batch = Batch(Labelled(drawn.source.x, drawn.source.y), drawn.target[:10])
     terms = method.terms(model, batch, P)
     source, (target,) = method.source_encoder.net(batch.source.x), model.features(batch.target)
-    critic = 0.5 * bce(method.critic(source), 1).mean() + 0.5 * bce(method.critic(target), 0).mean()
-    fooled = bce(method.critic(target), 1).mean()
+    critic = 0.5 * bce(method.discriminator(source), 1).mean() + 0.5 * bce(method.discriminator(target), 0).mean()
+    fooled = bce(method.discriminator(target), 1).mean()
     assert terms.keys() == {"critic", "adversary"} and not batch.unread
     torch.testing.assert_close(terms["critic"], critic)
     torch.testing.assert_close(terms["adversary"], 0.7 * P * fooled)
-    same(gradients(terms["critic"], method.critic), gradients(critic, method.critic))
+    same(gradients(terms["critic"], method.discriminator), gradients(critic, method.discriminator))
     nothing(gradients(terms["critic"], model.backbone))
     same(gradients(terms["adversary"], model.backbone), gradients(fooled, model.backbone), 0.7 * P)
-    nothing(gradients(terms["adversary"], method.critic))
+    nothing(gradients(terms["adversary"], method.discriminator))
 
 
 def test_adda_leaves_the_head_and_the_source_encoder_as_they_were():
     pair, model = images("5")
     method = ADDA(hidden=8)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     (phase,) = method.phases(model)
     groups = begin_phase(phase, model, method)
     trained = {p for group in groups for p in group.parameters}
-    assert trained == {*model.backbone.parameters(), *method.critic.parameters()}
+    assert trained == {*model.backbone.parameters(), *method.discriminator.parameters()}
     assert [(group.lr, group.of_backbone) for group in groups] == [(1.0, True), (1.0, False)]
     before = {key: value.clone() for key, value in method.source_encoder.state_dict().items()}
     running = {key: value.clone() for key, value in model.backbone.state_dict().items()}
@@ -374,22 +378,21 @@ def test_adda_leaves_the_head_and_the_source_encoder_as_they_were():
 @pytest.mark.parametrize("method", [DANN(lr_critic=0.3), CDAN(lr_critic=0.3)])
 def test_the_critic_has_a_rate_of_its_own(method):
     pair, model = task()
-    model, _ = method.prepare(model, pair, 0)
+    model, _ = prepare(method, model, pair)
     (phase,) = method.phases(model)
     groups = begin_phase(phase, model, method)
     rates = {id(parameter): group.lr for group in groups for parameter in group.parameters}
-    assert {rates[id(p)] for p in method.critic.parameters()} == {0.3}
+    assert {rates[id(p)] for p in method.discriminator.parameters()} == {0.3}
     assert {rates[id(p)] for p in model.parameters()} == {1.0}
 
 
 def test_adda_refuses_in_words_what_it_cannot_go_on_from():
     pair, model = task()
     with pytest.raises(Refused, match=r"no source model here: .* and pretrain=default"):
-        ADDA().prepare(model, pair, 0)
+        prepare(ADDA(), model, pair, has_source_model=False)
     bare = Model(nn.Sequential(nn.Flatten()), 10, pair.classes)
-    bare.taught = (bare.head,)
     with pytest.raises(Refused, match="this backbone has no parameters"):
-        ADDA().prepare(bare, pair, 0)
+        prepare(ADDA(), bare, pair)
 
 
 # MME
@@ -398,7 +401,7 @@ def test_adda_refuses_in_words_what_it_cannot_go_on_from():
 def test_mme_is_the_papers_and_each_player_goes_its_way():
     method = MME(weight=0.7, temperature=0.5, schedule="ramp")
     pair, plain = task("5")
-    model, pair = method.prepare(plain, pair, 0)
+    model, pair = prepare(method, plain, pair)
     assert isinstance(model.head, Cosine) and model.head.temperature == 0.5 and isinstance(plain.head, nn.Linear)
     batch = batch_of(method, pair)
     terms = method.terms(model, batch, P)

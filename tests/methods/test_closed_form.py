@@ -11,27 +11,21 @@ from conftest import QUICK, made
 from safetensors.torch import load_file
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
+from support.tasks import prepare
 from torch import nn
 
 import tl_runner
-from tl_runner.core import Model
+from tl_runner.core import Method, Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Domain, InMemory, Labelled, LabelledSplit, Labels, Pair
 from tl_runner.errors import Refused
-from tl_runner.methods.closed_form import (
-    TCA,
-    CoralLinear,
-    SubspaceAlignment,
-    affine_map,
-    linear_components,
-    principal_axes,
-    rbf_components,
-    recolouring,
-    some,
-)
-from tl_runner.methods.ot_map import OTMap, along, transport_plan, transport_source
+from tl_runner.methods.closed_form import affine_map, sample_rows
+from tl_runner.methods.coral_linear import CoralLinear, recolouring
+from tl_runner.methods.ot_map import OTMap, move_along, transport_plan, transport_source
+from tl_runner.methods.sa import SubspaceAlignment, principal_axes
+from tl_runner.methods.tca import TCA, linear_components, rbf_components
 from tl_runner.models.backbones import identity
 from tl_runner.models.features import gather_rows
 from tl_runner.models.heads import Neighbours
@@ -56,6 +50,10 @@ def pair_of(source: Labelled, target: Labelled, granted: int = 0) -> tuple[Pair,
     pair = Pair(Domain("s", classes, x, x, x, answers), Domain("t", classes, y, y, y), given)
     backbone, width = identity(pair.shape)
     return pair, Model(backbone, width, classes)
+
+
+def prepare_for(method: Method, task: tuple[Pair, Model]) -> tuple[Model, Pair]:
+    return prepare(method, task[1], task[0])
 
 
 def blobs(n: int = 60) -> tuple[Labelled, Labelled]:
@@ -88,7 +86,7 @@ def test_subspaces_are_aligned_as_in_the_paper():
     source, target = clouds(d=6)
     first, second = (Labelled(rows.float(), torch.arange(len(rows)) % 3) for rows in (source, target))
     pair, model = pair_of(first, second)
-    prepared, aligned = SubspaceAlignment(dimensions=3).prepare(model, pair, 0)
+    prepared, aligned = prepare(SubspaceAlignment(dimensions=3), model, pair)
     s, t = (rows.numpy() - rows.numpy().mean(0) for rows in (source, target))
     x_s, x_t = (np.linalg.eigh(np.cov(rows.T))[1][:, ::-1][:, :3] for rows in (s, t))
     m = np.linalg.lstsq(x_s, x_t, rcond=None)[0]  # the minimum of ‖X_s M − X_t‖
@@ -157,7 +155,7 @@ def test_a_translated_cloud_is_moved_onto_the_other():
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     shift = torch.tensor([30.0, -3.0, 2.0, 9.0])
     torch.testing.assert_close(transport_source(source, source[order] + shift, 0.0), source + shift)
-    near = along(source, source + shift)(source + 1e-3)
+    near = move_along(source, source + shift)(source + 1e-3)
     torch.testing.assert_close(near, source + 1e-3 + shift)
 
 
@@ -201,10 +199,12 @@ def test_a_plan_that_its_solver_did_not_finish_is_told_of_and_one_that_is_none_r
 
 def test_only_so_many_rows_are_drawn_and_all_where_there_are_fewer():
     rows = torch.arange(20).float()[:, None]
-    drawn = some(rows, 5, 3, "source")
-    assert len(drawn.unique()) == 5 and torch.equal(drawn, some(rows, 5, 3, "source"))
-    assert not torch.equal(drawn, some(rows, 5, 4, "source")) and not torch.equal(drawn, some(rows, 5, 3, "target"))
-    assert sorted(some(rows, 99, 3, "source").flatten().tolist()) == list(range(20))
+    drawn = sample_rows(rows, 5, 3, "source")
+    assert len(drawn.unique()) == 5 and torch.equal(drawn, sample_rows(rows, 5, 3, "source"))
+    assert not torch.equal(drawn, sample_rows(rows, 5, 4, "source")) and not torch.equal(
+        drawn, sample_rows(rows, 5, 3, "target")
+    )
+    assert sorted(sample_rows(rows, 99, 3, "source").flatten().tolist()) == list(range(20))
 
 
 @pytest.mark.parametrize("head", ["logistic", "svm", "knn", "ncm"])
@@ -213,7 +213,7 @@ def test_stretched_and_moved_classes_are_found_again(name, head):
     source, target = blobs()
     pair, model = pair_of(source, target)
     method = NAMES[name](head=head, **({"ridge": 1e-3} if name == "coral_linear" else {}))
-    prepared, aligned = method.prepare(model, pair, 0)
+    prepared, aligned = prepare(method, model, pair)
     assert not method.phases(prepared)
     assert (prepared(target.x).argmax(1) == target.y).float().mean() > 0.95
     domain, labels = aligned.labelled_source
@@ -228,8 +228,8 @@ def test_granted_rows_join_the_head(name):
     source, target = blobs()
     wrong = Labelled(target.x, (target.y + 1) % 3)
     few = Labelled(source.x[:15], source.y[:15])
-    without, _ = NAMES[name](head="knn", k=3).prepare(*reversed(pair_of(few, wrong)), 0)
-    joined, _ = NAMES[name](head="knn", k=3).prepare(*reversed(pair_of(few, wrong, granted=60)), 0)
+    without, _ = prepare_for(NAMES[name](head="knn", k=3), pair_of(few, wrong))
+    joined, _ = prepare_for(NAMES[name](head="knn", k=3), pair_of(few, wrong, granted=60))
     assert (joined(target.x).argmax(1) == wrong.y).float().mean() > 0.9
     assert (without(target.x).argmax(1) == wrong.y).float().mean() < 0.6
 
@@ -240,7 +240,7 @@ def test_collapsed_features_leave_finite_predictions(name, head):
     y = torch.arange(12) % 3
     pair, model = pair_of(Labelled(torch.ones(12, 4), y), Labelled(torch.zeros(12, 4), y))
     method = {"rbf": TCA(kernel="rbf", head=head), "entropy": OTMap(0.1, head=head)}.get(name) or NAMES[name](head=head)
-    prepared, aligned = method.prepare(model, pair, 0)
+    prepared, aligned = prepare(method, model, pair)
     for split in (aligned.target.test, aligned.labelled_source[0].test):
         assert prepared(gather_rows(split)).isfinite().all()
 
@@ -250,7 +250,7 @@ def test_every_option_does_something():
     noisy = Labelled(target.x + torch.randn(60, 3, generator=torch.Generator().manual_seed(1)), target.y)
 
     def predicted(method) -> torch.Tensor:
-        prepared, _ = method.prepare(*reversed(pair_of(source, noisy)), 0)
+        prepared, _ = prepare_for(method, pair_of(source, noisy))
         return prepared(noisy.x).detach()
 
     others = [

@@ -152,19 +152,19 @@ def test_im_is_entropy_less_diversity():
 
 
 @pytest.mark.parametrize("method", [MCC(), BNM(), IM(), LMMD()])
-def test_the_note_tells_how_many_classes_are_predicted(method):
+def test_a_metric_tells_how_many_classes_are_predicted(method):
     model, batch = small_task()
     assert isinstance(model.head, torch.nn.Linear)
     with torch.no_grad():
         model.head.weight.zero_()
         model.head.bias.zero_()
-    method.terms(model, batch, 0.5)
-    assert method.notes["predicted_classes"].item() == pytest.approx(3.0)  # all are predicted alike
+    terms = method.terms(model, batch, 0.5)
+    assert terms.metrics["predicted_classes"].item() == pytest.approx(3.0)  # all are predicted alike
     with torch.no_grad():
         model.head.bias[1] = 1000.0
     terms = method.terms(model, batch, 0.5)
-    assert method.notes["predicted_classes"].item() == pytest.approx(1.0)
-    assert not method.notes["predicted_classes"].requires_grad
+    assert terms.metrics["predicted_classes"].item() == pytest.approx(1.0)
+    assert not terms.metrics["predicted_classes"].requires_grad
     terms[next(iter(terms.keys() - {"source"}))].backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
@@ -194,11 +194,10 @@ def test_afn_acts_on_both_domains():
             batch.source if stream == "source" else silent.source, batch.target if stream == "target" else silent.target
         )
         assert gradient(model, AFN().terms(model, chosen, 0.0)["afn"]).abs().sum() > 0
-    method = AFN()
-    method.terms(model, batch, 0.0)
+    terms = AFN().terms(model, batch, 0.0)
     f_s, f_t = model.features(batch.source.x, batch.target)
-    assert method.notes["norm_source"].item() == pytest.approx(f_s.norm(dim=1).mean().item())
-    assert method.notes["norm_target"].item() == pytest.approx(f_t.norm(dim=1).mean().item())
+    assert terms.metrics["norm_source"].item() == pytest.approx(f_s.norm(dim=1).mean().item())
+    assert terms.metrics["norm_target"].item() == pytest.approx(f_t.norm(dim=1).mean().item())
 
 
 # ---- jmmd, lmmd
@@ -499,8 +498,9 @@ def test_similarity_takes_the_distance_layers_and_lengths_that_it_is_asked_for()
     layers, close = [model.stages[-1], "head"], torch.testing.assert_close
     for name, distance in DISTANCES.items():
         method = Similarity(distance=name, weight=3.0, schedule="linear")
-        close(method.terms(model, batch, 0.5)["similarity"], 1.5 * distance(f_s, f_t))
-        close(method.notes["distance"], distance(f_s, f_t).detach())
+        terms = method.terms(model, batch, 0.5)
+        close(terms["similarity"], 1.5 * distance(f_s, f_t))
+        close(terms.metrics["distance"], distance(f_s, f_t).detach())
         several = Similarity(distance=name, weight=1.0, layers=layers, schedule="constant")
         close(several.terms(model, batch, 0.0)["similarity"], distance(f_s, f_t) + distance(*logits))
     normalised = Similarity(normalise=True, weight=1.0, schedule="constant").terms(model, batch, 0.0)["similarity"]

@@ -12,6 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from support.tasks import prepare
+from torch import nn
 
 import tl_runner
 from tl_runner.core import Model
@@ -22,7 +24,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.feature_extract import FeatureExtract
 from tl_runner.models.backbones import small
-from tl_runner.models.features import at, gather_rows
+from tl_runner.models.features import cut_model, gather_rows
 from tl_runner.models.heads import (
     Cosine,
     Fitted,
@@ -64,7 +66,7 @@ def task(classes: int = 10, granted: str = "8") -> tuple[Pair, Model]:
 def test_a_head_is_scikit_learns_on_the_same_features(head, layer, classes):
     pair, model = task(classes)
     method = FeatureExtract(head, layer, C=0.5, k=3)
-    prepared, mapped = method.prepare(model, pair, 0)
+    prepared, mapped = prepare(method, model, pair)
     assert not method.phases(prepared)
     split, labels = pair.labels_granted
     maps = model.eval().backbone[:2] if layer == "conv1" else model.eval().backbone
@@ -81,8 +83,8 @@ def test_a_head_is_scikit_learns_on_the_same_features(head, layer, classes):
     expected = reference.predict(features(pair.target.test))
     found = prepared(gather_rows(mapped.target.test)).argmax(1).numpy()
     assert (found == expected).mean() > 0.99  # the solvers stop a little apart
-    prepared.cached = False  # as a stored model: from images
-    again = prepared.eval()(pair.target.test.take(torch.arange(len(pair.target.test))))
+    whole = nn.Sequential(prepared.backbone, prepared.head).eval()  # as a stored model: from images
+    again = whole(pair.target.test.take(torch.arange(len(pair.target.test))))
     assert torch.equal(again.argmax(1), torch.as_tensor(found))
     if head == "logistic":
         probabilities = again.softmax(1).detach().numpy()
@@ -131,12 +133,12 @@ def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(
         Refused, match=r"no stage 'conv3' – did you mean 'conv[12]'.*possible: pixels, conv1, conv2, hidden"
     ):
-        FeatureExtract(layer="conv3").prepare(model, pair, 0)
+        prepare(FeatureExtract(layer="conv3"), model, pair)
 
 
 def test_a_stage_is_read_as_one_vector_a_row():
     pair, model = task()
-    assert [at(model, stage, pair.shape).width for stage in model.stages] == [1, 4, 8, 16]
+    assert [cut_model(model, stage, pair.shape).width for stage in model.stages] == [1, 4, 8, 16]
 
 
 def test_a_class_without_a_granted_row_is_never_predicted_and_one_class_alone_always():

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import QUICK, composed, made
 from scipy.optimize import minimize
+from support.tasks import prepare
 
 from tl_runner import config
 from tl_runner.core import Group, Model
@@ -18,8 +21,10 @@ from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
 from tl_runner.engine.pretrain import Pretrain, check_task, train_source_model
+from tl_runner.engine.task import Task
 from tl_runner.errors import Refused
-from tl_runner.methods.finetune import L2SP, Finetune, frozen_stages
+from tl_runner.methods.finetune import Finetune, frozen_stages
+from tl_runner.methods.l2sp import L2SP
 from tl_runner.methods.mmd import MMD
 from tl_runner.models.backbones import identity, small
 from tl_runner.rng import chance_of
@@ -39,7 +44,7 @@ def task() -> tuple[Pair, Model]:
 
 def tuned(method: Finetune | L2SP, pair: Pair, model: Model, steps: int = 10, lr: float = 0.01) -> list[dict]:
     """The state after each step."""
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     optimizer = partial(optimizers.adamw, lr=lr)
     plan = Train(steps=steps, log_every=1, batch=16)
     points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor())
@@ -90,7 +95,7 @@ def test_the_backbone_learns_at_its_own_rate(task):
 @pytest.mark.parametrize("freeze", ["upto:conv9", "upto:", "all", "upto:covn1"])
 def test_a_stage_that_does_not_exist_is_refused_with_those_that_do(freeze, task):
     with pytest.raises(Refused, match=r"conv1.*conv2.*hidden"):
-        Finetune(freeze).prepare(task[1], task[0], 0)
+        prepare(Finetune(freeze), task[1], task[0])
 
 
 def test_lp_ft_of_the_head_alone_says_nothing():
@@ -101,7 +106,7 @@ def test_lp_ft_of_the_head_alone_says_nothing():
 def test_l2sp_is_flat_at_the_source_and_half_the_squared_way_from_it(task):
     pair, model = task
     method = L2SP(weight_backbone=0.3, weight_head=0.2)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     start = [p.detach().clone() for p in model.backbone.parameters()]
     batch = draw_batch(pair, method.needs, 16, 0, 0, augment.none, CPU)
     method.terms(model, batch, 0.0)["l2sp"].backward()
@@ -144,7 +149,7 @@ def test_l2sp_ends_where_its_objective_is_least_on_a_linear_model():
 
     least = minimize(objective, start.ravel(), tol=1e-12).x.reshape(2, 3)
     method = L2SP(weight_backbone=0.1, weight_head=0.0)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
 
     def optimizer(groups: Sequence[Group]) -> torch.optim.Optimizer:
         return optimizers.sgd(groups[1:], lr=0.05, weight_decay=0.0)  # all but the head's group
@@ -197,23 +202,26 @@ def other_classes(source: tuple[str, ...] = ("a", "b", "c")) -> Drawn:
     return drawn._replace(source=drawn.source and drawn.source._replace(classes=source))
 
 
-def start_from(pair: Pair, plan: Pretrain, folder, seed: int = 0) -> tuple[Model, dict | None]:
+def start_from(drawn: Drawn, plan: Pretrain, folder: Path, seed: int = 0) -> tuple[Model, dict[str, Any] | None]:
+    """A network trained on the source of this data, and what the record says of that."""
+    pair, answers, data = split_domains(drawn, 0, Budget("count", 2), CPU)
     torch.manual_seed(0)
     backbone, width = identity(pair.shape)
     backbone.add_module("map", torch.nn.Linear(width, 4))
     model = Model(backbone, 4, pair.classes)
-    parts = config.load(composed(f"seed={seed}")[0])._replace(pretrain=plan)
-    steps = train_source_model(model, pair, parts, {"backbone": {"_target_": "mine"}}, folder)
+    said, _ = composed(f"seed={seed}")
+    parts = config.load(said)._replace(pretrain=plan)
+    task = Task(parts, pair, answers, model, data, "2", said, machine={}, cache=folder, features=folder / "features")
+    steps = train_source_model(model, task)
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            return model, end.value
+            return model, end.value and end.value[1]
 
 
 def test_where_label_sets_differ_the_backbone_is_taken_over_and_the_head_is_new(tmp_path):
-    same, _, _ = split_domains(blobs(0, samples=90, classes=3), 0, Budget("count", 2), CPU)
-    differ, _, _ = split_domains(other_classes(), 0, Budget("count", 2), CPU)
+    same, differ = blobs(0, samples=90, classes=3), other_classes()
     untouched, none = start_from(differ, Pretrain(steps=0), tmp_path / "0")
     assert none is None
     with_head, _ = start_from(same, Pretrain(steps=5), tmp_path / "1")
@@ -224,8 +232,7 @@ def test_where_label_sets_differ_the_backbone_is_taken_over_and_the_head_is_new(
 
 
 def test_a_source_model_is_of_its_seed_where_the_data_is_the_same(tmp_path):
-    pair, _, _ = split_domains(blobs(0, samples=90), 0, Budget("count", 2), CPU)
-    told = [start_from(pair, Pretrain(steps=2), tmp_path, seed)[1] for seed in (0, 1, 0)]
+    told = [start_from(blobs(0, samples=90), Pretrain(steps=2), tmp_path, seed)[1] for seed in (0, 1, 0)]
     assert [each and each["shared"] for each in told] == [False, False, True]
 
 
@@ -275,9 +282,8 @@ def test_a_class_of_the_source_without_a_row_is_said(caplog):
 
 def test_a_source_model_with_the_targets_head_is_another_than_one_without(tmp_path):
     """Of two source models that differ in the head they were trained with, the first must not serve for the second."""
-    same, _, _ = split_domains(blobs(0, samples=90, classes=3), 0, Budget("count", 2), CPU)
-    differ, _, _ = split_domains(other_classes(("0", "1", "2"))._replace(target=other_classes().target._replace(
-        classes=("x", "y", "z"))), 0, Budget("count", 2), CPU)  # fmt: skip
+    same, differ = blobs(0, samples=90, classes=3), other_classes(("0", "1", "2"))
+    differ = differ._replace(target=differ.target._replace(classes=("x", "y", "z")))
     alone, _ = start_from(differ, Pretrain(steps=3), tmp_path / "alone")
     start_from(same, Pretrain(steps=3), tmp_path / "both")
     after, told = start_from(differ, Pretrain(steps=3), tmp_path / "both")
@@ -289,4 +295,4 @@ def test_l2sp_of_a_backbone_without_parameters_is_refused():
     pair, _, _ = split_domains(blobs(0, samples=90), 0, Budget("count", 2), CPU)
     backbone, width = identity(pair.shape)
     with pytest.raises(Refused, match="this backbone has none"):
-        L2SP().prepare(Model(backbone, width, pair.classes), pair, 0)
+        prepare(L2SP(), Model(backbone, width, pair.classes), pair)

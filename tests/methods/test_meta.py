@@ -7,16 +7,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import QUICK, built, composed, made
+from support.tasks import prepare
 from torch import nn
 
 from tl_runner import config
-from tl_runner.core import Batch, Model
+from tl_runner.core import Batch, Model, Terms
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
-from tl_runner.methods.meta import ANIL, MAML, Reptile, query_loss, reptile
+from tl_runner.methods.anil import ANIL
+from tl_runner.methods.maml import MAML, query_loss
+from tl_runner.methods.reptile import Reptile, reptile
 from tl_runner.models.backbones import identity, mlp, small
 from tl_runner.models.batchnorm import by_domain_statistics
 from tl_runner.models.learning_rates import factor
@@ -149,7 +152,7 @@ def batch_of(method, model: Model, pair: Pair, phase: int = 0) -> Batch:
 def test_a_step_is_the_mean_over_its_tasks(name):
     pair, model = task()
     method = KINDS[name](tasks=3, ways=4, shots=2, steps=2)
-    method.prepare(model, pair, 0)
+    prepare(method, model, pair)
     batch = batch_of(method, model, pair)
     each = batch.source.x.unflatten(0, (3, 4, -1))
     assert (batch.source.y.unflatten(0, (3, 4, -1)).diff(dim=-1) == 0).all()
@@ -178,18 +181,17 @@ def test_a_step_is_the_mean_over_its_tasks(name):
 def test_after_the_tasks_come_the_granted_rows_as_in_fine_tuning(name):
     pair, model = task()
     method = KINDS[name](meta=0.25)
-    method.prepare(model, pair, 0)
+    prepare(method, model, pair)
     meta, adapt = method.phases(model)
     assert (meta.share, adapt.share) == (0.25, 0.75) and (meta.streams, adapt.streams) == ({"source"}, {"granted"})
     assert [[factor(group) for group in begin_phase(p, model, method)] for p in (meta, adapt)] == [
         [1.0, 1.0],
         [1.0, 0.1],
     ]
-    method.notes["task_accuracy"] = torch.tensor(0.5)
     batch = batch_of(method, model, pair, 1)
     model.eval()
     found = method.terms(model, batch, 0.5)
-    assert set(found) == {"granted"} and not method.notes
+    assert set(found) == {"granted"} and not isinstance(found, Terms)
     torch.testing.assert_close(found["granted"], F.cross_entropy(model(batch.granted.x), batch.granted.y))
 
 
@@ -200,14 +202,14 @@ def test_every_option_shapes_the_tasks():
         (ANIL(tasks=1, ways=2, shots=3, queries=1), (1, 2, 3, 1)),
         (Reptile(tasks=2, ways=99, shots=3, steps=4), (2, 10, 12, 0)),  # no more ways than the source has classes
     ):
-        method.prepare(model, pair, 0)
+        prepare(method, model, pair)
         assert method.phases(model)[0].episodes == expected and method.task_head.out_features == expected[1]
         assert len(batch_of(method, model, pair)) == expected[0] * expected[1] * sum(expected[2:])
     losses = []
     for options in ({}, {"steps": 1}, {"lr_inner": 0.7}):
         for name, kind in sorted(KINDS.items()):
             method = kind(**{"steps": 2, "shots": 4, **options})
-            method.prepare(model, pair, 0)
+            prepare(method, model, pair)
             losses.append((name, options, method.terms(model, batch_of(method, model, pair), 0.0)["tasks"].item()))
     assert len({round(value, 6) for _, _, value in losses}) == 9
 
@@ -215,9 +217,9 @@ def test_every_option_shapes_the_tasks():
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_the_target_may_have_other_classes(name):
     pair, model = task(target_classes=3)
-    assert not pair.shared_labels and KINDS[name].across_labels
+    assert not pair.shared_labels and KINDS[name]().source_labels == "unused"
     method = KINDS[name](meta=0.25)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     parts = config.load(composed("optimizer.lr=0.01")[0])
     plan = Train(steps=100, batch=16, log_every=20)
     points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())]
@@ -233,7 +235,7 @@ def test_tasks_are_learnt_better_with_time(name):
     with chance_of(0, "net"):
         backbone, width = small(pair.shape, width=16, channels=4)
     model, method = Model(backbone, width, pair.classes), KINDS[name](meta=0.9)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     parts = config.load(composed()[0])
     plan = Train(steps=100, log_every=10)
     points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())]
@@ -245,14 +247,14 @@ def test_a_backbone_without_parameters_is_refused():
     pair, _ = task()
     backbone, width = identity(pair.shape)
     with pytest.raises(Refused, match="this backbone has no parameters"):
-        built("maml").prepare(Model(backbone, width, pair.classes), pair, 0)
+        prepare(built("maml"), Model(backbone, width, pair.classes), pair)
 
 
 @pytest.mark.parametrize("method", [MAML(queries=1_000_000), ANIL(shots=1_000_000), Reptile(steps=1_000_000)])
 def test_a_task_of_more_rows_than_there_are_is_refused(method):
     pair, model = task()
     with pytest.raises(Refused, match=r"a task takes [15],000,00\d rows of each class, and the source has 120 in all"):
-        method.prepare(model, pair, 0)
+        prepare(method, model, pair)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import METHODS, QUICK, built, composed, made
-from support.tasks import batch_of, images, task
+from support.tasks import batch_of, images, prepare, task
 
 from tl_runner import config
-from tl_runner.core import Batch, Method, Model
+from tl_runner.core import Batch, Method, Model, Phase
 from tl_runner.domains import Labelled, Pair
-from tl_runner.engine.pretrain import check_task
 from tl_runner.errors import Refused
 from tl_runner.functional import losses
 from tl_runner.methods.auto import Auto
@@ -30,14 +29,13 @@ def test_terms_are_finite_named_scalars_and_what_is_trained_gets_a_gradient(name
         method = method.built("mmd")
     pair, model = images("5" if "granted" in method.needs else granted)
     try:
-        model, pair = method.prepare(model, pair, 0)
+        model, pair = prepare(method, model, pair)
     except Refused as refused:
         assert granted == "5" and "granted" in str(refused)  # of what would do nothing
         return
     for phase in method.phases(model):
         groups = begin_phase(phase, model, method)
-        with torch.no_grad():
-            method.refresh(model, pair)
+        refresh(phase, model, pair)
         model.train()
         method.train()
         batch = batch_of(method, pair, phase)
@@ -53,6 +51,13 @@ def test_terms_are_finite_named_scalars_and_what_is_trained_gets_a_gradient(name
     assert torch.isfinite(model(pair.target.test.take(torch.arange(9)))).all()
 
 
+def refresh(phase: Phase, model: Model, pair: Pair) -> None:
+    """As the loop does before the first step."""
+    if phase.refresh:
+        with torch.no_grad():
+            phase.refresh(model, pair)
+
+
 def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
     """What the model learns last where source labels are moved on by so many classes: its gradient, or what it says."""
     pair, model = images("5" if "granted" in method.needs else "0")
@@ -60,12 +65,11 @@ def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
     moved = labels._replace(train=(labels.train + shift) % len(source.classes))
     pair = replace(pair, source=replace(source, labels=moved))
     with chance_of(0, "prepare"):
-        model, pair = method.prepare(model, pair, 0)
+        model, pair = prepare(method, model, pair)
     if not (phases := method.phases(model)):
         return model.eval()(pair.target.test.take(torch.arange(9))).detach()
     begin_phase(phases[-1], model, method)
-    with torch.no_grad():
-        method.refresh(model, pair)
+    refresh(phases[-1], model, pair)
     model.train()
     method.train()
     with chance_of(0, "step"):
@@ -84,18 +88,21 @@ def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
     ],
     ids=str,
 )
-def test_a_method_keeps_the_source_task_where_it_learns_from_source_labels_until_the_end(said):
+def test_a_method_keeps_the_source_labels_where_it_learns_from_source_labels_until_the_end(said):
     before, after = (learnt_of_source_labels(config.build_named("method", said, "method"), shift) for shift in (0, 1))
     method: Method = config.build_named("method", said, "method")
-    assert method.keeps_source_task == (not torch.equal(before, after))
+    assert (method.source_labels == "kept") == (not torch.equal(before, after))
 
 
-def test_a_method_without_source_rows_that_claims_to_keep_the_source_task_is_refused():
-    class Forgetful(Method):
-        needs = frozenset({"target"})
+@pytest.mark.parametrize(
+    ("streams", "labels"),
+    [({"source"}, "kept"), ({"source", "granted"}, "kept"), ({"granted", "target"}, "unused"), ({"target"}, "left")],
+)
+def test_what_source_labels_are_to_a_method_follows_from_its_needs_unless_it_says_more(streams, labels):
+    class Plain(Method):
+        needs = frozenset(streams)
 
-    with pytest.raises(Refused, match=r"Forgetful .* set keeps_source_task = False in the class"):
-        check_task(Forgetful(), task()[0])
+    assert Plain().source_labels == labels
 
 
 def test_accuracy_on_the_source_is_no_floor_where_its_labels_are_not_learnt(tmp_path):
@@ -105,13 +112,13 @@ def test_accuracy_on_the_source_is_no_floor_where_its_labels_are_not_learnt(tmp_
     assert record.scores["selected"]["step"] == record.scores["last"]["step"]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "auto"])  # which is no method
 def test_preparing_twice_gives_the_same_and_leaves_the_model(name):
     pair, model = images("5" if "granted" in built(name).needs else "0")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     first, second = built(name), built(name)
-    first.prepare(model, pair, 7)
-    second.prepare(model, pair, 7)
+    prepare(first, model, pair, 7)
+    prepare(second, model, pair, 7)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -134,22 +141,23 @@ def test_dann_gives_the_critic_its_gradient_and_the_features_its_reverse():
     """d loss/d features = −λ · weight · d BCE/d features, d loss/d critic = + weight · d BCE/d critic."""
     pair, model = task()
     method = DANN(weight=0.7, hidden=16, dropout=0.0)
-    method.prepare(model, pair, 0)
+    prepare(method, model, pair)
     batch, progress = batch_of(method, pair), 0.3
-    method.terms(model, batch, progress)["adversary"].backward()
-    reversed_, critic = [[p.grad.clone() for p in part.parameters()] for part in (model.backbone, method.critic)]  # pyright: ignore[reportOptionalMemberAccess]
+    terms = method.terms(model, batch, progress)
+    terms["adversary"].backward()
+    reversed_, critic = [[p.grad.clone() for p in part.parameters()] for part in (model.backbone, method.discriminator)]  # pyright: ignore[reportOptionalMemberAccess]
     model.zero_grad()
     method.zero_grad()
-    logits = method.critic(torch.cat(model.features(batch.source.x, batch.target))).squeeze(1)
+    logits = method.discriminator(torch.cat(model.features(batch.source.x, batch.target))).squeeze(1)
     domain = torch.cat([torch.ones(16), torch.zeros(16)])
     (0.7 * F.binary_cross_entropy(torch.sigmoid(logits), domain)).backward()  # without reversal
-    for got, plain in zip(critic, method.critic.parameters(), strict=True):
+    for got, plain in zip(critic, method.discriminator.parameters(), strict=True):
         torch.testing.assert_close(got, plain.grad, rtol=1e-4, atol=1e-7)
     strength = losses.ramp(progress)
     for got, plain in zip(reversed_, model.backbone.parameters(), strict=True):
         assert plain.grad is not None
         torch.testing.assert_close(got, -strength * plain.grad, rtol=1e-4, atol=1e-7)
-    assert 0 <= method.notes["critic_accuracy"] <= 1
+    assert 0 <= terms.metrics["critic_accuracy"] <= 1
 
 
 def test_the_weight_of_mmd_scales_its_term_and_progress_ramps_it():
@@ -220,9 +228,8 @@ def test_what_moves_features_refuses_a_backbone_without_parameters(name):
     pair, _ = task(granted)
     backbone, width = identity(pair.shape)
     model = Model(backbone, width, pair.classes)
-    model.taught = (model.head,)
     with pytest.raises(Refused, match=r"this backbone has no parameters|as identity, has no features"):
-        prepared, seen = method.prepare(model, pair, 0)
+        prepared, seen = prepare(method, model, pair)
         steps_of(method, seen, prepared)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import QUICK, made
+from support.tasks import prepare
 from torch import Tensor
 
 from tl_runner.core import Batch, Model, Stream
@@ -18,7 +19,8 @@ from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.functional import losses
-from tl_runner.methods.self_training import AdaMatch, FixMatch, align_distribution, mix_logits
+from tl_runner.methods.adamatch import AdaMatch, align_distribution, mix_logits
+from tl_runner.methods.fixmatch import FixMatch
 from tl_runner.models.backbones import linear, small
 from tl_runner.models.batchnorm import batchnorms, keep_statistics
 from tl_runner.rng import chance_of
@@ -84,7 +86,7 @@ def test_a_threshold_of_0_masks_nothing_and_one_above_all_confidence_everything(
     pair, model = table()
     taught = method(threshold=threshold if method is FixMatch else 100 * threshold)  # relative: of the mean confidence
     terms = taught.terms(model, batch_of(pair), 0.5)
-    assert taught.notes["passed"].item() == share
+    assert terms.metrics["passed"].item() == share
     assert (terms["pseudo"].item() > 0) == (share > 0)
     found = gradients(model, terms["pseudo"])
     assert all(torch.isfinite(g).all() for g in found) and any(g.any() for g in found) == (share > 0)
@@ -93,8 +95,8 @@ def test_a_threshold_of_0_masks_nothing_and_one_above_all_confidence_everything(
 def test_fixmatch_notes_the_share_of_rows_that_pass():
     pair, model = table()
     batch, method = batch_of(pair), FixMatch(threshold=0.6)
-    method.terms(model, batch, 0.0)
-    assert method.notes["passed"].item() == pytest.approx((softmax(model(batch.target)).max(-1) >= 0.6).mean())
+    terms = method.terms(model, batch, 0.0)
+    assert terms.metrics["passed"].item() == pytest.approx((softmax(model(batch.target)).max(-1) >= 0.6).mean())
 
 
 @pytest.mark.parametrize("method", [FixMatch, AdaMatch])
@@ -179,8 +181,8 @@ def test_adamatch_is_the_loop_over_rows(labels):
     assert 0 < passed < len(target)
     mu = 0.5 - math.cos(min(math.pi, 2 * math.pi * 0.25)) / 2
     assert terms["pseudo"].item() == pytest.approx(0.7 * mu * total / len(target), rel=1e-4)
-    assert method.notes["sure"].item() == pytest.approx(c, rel=1e-5)
-    assert method.notes["passed"].item() == pytest.approx(passed / len(target))
+    assert terms.metrics["sure"].item() == pytest.approx(c, rel=1e-5)
+    assert terms.metrics["passed"].item() == pytest.approx(passed / len(target))
     y, w = batch.source.y, batch.source.w
     assert w is not None
     for name, x in (("source", batch.source.x), ("source_strong", strong_source)):
@@ -193,8 +195,9 @@ def test_adamatch_is_the_loop_over_rows(labels):
 def test_mirror_images_of_a_table_are_refused(method):
     pair, model = table()
     with pytest.raises(Refused, match=r"method.flip mirrors images, and these rows are not images"):
-        method(flip=True).prepare(model, pair, 0)
-    assert method(flip=True).prepare(*reversed(pictures()), 0)
+        prepare(method(flip=True), model, pair)
+    pair, model = pictures()
+    prepare(method(flip=True), model, pair)
 
 
 def test_adamatch_mixes_the_logits_of_two_passes_and_moves_batchnorm_once():

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from conftest import QUICK, made
 from scipy import stats
+from support.tasks import prepare
 from torch import Tensor, nn
 
 from tl_runner.core import Batch, Method, Model, Stream
@@ -19,7 +20,9 @@ from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, Pair
 from tl_runner.errors import Refused
 from tl_runner.functional import losses
-from tl_runner.methods.source_free import SHOT, AdaBN, Tent, by_centroid
+from tl_runner.methods.adabn import AdaBN
+from tl_runner.methods.shot import SHOT, by_centroid
+from tl_runner.methods.tent import Tent
 from tl_runner.models.backbones import mlp, small
 from tl_runner.models.batchnorm import batchnorms, renormalise
 from tl_runner.rng import chance_of
@@ -54,7 +57,6 @@ def task(granted: str = "0") -> tuple[Pair, Model]:
         backbone, width = small(pair.shape, width=8, channels=4)
         model = Model(backbone, width, pair.classes, "per_domain")
         nn.init.normal_(model.head.weight, std=2.0)  # pyright: ignore[reportArgumentType]
-    model.taught = (model.head,)
     return replace(pair, source=unread), model
 
 
@@ -64,7 +66,7 @@ def batch_of(pair: Pair, method: Method, step: int = 0) -> Batch:
 
 
 def trained(method: Method, pair: Pair, model: Model, steps: int = 12) -> Model:
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     plan = Train(steps=steps, batch=16, evaluations=3, log_every=4)
     for _ in train(model, method, pair, plan, adamw, constant, augment.none, 0, Cursor()):
         pass
@@ -108,25 +110,23 @@ def test_the_head_stays_as_it_was_and_what_is_to_be_trained_moves(method, grante
 @pytest.mark.parametrize("method", ALL)
 def test_without_a_source_model_there_is_nothing_to_adapt(method):
     pair, model = task()
-    model.taught = ()
     with pytest.raises(Refused, match=r"no source model here: .* and pretrain=default"):
-        method().prepare(model, pair, 0)
+        prepare(method(), model, pair, has_source_model=False)
 
 
 @pytest.mark.parametrize("method", [Tent, AdaBN])
 def test_a_model_without_batchnorm_is_refused(method):
     pair, _, _ = split_domains(blobs(0, samples=100), 0, Budget.parse("0"), CPU)
     model = Model(*mlp(pair.shape, width=4), pair.classes)
-    model.taught = (model.head,)
     with pytest.raises(Refused, match="no BatchNorm"):
-        method().prepare(model, pair, 0)
+        prepare(method(), model, pair)
 
 
 def test_tent_refuses_batchnorm_that_has_nothing_to_train():
     pair, model = task()
     model.backbone = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, affine=False), nn.Linear(64, 8))
     with pytest.raises(Refused, match="scales and shifts"):
-        Tent().prepare(model, pair, 0)
+        prepare(Tent(), model, pair)
 
 
 # SHOT
@@ -187,9 +187,9 @@ def test_shots_terms_are_those_of_the_paper():
     """−(H(mean p) − mean H(p)) and β · CE on the pseudo-labels of the very rows that were drawn."""
     pair, model = task("5")
     method = SHOT(weight=0.5, beta=0.2)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     with torch.no_grad():
-        method.refresh(model, pair)
+        method.relabel(model, pair)
         model.eval()
         x = whole(pair.target.train)
         features = model.backbone(x)
@@ -212,9 +212,9 @@ def test_shot_looks_again_after_each_evaluation():
     late = method.labels.clone()
     with torch.no_grad():
         fresh = SHOT()
-        fresh.prepare(model, pair, 0)
+        prepare(fresh, model, pair)
         first = fresh.labels.clone()
-        fresh.refresh(model, pair)
+        fresh.relabel(model, pair)
     assert not torch.equal(first, fresh.labels) and not torch.equal(late, torch.zeros_like(late))
 
 
@@ -222,22 +222,20 @@ def test_shot_looks_again_after_each_evaluation():
 def test_the_rates_weights_and_schedules_are_used(method):
     pair, model = task()
     made_ = method(**({"lr_norm": 0.7} if method is Tent else {}))
-    model, pair = made_.prepare(model, pair, 0)
+    model, pair = prepare(made_, model, pair)
     (phase,) = made_.phases(model)
     assert [group.lr for group in phase.groups] == [0.7 if method is Tent else None]
     batch, name = batch_of(pair, made_), "information" if method is SHOT else "entropy"
 
     def at(progress: float, **options) -> Tensor:
-        return (
-            method(**options).prepare(model, pair, 0) and _term(method(**options), model, pair, batch, progress)[name]
-        )
+        return prepare(method(**options), model, pair) and _term(method(**options), model, pair, batch, progress)[name]
 
     torch.testing.assert_close(at(0.3, weight=3.0), 3 * at(0.3))
     torch.testing.assert_close(at(0.3, schedule="linear"), 0.3 * at(0.3))
 
 
 def _term(method: Method, model: Model, pair: Pair, batch: Batch, progress: float):
-    method.prepare(model, pair, 0)
+    prepare(method, model, pair)
     return method.terms(model.eval(), batch, progress)
 
 
@@ -270,7 +268,7 @@ def test_rows_that_are_utterly_sure_have_a_finite_gradient(value):
 def test_tents_term_is_the_mean_entropy_and_its_groups_are_batchnorms():
     pair, model = task("5")
     method = Tent(weight=0.5)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     (phase,) = method.phases(model)
     (group,) = begin_phase(phase, model, method)
     assert not group.decay
@@ -287,7 +285,7 @@ def test_tents_term_is_the_mean_entropy_and_its_groups_are_batchnorms():
 def test_tent_makes_predictions_surer():
     pair, model = task()
     method = Tent(lr_norm=1.0)
-    started, _ = method.prepare(model, pair, 0)
+    started, _ = prepare(method, model, pair)
     after = trained(method, pair, model, steps=40).eval()
     x = whole(pair.target.train)
     with torch.no_grad():
@@ -303,7 +301,6 @@ def normalised(rows: int = 24) -> tuple[Model, Tensor]:
     with chance_of(0, "model"):
         body = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 4))
         model = Model(nn.Sequential(body, nn.BatchNorm1d(4)), 4, ("a", "b"))
-    model.taught = (model.head,)
     return model, torch.randn(rows, 3, generator=torch.Generator().manual_seed(1)) * 2 + 1
 
 
@@ -345,21 +342,21 @@ def test_adabn_undoes_a_change_of_scale_and_origin():
 def test_adabn_changes_statistics_alone_and_leaves_its_argument():
     pair, model = task()
     before = deepcopy(model.state_dict())
-    after, same = AdaBN().prepare(model, pair, 0)
+    after, same = prepare(AdaBN(), model, pair)
     assert same is pair and not AdaBN().phases(after)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     moved = {
         name.rpartition(".")[2] for name, value in after.state_dict().items() if not torch.equal(before[name], value)
     }
     assert moved == {"running_mean", "running_var", "num_batches_tracked"}
-    few, _ = AdaBN(rows=50).prepare(model, pair, 0)
+    few, _ = prepare(AdaBN(rows=50), model, pair)
     assert not torch.equal(batchnorms(few)[0].running_var, batchnorms(after)[0].running_var)  # pyright: ignore[reportArgumentType]
 
 
 def test_adabn_has_no_use_for_labels_nor_one_row_for_statistics():
     pair, model = task("5")
     with pytest.raises(Refused, match="granted labels have no effect"):
-        AdaBN().prepare(model, pair, 0)
+        prepare(AdaBN(), model, pair)
     model, x = normalised()
     with pytest.raises(Refused, match="single target row"):
         renormalise(model, InMemory(x[:1]))

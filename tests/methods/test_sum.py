@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import QUICK, made
-from support.tasks import batch_of, images
+from support.tasks import batch_of, images, prepare
 
 from tl_runner.errors import Refused
 from tl_runner.methods.coral import CORAL
@@ -16,7 +16,7 @@ from tl_runner.training.loop import begin_phase
 def ready(*parts, granted: str = "0"):
     pair, model = images(granted)
     method = Sum(parts)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     begin_phase(method.phases(model)[0], model, method)
     return pair, model, method
 
@@ -93,7 +93,7 @@ def test_parts_that_do_not_add_up_are_refused_in_words(parts, message):
 
 
 def test_a_sum_serves_the_tasks_that_all_of_its_parts_serve():
-    assert Sum(["co_tuning", "bss"]).across_labels and not Sum(["mmd", "mcc"]).across_labels
+    assert Sum(["co_tuning", "bss"]).source_labels == "unused" and Sum(["mmd", "mcc"]).source_labels == "kept"
 
 
 def test_what_counts_once_is_said(caplog):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from support.tasks import prepare
 
 from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
@@ -52,7 +53,7 @@ def papers_answer(source_x, source_y, granted_x, granted_y, test_x) -> np.ndarra
 
 def prepared(pair: Pair) -> tuple[Model, Pair]:
     backbone, width = identity(pair.shape)
-    return TrAdaBoost(rounds=ROUNDS).prepare(Model(backbone, width, pair.classes), pair, 0)
+    return prepare(TrAdaBoost(rounds=ROUNDS), Model(backbone, width, pair.classes), pair)
 
 
 def test_for_two_classes_it_is_the_papers_algorithm():

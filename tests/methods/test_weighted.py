@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import QUICK, made
+from support.tasks import prepare
 
-from tl_runner.core import Model
+from tl_runner.core import Model, Resources
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs, synthetic
@@ -17,10 +18,15 @@ from tl_runner.domains import Pair
 from tl_runner.engine.pretrain import prepare_training
 from tl_runner.errors import Refused
 from tl_runner.evaluation.scores import collect_evidence, predict
-from tl_runner.methods.kernel_ratios import KLIEP, KMM, MOST, RULSIF, ULSIF
+from tl_runner.methods.density_ratio import DensityRatio
+from tl_runner.methods.kliep import KLIEP
+from tl_runner.methods.kmm import KMM, MOST
+from tl_runner.methods.rulsif import RULSIF
 from tl_runner.methods.sample_selection import SampleSelection
 from tl_runner.methods.source_only import SourceOnly
-from tl_runner.methods.weighted import DensityRatio, Weighted, Weighting, effective_rows
+from tl_runner.methods.ulsif import ULSIF
+from tl_runner.methods.weighted import Weighted
+from tl_runner.methods.weighting import Weighting, effective_rows
 from tl_runner.models.backbones import linear
 from tl_runner.models.batchnorm import Sides
 from tl_runner.report.tables import result
@@ -79,7 +85,7 @@ def test_rows_of_weight_0_are_as_good_as_absent():
 
 def terms_by_step(method: Weighting, granted: int) -> list[set[str]]:
     pair, model = task(granted)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     plan, optimizer = Train(steps=6, log_every=1, batch=8), partial(optimizers.sgd, lr=0.01)
     points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor())
     return [set(point.terms) - {"effective_rows"} for point in points]
@@ -104,15 +110,15 @@ def test_what_is_compared_are_the_features_of_the_model_if_so_said(kind):
             compared.append((source, target, others))
             return super().weights(source, target, seed, others)
 
-    _, weighted = Told(view="features").prepare(model, pair, 3)
+    _, weighted = prepare(Told(view="features"), model, pair, 3)
     with torch.no_grad():
         source, _ = pair.labelled_source
         splits = (source.train, pair.target.train, source.val)
         expected = [model.backbone(split.take(torch.arange(len(split)))) for split in splits]
     torch.testing.assert_close(compared[0], tuple(expected))
     assert weighted.weights is not None and weighted.weights.mean().item() == pytest.approx(1, abs=1e-5)
-    _, again = kind(view="features").prepare(model, pair, 3)
-    assert torch.equal(again.weights, weighted.weights)
+    _, again = prepare(kind(view="features"), model, pair, 3)
+    assert again.weights is not None and torch.equal(again.weights, weighted.weights)
 
 
 def test_features_are_those_of_the_source_model(tmp_path):
@@ -131,7 +137,7 @@ def test_more_folds_than_rows_are_refused():
     pair, model = task()
     for kind in (DensityRatio, KLIEP, ULSIF, RULSIF):
         with pytest.raises(Refused, match=r"method\.folds=61 parts of 60 rows"):
-            kind(folds=61).prepare(model, pair, 0)
+            prepare(kind(folds=61), model, pair)
 
 
 def test_kmm_refuses_more_rows_than_it_could_compare():
@@ -150,7 +156,7 @@ def test_under_covariate_shift_weights_bring_the_source_to_the_target():
         (DensityRatio(), 0.5), (Weighted("count"), 0.9), (Weighted("rbf"), 1.0), (KMM(), 0.5), (KLIEP(), 0.7),
         (ULSIF(), 0.7), (RULSIF(), 0.9), (SampleSelection(), 1.0), (SampleSelection("density_ratio"), 1.0),
     ):  # fmt: skip
-        _, weighted = method.prepare(Model(backbone, width, pair.classes), pair, 0)
+        _, weighted = prepare(method, Model(backbone, width, pair.classes), pair)
         assert weighted.weights is not None
         assert ((weighted.weights[:, None] * x).mean(0) - target.mean(0)).norm() < gain * plain
 
@@ -191,11 +197,11 @@ def test_one_heavy_row_decides_the_floor_and_leaves_much_doubt():
 
 def test_where_the_weights_of_validation_rows_are_not_known_there_is_no_floor_and_that_is_said(caplog):
     class Unweighed(SourceOnly):
-        def prepare(self, model, pair, seed):
+        def prepare(self, model, pair, resources):
             return model, pair.weighted(torch.ones(60))
 
     class Weightless(SourceOnly):
-        def prepare(self, model, pair, seed):
+        def prepare(self, model, pair, resources):
             return model, pair.weighted(torch.ones(60), torch.zeros(20))
 
     pair, model = task()
@@ -205,7 +211,7 @@ def test_where_the_weights_of_validation_rows_are_not_known_there_is_no_floor_an
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            _, model, weighed = prepare_training(kind(), model, pair, Train(), 0)
+            _, model, weighed = prepare_training(kind(), model, pair, Train(), Resources(0))
         assert says in caplog.text
         assert collect_evidence(Sides(model, model), weighed, 1, keeps_source=True)[0].floor is None
     with pytest.raises(ValueError, match="20 finite weights"):
@@ -218,7 +224,7 @@ def test_validation_rows_weigh_as_training_rows_would(kind):
     pair, model = task()
     source, labels = pair.labelled_source
     twin = replace(pair, source=replace(source, val=source.train, labels=labels._replace(val=labels.train)))
-    model, weighed = kind().prepare(model, twin, 0)
+    model, weighed = prepare(kind(), model, twin)
     assert weighed.weights is not None and weighed.val_weights is not None
     val = weighed.val_weights / weighed.val_weights.mean()
     assert torch.corrcoef(torch.stack([weighed.weights, val]))[0, 1] > 0.6  # a ratio is cross-fitted, or is not
@@ -236,7 +242,7 @@ def test_weighed_validation_rows_look_like_the_target_which_the_plain_ones_do_no
         (DensityRatio(), 0.6), (Weighted("count"), 0.95), (Weighted("rbf"), 1.0), (KMM(), 0.5), (KLIEP(), 0.9),
         (ULSIF(), 0.9), (RULSIF(), 0.95), (SampleSelection(), 1.0), (SampleSelection("density_ratio"), 1.0),
     ):  # fmt: skip
-        _, weighted = method.prepare(Model(backbone, width, pair.classes), pair, 0)
+        _, weighted = prepare(method, Model(backbone, width, pair.classes), pair)
         w = weighted.val_weights
         assert w is not None
         assert ((w[:, None] * x).sum(0) / w.sum() - target.mean(0)).norm() < gain * plain

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, made
+from support.tasks import prepare
 from torch import Tensor, nn
 
 from tl_runner.core import Group, Method, Model, Phase, Stream
@@ -14,9 +15,9 @@ from tl_runner.errors import Refused
 from tl_runner.evaluation.scores import accuracy, predict
 from tl_runner.functional.losses import supervised
 from tl_runner.inference.load import load
+from tl_runner.methods.adamatch import AdaMatch
 from tl_runner.methods.finetune import Finetune
 from tl_runner.methods.mmd import MMD
-from tl_runner.methods.self_training import AdaMatch
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models import batchnorm
 from tl_runner.models.backbones import small
@@ -296,6 +297,6 @@ def test_layers_in_a_head_are_measured_too():
 def test_adamatch_which_trains_on_joint_batches_is_evaluated_by_theirs():
     pair, model = shifted(), one_layer()
     method = AdaMatch()
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     sides = by_domain_statistics(model, pair, READ, {})
     assert sides == (model, model)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import QUICK, composed, made
-from support.tasks import batch_of, images
+from support.tasks import batch_of, images, prepare
 from torch import nn
 
 import tl_runner
@@ -12,8 +12,9 @@ from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.methods.delta import Delta
-from tl_runner.methods.finetune import L2SP, Finetune
-from tl_runner.methods.source_free import SHOT
+from tl_runner.methods.finetune import Finetune
+from tl_runner.methods.l2sp import L2SP
+from tl_runner.methods.shot import SHOT
 from tl_runner.methods.weighted import Weighted
 from tl_runner.models import backbones
 from tl_runner.models.backbones import Bottleneck
@@ -71,8 +72,7 @@ def test_files_of_weights_do_not_have_it(tmp_path):
 @pytest.mark.parametrize("method", [Finetune(), Finetune(lr_decay=0.5), SHOT(), L2SP(), Delta()])
 def test_it_learns_at_the_full_rate_and_what_is_below_at_the_backbones(method: Method):
     pair, model = narrow()
-    model.taught = (model.head,)
-    model, pair = method.prepare(model, pair, 0)
+    model, pair = prepare(method, model, pair)
     (phase,) = method.phases(model)
     rates = {p: factor(group) for group in begin_phase(phase, model, method) for p in group.parameters}
     new = new_parameters(model)
@@ -89,7 +89,7 @@ def test_it_learns_at_the_full_rate_and_what_is_below_at_the_backbones(method: M
 def test_where_the_backbone_is_frozen_it_trains_along_with_the_head(options):
     pair, model = narrow()
     method = Finetune(**options)
-    model, _ = method.prepare(model, pair, 0)
+    model, _ = prepare(method, model, pair)
     groups = begin_phase(method.phases(model)[0], model, method)
     trained = {p for group in groups for p in group.parameters}
     assert trained == {*model.head.parameters(), *new_parameters(model)}
@@ -101,14 +101,14 @@ def test_where_the_backbone_is_frozen_it_trains_along_with_the_head(options):
 def test_to_freeze_it_is_refused():
     pair, model = narrow()
     with pytest.raises(Refused, match="stage 'bottleneck' is new and trains along with the head: freeze=head_only"):
-        Finetune("upto:bottleneck").prepare(model, pair, 0)
+        prepare(Finetune("upto:bottleneck"), model, pair)
 
 
 def test_methods_that_hold_to_the_source_do_not_hold_it():
     pair, model = narrow()
     l2sp, delta = L2SP(weight_head=1.0), Delta()
-    l2sp.prepare(model, pair, 0)
-    delta.prepare(model, pair, 0)
+    prepare(l2sp, model, pair)
+    prepare(delta, model, pair)
     assert len([*l2sp.buffers()]) == len(old_parameters(model)) and delta.at == ["conv1", "conv2", "hidden"]
     terms = l2sp.terms(model, batch_of(l2sp, pair), 0.0)
     squares = sum(p.square().sum().item() for p in [*model.head.parameters(), *new_parameters(model)])
@@ -124,10 +124,9 @@ def test_it_is_never_on_frozen_features(method):
 def test_features_of_one_that_has_learnt_nothing_are_not_compared():
     pair, model = narrow("0")
     with pytest.raises(Refused, match="new bottleneck are random without a source model"):
-        Weighted(view="features").prepare(model, pair, 0)
-    model.taught = (model.head,)
-    Weighted(view="features").prepare(model, pair, 0)
-    Weighted().prepare(model, pair, 0)
+        prepare(Weighted(view="features"), model, pair, has_source_model=False)
+    prepare(Weighted(view="features"), model, pair)
+    prepare(Weighted(), model, pair)
 
 
 def test_it_is_part_of_a_runs_identity():

@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import CONF, METHODS, QUICK, built, command, composed, made
 from support.refusals import told
-from support.tasks import images
+from support.tasks import images, prepare
 from torch import nn
 
 from tl_runner import config
@@ -38,8 +38,8 @@ def learnt_at(name: str, lr_backbone: LrBackbone = "auto", weights: bool = False
     if isinstance(method, Auto):
         method = method.built("mmd")
     pair, model = images("5" if "granted" in method.needs else "0")
-    model.pretrained = weights or method.start == "source"
-    model, pair = method.prepare(model, pair, 0)
+    model.pretrained = weights or method.start in ("source", "features")
+    model, pair = prepare(method, model, pair)
     head, backbone = {*model.head.parameters()}, {*model.backbone.parameters()}
     sources = getattr(method, "source_head", None)
     heads = {*head, *sources.parameters()} if isinstance(sources, nn.Module) else head

@@ -1,8 +1,9 @@
 """Small tasks with their models, and a batch of them, for tests of methods."""
 
 import torch
+from torch import nn
 
-from tl_runner.core import Batch, Method, Model, Phase, Stream
+from tl_runner.core import Batch, Method, Model, Phase, Resources, SourceModel, Stream
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
@@ -27,8 +28,21 @@ def images(granted: str) -> tuple[Pair, Model]:
     with chance_of(0, "model"):
         backbone, width = small(pair.shape, width=8, channels=4)
         model = Model(backbone, width, pair.classes)
-    model.taught = (model.head,)
     return pair, model
+
+
+def prepare(
+    method: Method,
+    model: Model,
+    pair: Pair,
+    seed: int = 0,
+    source_head: nn.Module | None = None,
+    has_source_model: bool = True,
+) -> tuple[Model, Pair]:
+    """What the method makes of model and pair; the model stands for a source model too, by its head or another."""
+    head = model.head if source_head is None else source_head
+    source_model = SourceModel(head, pair.classes) if has_source_model else None
+    return method.prepare(model, pair, Resources(seed, source_model))
 
 
 def batch_of(method: Method, pair: Pair, phase: Phase | None = None) -> Batch:

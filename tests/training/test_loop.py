@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from tl_runner.core import Episodes, Group, Method, Model, Phase
+from tl_runner.core import Episodes, Group, Method, Model, Phase, Terms
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.errors import Refused
-from tl_runner.functional.losses import supervised
 from tl_runner.models.backbones import mlp
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, begin_phase, train
@@ -32,8 +31,7 @@ class Probe(Method):
 
     def terms(self, model, batch, progress):
         self.seen.append(progress)
-        self.notes["twice"] = torch.tensor(2.0)
-        return supervised(model.head, batch.labelled, model.features(*batch.inputs))
+        return Terms(model.encode(batch).supervise(), metrics={"twice": torch.tensor(2.0)})
 
 
 @pytest.fixture
@@ -151,12 +149,15 @@ def test_what_is_in_no_group_has_no_gradient(task):
 
 
 class Refreshed(Probe):
+    def phases(self, model):
+        return [Phase("train", 1.0, [Group(model.parameters())], refresh=self.refresh)]
+
     def refresh(self, model, pair):
         assert not torch.is_grad_enabled()
         self.seen.append(-1.0)
 
 
-def test_a_method_is_refreshed_at_the_start_and_after_each_evaluation(task):
+def test_a_phase_is_refreshed_at_the_start_and_after_each_evaluation(task):
     pair, model = task
     method, plan = Refreshed(), Train(steps=6, evaluations=3, batch=10)
     list(train(model, method, pair, plan, optimizers.sgd, optimizers.constant, augment.none, 0, Cursor()))
@@ -172,7 +173,7 @@ class Episodic(Method):
     def terms(self, model, batch, progress):
         ways = batch.source.y.view(2, 3, 3)
         assert (ways == ways[:, :, :1]).all() and all(len({*task[:, 0].tolist()}) == 3 for task in ways)
-        return supervised(model.head, batch.labelled, model.features(*batch.inputs))
+        return model.encode(batch).supervise()
 
 
 def test_small_tasks_are_drawn_where_a_phase_says_so(task):

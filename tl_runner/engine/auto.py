@@ -1,20 +1,18 @@
-"""Where a run begins: its method, or the one that `auto` comes to by trials; and the source model, if it wants one."""
+"""The method of a run, or the one that `auto` chooses by trials."""
 
 import logging
 from collections.abc import Generator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tl_runner.config import Parts
-from tl_runner.core import Method, Model, Stream
-from tl_runner.domains import Pair
-from tl_runner.engine.pretrain import check_task, identify_source, prepare_training, train_source_model
+from tl_runner.core import Method, Stream
+from tl_runner.engine.pretrain import check_task, prepare_training, start_model, train_source_model
+from tl_runner.engine.task import Task
 from tl_runner.errors import Diverged, Refused
 from tl_runner.evaluation.scores import read
 from tl_runner.functional.divergence import told_apart
@@ -25,8 +23,6 @@ from tl_runner.storage.cache import keep_cached, load_cached
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.identity import identify
-from tl_runner.storage.provenance import made_by
-from tl_runner.storage.record import RunRecord
 from tl_runner.training.loop import Cursor, Point, train
 
 log = logging.getLogger(__name__)
@@ -34,19 +30,13 @@ log = logging.getLogger(__name__)
 Facts = dict[str, Any]  # for the record, in JSON's words
 
 
-def resolve_method(
-    method: Method, model: Model, pair: Pair, parts: Parts, record: RunRecord, cache: Path
-) -> Generator[Point, None, tuple[Method, Facts]]:
-    """The method to be trained, the model brought to its start in place, and what the record says of that.
-
-    Yields the points of what is trained on the way.
-    """
-    told: Facts = {}
-    if isinstance(method, Auto):
-        method, told["auto"] = yield from choose_method(method, Trials(method, model, pair, parts, record, cache))
-    if method.start == "source":
-        told["source_model"] = yield from train_source_model(model, pair, parts, identify_source(record), cache)
-    return method, told
+def resolve_method(task: Task) -> Generator[Point, None, tuple[Method, Facts]]:
+    """The method to be trained, and what the record says of how `auto` chose it; yields the points of the trials."""
+    method = task.parts.method
+    if not isinstance(method, Auto):
+        return method, {}
+    chosen, facts = yield from choose_method(method, Trials(method, task))
+    return chosen, {"auto": facts}
 
 
 def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, Facts]]:
@@ -55,7 +45,7 @@ def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tupl
         return method.built(BASE), {"chosen": BASE, "why": told, "steps": trials.source_steps, "tried": []}
     alive, predicted, scores, tried = list(method.said), {}, {}, []
     for rung in range(method.rungs):
-        steps = max(1, trials.parts.train.steps // method.reduction ** (method.rungs - rung))
+        steps = max(1, trials.steps // method.reduction ** (method.rungs - rung))
         for name in list(alive):
             found = yield from trials.trial(name, steps)
             if isinstance(found, Tensor):
@@ -81,31 +71,32 @@ def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tupl
     )
     log.info("auto: %s", why)
     fresh = method.built(winner)
-    spent = sum(each["steps"] for each in tried) + (fresh.start != "source") * trials.source_steps
+    spent = sum(each["steps"] for each in tried) + (fresh.start not in ("source", "features")) * trials.source_steps
     return fresh, {"chosen": winner, "why": why, "steps": spent, "tried": tried}
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What the trials of a run have in common. Each is kept in `cache`/trials: a run that was cut off goes on there."""
+    """The trials of a run. Each is kept in the cache: a run that was cut off goes on there."""
 
     auto: Auto
-    model: Model
-    pair: Pair
-    parts: Parts
-    record: RunRecord
-    cache: Path
+    task: Task
+
+    @property
+    def steps(self) -> int:
+        """Of the run's training, of which a trial has a part."""
+        return self.task.parts.train.steps
 
     @property
     def source_steps(self) -> int:
         """What the source model cost, where it is not what the run itself starts from."""
-        return self.parts.pretrain.steps
+        return self.task.parts.pretrain.steps
 
     def alike(self) -> Generator[Point, None, str]:
         """Why nothing need be adapted: the domains can't be told apart by features of the source model; else ""."""
-        model = deepcopy(self.model)
-        yield from train_source_model(model, self.pair, self.parts, identify_source(self.record), self.cache)
-        source, target = (read(model, domain.val).features for domain in (self.pair.source, self.pair.target) if domain)
+        model, pair = deepcopy(self.task.model), self.task.pair
+        yield from train_source_model(model, self.task)
+        source, target = (read(model, domain.val).features for domain in (pair.source, pair.target) if domain)
         apart = told_apart(source, target)
         if apart is None or apart.a_distance.low > 0:
             return ""
@@ -116,19 +107,18 @@ class Trials:
 
     def trial(self, name: str, steps: int) -> Generator[Point, None, Tensor | str]:
         """The candidate's probabilities on the target's validation split after so many steps; or why there are none."""
-        file = self.cache / "trials" / f"{self._key(name, steps)}.safetensors"
+        file = self.task.cache / "trials" / f"{self._key(name, steps)}.safetensors"
         if kept := load_cached(file):
             return kept["predicted"]
-        method, model, seed = self.auto.built(name), deepcopy(self.model), self.parts.settings.seed
-        plan = replace(self.parts.train, steps=steps, evaluations=1, compile=False)  # which takes longer than a trial
+        method, model, parts = self.auto.built(name), deepcopy(self.task.model), self.task.parts
+        plan = replace(parts.train, steps=steps, evaluations=1, compile=False)  # which takes longer than a trial
         try:
-            check_task(method, self.pair)
-            if method.start == "source":
-                yield from train_source_model(model, self.pair, self.parts, identify_source(self.record), self.cache)
+            check_task(method, self.task.pair)
+            resources, _ = yield from start_model(method, model, self.task)
             start, streams = statistics(model), frozenset[Stream]()
-            method, model, pair = prepare_training(method, model, self.pair, plan, seed)
-            optimizer, schedule, augment = self.parts.optimizer, self.parts.schedule, self.parts.augment
-            for point in train(model, method, pair, plan, optimizer, schedule, augment, seed, Cursor()):
+            method, model, pair = prepare_training(method, model, self.task.pair, plan, resources)
+            optimizer, schedule, augment = parts.optimizer, parts.schedule, parts.augment
+            for point in train(model, method, pair, plan, optimizer, schedule, augment, self.task.seed, Cursor()):
                 streams = point.streams
                 yield point._replace(phase=f"trying {name}")
         except (Refused, Diverged) as error:
@@ -142,8 +132,8 @@ class Trials:
     def _key(self, name: str, steps: int) -> str:
         """A hash of all that the trial depends on, as the identity of a run is one."""
         groups = ("dataset", "backbone", "pretrain", "optimizer", "schedule", "augment", "train", "seed", "granted")
-        of_run = {group: self.record.config.get(group) for group in groups}
+        of_run = {group: self.task.config.get(group) for group in groups}
         of_run["dataset"] = drop_locations(of_run["dataset"])  # the fingerprint says what is in its files
-        made = {"data": self.record.data["fingerprint"], "machine": made_by(self.record.where)}
+        made = {"data": self.task.data["fingerprint"], "machine": dict(self.task.machine)}
         known = {**of_run, **made, "method": self.auto.said[name], "steps": steps}
-        return identify(known, Contents(self.cache.parent))
+        return identify(known, Contents(self.task.cache.parent))

@@ -7,22 +7,24 @@ seed and machine, and kept under its hash in outputs/cache/source_models.
 
 import json
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from tl_runner import config
-from tl_runner.config import Parts
-from tl_runner.core import Method, Model
+from tl_runner.core import Method, Model, Resources, SourceModel
 from tl_runner.domains import Pair
 from tl_runner.engine.device import apply_kernels
 from tl_runner.engine.progress import restore_progress
+from tl_runner.engine.task import Task
 from tl_runner.errors import Refused, within
 from tl_runner.evaluation.scores import accuracy, predict
+from tl_runner.methods.auto import Auto
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models.batchnorm import by_domain_statistics, pack_statistics
+from tl_runner.models.heads import blueprint
 from tl_runner.models.learning_rates import LrBackbone, by_rate, factor, new_stages, old_parameters, served
 from tl_runner.option_names import is_ours
 from tl_runner.rng import chance_of, derive, seed_generators
@@ -32,8 +34,6 @@ from tl_runner.storage.checkpoint import Checkpoint
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import identify
 from tl_runner.storage.lock import hold_lock
-from tl_runner.storage.provenance import made_by
-from tl_runner.storage.record import RunRecord
 from tl_runner.training.loop import Point, Train, train
 from tl_runner.training.optimizers import adamw, cosine
 
@@ -60,20 +60,15 @@ class Pretrain:
         within(0, lr_backbone=1.0 if self.lr_backbone == "auto" else self.lr_backbone)
 
 
-def check_task(method: Method, pair: Pair) -> None:
+def check_task(method: Method | Auto, pair: Pair) -> None:
     """Refuse, in words, a method that can't serve this task."""
     name = type(method).__name__
-    if method.keeps_source_task and "source" not in method.needs:
-        raise Refused(
-            f"{name} says that it keeps the source's task, and its `needs` name no source rows: set keeps_source_task ="
-            " False in the class, or add 'source' to its `needs`"
-        )
     if pair.source is None and "source" in method.needs:
         raise Refused(
             f"this task has no source domain, its source is in the backbone's weights; {name} learns from source"
             " rows. Use method=finetune, l2sp, feature_extract or target_only, or name a dataset.source"
         )
-    if pair.source is not None and not pair.shared_labels and not method.across_labels:
+    if pair.source is not None and not pair.shared_labels and method.source_labels != "unused":
         raise Refused(
             f"the source has the classes {', '.join(pair.source.classes)}, the target {', '.join(pair.classes)}:"
             f" {name} needs the same on both sides. Parameter and feature transfer and meta-learning do not (finetune,"
@@ -82,16 +77,35 @@ def check_task(method: Method, pair: Pair) -> None:
         )
 
 
-def prepare_training(method: Method, model: Model, pair: Pair, plan: Train, seed: int) -> tuple[Method, Model, Pair]:
+def start_model(method: Method, model: Model, task: Task) -> Generator[Point, None, tuple[Resources, dict[str, Any]]]:
+    """Bring the model to the method's start, in place; what `prepare` may use then, and what the record says."""
+    if method.start not in ("source", "features"):
+        return Resources(task.seed, None, task.features), {}
+    source_model, facts = (yield from train_source_model(model, task)) or (None, None)
+    return Resources(task.seed, source_model, task.features), {"source_model": facts}
+
+
+def prepare_training(
+    method: Method, model: Model, pair: Pair, plan: Train, resources: Resources
+) -> tuple[Method, Model, Pair]:
     """What the method makes of the network and the pair before its first step; chance is as training begins with it."""
     device = model.device
-    if method.once and new_stages(model):
+    if method.start == "features" and new_stages(model):
         raise Refused(config.NARROWED)
-    with chance_of(seed, "prepare"):
-        model, pair = method.prepare(model, pair, seed)
-    _floor_missed(method, pair)
-    seed_generators(seed)
+    with chance_of(resources.seed, "prepare"):
+        model, pair = method.prepare(model, pair, resources)
+    warn_of_missing_floor(method, pair)
+    seed_generators(resources.seed)
     return method.to(device), apply_kernels(model.to(device), plan), pair
+
+
+def describe_training(method: Method, model: Model, optimizer: Callable[..., Any]) -> dict[str, Any]:
+    """What the record says of the network that is trained, and at which rates."""
+    return {
+        "input": str(model.backbone[0]),
+        "model": blueprint(model),
+        "lr_backbone": list_backbone_rates(method, model, optimizer),
+    }
 
 
 def list_backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) -> dict[str, list[float]]:
@@ -115,9 +129,9 @@ def list_backbone_rates(method: Method, model: Model, optimizer: Callable[..., A
     return found
 
 
-def _floor_missed(method: Method, pair: Pair) -> None:
-    """Say it where source rows are weighed, and accuracy on the source is no floor because of that."""
-    if pair.weights is None or pair.granted is not None or not method.keeps_source_task:
+def warn_of_missing_floor(method: Method, pair: Pair) -> None:
+    """Warn where source rows are weighed, and accuracy on the source is no floor because of that."""
+    if pair.weights is None or pair.granted is not None or method.source_labels != "kept":
         return
     name = type(method).__name__
     if pair.val_weights is None:
@@ -131,28 +145,27 @@ def _floor_missed(method: Method, pair: Pair) -> None:
         )
 
 
-def identify_source(record: RunRecord) -> dict[str, Any]:
-    """All that tells the source model of this run from those of others, but how it is trained."""
-    of_data = {name: record.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
+def identify_source(task: Task) -> dict[str, Any]:
+    """All that tells the source model of this task from those of others, but how it is trained."""
+    of_data = {name: task.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
     of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
-    parts = {name: record.config[name] for name in ("backbone", "augment")}
-    return {**of_source, **parts, "machine": made_by(record.where)}
+    parts = {name: task.config[name] for name in ("backbone", "augment")}
+    return {**of_source, **parts, "machine": dict(task.machine)}
 
 
-def train_source_model(
-    model: Model, pair: Pair, parts: Parts, names: Mapping[str, Any], cache: Path
-) -> Generator[Point, None, dict[str, Any] | None]:
-    """Train the model's backbone on the labelled source, in place, or take it from `cache` where that was done.
+def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple[SourceModel, dict[str, Any]] | None]:
+    """Train the model's backbone on the labelled source, in place, or take it from the cache where that was done.
 
     Of processes that want the same source model at the same time one trains it, and the others wait for it.
 
-    The head is trained along where the source has the target's classes; else the model keeps its fresh one. `names` are
-    `identify_source`. Yields the points of the training, and returns what the record says of it; None where the task
-    has no source domain or the plan no steps.
+    The head is trained along where the source has the target's classes; else the model keeps its fresh one. Yields the
+    points of the training, and returns the source model and what the record says of it; None where the task has no
+    source domain or the plan no steps.
     """
+    pair, parts = task.pair, task.parts
     plan, said = parts.pretrain, parts.settings
     if pair.source is None or not plan.steps:
-        backbone = names["backbone"]
+        backbone = task.config["backbone"]
         if is_ours(backbone["_target_"]) and backbone.get("weights") is None:
             log.warning("there is no source model and the backbone has random weights: its features are untrained")
         return None
@@ -162,33 +175,40 @@ def train_source_model(
     if pair.shared_labels:
         learner.head = model.head
     learner.pretrained, model.pretrained = model.pretrained, True
-    model.taught = (learner.head,)
     how = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels}
-    key = identify({**names, **how}, Contents(cache.parent))
-    weights = cache / "source_models" / f"{key}.safetensors"
+    key = identify({**identify_source(task), **how}, Contents(task.cache.parent))
+    weights = task.cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(weights):
         if kept := _kept(learner, weights):  # by an earlier run, or the process that was waited for
-            return {**kept, "shared": True}
+            return SourceModel(learner.head, source.classes), {**kept, "shared": True}
         checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
-        method, task = SourceOnly(), Pair(source, pair.target)
+        method, source_task = SourceOnly(), Pair(source, pair.target)
         seed_generators(derive(said.seed, "pretrain"))
         progress = restore_progress(checkpoint.load(), learner, method, {})
         settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
         optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay, lr_backbone=plan.lr_backbone)
         for point in train(
-            learner, method, task, settings, optimizer, cosine, parts.augment, said.seed, cursor := progress.cursor
+            learner,
+            method,
+            source_task,
+            settings,
+            optimizer,
+            cosine,
+            parts.augment,
+            said.seed,
+            cursor := progress.cursor,
         ):
             with checkpoint.around(lambda: progress.state(learner, method, {})):
                 yield point._replace(seconds=progress.elapsed, phase="source model")
-        learner.load_state_dict(pack_statistics(by_domain_statistics(learner, task, {"source"}, {})))
+        learner.load_state_dict(pack_statistics(by_domain_statistics(learner, source_task, {"source"}, {})))
         source_val = accuracy(predict(learner, source.val), labels.val)
         told = {"id": key, "steps": plan.steps, "rows": cursor.rows, "source_val": source_val}
         told["seconds"] = round(progress.elapsed, 3)
         if keep_cached(weights, learner.state_dict()):
             write_atomically(weights.with_suffix(".json"), json.dumps(told, indent=2).encode())
         checkpoint.remove()
-    return {**told, "shared": False}
+    return SourceModel(learner.head, source.classes), {**told, "shared": False}
 
 
 def _kept(learner: Model, weights: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from tl_runner.models.batchnorm import Sides, pack_statistics
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Cursor
 
-INTERNAL = {*vars(nn.Module()), "notes"}  # attributes of every method, which are not its own
+INTERNAL = {*vars(nn.Module())}  # attributes of every method, which are not its own
 
 log = logging.getLogger(__name__)
 

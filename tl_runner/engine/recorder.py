@@ -86,6 +86,12 @@ class Recording:
         elif self.spare:
             shutil.rmtree(self.folder)
 
+    def note(self, **entries: Any) -> None:
+        """Put what is known by now on record: a mapping is added to the entry's, any other value takes its place."""
+        for name, value in entries.items():
+            before = getattr(self.record, name)
+            setattr(self.record, name, {**before, **value} if isinstance(before, dict) else value)
+
     def save(self) -> None:
         entries = {name: value for name, value in asdict(self.record).items() if name != "found"}
         content = map_leaves(entries, _strict)

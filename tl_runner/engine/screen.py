@@ -5,26 +5,27 @@ target's answers stay sealed: its labels are those that `granted` gives away.
 """
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tl_runner import config
-from tl_runner.core import Model
-from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import split_domains
+from tl_runner.core import Model, SourceModel
 from tl_runner.domains import LabelledSplit, Pair, Split, Subset
 from tl_runner.engine.device import claim_device, describe_device
-from tl_runner.engine.pretrain import identify_source, train_source_model
+from tl_runner.engine.pretrain import train_source_model
+from tl_runner.engine.task import prepare_task
 from tl_runner.errors import Refused
 from tl_runner.functional.divergence import ROWS as COMPARED
 from tl_runner.functional.divergence import mmd_test, told_apart
 from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
-from tl_runner.models.features import Embedded, at, gather_rows
+from tl_runner.models.features import Embedded, cut_model, gather_rows
 from tl_runner.models.learning_rates import new_stages
-from tl_runner.rng import chance_of, derive
+from tl_runner.rng import derive
 from tl_runner.storage.provenance import collect_provenance
 from tl_runner.storage.record import RunRecord
 from tl_runner.training.loop import Point
@@ -34,6 +35,7 @@ PERMUTATIONS = 500  # of the test that the domains are the same
 ALL = "all"  # stages
 
 Whose = Literal["granted target labels", "the source's labels"]
+Embed = Callable[[Split, Tensor], Tensor]  # features (n, d) of these rows of a split
 
 
 class Screened(NamedTuple):
@@ -60,34 +62,25 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     data and machine, as a run's would; nothing is written but what runs share in `record.cache`.
     """
     parts = config.load(record.config)
-    seed = parts.settings.seed
     device = claim_device(parts.settings.device, parts.settings.threads)
     record.where |= collect_provenance() | describe_device(device, parts.train)
-    budget = Budget.parse(parts.settings.granted).settle(needed=False)
-    with chance_of(seed, "data"):
-        drawn = config.call_with(parts.dataset, seed=seed, cache=record.cache)
-        pair, _, record.data = split_domains(drawn, seed, budget, device)
+    task = prepare_task(record, parts, device, needs_granted=False)
+    model, pair = task.model, task.pair
     whose, labelled = sample_labelled(pair)
     admit(torch.cat([part.y for part in labelled]))
-    with chance_of(seed, "model"):
-        backbone, width = parts.backbone(pair.shape)
-        model = Model(backbone, width, pair.classes, parts.train.batchnorm).to(device)
-        model.features_kept = record.cache / record.features
-        model.pretrained = config.starts_trained(parts.backbone)
     if new_stages(model):
         raise Refused(config.NARROWED)
     wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained
-    record.data["source_model"] = yield from train_source_model(
-        model, pair, parts, identify_source(record), record.cache
-    )
+    source_model, facts = (yield from train_source_model(model, task)) or (None, None)
+    record.data = {**task.data, "source_model": facts}
     found = []
     for stage in wanted:
         started, last = time.monotonic(), stage == model.stages[-1]
-        part = model if last else at(model, stage, pair.shape)
-        scores, rows = _scores(part, whose, labelled, seed)
-        scores |= _distances(part, pair)
+        embed = partial(embed_rows, model if last else cut_model(model, stage, pair.shape), cache=task.features)
+        scores, rows = _score_features(embed, whose, labelled, task.seed, source_model if last else None)
+        scores |= _measure_distances(embed, pair)
         if "error" in scores and "a_distance" in scores:
             scores["bound"] = scores["error"] + scores["a_distance"] / 2
         found.append(Screened(record, stage, last, whose, rows, scores, time.monotonic() - started))
@@ -107,26 +100,28 @@ def sample_labelled(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
     return "the source's labels", [LabelledSplit(source.val, labels.val)]
 
 
-def _scores(part: Model, whose: Whose, labelled: Sequence[LabelledSplit], seed: int) -> tuple[dict[str, float], int]:
-    """The transferability scores of this part of a model on labelled rows, and how many rows these are.
+def _score_features(
+    embed: Embed, whose: Whose, labelled: Sequence[LabelledSplit], seed: int, source_model: SourceModel | None
+) -> tuple[dict[str, float], int]:
+    """The transferability scores of these features of labelled rows, and how many rows these are.
 
     Those that want a source classifier are had where there is one, on top of the whole backbone. `error`, of a linear
     classifier, is the bound's ε_s, and so had on the source's labels.
     """
-    rows = [_drawn(split.x, seed, part.device) for split in labelled]
-    f = torch.cat([_features(part, split.x, of) for split, of in zip(labelled, rows, strict=True)])
+    rows = [_draw_rows(split, seed) for split in labelled]
+    f = torch.cat([embed(split.x, of) for split, of in zip(labelled, rows, strict=True)])
     y = torch.cat([split.y[of].cpu() for split, of in zip(labelled, rows, strict=True)])
     scores = {"logme": logme(f, y), "h_score": h_score(f, y)}
     if whose == "the source's labels" and (error := linear_error(f, y)) is not None:
         scores["error"] = error
-    if part.taught:
+    if source_model:
         with torch.no_grad():
-            predictions = part.taught[0](f.to(part.device)).softmax(-1).cpu()
+            predictions = source_model.head(f.to(labelled[0].y.device)).softmax(-1).cpu()
         scores |= {"leep": leep(predictions, y), "nce": nce(predictions.argmax(-1), y)}
     return scores, len(y)
 
 
-def _distances(part: Model, pair: Pair) -> dict[str, float]:
+def _measure_distances(embed: Embed, pair: Pair) -> dict[str, float]:
     """How far the domains lie apart in these features, by no label; nothing where there is no source.
 
     On the first rows of the validation splits, which were shuffled when they were cut, and which the source model was
@@ -135,7 +130,7 @@ def _distances(part: Model, pair: Pair) -> dict[str, float]:
     if pair.source is None:
         return {}
     sides = [(domain.val, torch.arange(min(len(domain.val), COMPARED))) for domain in (pair.source, pair.target)]
-    source, target = (_features(part, split, rows.to(part.device)) for split, rows in sides)
+    source, target = (embed(split, rows) for split, rows in sides)
     apart, mmd = told_apart(source, target), mmd_test(source, target, PERMUTATIONS)
     found = {}
     if apart:
@@ -143,15 +138,16 @@ def _distances(part: Model, pair: Pair) -> dict[str, float]:
     return found | ({"mmd": mmd.value, "mmd_p": mmd.p} if mmd else {})
 
 
-def _features(part: Model, split: Split, rows: Tensor) -> Tensor:
-    """What this part makes of these rows, (n, d) on the CPU; kept for other runs. `Refused` where it is not finite."""
-    found = gather_rows(Embedded(split if len(rows) == len(split) else Subset(split, rows), part))
+def embed_rows(part: Model, split: Split, rows: Tensor, cache: Path) -> Tensor:
+    """What this part of a model makes of these rows, (n, d) on the CPU; cached. `Refused` where it is not finite."""
+    whole = len(rows) == len(split)
+    found = gather_rows(Embedded(split if whole else Subset(split, rows.to(part.device)), part, cache))
     if not bool(torch.isfinite(found).all()):
         raise Refused(f"the features at stage {part.stage or part.stages[-1]!r} are not finite numbers")
     return found
 
 
-def _drawn(split: Split, seed: int, device: torch.device) -> Tensor:
+def _draw_rows(labelled: LabelledSplit, seed: int) -> Tensor:
     """The numbers of all rows of a split, in order; of a large one `ROWS` that the seed draws."""
-    rows = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive(seed, "screen")))
-    return rows[:ROWS].sort().values.to(device)
+    rows = torch.randperm(len(labelled.x), generator=torch.Generator().manual_seed(derive(seed, "screen")))
+    return rows[:ROWS].sort().values.to(labelled.y.device)

@@ -6,6 +6,7 @@ figures are about a linear one on the features that there are.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -43,14 +44,14 @@ class Diagnosis:
     def __post_init__(self) -> None:
         within(19, 100_000, permutations=self.permutations)
 
-    def before(self, model: Model, pair: Pair, once: bool) -> Setup:
+    def before(self, model: Model, pair: Pair, frozen: bool, cache: Path | None = None) -> Setup:
         """With the network as training finds it, before the method prepares anything.
 
-        `once`: the method computes features once, and they are read where it finds them too.
+        `frozen`: the method computes features once, and they are read where it finds them too, in `cache`.
         """
         if self.level == "none":
             return Setup(pair, None, {})
-        reader, seen = freeze_features(model, pair) if once else (model, pair)
+        reader, seen = freeze_features(model, pair, cache) if frozen else (model, pair)
         gap = self._gap(*(read(reader, _first(split, model)).features for split in _validation(seen)))
         return Setup(pair, gap, self._stages(Sides(model, model), pair))
 

@@ -1,33 +1,32 @@
-"""Adversarial discriminative adaptation: a target encoder whose features pass for the source encoder's (ADDA)."""
+"""Adversarial group_stages adaptation: a target encoder whose features pass for the source encoder's (ADDA)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.func import functional_call
 
-from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, SourceLabels, Terms
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
-from tl_runner.methods.discriminator import critic, discriminator_loss
-from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.methods.discriminator import build_discriminator, discriminator_loss
+from tl_runner.methods.frozen_copy import FrozenCopy
+from tl_runner.methods.strength import Strength
 from tl_runner.rng import chance_of
 
 
 class ADDA(Method):
-    """BCE(critic(f⁰(x_s)), 1) + BCE(critic(f(x_t)), 0) trains the critic, weight · BCE(critic(f(x_t)), 1) the encoder.
+    """BCE(D(f⁰(x_s)), 1) + BCE(D(f(x_t)), 0) trains the discriminator, weight · BCE(D(f(x_t)), 1) the encoder.
 
     f⁰ is the source model's encoder as it was; the encoder f starts as its copy and is what is saved, under the source
-    model's head, which stays as it is. The critic's loss is the half of the sum of its domains' means. It sees features
-    without gradient, the encoder a critic without gradient; the paper alternates the two, here both losses are one
-    step's. f's loss is weighted by schedule(p) too, as the critic knows nothing at first. Tzeng et al., CVPR 2017.
+    model's head, which stays as it is. D's loss is the half of the sum of its domains' means. It sees features without
+    gradient, the encoder a D without gradient; the paper alternates the two, here both losses are one step's. f's loss
+    is weighted by schedule(p) too, as D knows nothing at first. Tzeng et al., CVPR 2017.
     """
 
     needs = frozenset({"source", "target"})
-    keeps_source_task = False  # source rows are for the critic; their labels have done their work
     start = "source"
 
     def __init__(
@@ -38,34 +37,34 @@ class ADDA(Method):
         schedule: losses.Schedule = "ramp",
     ):
         super().__init__()
-        within(0, weight=weight)
         within(1, hidden=hidden)
         within(0, 1, dropout=dropout)
-        self.weight, self.hidden, self.dropout = weight, hidden, dropout
-        self.schedule: losses.Schedule = schedule
+        self.strength, self.hidden, self.dropout = Strength(weight, schedule), hidden, dropout
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        requirements.source_model(model)
+    @property
+    def source_labels(self) -> SourceLabels:
+        return "left"  # source rows are for the discriminator; their labels have done their work
+
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        requirements.source_model(resources)
         requirements.trainable_backbone(model)
-        self.source_encoder = Fixed(model.backbone)
-        with chance_of(seed, "critic"):
-            self.critic = critic(model.width, self.hidden, self.dropout)
+        self.source_encoder = FrozenCopy(model.backbone)
+        with chance_of(resources.seed, "critic"):
+            self.discriminator = build_discriminator(model.width, self.hidden, self.dropout)
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("train", 1.0, [Group(model.backbone.parameters()), Group(self.critic.parameters())])]
+        return [Phase("train", 1.0, [Group(model.backbone.parameters()), Group(self.discriminator.parameters())])]
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled = batch.only({"granted"}).labelled  # the source's labels have done their work
-        target, *granted = model.features(batch.target, *(rows.x for rows in labelled.values()))
+    def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
+        seen = model.encode(batch.only({"target", "granted"}))
         with torch.no_grad():
             source = self.source_encoder.net(batch.source.x)
-        loss, self.notes["critic_accuracy"] = discriminator_loss(self.critic(source), self.critic(target.detach()))
-        as_it_is = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
-        taken_for_source = functional_call(self.critic, as_it_is, (target,)).squeeze(1).float()
+        loss, accuracy = discriminator_loss(self.discriminator(source), self.discriminator(seen.target.detach()))
+        as_it_is = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        taken_for_source = functional_call(self.discriminator, as_it_is, (seen.target,)).squeeze(1).float()
         fooled = F.binary_cross_entropy_with_logits(taken_for_source, torch.ones_like(taken_for_source))
-        return {
-            **losses.supervised(model.head, labelled, granted),
-            "critic": loss,
-            "adversary": self.weight * losses.scheduled(self.schedule, progress) * fooled,
-        }
+        return Terms(
+            {**seen.supervise(), "critic": loss, "adversary": self.strength(progress) * fooled},
+            metrics={"critic_accuracy": accuracy},
+        )

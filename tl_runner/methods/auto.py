@@ -1,17 +1,17 @@
 """Which method, chosen by the run itself and without target labels: see `tl_runner.engine.auto`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from tl_runner import config
-from tl_runner.core import Method, Model, Phase
+from tl_runner.core import Method, SourceLabels, Start, Stream
 from tl_runner.errors import Refused, within
 
 BASE = "source_only"  # no adaptation, which every other has to beat
 
 
-class Auto(Method):
-    """Short trials of the candidates on the same data; the one that agrees best with all of them is trained in full.
+class Auto:
+    """Short trials of the candidates on the same data; the one that agrees best with all is trained in full.
 
     The score of a candidate is the share of unlabelled target rows on which it says what the mean prediction of all
     says (EnsV; Hu et al., NeurIPS 2024). `rungs` times the worse of them are dropped, 1/`reduction` kept, and the
@@ -19,8 +19,9 @@ class Auto(Method):
     dropped, and chosen unless another scores more than `margin` above it, or where the domains can't be told apart.
     """
 
-    needs = frozenset({"source", "target"})
-    keeps_source_task = True  # of the method that takes its place, which says it for itself
+    needs: Set[Stream] = frozenset({"source", "target"})
+    start: Start = "backbone"
+    source_labels: SourceLabels = "kept"  # the method that takes its place says it for itself
 
     def __init__(
         self,
@@ -29,7 +30,6 @@ class Auto(Method):
         rungs: int = 2,
         reduction: int = 2,
     ):
-        super().__init__()
         within(0, 1, margin=margin)
         within(1, 6, rungs=rungs)
         within(2, reduction=reduction)
@@ -52,9 +52,6 @@ class Auto(Method):
                 " methods on some of those that are held out, as hydra/sweeper=tl_optuna does"
             )
         return found
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        raise Refused("method=auto is replaced by the method that it chooses before anything is trained")
 
 
 def _name(said: Any) -> str:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tl_runner.core import Batch, Method, Model
+from tl_runner.core import Batch, Method, Model, SourceLabels
 from tl_runner.errors import within
-from tl_runner.functional import losses
 
 
 class Balanced(Method):
@@ -22,9 +21,11 @@ class Balanced(Method):
         super().__init__()
         within(0, 1, gamma=gamma)
         self.gamma = gamma
-        self.keeps_source_task = gamma < 1  # at 1 the source's labels count nothing
+
+    @property
+    def source_labels(self) -> SourceLabels:
+        return "kept" if self.gamma < 1 else "left"  # at 1 they count nothing
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         share = {"source": 1 - self.gamma, "granted": self.gamma}
-        terms = losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
-        return {stream: share[stream] * value for stream, value in terms.items()}
+        return {stream: share[stream] * value for stream, value in model.encode(batch).supervise().items()}

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
 from tl_runner.functional import losses
-from tl_runner.methods.finetune import discriminative
+from tl_runner.methods.stage_groups import group_stages
 from tl_runner.rng import chance_of
 from tl_runner.training import augment
 
@@ -47,9 +47,7 @@ class BiTuning(Method):
     """
 
     needs = frozenset({"granted"})
-    keeps_source_task = False
     start = "source"
-    across_labels = True
     keys_h: Tensor
     keys_z: Tensor
     labels: Tensor
@@ -73,13 +71,13 @@ class BiTuning(Method):
         self.projection, self.flip, self.magnitude = projection, flip, magnitude
         self.next = 0  # place in the queue
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         if len(pair.shape) != 3:
             raise Refused(
                 "bi_tuning compares two random views of a granted row, and only images have views here: these rows are"
                 f" {' × '.join(map(str, pair.shape))} numbers. Use method=finetune, l2sp, delta or bss"
             )
-        with chance_of(seed, "projector"):
+        with chance_of(resources.seed, "projector"):
             self.projector = nn.Linear(model.width, self.projection).to(model.device)
         self.encoder = deepcopy(model.backbone)
         self.key_projector = deepcopy(self.projector)
@@ -91,16 +89,16 @@ class BiTuning(Method):
 
     def phases(self, model: Model) -> Sequence[Phase]:
         projector = Group(self.projector.parameters(), PROJECTOR)
-        return [Phase("tune", 1.0, [*discriminative(model), projector])]
+        return [Phase("tune", 1.0, [*group_stages(model), projector])]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        (x,), y = batch.inputs, batch.granted.y
-        (features,) = model.features(self._view(x))
+        x, y = batch.granted.x, batch.granted.y
+        seen = model.encode(batch.with_inputs(granted=self._view(x)))
         with torch.no_grad():
             self._follow(model)
             key = self.encoder(self._view(x)).float()
             self._queue(losses.extended(key), F.normalize(self.key_projector(key).float(), dim=-1), y)
-        h, z = losses.extended(features.float()), F.normalize(self.projector(features).float(), dim=-1)
+        h, z = losses.extended(seen.granted.float()), F.normalize(self.projector(seen.granted).float(), dim=-1)
         assert isinstance(model.head, nn.Linear)
         with torch.autocast(x.device.type, enabled=False):
             same, there = y[:, None] == self.labels, self.labels >= 0
@@ -109,8 +107,7 @@ class BiTuning(Method):
             with_rows = torch.cat([(w * h).sum(-1, keepdim=True), w @ self.keys_h.T], -1)
             by_class = contrast(with_rows, torch.cat([own, same], -1), all_there, self.temperature)
             by_row = contrast(z @ self.keys_z.T, same, there, self.temperature)
-        labelled = losses.supervised(model.head, batch.labelled, [features])
-        return {**labelled, "class_contrast": self.weight * by_class, "row_contrast": self.weight * by_row}
+        return {**seen.supervise(), "class_contrast": self.weight * by_class, "row_contrast": self.weight * by_row}
 
     def _view(self, x: Tensor) -> Tensor:
         return augment.strong(x, int(torch.randint(2**31, ())), flip=self.flip, magnitude=self.magnitude)

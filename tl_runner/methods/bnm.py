@@ -1,13 +1,11 @@
 """Deep adaptation by the nuclear norm of the target's predictions (batch nuclear-norm maximisation, BNM)."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from tl_runner.core import Batch, Method, Model
-from tl_runner.errors import within
+from tl_runner.core import Batch, Method, Model, Terms
 from tl_runner.functional import losses
+from tl_runner.methods.strength import Strength
 
 
 def nuclear_norm(logits: Tensor) -> Tensor:
@@ -22,20 +20,19 @@ def nuclear_norm(logits: Tensor) -> Tensor:
 class BNM(Method):
     """CE(source) − weight · schedule(p) · ‖softmax(target)‖_* / n: predictions that are sure and of many classes.
 
-    The note `predicted_classes` is their number in effect. Cui et al., CVPR 2020 (arXiv:2003.12237).
+    The metric `predicted_classes` is their number in effect. Cui et al., CVPR 2020 (arXiv:2003.12237).
     """
 
     needs = frozenset({"source", "target"})
 
     def __init__(self, weight: float = 1.0, schedule: losses.Schedule = "constant"):
         super().__init__()
-        within(0, weight=weight)
-        self.weight = weight
-        self.schedule: losses.Schedule = schedule
+        self.strength = Strength(weight, schedule)
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        logits = model.head(target)
-        self.notes["predicted_classes"] = losses.predicted_classes(logits.detach())
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, "bnm": -self.weight * losses.scheduled(self.schedule, progress) * nuclear_norm(logits)}
+    def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
+        seen = model.encode(batch)
+        logits = model.head(seen.target)
+        return Terms(
+            {**seen.supervise(), "bnm": -self.strength(progress) * nuclear_norm(logits)},
+            metrics={"predicted_classes": losses.predicted_classes(logits.detach())},
+        )

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, Phase
 from tl_runner.errors import Refused, within
-from tl_runner.functional import losses
-from tl_runner.methods.finetune import discriminative
+from tl_runner.methods.stage_groups import group_stages
 
 
 def shrinkage(features: Tensor, k: int) -> Tensor:
@@ -32,9 +31,7 @@ class BSS(Method):
     """
 
     needs = frozenset({"granted"})
-    keeps_source_task = False
     start = "source"
-    across_labels = True
 
     def __init__(self, weight: float = 1e-3, k: int = 1):
         super().__init__()
@@ -43,9 +40,8 @@ class BSS(Method):
         self.weight, self.k = weight, k
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("tune", 1.0, discriminative(model))]
+        return [Phase("tune", 1.0, group_stages(model))]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        (features,) = model.features(*batch.inputs)
-        labelled = losses.supervised(model.head, batch.labelled, [features])
-        return {**labelled, "bss": self.weight * shrinkage(features, self.k)}
+        seen = model.encode(batch)
+        return {**seen.supervise(), "bss": self.weight * shrinkage(seen.granted, self.k)}

@@ -1,15 +1,15 @@
-"""Conditional adversarial adaptation: the critic sees features together with predictions (CDAN, CDAN+E)."""
+"""Conditional adversarial adaptation: the discriminator sees features with predictions (CDAN, CDAN+E)."""
 
 import torch
 from torch import Tensor
 
-from tl_runner.core import Model
+from tl_runner.core import Model, Resources
 from tl_runner.domains import Pair
 from tl_runner.functional import losses
 from tl_runner.methods.discriminator import Adversarial, discriminator_loss
 from tl_runner.rng import chance_of
 
-LARGEST, RANDOMISED = 4096, 1024  # columns d·C up to which the critic sees the whole product; of the map in its place
+LARGEST, RANDOMISED = 4096, 1024  # columns up to which the product is taken whole; of its map
 
 
 def multilinear(features: Tensor, predictions: Tensor) -> Tensor:
@@ -18,13 +18,14 @@ def multilinear(features: Tensor, predictions: Tensor) -> Tensor:
 
 
 class CDAN(Adversarial):
-    """CE(source) + weight · BCE(critic(reverse(f, schedule(p)) ⊗ g), domain), g = softmax(logits) without gradient.
+    """CE(source) + weight · BCE(D(reverse(f, schedule(p)) ⊗ g), domain), g = softmax(logits) without gradient.
 
     `entropy` (CDAN+E) weighs the rows of each domain by 1 + exp(−H(g)), with mean 1 and without gradient. Where the
     product has more than 4096 columns its place is taken by (R_f f) ∘ (R_g g) / √1024, with fixed standard normal
     matrices R_f (d, 1024) and R_g (C, 1024): inner products are kept in expectation. Long et al., NeurIPS 2018.
     """
 
+    term = "conditional_adversary"
     of_features: Tensor
     of_predictions: Tensor
 
@@ -43,25 +44,24 @@ class CDAN(Adversarial):
     def columns(self, model: Model) -> int:
         return RANDOMISED if self.randomised else model.width * len(model.classes)
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         self.randomised = model.width * len(model.classes) > LARGEST
         if self.randomised:
-            with chance_of(seed, "multilinear map"):
+            with chance_of(resources.seed, "multilinear map"):
                 self.register_buffer("of_features", torch.randn(model.width, RANDOMISED))
                 self.register_buffer("of_predictions", torch.randn(len(model.classes), RANDOMISED))
-        return super().prepare(model, pair, seed)
+        return super().prepare(model, pair, resources)
 
-    def adversary(self, model: Model, source: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
+    def oppose(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         features, rows = torch.cat([source, target]), [len(source), len(target)]
         predictions = model.head(features).detach().float().softmax(-1)
-        features = losses.reverse(features, losses.scheduled(self.schedule, progress))
-        logits = self.critic(self.joint(features, predictions)).split(rows)
+        features = losses.reverse(features, self.reversal(progress))
+        logits = self.discriminator(self.joint(features, predictions)).split(rows)
         weights = torch.cat([losses.certainty(domain) for domain in predictions.split(rows)]) if self.entropy else None
-        loss, self.notes["critic_accuracy"] = discriminator_loss(*logits, weights=weights)
-        return {"conditional_adversary": self.weight * loss}
+        return discriminator_loss(*logits, weights=weights)
 
     def joint(self, features: Tensor, predictions: Tensor) -> Tensor:
-        """What the critic sees of features (n, d) and predictions (n, C): their product, or its randomised form."""
+        """What the discriminator sees of features (n, d) and predictions (n, C): their product, or a map."""
         if not self.randomised:
             return multilinear(features, predictions)
         return (features @ self.of_features) * (predictions @ self.of_predictions) / RANDOMISED**0.5

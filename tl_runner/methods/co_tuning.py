@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.functional import losses
 from tl_runner.methods import requirements
-from tl_runner.methods.finetune import discriminative
-from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.methods.frozen_copy import FrozenCopy
+from tl_runner.methods.stage_groups import group_stages
 from tl_runner.models.features import iter_batches
 
 
@@ -35,9 +34,7 @@ class CoTuning(Method):
     """
 
     needs = frozenset({"granted"})
-    keeps_source_task = False
     start = "source"
-    across_labels = True
     relation: Tensor
 
     def __init__(self, weight: float = 2.3):
@@ -45,10 +42,10 @@ class CoTuning(Method):
         within(0, weight=weight)
         self.weight = weight
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.source_head = requirements.source_head(model)
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        self.source_head = requirements.source_head(resources)
         x, y = pair.labels_granted
-        was = Fixed(torch.nn.Sequential(model.backbone, self.source_head)).net
+        was = FrozenCopy(torch.nn.Sequential(model.backbone, self.source_head)).net
         with torch.no_grad():
             predicted = torch.cat([was(rows).float().softmax(-1) for rows in iter_batches(x, model.device)])
         self.register_buffer("relation", relation(predicted, y, len(model.classes)))
@@ -56,10 +53,10 @@ class CoTuning(Method):
 
     def phases(self, model: Model) -> Sequence[Phase]:
         head = Group(self.source_head.parameters(), 1.0, of_backbone=True)
-        return [Phase("tune", 1.0, [*discriminative(model), head])]
+        return [Phase("tune", 1.0, [*group_stages(model), head])]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        (features,) = model.features(*batch.inputs)
-        labelled = losses.supervised(model.head, batch.labelled, [features])
-        soft = F.cross_entropy(self.source_head(features), self.relation[batch.granted.y])
-        return {**labelled, "co_tuning": self.weight * soft}
+        seen = model.encode(batch)
+        supervised = seen.supervise()
+        soft = F.cross_entropy(self.source_head(seen.granted), self.relation[batch.granted.y])
+        return {**supervised, "co_tuning": self.weight * soft}

@@ -1,4 +1,4 @@
-"""Adversarial adaptation: features from which a critic can't tell the domains (DANN)."""
+"""Adversarial adaptation: features from which a discriminator can't tell the domains (DANN)."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,14 @@ from tl_runner.methods.discriminator import Adversarial, discriminator_loss
 
 
 class DANN(Adversarial):
-    """CE(source) + weight · BCE(critic(reverse(f, schedule(p))), domain), the domain of source rows being 1.
+    """CE(source) + weight · BCE(D(reverse(f, schedule(p))), domain), the domain of source rows being 1.
 
-    The critic descends on its loss at full strength; the features ascend on it, weighted by λ = schedule(p).
-    A critic accuracy of one half says that it can't tell the domains. The authors' weight is 1; ours, and `dropout`,
+    The discriminator D descends on its loss at full strength; the features ascend on it, weighted by λ = schedule(p).
+    An accuracy of one half says that it can't tell the domains. The authors' weight is 1; ours, and `dropout`,
     were chosen on the digits. Ganin et al., JMLR 2016.
     """
+
+    term = "adversary"
 
     def __init__(
         self,
@@ -29,8 +31,6 @@ class DANN(Adversarial):
     def columns(self, model: Model) -> int:
         return model.width
 
-    def adversary(self, model: Model, source: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
-        features = losses.reverse(torch.cat([source, target]), losses.scheduled(self.schedule, progress))
-        logits = self.critic(features).split([len(source), len(target)])
-        loss, self.notes["critic_accuracy"] = discriminator_loss(*logits)
-        return {"adversary": self.weight * loss}
+    def oppose(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        features = losses.reverse(torch.cat([source, target]), self.reversal(progress))
+        return discriminator_loss(*self.discriminator(features).split([len(source), len(target)]))

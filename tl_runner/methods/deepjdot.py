@@ -8,6 +8,7 @@ from torch import Tensor
 from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
 from tl_runner.functional import losses
+from tl_runner.methods.strength import Strength
 
 
 def joint_cost(source: Tensor, target: Tensor, labels: Tensor, logits: Tensor, alpha: float, label: float) -> Tensor:
@@ -47,13 +48,13 @@ class DeepJDOT(Method):
         schedule: losses.Schedule = "ramp",
     ):
         super().__init__()
-        within(0, weight=weight, cost_features=cost_features, cost_labels=cost_labels)
-        self.weight, self.cost_features, self.cost_labels = weight, cost_features, cost_labels
-        self.schedule: losses.Schedule = schedule
+        within(0, cost_features=cost_features, cost_labels=cost_labels)
+        self.strength = Strength(weight, schedule)
+        self.cost_features, self.cost_labels = cost_features, cost_labels
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        cost = joint_cost(source, target, batch.source.y, model.head(target), self.cost_features, self.cost_labels)
+        seen = model.encode(batch)
+        logits = model.head(seen.target)
+        cost = joint_cost(seen.source, seen.target, batch.source.y, logits, self.cost_features, self.cost_labels)
         moved = (transport(cost) * cost).sum()
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, "deepjdot": self.weight * losses.scheduled(self.schedule, progress) * moved}
+        return {**seen.supervise(), "deepjdot": self.strength(progress) * moved}

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner.core import Batch, Method, Model, Phase
+from tl_runner.core import Batch, Encoded, Method, Model, Phase, Resources
 from tl_runner.domains import LabelledSplit, Pair
 from tl_runner.errors import Refused, within
-from tl_runner.functional import losses
-from tl_runner.methods.finetune import discriminative, trainable
-from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.methods.frozen_copy import FrozenCopy
+from tl_runner.methods.stage_groups import group_stages, list_trained_stages
 from tl_runner.models.heads import linear_classifier
 from tl_runner.rng import chance_of
 
@@ -59,6 +58,11 @@ def supervised_attention(model: Model, granted: LabelledSplit, at: Sequence[str]
         yield (each - F.cross_entropy(head(features), y)).softmax(0)
 
 
+def maps_of(seen: Encoded, stages: Sequence[str]) -> Iterator[Tensor]:
+    """The granted rows' maps at these stages, (n, C, positions)."""
+    return (channels_first(seen.get_map(name, "granted")) for name in stages)
+
+
 class Delta(Method):
     """CE(granted) + weight · Σ_layers ½ · Σ_x Σ_j C·a_j · ‖map_j(x) − map⁰_j(x)‖² / positions.
 
@@ -71,9 +75,7 @@ class Delta(Method):
     """
 
     needs = frozenset({"granted"})
-    keeps_source_task = False
     start = "source"
-    across_labels = True
 
     def __init__(
         self,
@@ -86,13 +88,13 @@ class Delta(Method):
         self.weight, self.layers = weight, layers
         self.kind: Literal["uniform", "supervised"] = attention
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.at = list(dict.fromkeys(self.layers or trainable(model)))
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        self.at = list(dict.fromkeys(self.layers or list_trained_stages(model)))
         if not self.at:
             raise Refused("delta holds the maps of trained stages near the source's, and this backbone has none")
-        self.source = Fixed(model)
+        self.source = FrozenCopy(model)
         with torch.no_grad():
-            weights = [*self._attention(pair, seed)]
+            weights = [*self._attention(pair, resources.seed)]
         for index, found in enumerate(weights):
             self.register_buffer(f"attention{index}", found)
         return model, pair
@@ -106,15 +108,14 @@ class Delta(Method):
         return (x.new_full((number,), 1 / number) for number in channels)
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("tune", 1.0, discriminative(model))]
+        return [Phase("tune", 1.0, group_stages(model))]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        now = model.maps(*batch.inputs, at=self.at)
+        seen = model.encode(batch, at=self.at)
         with torch.no_grad():
-            then = self.source.net.maps(*batch.inputs, at=self.at)
+            then = self.source.net.encode(batch, at=self.at)
         drifts = [
-            drift(channels_first(now[name][0]), channels_first(then[name][0]), self.get_buffer(f"attention{index}"))
-            for index, name in enumerate(self.at)
+            drift(now, before, self.get_buffer(f"attention{index}"))
+            for index, (now, before) in enumerate(zip(maps_of(seen, self.at), maps_of(then, self.at), strict=True))
         ]
-        labelled = losses.supervised(model.head, batch.labelled, now[model.stages[-1]])
-        return {**labelled, "delta": self.weight * torch.stack(drifts).sum()}
+        return {**seen.supervise(), "delta": self.weight * torch.stack(drifts).sum()}

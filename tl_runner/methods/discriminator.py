@@ -1,27 +1,31 @@
-"""What adversarial adaptation shares: a critic, which is to tell source rows from target rows, trained along."""
+"""What adversarial adaptation shares: a domain discriminator, which learns to tell source rows from target rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, Terms
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
+from tl_runner.methods.strength import Strength
 from tl_runner.rng import chance_of
 
 
 class Adversarial(Method, ABC):
-    """CE(source) + an adversary's term; a subclass says what the critic sees and what its loss is.
+    """CE(source) + a discriminator's loss; a subclass says what the discriminator sees and what its loss is.
 
-    `weight` is that of the term, `lr_critic` the critic's factor of the learning rate, `schedule` the reversal's.
+    `weight` is that of the term, `lr_critic` the discriminator's factor of the learning rate, `schedule` that of
+    the reversal.
     """
 
     needs = frozenset({"source", "target"})
+    term: ClassVar[str]  # the name of the loss in the curve
 
     def __init__(self, weight: float, hidden: int, dropout: float, lr_critic: float, schedule: losses.Schedule):
         super().__init__()
@@ -29,33 +33,34 @@ class Adversarial(Method, ABC):
         within(1, hidden=hidden)
         within(0, 1, dropout=dropout)
         self.weight, self.hidden, self.dropout, self.lr_critic = weight, hidden, dropout, lr_critic
-        self.schedule: losses.Schedule = schedule
+        self.reversal = Strength(1.0, schedule)
 
     @abstractmethod
     def columns(self, model: Model) -> int:
-        """How many numbers of a row the critic sees."""
+        """How many numbers of a row the discriminator sees."""
 
     @abstractmethod
-    def adversary(self, model: Model, source: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
-        """The critic's loss on these features (n, d), (m, d), times the weight, under a name of its own."""
+    def oppose(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """The discriminator's loss on these features (n, d), (m, d), which they ascend on, and its accuracy."""
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         requirements.trainable_backbone(model)
-        with chance_of(seed, "critic"):
-            self.critic = critic(self.columns(model), self.hidden, self.dropout)
+        with chance_of(resources.seed, "critic"):
+            self.discriminator = build_discriminator(self.columns(model), self.hidden, self.dropout)
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        critic = Group(self.critic.parameters(), lr=self.lr_critic)
-        return [Phase("train", 1.0, [Group(model.parameters()), critic])]
+        discriminator = Group(self.discriminator.parameters(), lr=self.lr_critic)
+        return [Phase("train", 1.0, [Group(model.parameters()), discriminator])]
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, **self.adversary(model, source, target, progress)}
+    def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
+        seen = model.encode(batch)
+        supervised = seen.supervise()
+        loss, accuracy = self.oppose(model, seen.source, seen.target, progress)
+        return Terms({**supervised, self.term: self.weight * loss}, {"critic_accuracy": accuracy})
 
 
-def critic(width: int, hidden: int, dropout: float) -> nn.Sequential:
+def build_discriminator(width: int, hidden: int, dropout: float) -> nn.Sequential:
     """Two hidden layers, from rows of `width` columns to one logit: above 0 it says source."""
     return nn.Sequential(
         nn.Linear(width, hidden),
@@ -69,9 +74,9 @@ def critic(width: int, hidden: int, dropout: float) -> nn.Sequential:
 
 
 def discriminator_loss(source: Tensor, target: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """A critic's loss ½·mean_s w·BCE(·, 1) + ½·mean_t w·BCE(·, 0) and its accuracy, of its logits (n, 1), (m, 1).
+    """The loss ½·mean_s w·BCE(·, 1) + ½·mean_t w·BCE(·, 0) and the accuracy of a discriminator's logits (n, 1), (m, 1).
 
-    `weights` (n + m,) have mean 1 in each domain. A domain counts for half, however many rows it has: else a critic
+    `weights` (n + m,) have mean 1 in each domain. A domain counts for half, however many rows it has: else it
     would learn which has more. An accuracy of one half says that it can't tell the domains.
     """
     n, m = len(source), len(target)

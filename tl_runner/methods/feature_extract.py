@@ -5,12 +5,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.functional import losses
-from tl_runner.models.features import at, freeze_features, gather_rows
-from tl_runner.models.heads import IDLE, Fitted, fit_head
+from tl_runner.models.features import cut_model, freeze_features, gather_rows
+from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours, fit_head
 
 Head = Literal["linear", Fitted]
 
@@ -23,29 +22,32 @@ class FeatureExtract(Method):
     """
 
     needs = frozenset({"granted"})
-    keeps_source_task = False
-    start = "source"
-    across_labels = True
-    once = True
-    idle = IDLE
+    start = "features"
 
-    def __init__(self, head: Head = "logistic", layer: str | None = None, C: float = 1.0, k: int = 5):  # noqa: N803
+    def __init__(
+        self,
+        head: Head = "logistic",
+        layer: str | None = None,
+        C: InverseRegularisation = 1.0,  # noqa: N803
+        k: NumberOfNeighbours = 5,
+    ):
         super().__init__()
         within(1e-9, C=C)
         within(1, k=k)
         self.head: Head = head
         self.layer, self.C, self.k = layer, C, k
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model = at(model, self.layer, pair.shape) if self.layer else model
-        model, pair = freeze_features(model, pair)
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        model = cut_model(model, self.layer, pair.shape) if self.layer else model
+        model, pair = freeze_features(model, pair, resources.cache)
         if self.head != "linear":
             split, labels = pair.labels_granted
-            model.head = fit_head(self.head, gather_rows(split), labels.cpu(), len(model.classes), self.C, self.k, seed)
+            classes, seed = len(model.classes), resources.seed
+            model.head = fit_head(self.head, gather_rows(split), labels.cpu(), classes, self.C, self.k, seed)
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
         return [Phase("head", 1.0, [Group(model.head.parameters())], model.stages)] if self.head == "linear" else ()
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+        return model.encode(batch).supervise()

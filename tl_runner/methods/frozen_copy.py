@@ -8,7 +8,7 @@ from torch import nn
 Net = TypeVar("Net", bound=nn.Module)
 
 
-class Fixed(nn.Module, Generic[Net]):
+class FrozenCopy(nn.Module, Generic[Net]):
     """A copy of `net` that stays in evaluation mode and belongs in no `Group`, whatever becomes of the original."""
 
     def __init__(self, net: Net):
@@ -16,5 +16,5 @@ class Fixed(nn.Module, Generic[Net]):
         self.net: Net = deepcopy(net)
         self.eval()
 
-    def train(self, mode: bool = True) -> "Fixed[Net]":
+    def train(self, mode: bool = True) -> "FrozenCopy[Net]":
         return super().train(False)

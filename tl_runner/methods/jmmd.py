@@ -1,14 +1,13 @@
 """Deep adaptation by the joint distribution of features and predictions (joint MMD, JAN)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from tl_runner.core import Batch, Method, Model
 from tl_runner.errors import within
 from tl_runner.functional import losses
-from tl_runner.methods.alignment import HEAD, compare_layers
+from tl_runner.methods.discrepancy import Compared, Discrepancy
 
 
 def jmmd2(layers: Sequence[tuple[Tensor, Tensor]], predictions: tuple[Tensor, Tensor], sigma: float = 0.92) -> Tensor:
@@ -24,10 +23,11 @@ def jmmd2(layers: Sequence[tuple[Tensor, Tensor]], predictions: tuple[Tensor, Te
     return losses.mmd2_of(kernel, layers[0][0].shape[-2])
 
 
-class JMMD(Method):
+class JMMD(Discrepancy):
     """CE(source) + weight · schedule(p) · JMMD² of the features and the predictions of both domains: see `jmmd2`."""
 
-    needs = frozenset({"source", "target"})
+    term = "jmmd"
+    uses_logits = True
 
     def __init__(
         self,
@@ -37,16 +37,11 @@ class JMMD(Method):
         normalise: bool = False,
         schedule: losses.Schedule = "ramp",
     ):
-        super().__init__()
-        within(0, weight=weight)
+        super().__init__(weight, layers, normalise, schedule)
         within(0.01, sigma=sigma)
-        self.weight, self.sigma, self.layers, self.normalise = weight, sigma, layers, normalise
-        self.schedule: losses.Schedule = schedule
+        self.sigma = sigma
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, (*pairs, logits) = compare_layers(
-            model, batch, [*(self.layers or model.stages[-1:]), HEAD], self.normalise
-        )
-        source, target = (side.float().softmax(-1) for side in logits)
-        gap = jmmd2(pairs, (source, target), self.sigma)
-        return {**labelled, "jmmd": self.weight * losses.scheduled(self.schedule, progress) * gap}
+    def measure(self, compared: Compared) -> Tensor:
+        assert compared.logits is not None
+        source, target = (side.float().softmax(-1) for side in compared.logits)
+        return jmmd2(compared.layers, (source, target), self.sigma)

@@ -1,15 +1,14 @@
 """Deep adaptation by the maximum mean discrepancy of each class (local MMD, DSAN)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.core import Batch, Method, Model
-from tl_runner.errors import within
 from tl_runner.functional import losses
-from tl_runner.methods.alignment import HEAD, compare_layers
+from tl_runner.methods.discrepancy import Compared, Discrepancy
 
 MASS_FLOOR = 1e-6  # of a class without a row, whose weights would be 0/0
 
@@ -32,14 +31,15 @@ def lmmd2(source: Tensor, target: Tensor, labels: Tensor, predictions: Tensor) -
     return (gaps * shared).sum(-1) / shared.sum(-1).clamp_min(1)
 
 
-class LMMD(Method):
+class LMMD(Discrepancy):
     """CE(source) + weight · schedule(p) · Σ_layers LMMD²(f_s, f_t): see `lmmd2`.
 
-    The note `predicted_classes` is the number of classes that are predicted in effect on the target. The authors' code
-    weighs it 0.5, ours by default as the other losses, 1.
+    The metric `predicted_classes` is the number of classes that are predicted in effect on the target. The authors'
+    code weighs it 0.5, ours by default as the other losses, 1.
     """
 
-    needs = frozenset({"source", "target"})
+    term = "lmmd"
+    uses_logits = True
 
     def __init__(
         self,
@@ -48,16 +48,13 @@ class LMMD(Method):
         normalise: bool = False,
         schedule: losses.Schedule = "ramp",
     ):
-        super().__init__()
-        within(0, weight=weight)
-        self.weight, self.layers, self.normalise = weight, layers, normalise
-        self.schedule: losses.Schedule = schedule
+        super().__init__(weight, layers, normalise, schedule)
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, (*pairs, logits) = compare_layers(
-            model, batch, [*(self.layers or model.stages[-1:]), HEAD], self.normalise
-        )
-        predictions = logits[1].detach().float().softmax(-1)
-        gap = torch.stack([lmmd2(*pair, batch.source.y, predictions) for pair in pairs]).sum()
-        self.notes["predicted_classes"] = losses.predicted_classes(logits[1].detach())
-        return {**labelled, "lmmd": self.weight * losses.scheduled(self.schedule, progress) * gap}
+    def measure(self, compared: Compared) -> Tensor:
+        assert compared.logits is not None
+        predictions = compared.logits[1].detach().float().softmax(-1)
+        return compared.add_up(partial(lmmd2, labels=compared.labels, predictions=predictions))
+
+    def describe(self, compared: Compared, distance: Tensor) -> dict[str, Tensor]:
+        assert compared.logits is not None
+        return {"predicted_classes": losses.predicted_classes(compared.logits[1].detach())}

@@ -1,19 +1,19 @@
 """Fine-tuning that goes on answering for the source's classes as the source model did (learning without forgetting)."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import within
-from tl_runner.functional import losses
 from tl_runner.methods import requirements
-from tl_runner.methods.finetune import discriminative
-from tl_runner.methods.frozen_copy import Fixed
+from tl_runner.methods.frozen_copy import FrozenCopy
+from tl_runner.methods.stage_groups import group_stages
+from tl_runner.options import NoEffect
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -36,16 +36,13 @@ class LwF(Method):
     """
 
     needs = frozenset({"granted"})
-    keeps_source_task = False
     start = "source"
-    across_labels = True
-    idle: ClassVar = {"temperature": ("form", {"outputs"})}
 
     def __init__(
         self,
         weight: float = 1.0,
         form: Literal["kl", "outputs"] = "kl",
-        temperature: float = 2.0,
+        temperature: Annotated[float, NoEffect("form", "outputs")] = 2.0,
     ):
         super().__init__()
         within(0, weight=weight)
@@ -53,23 +50,22 @@ class LwF(Method):
         self.weight, self.temperature = weight, temperature
         self.form: Literal["kl", "outputs"] = form
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        self.source_head = requirements.source_head(model)
-        self.teacher = Fixed(torch.nn.Sequential(model.backbone, self.source_head))
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        self.source_head = requirements.source_head(resources)
+        self.teacher = FrozenCopy(torch.nn.Sequential(model.backbone, self.source_head))
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
         head = Group(self.source_head.parameters(), 1.0, of_backbone=True)
-        return [Phase("tune", 1.0, [*discriminative(model), head])]
+        return [Phase("tune", 1.0, [*group_stages(model), head])]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        (x,) = batch.inputs
-        (features,) = model.features(x)
+        seen = model.encode(batch)
         with torch.no_grad():
-            teacher = self.teacher.net(x)
-        student = self.source_head(features)
+            teacher = self.teacher.net(batch.granted.x)
+        student = self.source_head(seen.granted)
         if self.form == "kl":
             gap = distillation(student, teacher, self.temperature)
         else:
             gap = (student.float() - teacher.float()).square().sum(-1).mean()
-        return {**losses.supervised(model.head, batch.labelled, [features]), "lwf": self.weight * gap}
+        return {**seen.supervise(), "lwf": self.weight * gap}

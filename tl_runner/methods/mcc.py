@@ -1,13 +1,12 @@
 """Deep adaptation by the confusion of the classes on the target (minimum class confusion, MCC)."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from tl_runner.core import Batch, Method, Model
+from tl_runner.core import Batch, Method, Model, Terms
 from tl_runner.errors import within
 from tl_runner.functional import losses
+from tl_runner.methods.strength import Strength
 
 MASS_FLOOR = 1e-6  # a class that no row is given would divide 0 by 0
 
@@ -29,22 +28,20 @@ def class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
 class MCC(Method):
     """CE(source) + weight · schedule(p) · confusion of the target's predictions: see `class_confusion`.
 
-    The note `predicted_classes` is the number of classes that are predicted in effect: near 1 is collapse.
+    The metric `predicted_classes` is the number of classes that are predicted in effect: near 1 is collapse.
     """
 
     needs = frozenset({"source", "target"})
 
     def __init__(self, weight: float = 1.0, temperature: float = 2.5, schedule: losses.Schedule = "constant"):
         super().__init__()
-        within(0, weight=weight)
         within(0.01, temperature=temperature)
-        self.weight, self.temperature = weight, temperature
-        self.schedule: losses.Schedule = schedule
+        self.strength, self.temperature = Strength(weight, schedule), temperature
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        logits = model.head(target)
-        self.notes["predicted_classes"] = losses.predicted_classes(logits.detach())
-        confusion = class_confusion(logits, self.temperature)
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, "mcc": self.weight * losses.scheduled(self.schedule, progress) * confusion}
+    def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
+        seen = model.encode(batch)
+        logits = model.head(seen.target)
+        return Terms(
+            {**seen.supervise(), "mcc": self.strength(progress) * class_confusion(logits, self.temperature)},
+            metrics={"predicted_classes": losses.predicted_classes(logits.detach())},
+        )

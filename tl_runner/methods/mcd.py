@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from tl_runner.core import Batch, Method, Model
+from tl_runner.core import Batch, Method, Model, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional import losses
+from tl_runner.methods.strength import Strength
 from tl_runner.rng import chance_of
 
 
@@ -30,19 +31,17 @@ class MCD(Method):
     def __init__(self, weight: float = 1.0, schedule: losses.Schedule = "ramp"):
         super().__init__()
         within(0, weight=weight)
-        self.weight = weight
-        self.schedule: losses.Schedule = schedule
+        self.weight, self.reversal = weight, Strength(1.0, schedule)
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        with chance_of(seed, "second head"):
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        with chance_of(resources.seed, "second head"):
             self.second = nn.Linear(model.width, len(model.classes))
         return model, pair
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        first, second = (
-            losses.supervised(head, batch.labelled, [source, *granted]) for head in (model.head, self.second)
-        )
-        target = losses.reverse(target, losses.scheduled(self.schedule, progress))
+        seen = model.encode(batch)
+        supervised = seen.supervise()
+        second = {f"second_{name}": term for name, term in seen.supervise(self.second).items()}
+        target = losses.reverse(seen.target, self.reversal(progress))
         gap = discrepancy(model.head(target), self.second(target))
-        return {**first, **{f"second_{name}": term for name, term in second.items()}, "mcd": -self.weight * gap}
+        return {**supervised, **second, "mcd": -self.weight * gap}

@@ -1,17 +1,17 @@
 """Margin disparity discrepancy: an adversarial head agrees with the head on source and differs on target (MDD)."""
 
-from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tl_runner.core import Batch, Method, Model
+from tl_runner.core import Batch, Method, Model, Resources, Terms
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
+from tl_runner.methods.strength import Strength
 from tl_runner.models.heads import perceptron
 from tl_runner.rng import chance_of
 
@@ -48,15 +48,15 @@ class MDD(Method):
         within(0, hidden=hidden)
         within(0, 1, dropout=dropout)
         self.weight, self.margin, self.hidden, self.dropout = weight, margin, hidden, dropout
-        self.schedule: losses.Schedule = schedule
+        self.reversal = Strength(1.0, schedule)
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         requirements.trainable_backbone(model)
         if self.hidden:
             model = deepcopy(model)
-            with chance_of(seed, "head"):
+            with chance_of(resources.seed, "head"):
                 model.head = self._head(model)
-        with chance_of(seed, "adversarial head"):
+        with chance_of(resources.seed, "adversarial head"):
             self.adversary = self._head(model)
         return model, pair
 
@@ -65,21 +65,15 @@ class MDD(Method):
             return nn.Linear(model.width, len(model.classes))
         return perceptron(model.width, self.hidden, self.dropout, len(model.classes))
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        rows = [len(source), len(target)]
-        features = torch.cat([source, target])
-        source_said, target_said = model.head(features).argmax(1).split(rows)
-        strength = losses.scheduled(self.schedule, progress)
-        source_other, target_other = self.adversary(losses.reverse(features, strength)).split(rows)
-        disparity = (
-            self.margin * F.cross_entropy(source_other, source_said) - log_others(target_other, target_said).mean()
-        )
-        differs = [
-            (other.argmax(1) != said).float().mean()
-            for other, said in ((source_other, source_said), (target_other, target_said))
-        ]
+    def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
+        seen = model.encode(batch)
+        rows = [len(seen.source), len(seen.target)]
+        features = torch.cat([seen.source, seen.target])
+        y_source, y_target = model.head(features).argmax(1).split(rows)
+        other_source, other_target = self.adversary(losses.reverse(features, self.reversal(progress))).split(rows)
+        disparity = self.margin * F.cross_entropy(other_source, y_source) - log_others(other_target, y_target).mean()
+        differs_on_source = (other_source.argmax(1) != y_source).float().mean()
+        differs_on_target = (other_target.argmax(1) != y_target).float().mean()
         # how well the adversarial head tells the domains, by whether it differs: 0.5 says that it can't
-        self.notes["critic_accuracy"] = 0.5 * (1.0 - differs[0] + differs[1])
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, "mdd": self.weight * disparity}
+        accuracy = 0.5 * (1.0 - differs_on_source + differs_on_target)
+        return Terms({**seen.supervise(), "mdd": self.weight * disparity}, {"critic_accuracy": accuracy})

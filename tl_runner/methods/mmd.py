@@ -1,23 +1,21 @@
 """Deep adaptation by the maximum mean discrepancy of the features (DDC, DAN, "DDAN")."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from tl_runner.core import Batch, Method, Model
-from tl_runner.errors import within
 from tl_runner.functional import losses
-from tl_runner.methods.alignment import compare_layers
+from tl_runner.methods.discrepancy import Compared, Discrepancy
 
 
-class MMD(Method):
+class MMD(Discrepancy):
     """CE(source) + weight · schedule(p) · Σ_layers MMD²(f_s, f_t), a sum of RBF kernels: see `losses.mmd2`.
 
     Tzeng et al. 2014 (arXiv:1412.3474); Long et al., ICML 2015 (several layers).
     """
 
-    needs = frozenset({"source", "target"})
+    term = "mmd"
 
     def __init__(
         self,
@@ -27,13 +25,8 @@ class MMD(Method):
         normalise: bool = False,
         schedule: losses.Schedule = "ramp",
     ):
-        super().__init__()
-        within(0, weight=weight)
-        self.weight, self.layers, self.normalise = weight, layers, normalise
-        self.estimator: losses.Estimator = estimator
-        self.schedule: losses.Schedule = schedule
+        super().__init__(weight, layers, normalise, schedule)
+        self.mmd2 = partial(losses.mmd2, estimator=estimator)
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, pairs = compare_layers(model, batch, self.layers, self.normalise)
-        gap = torch.stack([losses.mmd2(*pair, estimator=self.estimator) for pair in pairs]).sum()
-        return {**labelled, "mmd": self.weight * losses.scheduled(self.schedule, progress) * gap}
+    def measure(self, compared: Compared) -> Tensor:
+        return compared.add_up(self.mmd2)

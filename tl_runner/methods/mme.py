@@ -5,10 +5,11 @@ from copy import deepcopy
 
 from torch import Tensor
 
-from tl_runner.core import Batch, Method, Model
+from tl_runner.core import Batch, Method, Model, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional import losses
+from tl_runner.methods.strength import Strength
 from tl_runner.models.heads import Cosine
 from tl_runner.rng import chance_of
 
@@ -28,17 +29,15 @@ class MME(Method):
         super().__init__()
         within(0, weight=weight)
         within(1e-3, temperature=temperature)
-        self.weight, self.temperature = weight, temperature
-        self.schedule: losses.Schedule = schedule
+        self.weight, self.temperature, self.reversal = weight, temperature, Strength(1.0, schedule)
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         model = deepcopy(model)
-        with chance_of(seed, "cosine head"):
+        with chance_of(resources.seed, "cosine head"):
             model.head = Cosine(model.width, len(model.classes), self.temperature)
         return model, pair
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        source, target, *granted = model.features(*batch.inputs)
-        logits = model.head(losses.reverse(target, losses.scheduled(self.schedule, progress)))
-        labelled = losses.supervised(model.head, batch.labelled, [source, *granted])
-        return {**labelled, "mme": -self.weight * losses.uncertainty(logits).mean()}
+        seen = model.encode(batch)
+        logits = model.head(losses.reverse(seen.target, self.reversal(progress)))
+        return {**seen.supervise(), "mme": -self.weight * losses.uncertainty(logits).mean()}

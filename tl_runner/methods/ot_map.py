@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from tl_runner.errors import Refused, within
 from tl_runner.functional.importance import nearest
 from tl_runner.functional.losses import WIDTH_FLOOR
-from tl_runner.methods.closed_form import ClosedForm, Move, some
-from tl_runner.models.heads import Fitted
+from tl_runner.methods.closed_form import ClosedForm, Move, sample_rows
+from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,17 @@ class OTMap(ClosedForm):
         entropy: float = 0.0,
         rows: int = 1000,
         head: Fitted = "logistic",
-        C: float = 1.0,  # noqa: N803
-        k: int = 5,
+        C: InverseRegularisation = 1.0,  # noqa: N803
+        k: NumberOfNeighbours = 5,
     ):
         super().__init__(head, C, k)
         within(0, 100, entropy=entropy)
         within(2, rows=rows)
         self.entropy, self.rows = entropy, rows
 
-    def aligned(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
-        source, target = some(source, self.rows, seed, "source"), some(target, self.rows, seed, "target")
-        return along(source, transport_source(source, target, self.entropy)), None
+    def align(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
+        source, target = sample_rows(source, self.rows, seed, "source"), sample_rows(target, self.rows, seed, "target")
+        return move_along(source, transport_source(source, target, self.entropy)), None
 
 
 def transport_source(source: Tensor, target: Tensor, entropy: float) -> Tensor:
@@ -74,7 +74,7 @@ def transport_plan(source: Tensor, target: Tensor, entropy: float) -> Tensor:
     return torch.as_tensor(plan)
 
 
-def along(rows: Tensor, moved: Tensor) -> Move:
+def move_along(rows: Tensor, moved: Tensor) -> Move:
     """x ↦ x + the shift of the nearest of the rows (n, d), which moved (n, d)."""
 
     def move(x: Tensor) -> Tensor:

@@ -4,29 +4,29 @@ from copy import deepcopy
 
 from torch import nn
 
-from tl_runner.core import Model
+from tl_runner.core import Model, Resources, SourceModel
 from tl_runner.errors import Refused
 from tl_runner.models.learning_rates import new_stages
 
 
-def source_model(model: Model) -> None:
-    """Raises `Refused` where there is no source model, whose head the method goes on with."""
-    if not model.taught:
+def source_model(resources: Resources) -> SourceModel:
+    """The source model, whose head the method uses; raises `Refused` where there is none."""
+    if resources.source_model is None:
         raise Refused(
             "this method keeps the source model's head, and there is no source model here: it needs a dataset"
             " with a source, and pretrain=default"
         )
+    return resources.source_model
 
 
-def source_head(model: Model) -> nn.Module:
+def source_head(resources: Resources) -> nn.Module:
     """A copy of the source model's head, for the source's classes; raises `Refused` where there is no source model."""
-    source_model(model)
-    return deepcopy(model.taught[0])
+    return deepcopy(source_model(resources).head)
 
 
-def trained_features(model: Model) -> None:
+def trained_features(model: Model, resources: Resources) -> None:
     """Raises `Refused` where the last stage is new and has learnt nothing yet: its features say nothing."""
-    if new_stages(model) and not model.taught:
+    if new_stages(model) and resources.source_model is None:
         raise Refused(
             "this method compares features before anything is trained, and those of a new bottleneck are random without"
             " a source model: use pretrain=default or backbone.bottleneck=null"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tl_runner.errors import within
 from tl_runner.functional import importance
-from tl_runner.methods.weighted import Order, View, Weighting, check_folds
+from tl_runner.methods.weighting import Order, View, Weighting, check_folds
 
 FOLDS = 5  # of the density ratio's cross-fitting
 

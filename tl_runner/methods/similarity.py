@@ -1,24 +1,21 @@
 """Relational transfer by a regulariser: the distance of the domains, whichever one takes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from tl_runner.core import Batch, Method, Model
-from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.functional.distances import DISTANCES, Distance
-from tl_runner.methods.alignment import compare_layers
+from tl_runner.methods.discrepancy import Compared, Discrepancy
 
 
-class Similarity(Method):
+class Similarity(Discrepancy):
     """CE(source) + weight · schedule(p) · Σ_layers d(f_s, f_t), d one of `distances.DISTANCES`.
 
-    With `mmd` and `coral` it is what the methods of these names do, at another weight. The note `distance` is the sum.
+    With `mmd` and `coral` it is what the methods of these names do, at another weight. `distance` is the sum.
     """
 
-    needs = frozenset({"source", "target"})
+    term = "similarity"
 
     def __init__(
         self,
@@ -28,14 +25,11 @@ class Similarity(Method):
         normalise: bool = False,
         schedule: losses.Schedule = "ramp",
     ):
-        super().__init__()
-        within(0, weight=weight)
-        self.weight, self.layers, self.normalise = weight, layers, normalise
-        self.distance: Distance = distance
-        self.schedule: losses.Schedule = schedule
+        super().__init__(weight, layers, normalise, schedule)
+        self.distance = DISTANCES[distance]
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        labelled, pairs = compare_layers(model, batch, self.layers, self.normalise)
-        found = torch.stack([DISTANCES[self.distance](*pair) for pair in pairs]).sum()
-        self.notes["distance"] = found.detach()
-        return {**labelled, "similarity": self.weight * losses.scheduled(self.schedule, progress) * found}
+    def measure(self, compared: Compared) -> Tensor:
+        return compared.add_up(self.distance)
+
+    def describe(self, compared: Compared, distance: Tensor) -> dict[str, Tensor]:
+        return {"distance": distance}

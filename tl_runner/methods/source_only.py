@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model
-from tl_runner.functional import losses
 
 
 class SourceOnly(Method):
@@ -17,4 +16,4 @@ class SourceOnly(Method):
     needs = frozenset({"source"})
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+        return model.encode(batch).supervise()

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tl_runner.core import Batch, Method, Model, Phase
+from tl_runner.core import Batch, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
-from tl_runner.functional import losses
-from tl_runner.methods.finetune import discriminative
+from tl_runner.methods.stage_groups import group_stages
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -72,23 +71,21 @@ class StochNorm(Method):
     """
 
     needs = frozenset({"granted"})
-    keeps_source_task = False
     start = "source"
-    across_labels = True
 
     def __init__(self, p: float = 0.5):
         super().__init__()
         within(0, 1, p=p)
         self.p = p
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         model = deepcopy(model)
         if not stochastic(model.backbone, self.p):
             raise Refused("stochnorm changes BatchNorm layers, and this backbone has none: use method=finetune")
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
-        return [Phase("tune", 1.0, discriminative(model))]
+        return [Phase("tune", 1.0, group_stages(model))]
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+        return model.encode(batch).supervise()

@@ -1,13 +1,13 @@
 """Several methods at once, where what they do is to add terms to a loss."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from tl_runner import config
-from tl_runner.core import Batch, Group, Method, Model, Phase
+from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, SourceLabels, Terms
 from tl_runner.domains import Pair
 from tl_runner.errors import Refused
 from tl_runner.models.learning_rates import by_rate
@@ -23,44 +23,48 @@ class Sum(Method):
     stages or streams of their own, of another start, or which train the model at other rates.
     """
 
-    def __init__(self, parts: Sequence[Any] = ("mcc", "bsp")):
+    def __init__(self, parts: Sequence[Any] = ("mcc", "bsp", "dann")):
         super().__init__()
         built: list[Method] = [config.build_named("method", part, f"method.parts[{i}]") for i, part in enumerate(parts)]
         kinds = [type(part).__name__ for part in built]
         if len(built) < 2 or len({*kinds}) < len(kinds):
             raise Refused(f"parts must be two different methods or more, as in method.parts=[mcc,bsp], got {kinds}")
-        if alone := [type(part).__name__ for part in built if part.once or part.start == "scratch"]:
+        if alone := [type(part).__name__ for part in built if part.start in ("features", "scratch")]:
             raise Refused(
                 f"method.parts: {alone[0]} can't be part of a sum: it computes features once, or starts from scratch"
             )
         self.parts = nn.ModuleList(built)
         self.needs = frozenset().union(*(part.needs for part in built))
         self.start = "source" if any(part.start == "source" for part in built) else "backbone"
-        self.across_labels = all(part.across_labels for part in built)
-        self.keeps_source_task = any(part.keeps_source_task for part in built)
-        self.uncounted: list[str] = []  # terms that another part had brought, as said in the log
+        self.uncounted: list[str] = []  # terms that another part had brought, as the log says
+
+    @property
+    def source_labels(self) -> SourceLabels:
+        found = {part.source_labels for part in self.each()}
+        return "kept" if "kept" in found else "left" if "left" in found else "unused"
 
     def each(self) -> Sequence[Method]:
         return [part for part in self.parts if isinstance(part, Method)]
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         for part in self.each():
             before = pair.weights
-            model, pair = part.prepare(model, pair, seed)
+            model, pair = part.prepare(model, pair, resources)
             if before is not None and pair.weights is not before:
                 raise Refused("method.parts: two of them weigh the source's rows")
-            self.notes |= part.notes
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
         own = {*model.parameters()}
         rates: dict[nn.Parameter, tuple[float | None, bool, bool]] = {}
         trained: list[tuple[str, set[nn.Parameter]]] = []
+        refreshed: list[Callable[[Model, Pair], None]] = []
         for part in self.each():
             name, phases = type(part).__name__, part.phases(model)
             if len(phases) != 1 or phases[0].frozen or phases[0].streams or phases[0].episodes:
                 raise Refused(f"method.parts: {name} is not a sum of terms: it has its own training procedure")
             mine: set[nn.Parameter] = set()
+            refreshed += [phases[0].refresh] if phases[0].refresh else []
             for group in by_rate(phases[0].groups, model):
                 for parameter in group.parameters:
                     rate = group.lr, group.of_backbone
@@ -80,24 +84,43 @@ class Sum(Method):
             for kind in dict.fromkeys(rates.values())
             for lr, of_backbone, decay in [kind]
         ]
-        return [Phase("train", 1.0, groups)]
 
-    def refresh(self, model: Model, pair: Pair) -> None:
+        def refresh(model: Model, pair: Pair) -> None:
+            for of_part in refreshed:
+                of_part(model, pair)
+
+        return [Phase("train", 1.0, groups, refresh=refresh)]
+
+    def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
+        model = OncePerInput(model)
+        terms, metrics, names = dict[str, Tensor](), dict[str, Tensor](), {*batch.labelled}
         for part in self.each():
-            part.refresh(model, pair)
+            found = part.terms(model, batch.only({*part.needs, "granted"}), progress)
+            for name in found.keys() & terms.keys() - names - {*self.uncounted}:
+                kind = type(part).__name__
+                log.warning("method=sum: the term %r of %s is another part's too, and counts once", name, kind)
+                self.uncounted.append(name)
+            terms = {**found, **terms}
+            metrics |= found.metrics if isinstance(found, Terms) else {}
+        return Terms(terms, metrics)
 
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        terms: dict[str, Tensor] = {}
-        with model.remembering():
-            for part in self.each():
-                found = part.terms(model, batch.only({*part.needs, "granted"}), progress)
-                for name in found.keys() & terms.keys() - {*batch.labelled, *self.uncounted}:
-                    log.warning(
-                        "method=sum: the term %r of %s is another part's too, and counts once",
-                        name,
-                        type(part).__name__,
-                    )
-                    self.uncounted.append(name)
-                terms = {**found, **terms}
-                self.notes |= part.notes
-        return terms
+
+class OncePerInput(Model):
+    """The same network, which for as long as this object lives computes the maps of a tensor of inputs once."""
+
+    def __init__(self, model: Model):
+        nn.Module.__init__(self)
+        self.__dict__.update(model.__dict__)  # its very parameters, not a copy of them
+        self._known: dict[Tensor, dict[str, Tensor]] = {}
+
+    def features(self, *xs: Tensor) -> tuple[Tensor, ...]:
+        return self.maps(*xs)[self.stages[-1]]
+
+    def maps(self, *xs: Tensor, at: Sequence[str] = ()) -> dict[str, tuple[Tensor, ...]]:
+        for name in at:
+            self.upto(name)
+        if unknown := tuple(x for x in xs if x not in self._known):
+            found = super().maps(*unknown, at=self.stages)
+            self._known |= {x: {name: of[i] for name, of in found.items()} for i, x in enumerate(unknown)}
+        wanted = [name for name in self.stages if name in at or name == self.stages[-1]]
+        return {name: tuple(self._known[x][name] for x in xs) for name in wanted}

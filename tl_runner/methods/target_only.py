@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model
-from tl_runner.functional import losses
 
 
 class TargetOnly(Method):
@@ -15,9 +14,7 @@ class TargetOnly(Method):
     """
 
     needs = frozenset({"granted"})
-    keeps_source_task = False
     start = "scratch"
-    across_labels = True
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+        return model.encode(batch).supervise()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tl_runner.core import Method, Model, Phase
+from tl_runner.core import Method, Model, Phase, Resources
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import within
 from tl_runner.models.features import freeze_features, gather_rows
@@ -28,8 +28,7 @@ class TrAdaBoost(Method):
     """
 
     needs = frozenset({"source", "granted"})
-    start = "source"
-    once = True
+    start = "features"
 
     def __init__(self, rounds: int = 10, C: float = 1.0):  # noqa: N803
         super().__init__()
@@ -37,8 +36,8 @@ class TrAdaBoost(Method):
         within(1e-9, C=C)
         self.rounds, self.C = rounds, C
 
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        model, pair = freeze_features(model, pair)
+    def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        model, pair = freeze_features(model, pair, resources.cache)
         domain, labels = pair.labelled_source
         split, answers = pair.labels_granted
         source = Labelled(gather_rows(domain.train).cpu(), labels.train.cpu())

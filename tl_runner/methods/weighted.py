@@ -1,94 +1,13 @@
-"""Instance transfer: source rows weigh as much as they look like the target, then cross-entropy as ever.
+"""Instance transfer by the distance to the nearest target row."""
 
-The weights have mean 1 and are computed once, from unlabelled rows of both domains: their flattened inputs
-(`view=inputs`), or the features of the source model, from which training then starts (`view=features`). `order=joint`
-trains on the weighted source and on granted labels, where there are some, in one loss; `then_finetune` on the weighted
-source over the first half of the steps and on the granted labels over the second. The curve notes the weights'
-effective number of rows, (Σw)²/Σw². Rows of the source's validation split weigh by the same estimate, so that the
-floor by which a checkpoint is chosen is the accuracy on the source as it is weighed.
-
-`Weighting` is what they share; its subclasses, here and in `kernel_ratios.py` and `sample_selection.py`, say what w is.
-"""
-
-import logging
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
-from typing import ClassVar, Literal
+from typing import Annotated
 
 from torch import Tensor
 
-from tl_runner.core import Batch, Group, Method, Model, Phase, Stream
-from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
-from tl_runner.functional import importance, losses
-from tl_runner.methods import requirements
-from tl_runner.models.features import rows_to_compare
-
-log = logging.getLogger(__name__)
-
-FEW = 0.05  # of the source's rows
-
-View = Literal["inputs", "features"]
-Order = Literal["joint", "then_finetune"]
-START: Mapping[View, Literal["backbone", "source"]] = {"inputs": "backbone", "features": "source"}
-NEEDS: Mapping[Order, Set[Stream]] = {
-    "joint": frozenset({"source"}),
-    "then_finetune": frozenset({"source", "granted"}),
-}
-
-
-def effective_rows(weights: Tensor) -> Tensor:
-    """As `importance.effective_rows`, and a word of warning where next to nothing is left."""
-    left = importance.effective_rows(weights)
-    if left < FEW * len(weights):
-        log.warning(
-            "the weights have an effective sample size of %.0f of %d source rows: the domains hardly overlap in the"
-            " space compared; see method.view=features, and for density_ratio a smaller method.C", left, len(weights),
-        )  # fmt: skip
-    return left
-
-
-def check_folds(folds: int, *sides: Tensor) -> None:
-    """Refuse a cross-validation in more parts than there are rows."""
-    if (fewest := min(map(len, sides))) < folds:
-        raise Refused(f"method.folds={folds} parts of {fewest} rows can't be made")
-
-
-class Weighting(Method, ABC):
-    """CE(source, w) [+ CE(granted)]; a subclass says what w is."""
-
-    def __init__(self, view: View, order: Order):
-        super().__init__()
-        self.view: View = view
-        self.order: Order = order
-        self.start, self.needs = START[view], NEEDS[order]
-        self.keeps_source_task = order == "joint"  # then_finetune ends on granted labels alone
-
-    @abstractmethod
-    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
-        """Of rows (n, d) and (m, d) on the CPU the weights (n,) of the first: finite, none below 0, in any scale.
-
-        With `others` (k, d), source rows that the estimate is not made from, (n + k,): theirs follow.
-        """
-
-    def prepare(self, model: Model, pair: Pair, seed: int) -> tuple[Model, Pair]:
-        if self.view == "features":
-            requirements.trained_features(model)
-        source, target, val = rows_to_compare(model, pair, self.view)
-        weights, of_val = self.weights(source, target, seed, val).split([len(source), len(val)])
-        self.notes["effective_rows"] = effective_rows(weights)
-        return model, pair.weighted(weights, of_val)
-
-    def phases(self, model: Model) -> Sequence[Phase]:
-        """One phase with all labelled rows, or one with the source's and then one with the granted target's."""
-        everything = [Group([*model.parameters()])]
-        if self.order == "joint":
-            return [Phase("train", 1.0, everything)]
-        one_by_one: tuple[Stream, Stream] = ("source", "granted")
-        return [Phase(stream, 0.5, everything, streams=frozenset({stream})) for stream in one_by_one]
-
-    def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
-        return losses.supervised(model.head, batch.labelled, model.features(*batch.inputs))
+from tl_runner.errors import within
+from tl_runner.functional import importance
+from tl_runner.methods.weighting import Order, View, Weighting
+from tl_runner.options import NoEffect
 
 
 class Weighted(Weighting):
@@ -98,10 +17,12 @@ class Weighted(Weighting):
     or distance, the founding articles' literal form, which favours far rows.
     """
 
-    idle: ClassVar = {"bandwidth": ("mode", {"inverse", "count", "distance"})}
-
     def __init__(
-        self, mode: importance.Mode = "rbf", bandwidth: float = 1.0, view: View = "inputs", order: Order = "joint"
+        self,
+        mode: importance.Mode = "rbf",
+        bandwidth: Annotated[float, NoEffect("mode", "inverse", "count", "distance")] = 1.0,
+        view: View = "inputs",
+        order: Order = "joint",
     ):
         super().__init__(view, order)
         within(1e-6, bandwidth=bandwidth)
@@ -110,21 +31,3 @@ class Weighted(Weighting):
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         return importance.by_distance(source, target, self.mode, self.bandwidth, others)
-
-
-class DensityRatio(Weighting):
-    """w(x) = P(t|x)/P(s|x) by a cross-fitted logistic regression of the domain.
-
-    `importance.density_ratio` has the formula; `C` is the prior variance of its log-odds, `folds` the parts of the
-    cross-fitting. Bickel, Brückner & Scheffer, JMLR 2009.
-    """
-
-    def __init__(self, C: float = 1.0, folds: int = 5, view: View = "inputs", order: Order = "joint"):  # noqa: N803
-        super().__init__(view, order)
-        within(1e-9, C=C)
-        within(2, 100, folds=folds)
-        self.C, self.folds = C, folds
-
-    def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
-        check_folds(self.folds, source, target)
-        return importance.density_ratio(source, target, seed, self.C, self.folds, others)

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tl_runner.core import Model, Stream
 from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import Refused
-from tl_runner.models.features import rows_per_batch
+from tl_runner.models.features import FeatureModel, rows_per_batch
 
 ROWS = 256  # of a batch whose statistics are taken
 FEWEST = 64  # rows of such a batch where the inputs are large: as many as a training step has
@@ -80,7 +80,7 @@ def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Sta
     model.train()
     live = [name for name, part in model.named_modules() if isinstance(part, Norm) and part.training]
     model.eval()
-    if model.cached or not any(isinstance(part, _BatchNorm) for part in model.modules()):
+    if isinstance(model, FeatureModel) or not any(isinstance(part, _BatchNorm) for part in model.modules()):
         return Sides(model, model)
     source_rows = pair.source.train if pair.source and "source" in read else None
     granted_rows = pair.granted.x if pair.granted and "granted" in read else None
@@ -173,7 +173,5 @@ def _twin(model: Model) -> Model:
     apart = {
         id(buffer) for part in model.modules() if isinstance(part, _BatchNorm) for buffer in part.buffers(recurse=False)
     }
-    shared = {
-        id(held): held for held in chain(model.parameters(), model.buffers(), model.taught) if id(held) not in apart
-    }
+    shared = {id(held): held for held in chain(model.parameters(), model.buffers()) if id(held) not in apart}
     return deepcopy(model, shared).eval()

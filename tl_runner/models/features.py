@@ -4,11 +4,12 @@ Once means once a machine: they are kept under a hash of the network, the rows a
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Model
 from tl_runner.domains import Pair, Split
+from tl_runner.errors import Refused
 from tl_runner.storage.cache import keep_cached, load_cached
 
 ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large images a few at a time, whose maps an
@@ -32,11 +34,11 @@ class Readout(nn.Module):
 class Embedded:
     """A split seen through a model's backbone in evaluation mode; computed whole when it is first read.
 
-    Or taken from the folder `model.features_kept`, where this or another run has computed the same before.
+    Or taken from the folder `cache`, where this or another run has computed the same before.
     """
 
-    def __init__(self, split: Split, model: Model):
-        self.split, self.model = split, model
+    def __init__(self, split: Split, model: Model, cache: Path | None = None):
+        self.split, self.model, self.cache = split, model, cache
 
     def __len__(self) -> int:
         return len(self.split)
@@ -47,7 +49,7 @@ class Embedded:
     @cached_property
     def _features(self) -> Tensor:
         self.model.eval()
-        file = self.model.features_kept and self.model.features_kept / f"{_key(self.model, self.split)}.safetensors"
+        file = self.cache and self.cache / f"{_key(self.model, self.split)}.safetensors"
         if file and (found := load_cached(file)):
             return found["features"].to(self.model.device)
         with torch.no_grad():
@@ -111,36 +113,58 @@ def gather_rows(split: Split, device: torch.device | str = "cpu") -> Tensor:
     return split.take(torch.arange(len(split))).flatten(1).to(device)
 
 
-def at(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
+def cut_model(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
     """The part of the model that ends at this stage, with a fresh head on what is read there."""
     kept = OrderedDict((name, deepcopy(model.backbone.get_submodule(name))) for name in model.upto(stage))
     backbone = nn.Sequential(OrderedDict(kept, readout=Readout())).eval()
     device = model.device
     with torch.no_grad():
         width = backbone(torch.zeros(2, *shape, device=device)).shape[1]
-    part = Model(backbone, width, model.classes, model.batchnorm).to(device)
-    part.stage, part.features_kept = stage, model.features_kept
-    return part
+    return Model(backbone, width, model.classes, model.batchnorm, stage).to(device)
 
 
-def freeze_features(model: Model, pair: Pair) -> tuple[Model, Pair]:
+class FeatureModel(Model):
+    """A copy of a model with its backbone frozen, which takes the backbone's features in place of inputs.
+
+    Its weights are those of the whole model: saved and loaded again, it maps inputs to classes.
+    """
+
+    def __init__(self, model: Model):
+        nn.Module.__init__(self)
+        self.__dict__.update(deepcopy(model.__dict__))  # not Model.__init__, which would draw a new head
+        self.freeze(self.stages)
+
+    def features(self, *xs: Tensor) -> tuple[Tensor, ...]:
+        return xs
+
+    def maps(self, *xs: Tensor, at: Sequence[str] = ()) -> dict[str, tuple[Tensor, ...]]:
+        last = self.stages[-1]
+        if other := {*at} - {last}:
+            raise Refused(f"features are computed once here, there are no maps of {', '.join(sorted(other))}")
+        return {last: xs}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x)
+
+
+def freeze_features(model: Model, pair: Pair, cache: Path | None = None) -> tuple[FeatureModel, Pair]:
     """The model with its backbone frozen, and the pair of what the backbone makes of each split, computed once.
 
-    Training and evaluation then run on features; saved, the model still maps inputs to classes.
+    Training and evaluation then run on features. `cache` is a folder where other runs find them.
     """
-    model = deepcopy(model)
-    model.freeze(model.stages)
-    model.cached = True
-    return model, pair.mapped(lambda split: Embedded(split, model))
+    frozen = FeatureModel(model)
+    return frozen, pair.mapped(lambda split: Embedded(split, frozen, cache))
 
 
-def rows_to_compare(model: Model, pair: Pair, view: Literal["inputs", "features"]) -> tuple[Tensor, Tensor, Tensor]:
+def rows_to_compare(
+    model: Model, pair: Pair, view: Literal["inputs", "features"], cache: Path | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Training rows of source and target (n, d), (m, d), and the source's validation rows (k, d), on the CPU.
 
     They are flattened inputs, or the model's features.
     """
     source, _ = pair.labelled_source
     if view == "features":
-        _, pair = freeze_features(model, pair)
+        _, pair = freeze_features(model, pair, cache)
         source, _ = pair.labelled_source
     return gather_rows(source.train), gather_rows(pair.target.train), gather_rows(source.val)

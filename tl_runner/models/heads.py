@@ -6,7 +6,7 @@ its shape again.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from tl_runner.core import Model
 from tl_runner.errors import Refused
 from tl_runner.functional.losses import squared_distances
-from tl_runner.models.features import at
+from tl_runner.models.features import cut_model
+from tl_runner.options import NoEffect
 
 ABSENT = -1e4  # the logit of a class that no fitted row had
 
 Fitted = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted at once
-IDLE = {"C": ("head", {"knn", "ncm", "linear"}), "k": ("head", {"logistic", "svm", "ncm", "linear"})}  # `Method.idle`
+InverseRegularisation = Annotated[float, NoEffect("head", "knn", "ncm", "linear")]  # the option C
+NumberOfNeighbours = Annotated[int, NoEffect("head", "logistic", "svm", "ncm", "linear")]  # the option k
 
 OPTIONS = ("k", "temperature", "unit_weights", "p")  # of a head's modules that a stored model is to know
 
@@ -200,7 +202,7 @@ def _told(head: nn.Module) -> dict[str, Any]:
 def rebuild_head(model: Model, shape: tuple[int, ...], plan: Mapping[str, Any]) -> Model:
     """The model in the shape that its blueprint says, ready for its weights."""
     if plan["stage"]:
-        model = at(model, plan["stage"], shape)
+        model = cut_model(model, plan["stage"], shape)
     model.head = _empty(plan, len(model.classes))
     return model
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase, Stream
+from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase, Stream, Terms
 from tl_runner.domains import Labelled, Pair, Split
 from tl_runner.errors import Diverged, Refused, within
 from tl_runner.models.learning_rates import by_rate, served
@@ -57,7 +57,7 @@ class Point(NamedTuple):
 
     step: int
     steps: int  # in all
-    terms: Mapping[str, float]  # means of the method's terms and notes since the point before
+    terms: Mapping[str, float]  # means of the method's terms and metrics since the point before
     rows: int  # read since the start
     phase: str = "train"
     streams: Set[Stream] = frozenset()  # whose rows training has read so far
@@ -114,9 +114,9 @@ def train(
             engine.load_state_dict({**cursor.kept})
         for step in range(max(first, cursor.step), first + steps):
             local = step - first
-            if plan.examines(step):
+            if phase.refresh and (step == first or plan.examines(step)):
                 with torch.no_grad():
-                    method.refresh(model, pair)
+                    phase.refresh(model, pair)
             model.train()
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
@@ -124,7 +124,7 @@ def train(
             batch = draw_batch(pair, streams, plan.batch, seed, step, augment, device, phase.episodes)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
-            watched = _checked(terms, method)
+            watched = check_terms(terms, method)
             engine.zero_grad()
             torch.stack(list(terms.values())).sum().backward()
             if plan.clip is not None:
@@ -184,23 +184,23 @@ def draw_batch(
     return Batch(source, target, granted, drawn)
 
 
-def _checked(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
-    """Terms and notes by name; a method that breaks its contract is told how."""
-    name = type(method).__name__
+def check_terms(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
+    """Terms and metrics by name; raises `Refused` where the method breaks its contract, and says how."""
+    name, metrics = type(method).__name__, terms.metrics if isinstance(terms, Terms) else {}
     if not isinstance(terms, Mapping) or not terms:
         raise Refused(f"{name}.terms must return a dict of named scalar tensors, got {terms!r}")
-    for key, value in [*terms.items(), *method.notes.items()]:
+    for key, value in [*terms.items(), *metrics.items()]:
         if not isinstance(value, Tensor) or value.shape:
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise Refused(f"{name}: {key!r} must be a tensor with one number and no dimension, got {got}")
     if idle := [key for key, value in terms.items() if not value.requires_grad]:
         raise Refused(
             f"{name}: the term {idle[0]!r} depends on nothing that is trained, so it would do nothing (a backbone"
-            " without parameters, such as identity, has no features to move; what is only to be told is a note)"
+            " without parameters, such as identity, has no features to move; return what is only logged as a metric)"
         )
-    if both := terms.keys() & method.notes.keys():
-        raise Refused(f"{name}: {min(both)!r} is a term and a note")
-    return {**terms, **method.notes}
+    if both := terms.keys() & metrics.keys():
+        raise Refused(f"{name}: {min(both)!r} is a term and a metric")
+    return {**terms, **metrics}
 
 
 def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int, int]]:

@@ -1,0 +1,63 @@
+"""What a run, a screening and the trials of `auto` begin with: the data of a configuration and a fresh network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tl_runner import config
+from tl_runner.config import Parts
+from tl_runner.core import Model
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import split_domains
+from tl_runner.domains import Answers, Pair
+from tl_runner.rng import chance_of
+from tl_runner.storage.provenance import made_by
+from tl_runner.storage.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Task:
+    """The parts of a configuration, its source and target, the target's sealed answers, and a network to train."""
+
+    parts: Parts
+    pair: Pair
+    answers: Answers
+    model: Model
+    data: Mapping[str, Any]  # what the record says of the pair
+    granted: str  # the label budget, as the record names it
+    config: Mapping[str, Any]
+    machine: Mapping[str, Any]  # and code by which it is made: what is kept for other runs serves the same alone
+    cache: Path  # what runs share
+    features: Path  # in it, what frozen backbones of this configuration make of their inputs
+
+    @property
+    def seed(self) -> int:
+        return self.parts.settings.seed
+
+
+def prepare_task(record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Task:
+    """Draw and split the data, and build the network. `needs_granted`: the method learns from granted labels."""
+    seed, cache = parts.settings.seed, record.cache
+    budget = Budget.parse(parts.settings.granted).settle(needed=needs_granted)
+    with chance_of(seed, "data"):
+        drawn = config.call_with(parts.dataset, seed=seed, cache=cache)
+        pair, answers, data = split_domains(drawn, seed, budget, device)
+    with chance_of(seed, "model"):
+        backbone, width = parts.backbone(pair.shape)
+        model = Model(backbone, width, pair.classes, parts.train.batchnorm).to(device)
+        model.pretrained = config.starts_trained(parts.backbone)
+    return Task(
+        parts,
+        pair,
+        answers,
+        model,
+        data,
+        budget.said(data["granted"], len(pair.classes)),
+        record.config,
+        made_by(record.where),
+        cache,
+        cache / record.features,
+    )

@@ -1,0 +1,16 @@
+"""How much a term of a loss counts while training goes on."""
+
+from tl_runner.errors import within
+from tl_runner.functional import losses
+
+
+class Strength:
+    """weight · schedule(p), p the fraction of training done: see `losses.scheduled`."""
+
+    def __init__(self, weight: float, schedule: losses.Schedule):
+        within(0, weight=weight)
+        self.weight = weight
+        self.schedule: losses.Schedule = schedule
+
+    def __call__(self, progress: float) -> float:
+        return self.weight * losses.scheduled(self.schedule, progress)
