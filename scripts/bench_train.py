@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from tl_runner import config
-from tl_runner.core import Model, Resources
+from tl_runner.core import Method, Model, Resources
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.engine.device import apply_kernels, claim_device
@@ -55,6 +55,7 @@ def points(words: str, steps: int = STEPS) -> Iterator[Point]:
     with chance_of(0, "model"):
         backbone, width = parts.backbone(pair.shape)
         model = Model(backbone, width, pair.classes, parts.train.batchnorm)
+    assert isinstance(parts.method, Method)
     model, pair = parts.method.prepare(model, pair, Resources(0))
     model, method = apply_kernels(model.to(device), parts.train), parts.method.to(device)
     return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())

@@ -151,7 +151,7 @@ class NoMethod:
 
 def test_a_target_that_is_no_method_is_refused():
     content, _ = composed()
-    with pytest.raises(Refused, match=r"test_config\.NoMethod is not a tl_runner\.Method: it has no `terms`"):
+    with pytest.raises(Refused, match=r"test_config\.NoMethod is not a tl_runner\.Method: it has no `needs`"):
         config.load({**content, "method": {"_target_": "test_config.NoMethod", "weight": 1.0}})
 
 

@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 from tl_runner.openmp import let_threads_sleep
 
 if TYPE_CHECKING:
-    from tl_runner.core import Batch, Labelled, Method, Model, Pair
+    from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, Terms
+    from tl_runner.domains import Labelled, Pair
     from tl_runner.inference.load import load
 
 if "torch" not in sys.modules:  # else its threads are settled, and the environment is left as it is
     let_threads_sleep(os.environ)
 
-__all__ = ["Batch", "Labelled", "Method", "Model", "Pair", "load"]
+__all__ = ["Batch", "Group", "Labelled", "Method", "Model", "Pair", "Phase", "Resources", "Terms", "load"]
+ELSEWHERE = {"Labelled": "domains", "Pair": "domains", "load": "inference.load"}  # all others are in core
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("tl_runner.inference.load" if name == "load" else "tl_runner.core"), name)
+    return getattr(import_module(f"tl_runner.{ELSEWHERE.get(name, 'core')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -8,12 +8,23 @@ it does import the targets.
 import inspect
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
 from omegaconf.errors import ValidationError
@@ -22,6 +33,20 @@ from tl_runner.errors import MOVED, Refused, nearest, within
 from tl_runner.option_names import find_path, is_ours, list_names, name_parts
 from tl_runner.options import NoEffect
 from tl_runner.training.checkpoint_selection import Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Set
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from tl_runner.core import Group, SourceLabels, Start, Stream
+    from tl_runner.datasets.split import Drawn
+    from tl_runner.evaluation.diagnosis import Diagnosis
+    from tl_runner.storage.record import RunRecord
+    from tl_runner.trackers.guarded import Tracker
+    from tl_runner.training.loop import Train
+    from tl_runner.training.pretrain import Pretrain
 
 log = logging.getLogger(__name__)
 
@@ -65,27 +90,38 @@ class Settings:
             raise Refused(f"device takes auto, cpu, cuda or cuda:N, got {self.device!r}")
 
 
+class MethodPart(Protocol):
+    """A method, or what chooses one: see `core.Method`."""
+
+    @property
+    def needs(self) -> "Set[Stream]": ...
+    @property
+    def start(self) -> "Start": ...
+    @property
+    def source_labels(self) -> "SourceLabels": ...
+
+
 class Parts(NamedTuple):
     """A run's parts, built but for what only the run knows: the dataset's seed, the shape of the backbone's input, …"""
 
     settings: Settings
-    dataset: Any
-    backbone: Any
-    method: Any
-    pretrain: Any
-    optimizer: Any
-    schedule: Any
-    augment: Any
-    train: Any
-    select: Any
-    diagnose: Any
-    tracker: Any
+    dataset: "Callable[..., Drawn]"
+    backbone: "Callable[[tuple[int, ...]], tuple[nn.Sequential, int]]"
+    method: MethodPart
+    pretrain: "Pretrain"
+    optimizer: "Callable[[Sequence[Group]], Optimizer]"
+    schedule: Callable[[float], float]
+    augment: "Callable[[Tensor, int], Tensor]"  # inputs and a seed -> other views of them
+    train: "Train"
+    select: Callable[[Sequence[Evidence]], int]
+    diagnose: "Diagnosis"
+    tracker: "Callable[[RunRecord], Tracker]"
 
 
 def load(config: Mapping[str, Any]) -> Parts:
     """Check and build every part; raises `Refused` before any data is touched."""
     config = name_parts(config)
-    parts = {group: build(config.get(group), group) for group in GROUPS}
+    parts: dict[str, Any] = {group: build(config.get(group), group) for group in GROUPS}
     if not hasattr(parts["method"], "needs"):
         raise Refused(f"method._target_={config['method']['_target_']} is not a tl_runner.Method: it has no `needs`")
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:

@@ -20,7 +20,8 @@ from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
-from tl_runner.engine.pretrain import Pretrain, check_task, train_source_model
+from tl_runner.engine.preparation import check_task
+from tl_runner.engine.pretrain import train_source_model
 from tl_runner.engine.task import Task
 from tl_runner.errors import Refused
 from tl_runner.methods.finetune import Finetune, frozen_stages
@@ -30,6 +31,7 @@ from tl_runner.models.backbones import identity, small
 from tl_runner.rng import chance_of
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, draw_batch, train
+from tl_runner.training.pretrain import Pretrain
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs, synthetic
 from tl_runner.domains import Pair
-from tl_runner.engine.pretrain import prepare_training
+from tl_runner.engine.preparation import prepare_training
 from tl_runner.errors import Refused
 from tl_runner.evaluation.scores import collect_evidence, predict
 from tl_runner.methods.density_ratio import DensityRatio

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tl_runner.core import Method, Stream
-from tl_runner.engine.pretrain import check_task, prepare_training, start_model, train_source_model
+from tl_runner.engine.preparation import check_task, prepare_training
+from tl_runner.engine.pretrain import start_model, train_source_model
 from tl_runner.engine.task import Task
 from tl_runner.errors import Diverged, Refused
 from tl_runner.evaluation.scores import read
@@ -34,6 +35,7 @@ def resolve_method(task: Task) -> Generator[Point, None, tuple[Method, Facts]]:
     """The method to be trained, and what the record says of how `auto` chose it; yields the points of the trials."""
     method = task.parts.method
     if not isinstance(method, Auto):
+        assert isinstance(method, Method)  # as `config.load` has checked
         return method, {}
     chosen, facts = yield from choose_method(method, Trials(method, task))
     return chosen, {"auto": facts}

@@ -5,7 +5,8 @@ from collections.abc import Generator
 from tl_runner import config
 from tl_runner.engine.auto import resolve_method
 from tl_runner.engine.device import claim_device, describe_device
-from tl_runner.engine.pretrain import check_task, describe_training, prepare_training, start_model
+from tl_runner.engine.preparation import check_task, describe_training, prepare_training
+from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.progress import restore_progress
 from tl_runner.engine.recorder import open_recording
 from tl_runner.engine.task import prepare_task

@@ -1,0 +1,27 @@
+"""How the source model is trained, from which some methods start."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tl_runner.errors import within
+from tl_runner.models.learning_rates import LrBackbone
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """How the source model is trained: AdamW along half a cosine, the last checkpoint; `steps=0` trains none.
+
+    `lr_backbone` is what `optimizer.lr_backbone` is to a method: a factor of `lr` for the backbone.
+    """
+
+    steps: int = 300
+    batch: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    precision: Literal["fp32", "bf16"] = "fp32"
+    lr_backbone: LrBackbone = "auto"
+
+    def __post_init__(self) -> None:
+        within(0, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        within(2, batch=self.batch)
+        within(0, lr_backbone=1.0 if self.lr_backbone == "auto" else self.lr_backbone)
