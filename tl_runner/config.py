@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tl_runner.storage.record import RunRecord
     from tl_runner.trackers.guarded import Tracker
     from tl_runner.training.loop import Train
+    from tl_runner.training.plain_optimizers import PlainOptimizer
     from tl_runner.training.pretrain import Pretrain
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Parts(NamedTuple):
     backbone: "Callable[[tuple[int, ...]], tuple[nn.Sequential, int]]"
     method: MethodPart
     pretrain: "Pretrain"
-    optimizer: "Callable[[Sequence[Group]], Optimizer]"
+    optimizer: "Callable[[Sequence[Group]], Optimizer | PlainOptimizer]"
     schedule: Callable[[float], float]
     augment: "Callable[[Tensor, int], Tensor]"  # inputs and a seed -> other views of them
     train: "Train"

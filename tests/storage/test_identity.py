@@ -19,7 +19,7 @@ GOLDEN = {
     "": "8eec4115b6",
     "method=source_only backbone=linear": "839f6a88a6",
     "method=coral dataset=blobs backbone=mlp seed=3": "9c72526f55",
-    "method=sum method.parts=[mcc,{bsp:{weight:0.001}}]": "a9b614a05f",
+    "method=sum method.parts=[mcc,{bsp:{weight:0.001}}]": "9489287cd4",
     "method=auto dataset=synthetic backbone=mlp": "bd25a2167d",
     "method=finetune granted=10 optimizer=sgd schedule=constant": "23db4bb910",
     "method=dann train=tiny pretrain=tiny select=last": "5a8585e431",
@@ -94,7 +94,7 @@ def test_values_are_complete():
 def test_held_methods_are_complete_too(monkeypatch):
     held = name_methods({"_target_": "sum", "parts": ["mcc", {"bsp": {"weight": 1}}, {"_target_": "own.Part"}, 3]})
     assert held["parts"][0] == name_part("method", {"_target_": "mcc"})
-    assert held["parts"][1]["weight"] == 1 and {"adversary", "_target_"} < held["parts"][1].keys()
+    assert held["parts"][1]["weight"] == 1 and {"schedule", "_target_"} < held["parts"][1].keys()
     assert held["parts"][2:] == [{"_target_": "own.Part"}, 3]
     said = [["mcc", "bsp"], [{"mcc": {}}, {"bsp": {}}], [{"mcc": {"weight": 1.0}}, {"_target_": "bsp"}]]
     ids = {identify({"method": {"_target_": "sum", "parts": parts}}) for parts in said}

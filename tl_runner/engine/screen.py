@@ -65,6 +65,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     device = claim_device(parts.settings.device, parts.settings.threads)
     record.where |= collect_provenance() | describe_device(device, parts.train)
     task = prepare_task(record, parts, device, needs_granted=False)
+    record.data = dict(task.data)
     model, pair = task.model, task.pair
     whose, labelled = sample_labelled(pair)
     admit(torch.cat([part.y for part in labelled]))
@@ -74,7 +75,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained
     source_model, facts = (yield from train_source_model(model, task)) or (None, None)
-    record.data = {**task.data, "source_model": facts}
+    record.data["source_model"] = facts
     found = []
     for stage in wanted:
         started, last = time.monotonic(), stage == model.stages[-1]

@@ -19,6 +19,7 @@ from tl_runner.errors import within
 from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.scores import Reading, accuracy, read
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
+from tl_runner.functional.logistic import fit_logistic, split_folds
 from tl_runner.models.batchnorm import Sides
 from tl_runner.models.features import Readout, freeze_features, iter_batches
 
@@ -151,24 +152,21 @@ def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_la
     Errors are held out, in 5 parts. Needs target labels: large where no classifier of these features serves both.
     None where there is too little to fit.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import KFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    x, y = torch.cat([source, target]).double().numpy(), torch.cat([source_labels, target_labels]).numpy()
-    of_target = np.arange(len(y)) >= len(source)
-    weights = np.where(of_target, len(y) / (2 * len(target)), len(y) / (2 * len(source)))
-    wrong = np.zeros(len(y))
-    if min(len(source), len(target)) < FOLDS:
+    n, m = len(source), len(target)
+    if min(n, m) < FOLDS:
         return None
-    for fitted, held_out in KFold(FOLDS, shuffle=True, random_state=SEED).split(x):
-        if len(np.unique(y[fitted])) < 2:
+    x, y = torch.cat([source, target]), torch.cat([source_labels, target_labels])
+    of_target = torch.arange(n + m) >= n
+    weights = torch.where(of_target, (n + m) / (2 * m), (n + m) / (2 * n)).double()
+    fold_of, wrong = torch.from_numpy(split_folds(n + m, FOLDS, SEED)), torch.zeros(n + m)
+    for fold in range(FOLDS):
+        fitted, held_out = fold_of != fold, fold_of == fold
+        present, known = y[fitted].unique(return_inverse=True)
+        if len(present) < 2:
             return None
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000, solver="newton-cg"))
-        classifier.fit(x[fitted], y[fitted], logisticregression__sample_weight=weights[fitted])
-        wrong[held_out] = classifier.predict(x[held_out]) != y[held_out]
-    return float(wrong[~of_target].mean() + wrong[of_target].mean())
+        classifier = fit_logistic(x[fitted], known, len(present), C=0.1, weights=weights[fitted])
+        wrong[held_out] = (present[classifier.predict(x[held_out])] != y[held_out]).float()
+    return (wrong[~of_target].double().mean() + wrong[of_target].double().mean()).item()
 
 
 def _shares(said: Tensor, classes: int) -> list[float]:

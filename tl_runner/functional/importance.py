@@ -5,11 +5,12 @@ scale (`Pair.weighted` brings them to mean 1). With `others` (k, d), source rows
 weights follow: (n + k,), in the same scale.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tl_runner.functional.logistic import Logistic, fit_logistic, split_stratified_folds
 from tl_runner.functional.losses import squared_distances
 
 CHUNK = 1024  # rows of a block of distances
@@ -63,8 +64,7 @@ def density_ratio(
     weights = ratio(log_odds(source, target, seed, C, folds), n)
     if others is None:
         return weights
-    fitted = _domain_classifier(C, source.shape[1]).fit(*_by_domain(source, target))
-    of_others = torch.as_tensor(fitted.decision_function(others.double().numpy()))
+    of_others = _classify_domain(*_by_domain(source, target), C).logits(others)[:, 0]
     return torch.cat([weights, of_others.clamp(max=MOST).exp() * n / m])
 
 
@@ -81,25 +81,23 @@ def log_odds(source: Tensor, target: Tensor, seed: int, C: float = 1.0, folds: i
     inverse regularisation, is C/d, on columns scaled to deviation 1. With C for each, hundreds of columns tell any two
     domains apart, and weights rest on a row or two.
     """
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    classifier, (x, is_target) = _domain_classifier(C, source.shape[1]), _by_domain(source, target)
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
-    return torch.as_tensor(cross_val_predict(classifier, x, is_target, cv=parts, method="decision_function"))
-
-
-def _domain_classifier(C: float, columns: int) -> Any:  # noqa: N803
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=C / columns, max_iter=5000, solver="newton-cg"))
+    x, is_target = _by_domain(source, target)
+    fold_of = torch.from_numpy(split_stratified_folds(is_target.numpy(), folds, seed % 2**32))
+    found = torch.empty(len(x), dtype=torch.double)
+    for fold in range(folds):
+        held_out = fold_of == fold
+        found[held_out] = _classify_domain(x[~held_out], is_target[~held_out], C).logits(x[held_out])[:, 0]
+    return found
 
 
-def _by_domain(source: Tensor, target: Tensor) -> tuple[Any, Any]:
-    """All rows, the source's first, and whether each is the target's, as scikit-learn takes them."""
+def _classify_domain(x: Tensor, is_target: Tensor, C: float) -> Logistic:  # noqa: N803
+    return fit_logistic(x, is_target, 2, C / x.shape[1])
+
+
+def _by_domain(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """All rows, the source's first, and whether each is the target's."""
     is_target = torch.cat([torch.zeros(len(source)), torch.ones(len(target))])
-    return torch.cat([source, target]).double().numpy(), is_target.long().numpy()
+    return torch.cat([source, target]).double(), is_target.long()
 
 
 def effective_rows(weights: Tensor) -> Tensor:

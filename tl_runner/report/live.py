@@ -2,23 +2,25 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from tl_runner.report.tables import percent
 from tl_runner.storage.record import RunRecord
-from tl_runner.training.loop import Point
+
+if TYPE_CHECKING:
+    from tl_runner.training.loop import Point
 
 T = TypeVar("T")
 
 
 class Line(Protocol):
-    def __call__(self, point: Point, text: str) -> None: ...
+    def __call__(self, point: "Point", text: str) -> None: ...
 
 
-def watch_training(points: Generator[Point, None, T], record: RunRecord, console: Console) -> T:
+def watch_training(points: "Generator[Point, None, T]", record: RunRecord, console: Console) -> T:
     """Draw the training that this record is of while it goes on; returns what it returns."""
     source_val = None
     with _live(console) if console.is_terminal else _plain(console) as line:
@@ -31,7 +33,7 @@ def watch_training(points: Generator[Point, None, T], record: RunRecord, console
             line(point, describe(point, source_val, "images" if len(record.data["shape"]) == 3 else "rows"))
 
 
-def describe(point: Point, source_val: float | None, unit: str) -> str:
+def describe(point: "Point", source_val: float | None, unit: str) -> str:
     """Terms, source-val accuracy, speed and the time left, in one line."""
     words = [] if point.phase == "train" else [point.phase]
     words += [f"{name} {value:.4g}" for name, value in point.terms.items()]
@@ -52,7 +54,7 @@ def _live(console: Console) -> Iterator[Line]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading the data and building the network", total=None)
 
-        def line(point: Point, text: str) -> None:
+        def line(point: "Point", text: str) -> None:
             bar.update(task, completed=point.step, total=point.steps, description=text)
 
         yield line
@@ -60,7 +62,7 @@ def _live(console: Console) -> Iterator[Line]:
 
 @contextmanager
 def _plain(console: Console) -> Iterator[Line]:
-    def line(point: Point, text: str) -> None:
+    def line(point: "Point", text: str) -> None:
         if point.evidence or point.step == point.steps:  # a dozen lines a run, not hundreds
             console.print(f"step {point.step}/{point.steps}  {text}", soft_wrap=True, highlight=False, markup=False)
 

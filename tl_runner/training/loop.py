@@ -17,6 +17,7 @@ from tl_runner.errors import Diverged, Refused, within
 from tl_runner.models.learning_rates import by_rate, served
 from tl_runner.rng import derive, episodes, rows
 from tl_runner.training.checkpoint_selection import Evidence
+from tl_runner.training.plain_optimizers import PlainOptimizer
 
 Augment = Callable[[Tensor, int], Tensor]  # of the inputs (n, …) and a seed
 
@@ -73,7 +74,7 @@ class Cursor:
     rows: int = 0  # read since the start
     points: int = 0
     kept: Mapping[str, Any] = field(default_factory=dict)  # the optimiser's state to start from
-    engine: Optimizer | None = None  # the optimiser at work
+    engine: Optimizer | PlainOptimizer | None = None  # the optimiser at work
 
     def state(self) -> dict[str, Any]:
         kept = self.engine.state_dict() if self.engine else {}
@@ -85,7 +86,7 @@ def train(
     method: Method,
     pair: Pair,
     plan: Train,
-    optimizer: Callable[[Sequence[Group]], Optimizer],
+    optimizer: Callable[[Sequence[Group]], Optimizer | PlainOptimizer],
     schedule: Callable[[float], float],
     augment: Augment,
     seed: int,

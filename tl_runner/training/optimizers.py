@@ -1,7 +1,8 @@
 """Optimisers `name(groups, **options)` and schedules `name(progress, **options) -> factor` of the learning rate."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -9,6 +10,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from tl_runner.core import Group
 from tl_runner.errors import Refused, within
 from tl_runner.models.learning_rates import LrBackbone, factor
+from tl_runner.training.plain_optimizers import PlainAdamW, PlainOptimizer, PlainSGD
 
 
 def sgd(
@@ -18,13 +20,14 @@ def sgd(
     nesterov: bool = True,
     weight_decay: float = 5e-4,
     lr_backbone: LrBackbone = "auto",
-) -> Optimizer:
+) -> Optimizer | PlainOptimizer:
     """Stochastic gradient descent with (Nesterov's) momentum."""
     within(0, lr=lr, weight_decay=weight_decay)
     within(0, 1, momentum=momentum)
-    return SGD(
-        _settings(groups, lr, weight_decay, lr_backbone), lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0
-    )
+    listed, nesterov = _list_groups(groups, lr, weight_decay, lr_backbone), nesterov and momentum > 0
+    if _are_on_cpu(listed):
+        return PlainSGD(listed, momentum, nesterov)
+    return SGD(listed, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 def adamw(
@@ -34,16 +37,21 @@ def adamw(
     beta2: float = 0.999,
     weight_decay: float = 0.01,
     lr_backbone: LrBackbone = "auto",
-) -> Optimizer:
+) -> Optimizer | PlainOptimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
     within(0, lr=lr, weight_decay=weight_decay)
     within(0, 0.999999, beta1=beta1, beta2=beta2)
-    return AdamW(_settings(groups, lr, weight_decay, lr_backbone), lr=lr, betas=(beta1, beta2))
+    listed = _list_groups(groups, lr, weight_decay, lr_backbone)
+    return PlainAdamW(listed, (beta1, beta2)) if _are_on_cpu(listed) else AdamW(listed, lr=lr, betas=(beta1, beta2))
 
 
-def _settings(
+def _are_on_cpu(groups: Sequence[Mapping[str, Any]]) -> bool:
+    return all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+
+
+def _list_groups(
     groups: Sequence[Group], lr: float, weight_decay: float, lr_backbone: LrBackbone
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     within(0, lr_backbone=1.0 if lr_backbone == "auto" else lr_backbone)
     listed: list[tuple[list[nn.Parameter], Group]] = [(list(group.parameters), group) for group in groups]
     if not any(parameters for parameters, _ in listed):
