@@ -495,7 +495,7 @@ def test_other_launchers_take_batches_and_wrong_words_are_refused():
 
 
 def test_a_file_that_is_edited_in_the_middle_changes_nothing(tmp_path):
-    from tl_runner.sweep.remembered import Remembered
+    from tl_runner.sweep.compose import RememberingRepository
 
     class Files:
         names = ("a",)
@@ -504,7 +504,7 @@ def test_a_file_that_is_edited_in_the_middle_changes_nothing(tmp_path):
             return {"text": (tmp_path / config_path).read_text()}
 
     (tmp_path / "a").write_text("before")
-    files = Remembered(Files())
+    files = RememberingRepository(Files())
     first = files.load_config("a")
     first["text"] = "spoiled"
     (tmp_path / "a").write_text("after")

@@ -13,6 +13,7 @@ from tl_runner.engine.job import Order
 from tl_runner.errors import Refused, nearest
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.record import outputs_of
+from tl_runner.sweep.compose import read_composed
 from tl_runner.sweep.task import make_order
 
 
@@ -31,7 +32,7 @@ def compose_combinations(words: Sequence[str], folders: Sequence[Path], used: Se
         for overrides in product(*listed):
             composed = compose("config", overrides=[*search, *overrides], return_hydra_config=True)
             contents = contents or Contents(outputs_of(composed))
-            order = make_order(composed, composed.hydra, list(words), contents)
+            order = make_order(read_composed(composed, composed.hydra), list(words), contents)
             orders.setdefault(order.record.id, order)
     return list(orders.values())
 

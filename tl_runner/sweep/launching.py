@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused
+from tl_runner.sweep.compose import read_composed
 from tl_runner.sweep.task import Task, warn_other_data
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Launching(Launcher, ABC):
         if order := self.ahead.pop(tuple(overrides), None):
             return order
         composed: Any = self.context.config_loader.load_sweep_config(self.config, overrides)
-        return self.task.order(composed, composed.hydra)
+        return self.task.order(read_composed(composed, composed.hydra))
 
 
 def import_extra(module: str, extra: str) -> ModuleType:

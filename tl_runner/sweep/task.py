@@ -10,6 +10,7 @@ from tl_runner.engine.job import Order, Outcome, run_order
 from tl_runner.errors import Refused
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.record import RunRecord, describe_run, find_on_other_data, outputs_of
+from tl_runner.sweep.compose import Composed, read_composed
 
 log = logging.getLogger("tl_runner.sweep")
 
@@ -33,7 +34,7 @@ class Task:
 
         hydra = HydraConfig.get()
         try:
-            order = self.order(composed, hydra)
+            order = self.order(read_composed(composed, hydra))
         except Exception as error:  # Hydra would add a line of its own
             self.refusal = error
             return None
@@ -50,13 +51,13 @@ class Task:
         self.outcomes.append(outcome)
         return outcome
 
-    def order(self, composed: Any, hydra: Any) -> Order:
-        """The order that a composed configuration is; `hydra` is its node of Hydra's.
+    def order(self, composed: Composed) -> Order:
+        """The order that a composed configuration is.
 
         What its files hold is looked at once in a command, whatever number of jobs read them.
         """
-        self.contents = self.contents or Contents(outputs_of(composed))
-        return make_order(composed, hydra, self.words, self.contents)
+        self.contents = self.contents or Contents(outputs_of(composed.config))
+        return make_order(composed, self.words, self.contents)
 
     def show_plan(self, orders: list[Order], places: int) -> None:
         """What dry=true prints in place of runs."""
@@ -67,15 +68,10 @@ class Task:
         consoles()[0].print(*tables.plan(plan_orders(orders), places), sep="\n")
 
 
-def make_order(composed: Any, hydra: Any, words: list[str], contents: Contents | None = None) -> Order:
-    """The order that a composed configuration is, once all of its values stand; `hydra` is its node of Hydra's."""
-    from omegaconf import OmegaConf
-
-    plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    config = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
-    assert isinstance(config, dict)
-    record = _record({str(key): value for key, value in config.items()}, hydra.runtime.choices, contents)
-    return Order(record, options.describe_variant(hydra.overrides.task, words))
+def make_order(composed: Composed, words: list[str], contents: Contents | None = None) -> Order:
+    """The order that a composed configuration is."""
+    record = _record(composed.config, composed.choices, contents)
+    return Order(record, options.describe_variant(composed.overrides, words))
 
 
 def warn_other_data(orders: Sequence[Order]) -> None:

@@ -16,8 +16,7 @@ from omegaconf import DictConfig
 from tl_runner import options
 from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused, nearest
-from tl_runner.sweep.frozen import Frozen
-from tl_runner.sweep.remembered import Remembered
+from tl_runner.sweep.compose import FrozenLoader, RememberingRepository, read_composed
 from tl_runner.sweep.space import Choice, Dimension, Space, parse_space
 from tl_runner.sweep.study_spec import OBJECTIVES, Sought, Way, specify_study
 from tl_runner.sweep.task import Task
@@ -52,8 +51,8 @@ class TlOptuna(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         assert isinstance(task_function, Task)
         loader: Any = hydra_context.config_loader
-        loader.repository = Remembered(loader.repository)
-        self.task, self.frozen = task_function, Frozen(loader)
+        loader.repository = RememberingRepository(loader.repository)
+        self.task, self.frozen = task_function, FrozenLoader(loader)
         self.master: Any = config
         context = HydraContext(config_loader=self.frozen, callbacks=hydra_context.callbacks)  # pyright: ignore
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -124,7 +123,7 @@ class TlOptuna(Sweeper):
 
     def _order(self, words: Sequence[str]) -> Order:
         composed = self.frozen.compose(self.master, words, keep=not isinstance(self.launcher, Local))
-        return self.task.order(composed, composed.hydra)
+        return self.task.order(read_composed(composed, composed.hydra))
 
     def _check(self) -> None:
         from tl_runner.sweep.study import PRUNERS, SAMPLERS
@@ -170,7 +169,7 @@ class TlOptuna(Sweeper):
 
     def _probe(self, part: Space, drawn: Sequence[str]) -> Order:
         composed = self.frozen.compose(self.master, [*part.fixed, *drawn, *part.seeds[:1]], keep=False)
-        return self.task.order(composed, composed.hydra)
+        return self.task.order(read_composed(composed, composed.hydra))
 
 
 def _typed(dimension: Dimension) -> str:

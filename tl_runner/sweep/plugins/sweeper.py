@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 
 from tl_runner.engine.job import Order
 from tl_runner.storage.record import NEUTRAL
-from tl_runner.sweep.frozen import Frozen
-from tl_runner.sweep.remembered import Remembered
+from tl_runner.sweep.compose import Composer, FrozenLoader, RememberingRepository, read_composed
 from tl_runner.sweep.task import Task
 
 log = logging.getLogger("tl_runner.sweep")  # whose warnings are shown
@@ -24,8 +23,8 @@ class Grid(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         assert isinstance(task_function, Task)
         loader: Any = hydra_context.config_loader
-        loader.repository = Remembered(loader.repository)  # a third of the time that composing takes
-        self.task, self.frozen = task_function, Frozen(loader)
+        loader.repository = RememberingRepository(loader.repository)  # a third of the time that composing takes
+        self.task, self.frozen = task_function, FrozenLoader(loader)
         context = HydraContext(config_loader=self.frozen, callbacks=hydra_context.callbacks)  # pyright: ignore
         super().setup(hydra_context=context, task_function=task_function, config=config)
         self.orders: dict[Path, Order] = {}
@@ -46,9 +45,13 @@ class Grid(BasicSweeper):
         from tl_runner.report.board import show_composing
 
         ahead = getattr(self.launcher, "ahead", None)  # a launcher of ours takes orders, others configurations
+        composer = Composer(self.frozen, self.config)
         for overrides in show_composing(batch):
-            composed = self.frozen.compose(self.config, overrides, keep=ahead is None)
-            order = self.task.order(composed, composed.hydra)
+            if ahead is None:
+                composed = self.frozen.compose(self.config, overrides, keep=True)
+                order = self.task.order(read_composed(composed, composed.hydra))
+            else:
+                order = self.task.order(composer.compose(overrides))
             if earlier := self.orders.get(order.record.folder):
                 one, other = earlier.record.config, order.record.config
                 same = [key for key in sorted(NEUTRAL) if one.get(key) != other.get(key)]
