@@ -45,17 +45,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"engine", "storage", "training"},
     "sweep": {"engine", "errors", "functional", "options", "report", "storage"},
     "cli": {"engine", "errors", "inference", "options", "preprocessing", "report", "storage", "sweep"},
+    "notebook": {"cli", "engine", "errors", "options", "report", "rng", "storage", "sweep"},
 }
 # library -> the only packages that may import it
 ONLY_IN = {
-    "hydra": {"cli", "sweep"},
+    "hydra": {"cli", "notebook", "sweep"},
     "rich": {"cli", "report"},
     "mlflow": {"trackers"},
     "optuna": {"sweep"},
     "ray": {"sweep"},
     "submitit": {"sweep"},
     "tensorboard": {"trackers"},
-    "pandas": {"report"},
+    "pandas": {"notebook", "report"},
     "omegaconf": {"config", "engine", "option_names", "sweep"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
@@ -130,6 +131,9 @@ def test_help_needs_no_heavy_library(name):
 def test_public_names_are_loaded_late():
     code = "import sys, tl_runner; assert 'torch' not in sys.modules; tl_runner.Method; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert dir(tl_runner) == ["Batch", "Labelled", "Method", "Model", "Pair", "load"]
+    assert dir(tl_runner) == [
+        *("Batch", "Labelled", "Method", "Model", "Pair"),
+        *("leaderboard", "load", "run", "run_sweep"),
+    ]
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = tl_runner.nothing

@@ -14,17 +14,19 @@ from tl_runner.openmp import let_threads_sleep
 if TYPE_CHECKING:
     from tl_runner.core import Batch, Labelled, Method, Model, Pair
     from tl_runner.inference.load import load
+    from tl_runner.notebook import leaderboard, run, run_sweep
 
 if "torch" not in sys.modules:  # else its threads are settled, and the environment is left as it is
     let_threads_sleep(os.environ)
 
-__all__ = ["Batch", "Labelled", "Method", "Model", "Pair", "load"]
+__all__ = ["Batch", "Labelled", "Method", "Model", "Pair", "leaderboard", "load", "run", "run_sweep"]
+_ELSEWHERE = {"load": "inference.load", **dict.fromkeys(("leaderboard", "run", "run_sweep"), "notebook")}  # than core
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("tl_runner.inference.load" if name == "load" else "tl_runner.core"), name)
+    return getattr(import_module(f"tl_runner.{_ELSEWHERE.get(name, 'core')}"), name)
 
 
 def __dir__() -> list[str]:
