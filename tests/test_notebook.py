@@ -30,7 +30,7 @@ from tl_runner.errors import Diverged, Refused
 from tl_runner.storage.record import describe_run, read_records
 
 DOCS = Path(__file__).parent.parent / "docs"
-SMALL = [*QUICK, "device=cpu", "threads=1"]
+SMALL = ["train=tiny", "dataset=blobs", "dataset.samples=200", "backbone=mlp", "device=cpu", "threads=1"]
 MINE = """\
 import torch.nn.functional as F
 from tl_runner import Method
@@ -258,9 +258,9 @@ def test_what_the_page_shows_can_be_run(mine, monkeypatch):
     """Each snippet as it stands; runs are made smaller, and a sweep's in this process."""
     Image.new("L", (8, 8)).save("photo.png")
     run, run_sweep = notebook.run, notebook.run_sweep
-    monkeypatch.setattr(notebook, "run", lambda words, **named: run([*words, *SMALL], **named))
+    monkeypatch.setattr(notebook, "run", lambda words, **named: run([*words, *QUICK], **named))
     monkeypatch.setattr(
-        notebook, "run_sweep", lambda words, **named: run_sweep([*words, *SMALL, "hydra/launcher=basic"], **named)
+        notebook, "run_sweep", lambda words, **named: run_sweep([*words, *QUICK, "hydra/launcher=basic"], **named)
     )
     snippets = re.findall(r"```python\n(.*?)```", (DOCS / "python-api.md").read_text(), re.DOTALL)
     assert len(snippets) == 7

@@ -107,5 +107,6 @@ def test_batches_go_through_whole_epochs_and_need_no_state(seed, length, n):
     whole = stream(seed, length, n, range(3 * length))  # n · 3 · length rows: 3n epochs
     for first in range(0, len(whole), length):
         assert sorted(whole[first : first + length]) == [*range(length)]
+    assert length < 8 or whole[:length] != whole[length : 2 * length]  # 1 in 40,320 that two epochs are alike
     middle = length + 1
     assert stream(seed, length, n, range(middle, middle + 3)) == whole[middle * n : (middle + 3) * n]

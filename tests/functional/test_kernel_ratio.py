@@ -14,7 +14,7 @@ from tl_runner.functional import kernel_ratio
 from tl_runner.functional.kernel_ratio import kliep, kmm, mixture, rulsif, ulsif
 from tl_runner.methods.kernel_ratios import KLIEP, KMM, RULSIF, ULSIF
 
-SIZES = [(1501, 700), (4007, 1501)]  # n, m
+SIZES = [(1501, 700), pytest.param(4007, 1501, marks=pytest.mark.slow)]  # n, m
 DRAWS = 20
 ALPHA = 0.1
 

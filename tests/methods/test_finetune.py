@@ -157,6 +157,7 @@ def test_l2sp_ends_where_its_objective_is_least_on_a_linear_model():
     assert np.abs(least - start).max() > 0.1
 
 
+@pytest.mark.slow
 def test_five_learning_rates_train_one_source_model(tmp_path):
     rates = (0.01, 0.003, 0.001, 0.0003, 0.0001)
     runs = [made(tmp_path, "method=finetune", f"optimizer.lr={rate}", *QUICK) for rate in rates]
