@@ -142,6 +142,11 @@ def typed(here: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[...
     return typed
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test leaves a file in the working folder, or prints as wide as where it runs."""
