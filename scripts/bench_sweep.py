@@ -98,7 +98,7 @@ def timed(told: Path) -> None:
     from tl_runner.cli import tl_run
     from tl_runner.report.board import Board
 
-    tl_run._register_plugins()
+    tl_run.register_plugins()
     plugins = Plugins.instance().class_name_to_class
     spent: dict[str, Any] = {"outcomes": {}}
     began: dict[str, float] = {}

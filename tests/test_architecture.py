@@ -47,17 +47,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"engine", "storage", "training"},
     "sweep": {"engine", "errors", "functional", "options", "report", "storage"},
     "cli": {"engine", "errors", "inference", "options", "preprocessing", "report", "storage", "sweep"},
+    "notebook": {"cli", "engine", "errors", "options", "report", "rng", "storage", "sweep"},
 }
 # library -> the only packages that may import it
 ONLY_IN = {
-    "hydra": {"cli", "sweep"},
+    "hydra": {"cli", "notebook", "sweep"},
     "rich": {"cli", "report"},
     "mlflow": {"trackers"},
     "optuna": {"sweep"},
     "ray": {"sweep"},
     "submitit": {"sweep"},
     "tensorboard": {"trackers"},
-    "pandas": {"report"},
+    "pandas": {"notebook", "report"},
     "omegaconf": {"config", "engine", "option_names", "sweep"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},

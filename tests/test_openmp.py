@@ -97,6 +97,7 @@ def _words(name: str, run: Path) -> list[object]:
     }[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_it_before_torch_and_numpy_load(name, spied, run):
     loaded = spied(*_command(name), *_words(name, run))
@@ -110,7 +111,12 @@ SAID = {"OMP_WAIT_POLICY": "ACTIVE", "OPENBLAS_THREAD_TIMEOUT": "20"}
 
 @pytest.mark.parametrize(
     ("launcher", "said", "expected"),
-    [("local", {}, SLEEPS), ("local", SAID, SAID), ("submitit_local", {}, SLEEPS), ("ray", {}, SLEEPS)],
+    [
+        pytest.param("local", {}, SLEEPS, marks=pytest.mark.slow),
+        pytest.param("local", SAID, SAID, marks=pytest.mark.slow),
+        pytest.param("submitit_local", {}, SLEEPS, marks=pytest.mark.cluster),
+        pytest.param("ray", {}, SLEEPS, marks=pytest.mark.cluster),
+    ],
 )
 def test_workers_and_jobs_have_it_or_what_a_user_said(launcher, said, expected, spied):
     _needs(launcher)
@@ -120,6 +126,7 @@ def test_workers_and_jobs_have_it_or_what_a_user_said(launcher, said, expected, 
     assert [found for *_, found in loaded] == [expected] * len(loaded)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
 def test_a_job_on_another_machine_has_it_as_it_unpacks(launcher, spied, tmp_path):
     """Nothing of the environment in which the command was typed comes there."""

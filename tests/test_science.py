@@ -18,7 +18,7 @@ def gains(tmp_path, *words: str, mmd: tuple[str, ...] = ()) -> np.ndarray:
     return accuracy["mmd"] - accuracy["source_only"]
 
 
-@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+@pytest.mark.parametrize("estimator", ["biased", pytest.param("unbiased", marks=pytest.mark.slow)])
 def test_mmd_beats_source_only_on_translated_blobs(estimator, tmp_path):
     """The 95 % interval of the paired difference lies above 0 (Student's t over seeds)."""
     gain = gains(tmp_path, "dataset.strength=1.5", mmd=(f"method.estimator={estimator}",))
@@ -26,6 +26,7 @@ def test_mmd_beats_source_only_on_translated_blobs(estimator, tmp_path):
     assert 0 < low < high
 
 
+@pytest.mark.slow
 def test_no_gain_is_claimed_where_there_is_no_shift(tmp_path):
     gain = gains(tmp_path, "dataset.shift=none")
     low, _ = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain) + 1e-12)  # equal runs have no spread

@@ -15,12 +15,32 @@ if TYPE_CHECKING:
     from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, Terms
     from tl_runner.domains import Labelled, Pair
     from tl_runner.inference.load import load
+    from tl_runner.notebook import leaderboard, run, run_sweep
 
 if "torch" not in sys.modules:  # else its threads are settled, and the environment is left as it is
     let_threads_sleep(os.environ)
 
-__all__ = ["Batch", "Group", "Labelled", "Method", "Model", "Pair", "Phase", "Resources", "Terms", "load"]
-ELSEWHERE = {"Labelled": "domains", "Pair": "domains", "load": "inference.load"}  # all others are in core
+__all__ = [
+    "Batch",
+    "Group",
+    "Labelled",
+    "Method",
+    "Model",
+    "Pair",
+    "Phase",
+    "Resources",
+    "Terms",
+    "leaderboard",
+    "load",
+    "run",
+    "run_sweep",
+]
+ELSEWHERE = {  # all others are in core
+    "Labelled": "domains",
+    "Pair": "domains",
+    "load": "inference.load",
+    **dict.fromkeys(("leaderboard", "run", "run_sweep"), "notebook"),
+}
 
 
 def __getattr__(name: str) -> Any:

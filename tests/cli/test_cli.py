@@ -1,4 +1,4 @@
-"""The commands as a person types them, in a process of their own."""
+"""The commands as a person types them: in this process, but for sweeps and a run that have one of their own."""
 
 import json
 import os
@@ -31,19 +31,19 @@ class MyMethod(Method):
 """
 
 
-def test_help_lists_every_option_with_its_line_and_every_key():
-    text = command("tl-run", "--help").stdout
+def test_help_lists_every_option_with_its_line_and_every_key(here):
+    text = here("tl-run", "--help").stdout
     for path in [*YAMLS, *PLUGINS]:
         purpose = (CONF / path).read_text().splitlines()[0].lstrip("# ")
         assert re.search(rf"^  [* ] {Path(path).stem} +{re.escape(purpose)}$", text, re.MULTILINE)
     for key in ("seed=0", "granted=auto", "device=auto", "force=false"):
         assert key in text
-    assert "weight: 2.0" in command("tl-run", "--help", "method=mmd").stdout
-    assert "did you mean 'method=coral'" in told(command("tl-run", "--help", "method=corla"))
+    assert "weight: 2.0" in here("tl-run", "--help", "method=mmd").stdout
+    assert "did you mean 'method=coral'" in told(here("tl-run", "--help", "method=corla"))
 
 
-def test_a_run_then_the_same_then_by_force_then_the_report():
-    first = command("tl-run", *QUICKER)
+def test_a_run_then_the_same_then_by_force_then_the_report(here):
+    first = here("tl-run", *QUICKER)
     assert first.returncode == 0, first.stderr
     assert "target: handwritten" in first.stdout and "source-val" in first.stdout
     (record,) = read_records([Path("outputs")])[0]
@@ -52,35 +52,35 @@ def test_a_run_then_the_same_then_by_force_then_the_report():
     assert str(record.folder.relative_to(Path.cwd())) in first.stdout
     stamp = (record.folder / "curve.jsonl").stat().st_mtime_ns
 
-    again = command("tl-run", *QUICKER, "method.weight=2")  # its default, as a whole number
+    again = here("tl-run", *QUICKER, "method.weight=2")  # its default, as a whole number
     assert "already complete, skipped" in again.stdout and again.returncode == 0
     assert (record.folder / "curve.jsonl").stat().st_mtime_ns == stamp
     assert first.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
 
-    forced = command("tl-run", *QUICKER, "force=true")
+    forced = here("tl-run", *QUICKER, "force=true")
     assert "already complete" not in forced.stdout
     assert (record.folder / "curve.jsonl").stat().st_mtime_ns > stamp
 
-    table = command("tl-report")
+    table = here("tl-report")
     assert table.returncode == 0 and "1 settings, 1 runs, 0 failed" in table.stdout
 
 
-def test_a_run_without_weights_is_made_again_when_they_are_wanted():
-    assert command("tl-run", *QUICKER, "save=false").returncode == 0
+def test_a_run_without_weights_is_made_again_when_they_are_wanted(here):
+    assert here("tl-run", *QUICKER, "save=false").returncode == 0
     (record,) = read_records([Path("outputs")])[0]
     assert not (record.folder / "model.safetensors").exists()
-    result = command("tl-run", *QUICKER)
+    result = here("tl-run", *QUICKER)
     assert "running it again" in " ".join(result.stderr.split()) and (record.folder / "model.safetensors").exists()
 
 
-def test_other_versions_than_those_of_the_stored_run_are_said():
-    command("tl-run", *QUICKER)
+def test_other_versions_than_those_of_the_stored_run_are_said(here):
+    here("tl-run", *QUICKER)
     (record,) = read_records([Path("outputs")])[0]
     file = record.folder / "run.json"
     content = json.loads(file.read_text())
     content["where"]["versions"]["tl_runner"] = "0.0.1"
     file.write_text(json.dumps(content))
-    assert "tl_runner 0.0.1 then" in command("tl-run", *QUICKER).stderr
+    assert "tl_runner 0.0.1 then" in here("tl-run", *QUICKER).stderr
 
 
 def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
@@ -140,47 +140,47 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
         (["device=cuda:9"], "PyTorch finds"),
     ],
 )
-def test_bad_input_gets_one_clear_message_and_a_record(words, message):
-    assert message in told(command("tl-run", *words))
+def test_bad_input_gets_one_clear_message_and_a_record(words, message, here):
+    assert message in told(here("tl-run", *words))
     found, faults = read_records([Path("outputs")])
     assert [run.status for run in found] == ["failed"] and not faults
     assert message in str(found[0].error)
 
 
-def test_a_loss_that_is_not_finite_is_told_with_its_step_and_terms():
+def test_a_loss_that_is_not_finite_is_told_with_its_step_and_terms(here):
     words = ["optimizer.lr=1e30", "train.clip=null", *QUICKER]
-    assert re.search(r"not a finite number at step \d+: source=(nan|inf)", told(command("tl-run", *words)))
+    assert re.search(r"not a finite number at step \d+: source=(nan|inf)", told(here("tl-run", *words)))
     assert [run.status for run in read_records([Path("outputs")])[0]] == ["diverged"]
-    assert "1 runs, 1 failed" in command("tl-report").stdout
+    assert "1 runs, 1 failed" in here("tl-report").stdout
 
 
-def test_an_unforeseen_error_names_its_kind_and_the_traceback_on_demand():
+def test_an_unforeseen_error_names_its_kind_and_the_traceback_on_demand(here):
     Path("broken.py").write_text(MINE.replace("source.mean(0) - target.mean(0)", "source.nothing"))
     others = (f"~method.{name}" for name in ("estimator", "layers", "normalise", "schedule"))
     words = [*others, "method._target_=broken.MyMethod", *QUICKER]
-    message = told(command("tl-run", *words))
+    message = told(here("tl-run", *words))
     assert "AttributeError: 'Tensor' object has no attribute 'nothing'" in message and "run.log" in message
-    assert "Traceback" in command("tl-run", *words, HYDRA_FULL_ERROR="1").stderr
+    assert "Traceback" in here("tl-run", *words, HYDRA_FULL_ERROR="1").stderr
 
 
-def test_outputs_that_cannot_be_written_are_told():
+def test_outputs_that_cannot_be_written_are_told(here):
     Path("taken").write_text("a file")
-    assert "taken" in told(command("tl-run", "outputs=taken", *QUICKER))
+    assert "taken" in told(here("tl-run", "outputs=taken", *QUICKER))
 
 
-def test_a_method_of_ones_own_needs_one_file_and_one_yaml():
+def test_a_method_of_ones_own_needs_one_file_and_one_yaml(here):
     Path("mine/method").mkdir(parents=True)
     Path("my_method.py").write_text(MINE)
     Path("mine/method/my_method.yaml").write_text("# Mine.\n_target_: my_method.MyMethod\nweight: 1.0\n")
     words = ["--config-dir", "mine", "method=my_method", *QUICKER]
-    result = command("tl-run", *words)
+    result = here("tl-run", *words)
     assert result.returncode == 0, result.stderr
     assert "means" in result.stdout
-    assert "my_method" in command("tl-run", "--help", "--config-dir", "mine").stdout
-    assert "already complete" in command("tl-run", *words).stdout
+    assert "my_method" in here("tl-run", "--help", "--config-dir", "mine").stdout
+    assert "already complete" in here("tl-run", *words).stdout
     Path("my_method.py").write_text(MINE + "# edited\n")
-    assert "already complete" not in command("tl-run", *words).stdout
-    assert "unread" not in told(command("tl-run", *words, "granted=5"))
+    assert "already complete" not in here("tl-run", *words).stdout
+    assert "unread" not in told(here("tl-run", *words, "granted=5"))
     assert len(read_records([Path("outputs")])[0]) == 3
 
 
@@ -189,56 +189,56 @@ def test_handwritten_to_handwritten_shows_its_result():
     assert result.returncode == 0 and result.stdout.count("handwritten") >= 2
 
 
-def test_what_was_typed_is_never_read_as_markup():
-    assert command("tl-run", "foo=[/red]").returncode == 1
-    report = command("tl-report")
+def test_what_was_typed_is_never_read_as_markup(here):
+    assert here("tl-run", "foo=[/red]").returncode == 1
+    report = here("tl-report")
     assert report.returncode == 0 and "1 settings, 1 runs, 1 failed" in report.stdout
 
 
-def test_a_forced_run_that_fails_leaves_the_finished_one():
-    command("tl-run", *QUICKER)
+def test_a_forced_run_that_fails_leaves_the_finished_one(here):
+    here("tl-run", *QUICKER)
     (record,) = read_records([Path("outputs")])[0]
     before = {file.name: file.read_bytes() for file in record.folder.iterdir()}
-    assert "PyTorch finds" in told(command("tl-run", *QUICKER, "force=true", "device=cuda:9"))
+    assert "PyTorch finds" in told(here("tl-run", *QUICKER, "force=true", "device=cuda:9"))
     assert {file.name: file.read_bytes() for file in record.folder.iterdir()} == before
     assert len(list(record.folder.parent.iterdir())) == 1
     for word in ("force=banana", "device=banana", "threads=-5"):
-        assert "takes" in told(command("tl-run", *QUICKER, word)) or word == "threads=-5"
-    assert command("tl-run", *QUICKER, "force=1").stdout.count("already complete") == 0
+        assert "takes" in told(here("tl-run", *QUICKER, word)) or word == "threads=-5"
+    assert here("tl-run", *QUICKER, "force=1").stdout.count("already complete") == 0
 
 
-def test_outputs_may_be_moved():
-    command("tl-run", *QUICKER)
+def test_outputs_may_be_moved(here):
+    here("tl-run", *QUICKER)
     Path("outputs").rename("moved")
-    result = command("tl-run", *QUICKER, "outputs=moved")
+    result = here("tl-run", *QUICKER, "outputs=moved")
     assert "already complete" in result.stdout and "moved/runs" in result.stdout and not result.stderr
 
 
-def test_a_baseline_of_the_same_seed_is_shown_beside_the_method():
-    assert "no baseline to compare with yet" in command("tl-run", *QUICKER).stdout
-    assert "nothing to compare" not in command("tl-run", "method=source_only", *QUICKER).stdout
-    assert "source_only, same seed, granted=0" in command("tl-run", *QUICKER).stdout
-    assert "source_only, same seed, granted=0" in command("tl-run", "method=target_only", *QUICKER).stdout
+def test_a_baseline_of_the_same_seed_is_shown_beside_the_method(here):
+    assert "no baseline to compare with yet" in here("tl-run", *QUICKER).stdout
+    assert "nothing to compare" not in here("tl-run", "method=source_only", *QUICKER).stdout
+    assert "source_only, same seed, granted=0" in here("tl-run", *QUICKER).stdout
+    assert "source_only, same seed, granted=0" in here("tl-run", "method=target_only", *QUICKER).stdout
 
 
-def test_an_option_that_would_shadow_ours_is_refused():
+def test_an_option_that_would_shadow_ours_is_refused(here):
     Path("mine/method").mkdir(parents=True)
     Path("mine/method/mmd.yaml").write_text("# Mine.\n_target_: my.MMD\n")
-    assert "rename method/mmd" in told(command("tl-run", "--config-dir", "mine"))
+    assert "rename method/mmd" in told(here("tl-run", "--config-dir", "mine"))
 
 
-def test_a_report_of_nothing_and_of_a_broken_record():
-    assert "no runs in outputs" in command("tl-report").stderr
-    command("tl-run", *QUICKER)
+def test_a_report_of_nothing_and_of_a_broken_record(here):
+    assert "no runs in outputs" in here("tl-report").stderr
+    here("tl-run", *QUICKER)
     Path("outputs/runs/x").mkdir()
     Path("outputs/runs/x/run.json").write_text("{")
-    result = command("tl-report")
+    result = here("tl-report")
     assert "x/run.json can't be read" in result.stderr and "1 settings, 1 runs" in result.stdout
 
 
-def test_hydras_own_switches_work_and_run_nothing():
-    assert "_target_: tl_runner.methods.mmd.MMD" in command("tl-run", "--cfg", "job").stdout
-    assert command("tl-run", "--version").stdout.startswith("tl_runner 0.")
+def test_hydras_own_switches_work_and_run_nothing(here):
+    assert "_target_: tl_runner.methods.mmd.MMD" in here("tl-run", "--cfg", "job").stdout
+    assert here("tl-run", "--version").stdout.startswith("tl_runner 0.")
     assert not Path("outputs").exists()
 
 
@@ -277,13 +277,13 @@ def test_a_job_is_told_by_what_the_sweep_varies():
     assert options.describe_variant(["method=a", "method.c=1", "train.steps=3", "seed=0"], words) == "train.steps=3"
 
 
-def test_a_sweep_over_what_changes_no_number_is_one_run_and_says_why():
-    result = command("tl-run", "-m", "diagnose=none,basic", "dry=true", *QUICKER)
+def test_a_sweep_over_what_changes_no_number_is_one_run_and_says_why(here):
+    result = here("tl-run", "-m", "diagnose=none,basic", "dry=true", *QUICKER)
     assert "since diagnose can't change its numbers; the last one counts" in " ".join(result.stderr.split())
     assert "1 runs" in result.stdout
 
 
-def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
+def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path, here):
     def table(name: str, move: float) -> None:
         lines = [f"{i % 7 + move * (i % 2)},{i % 5},{'ab'[i % 2]}" for i in range(60)]
         (tmp_path / name).write_text("x,y,label\n" + "\n".join(lines) + "\n")
@@ -291,24 +291,24 @@ def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path):
     table("a.csv", 0)
     table("b.csv", 1)
     words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny", "threads=1"]
-    assert command("tl-run", *words, "method=source_only").returncode == 0
-    assert "source_only, same seed" in command("tl-run", *words, "method=mmd").stdout
+    assert here("tl-run", *words, "method=source_only").returncode == 0
+    assert "source_only, same seed" in here("tl-run", *words, "method=mmd").stdout
     os.utime("b.csv")
-    again = command("tl-run", *words, "method=mmd")  # touched, and the same
+    again = here("tl-run", *words, "method=mmd")  # touched, and the same
     assert "already complete" in again.stdout and not again.stderr
     (first,) = (Path(name) for name in again.stdout.split() if "runs/csv/mmd-" in name)
     before = {file.name: file.read_bytes() for file in first.iterdir()}
     table("b.csv", 3)
     told = f"new: data changed since {first.name}"
-    assert told in " ".join(command("tl-run", *words, "method=mmd", "dry=true").stdout.split())
-    changed = command("tl-run", *words, "method=mmd")
+    assert told in " ".join(here("tl-run", *words, "method=mmd", "dry=true").stdout.split())
+    changed = here("tl-run", *words, "method=mmd")
     assert "already complete" not in changed.stdout and first.name not in changed.stdout
     assert f"new: the data changed since {first} was made" in " ".join(changed.stderr.split())
     assert before == {file.name: file.read_bytes() for file in first.iterdir()}
-    assert "already complete" in command("tl-run", *words, "method=mmd").stdout
-    assert "no baseline to compare with yet" in command("tl-run", *words, "method=coral").stdout
-    command("tl-run", *words, "method=source_only", "seed=1")
-    report = command("tl-report", "--format", "csv").stdout
+    assert "already complete" in here("tl-run", *words, "method=mmd").stdout
+    assert "no baseline to compare with yet" in here("tl-run", *words, "method=coral").stdout
+    here("tl-run", *words, "method=source_only", "seed=1")
+    report = here("tl-report", "--format", "csv").stdout
     rows = list(DictReader(report.splitlines()))
     assert len({row["pair"] for row in rows if "files=" in row["pair"]}) == 2
     assert sorted(row["method"] for row in rows) == ["coral", "mmd", "mmd", "source_only", "source_only"]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import command
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -878,23 +877,23 @@ def test_a_long_decode_says_how_far_it_is(tmp_path, monkeypatch, caplog):
 # The whole way: what a person is told
 
 
-def test_a_label_set_from_the_targets_labels_is_told_by_every_command():
+def test_a_label_set_from_the_targets_labels_is_told_by_every_command(here):
     root = plain(Path("data"), "a", ("cat", "dog", "emu"), n=8)
     plain(root, "xb", ("cat", "dog"), n=8)
     words = ["dataset=image_folder", "dataset.source=a", "dataset.target=b", "dataset.size=8", "method=source_only"]
     words += ["train=tiny", "threads=1", "device=cpu", "tracker=none"]
-    said = command("tl-run", *words, "dataset.labels=shared", COLUMNS="200")
+    said = here("tl-run", *words, "dataset.labels=shared", COLUMNS="200")
     assert said.returncode == 0 and "granted knowledge of the label set" in " ".join(said.stderr.split())
     assert "label set granted: read from the target's labels" in " ".join(said.stdout.split())
     (file,) = Path("outputs").rglob("run.json")
     known = json.loads(file.read_text())["data"]["label_knowledge"]
     assert known == {"by": "target labels", "left_out": {"source": ["emu"], "target": []}}
-    report = command("tl-report", COLUMNS="200")
+    report = here("tl-report", COLUMNS="200")
     assert report.returncode == 0 and "1 of 1 runs were granted the label set" in " ".join(report.stdout.split())
-    said = command("tl-run", *words, "dataset.label_set=[cat,dog]", "outputs=stated", COLUMNS="200")
+    said = here("tl-run", *words, "dataset.label_set=[cat,dog]", "outputs=stated", COLUMNS="200")
     assert said.returncode == 0 and "label set" not in said.stderr and "label set" not in said.stdout
-    assert "label set" not in command("tl-report", "stated", COLUMNS="200").stdout
-    said = command("tl-run", *words, "dataset.label_set=[cat,dig]", COLUMNS="200")
+    assert "label set" not in here("tl-report", "stated", COLUMNS="200").stdout
+    said = here("tl-run", *words, "dataset.label_set=[cat,dig]", COLUMNS="200")
     assert (
         said.returncode == 1
         and "no domain has a class 'dig' – did you mean 'dog'? (there are cat, dog, emu)"

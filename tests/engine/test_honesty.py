@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import METHODS, QUICK, built, made
+from conftest import METHODS, QUICK, built, made, some_slow
 from support.permuted import bytes_under
 
 from tl_runner.core import Method
@@ -18,7 +18,7 @@ SUPERVISED = [name for name in METHODS if "granted" in built(name).needs]  # lea
 UNSUPERVISED = [name for name in METHODS if name not in SUPERVISED]
 
 
-@pytest.mark.parametrize("method", UNSUPERVISED)
+@pytest.mark.parametrize("method", some_slow(UNSUPERVISED))
 def test_permuting_the_target_labels_changes_no_byte(method, tmp_path):
     plain, accuracy = bytes_under(method, "honest", tmp_path)
     permuted, other = bytes_under(method, "mislabelled", tmp_path)
@@ -26,13 +26,13 @@ def test_permuting_the_target_labels_changes_no_byte(method, tmp_path):
     assert accuracy != other  # the labels were in fact others
 
 
-@pytest.mark.parametrize("method", SUPERVISED)
+@pytest.mark.parametrize("method", some_slow(SUPERVISED))
 def test_permuting_does_reach_a_run_that_is_granted_labels(method, tmp_path):
     """The test above can fail: with granted labels the bytes do change."""
     assert bytes_under(method, "honest", tmp_path)[0] != bytes_under(method, "mislabelled", tmp_path)[0]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", some_slow(METHODS))
 def test_the_same_command_in_two_folders_is_equal_to_the_last_bit(method, tmp_path):
     first, second = (made(tmp_path / name, f"method={method}", "diagnose=none", *QUICK) for name in ("a", "b"))
     assert first.id == second.id and first.scores == second.scores

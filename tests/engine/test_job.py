@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import conftest
 import pytest
 import torch
 from conftest import QUICK, composed
@@ -31,7 +32,7 @@ from tl_runner.sweep.task import warn_other_data
 
 
 def described(outputs: Path, *overrides: str) -> RunRecord:
-    return describe_run(*composed(*QUICK, *overrides, f"outputs={outputs}", "device=cpu"))
+    return conftest.described(outputs, *QUICK, *overrides)
 
 
 def attended(record: RunRecord) -> Outcome:

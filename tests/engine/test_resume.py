@@ -6,10 +6,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import conftest
 import numpy as np
 import pytest
 import torch
-from conftest import METHODS, QUICK, composed
+from conftest import METHODS, QUICK, composed, some_slow
 from support.equal_runs import curve, equal
 from torch import nn
 
@@ -27,7 +28,7 @@ SMALL = [*QUICK, "train.log_every=5", "checkpoint_every=0"]
 
 
 def described(outputs: Path, *overrides: str) -> RunRecord:
-    return describe_run(*composed(*SMALL, *overrides, f"outputs={outputs}", "device=cpu"))
+    return conftest.described(outputs, *SMALL, *overrides)
 
 
 def to_the_end(points: Generator[Any, None, RunRecord]) -> None:
@@ -46,7 +47,7 @@ def cut_off(outputs: Path, points: int, how: type[BaseException], *overrides: st
     return record
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", some_slow(METHODS))
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(method, tmp_path):
     words = [f"method={method}", "augment=none", "diagnose=none"]
     whole = described(tmp_path / "whole", *words)

@@ -1,12 +1,14 @@
 """Weights of source rows, against exact ratios and plain loops."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
 from support.densities import MOVE, gaussians, rank_correlation
 
-from tl_runner.functional.importance import by_distance, density_ratio, effective_rows, nearest
+from tl_runner.functional.importance import by_distance, density_ratio, effective_rows, nearest, ratio
 
 
 @pytest.mark.parametrize(("n", "m"), [(1000, 1000), (1501, 700), (4007, 1501)])
@@ -84,3 +86,21 @@ def test_effective_rows_of_equal_and_of_one_sided_weights():
     assert effective_rows(torch.full((7,), 3.0)).item() == pytest.approx(7)
     assert effective_rows(torch.tensor([0.0, 5.0, 0.0])).item() == pytest.approx(1)
     assert effective_rows(torch.tensor([1.0, 2.0])).item() == pytest.approx(9 / 5)
+
+
+@pytest.mark.parametrize(("n", "m"), [(400, 100), (100, 400)])
+def test_log_odds_become_a_ratio_of_densities_however_many_rows_a_side_has(n, m):
+    """By Bayes the log-odds of the target among n + m rows are log(m p_t / n p_s)."""
+    x = torch.linspace(-2, 2, n + m).double()
+    exact = torch.exp(MOVE * x - MOVE**2 / 2)  # N(MOVE, 1) over N(0, 1)
+    torch.testing.assert_close(ratio(exact.log() + math.log(m / n), n), exact[:n])
+
+
+@pytest.mark.parametrize(("n", "m"), [(1200, 300), (300, 1200)])
+def test_density_ratios_have_mean_one_on_the_source_whose_rows_they_weigh(n, m):
+    """E_s p_t/p_s = 1; the same scale for rows that the estimate does not see."""
+    source, target = gaussians(n, m, 0)
+    weights = density_ratio(source, target, 0)
+    assert float(weights.mean()) == pytest.approx(1, abs=0.25)
+    both = density_ratio(source, target, 0, others=gaussians(n, m, 1)[0])
+    assert float(both[n:].mean()) == pytest.approx(1, abs=0.25)

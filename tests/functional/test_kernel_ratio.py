@@ -17,7 +17,7 @@ from tl_runner.methods.kmm import KMM
 from tl_runner.methods.rulsif import RULSIF
 from tl_runner.methods.ulsif import ULSIF
 
-SIZES = [(1501, 700), (4007, 1501)]  # n, m
+SIZES = [(1501, 700), pytest.param(4007, 1501, marks=pytest.mark.slow)]  # n, m
 DRAWS = 20
 ALPHA = 0.1
 

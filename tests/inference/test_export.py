@@ -82,6 +82,7 @@ def agrees(file: Path, to: Format, model: nn.Module, x: Tensor) -> None:
             torch.testing.assert_close(run(part), model(part).softmax(-1), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_in_every_format(head, to):
@@ -98,6 +99,7 @@ def test_all_heads_that_a_stored_run_may_have_are_among_them():
     assert {name for name in own if issubclass(getattr(heads, name), nn.Module)} <= set(" ".join(HEADS).replace(",", "").split())  # noqa: E501  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_resnet_as_onnx_agrees_on_256_samples():
     torch.manual_seed(0)
     which = trained(backbones.resnet18((1, 8, 8), stem="cifar"), (1, 8, 8))
@@ -107,6 +109,7 @@ def test_a_resnet_as_onnx_agrees_on_256_samples():
     agrees(file, "onnx", which.model, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_net_for_rows_and_one_read_at_a_stage(to):
     torch.manual_seed(0)

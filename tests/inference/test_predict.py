@@ -361,12 +361,12 @@ def test_a_backbone_of_ones_own_is_found_beside_its_options(typed, monkeypatch, 
     with monkeypatch.context() as patched:
         patched.syspath_prepend("code")
         run = made(tmp_path / "outputs", *TINY, *words, "dataset.size=8", "method=source_only")
-    monkeypatch.delitem(sys.modules, "own_net")
+    monkeypatch.delitem(sys.modules, "own_net", raising=False)
     Image.new("L", (9, 9)).save("a.png")
     assert "there is no module 'own_net' here" in refused(typed("tl-predict", run.folder, "a.png"))
     assert "--config-dir cod: there is no such folder" in refused(
         typed("tl-predict", run.folder, "a.png", "--config-dir", "cod")
     )
     assert typed("tl-predict", run.folder, "a.png", "--config-dir", "code").code == 0
-    monkeypatch.delitem(sys.modules, "own_net")
+    monkeypatch.delitem(sys.modules, "own_net", raising=False)
     assert typed("tl-export", run.folder, "--to", "pt2", "--config-dir", "code").code == 0

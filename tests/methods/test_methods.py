@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import METHODS, QUICK, built, composed, made
+from conftest import METHODS, QUICK, built, composed, made, some_slow
 from support.tasks import batch_of, images, prepare, task
 
 from tl_runner import config
@@ -112,7 +112,7 @@ def test_accuracy_on_the_source_is_no_floor_where_its_labels_are_not_learnt(tmp_
     assert record.scores["selected"]["step"] == record.scores["last"]["step"]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "auto"])  # which is no method
+@pytest.mark.parametrize("name", some_slow(name for name in METHODS if name != "auto"))  # which is no method
 def test_preparing_twice_gives_the_same_and_leaves_the_model(name):
     pair, model = images("5" if "granted" in built(name).needs else "0")
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -124,7 +124,7 @@ def test_preparing_twice_gives_the_same_and_leaves_the_model(name):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", some_slow(METHODS))
 def test_a_tiny_run_ends_well_and_has_all_its_files(name, tmp_path):
     record = made(tmp_path, f"method={name}", *QUICK)
     assert record.status == "ok" and record.scores is not None

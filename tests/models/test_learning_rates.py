@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import CONF, METHODS, QUICK, built, command, composed, made
+from conftest import CONF, METHODS, QUICK, built, composed, made, some_slow
 from support.refusals import told
 from support.tasks import images, prepare
 from torch import nn
@@ -69,7 +69,7 @@ def test_the_backbone_learns_at_a_tenth_where_it_was_trained_before_and_all_else
     assert name not in TENTH or any(part == "backbone" for found in phases.values() for part, _ in found)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("target_only", "tent")])
+@pytest.mark.parametrize("name", some_slow(name for name in METHODS if name not in ("target_only", "tent")))
 def test_weights_make_it_a_tenth_for_every_method_and_a_number_is_for_all(name):
     for found in learnt_at(name, weights=True).values():
         assert {rate for part, rate in found if part == "backbone"} <= {0.1}
@@ -94,8 +94,8 @@ def test_no_method_has_a_factor_of_its_own():
 
 
 @pytest.mark.parametrize("words", [["method=finetune"], ["-m", "method=finetune,mmd"]])
-def test_who_types_the_old_key_gets_the_new_ones_name(words):
-    result = command("tl-run", *words, "method.lr_backbone=0.5")
+def test_who_types_the_old_key_gets_the_new_ones_name(words, here):
+    result = here("tl-run", *words, "method.lr_backbone=0.5")
     assert result.returncode == 1 and "unknown key method.lr_backbone: use optimizer.lr_backbone" in told(result)
 
 
@@ -139,6 +139,7 @@ def test_the_record_says_what_was_used(words, expected, tmp_path):
     assert record.status == "ok" and record.data["lr_backbone"] == expected
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_makes_the_backbone_learn_slower_and_the_source_model_too(tmp_path, monkeypatch):
     from torchvision.models import resnet18
 

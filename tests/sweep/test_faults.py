@@ -50,6 +50,7 @@ def killed(record: RunRecord, source: bool, point: int) -> None:
     assert process.exitcode == -9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "kills"),
     [
@@ -75,6 +76,7 @@ def test_a_run_killed_wherever_it_was_and_typed_again_ends_as_if_nothing_had_bee
     assert attended(described(tmp_path / "cut", *long)).what == "kept"
 
 
+@pytest.mark.slow
 def test_fifty_processes_that_start_the_same_run_at_once_make_it_once(tmp_path):
     record = described(tmp_path / "outputs")
     ends, processes = [], []
@@ -127,6 +129,7 @@ def fill(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", [0, 2, 4])
 def test_on_a_full_disk_a_run_fails_in_words_and_goes_on_when_there_is_space(point, tmp_path):
     disk = tmp_path / "disk"
@@ -162,6 +165,7 @@ def test_on_a_full_disk_a_run_fails_in_words_and_goes_on_when_there_is_space(poi
         assert contents(other.folder) == before
 
 
+@pytest.mark.slow
 def test_where_outputs_cannot_be_written_one_message_says_so(tmp_path):
     with mounted(tmp_path / "outputs", "size=1m"):
         subprocess.run(["mount", "-o", "remount,ro", tmp_path / "outputs"], check=True)
@@ -181,6 +185,7 @@ def test_a_file_in_the_place_of_outputs_is_an_error_in_words(tmp_path):
     assert outcome.failed and "outputs" in outcome.told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", [b"", b"{", b"[]", b'{"id": "a"}', b"\xff\xfe\x00"])
 def test_a_record_that_cannot_be_read_is_reported_and_its_run_made_again(torn, tmp_path):
     record = described(tmp_path / "outputs")
@@ -197,6 +202,7 @@ def test_a_record_that_cannot_be_read_is_reported_and_its_run_made_again(torn, t
         assert (again.folder / name).read_bytes() == before[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep_before", "said"), [(True, "resuming after step 15"), (False, "can't be read")])
 def test_truncated_checkpoints_after_a_kill(keep_before, said, tmp_path):
     whole, cut = described(tmp_path / "whole"), described(tmp_path / "cut")
@@ -239,6 +245,7 @@ def test_a_cached_feature_file_that_was_truncated_is_computed_again(tmp_path):
     assert (whole.scores, whole.evidence) == (again.scores, again.evidence)
 
 
+@pytest.mark.slow
 def test_a_run_by_force_that_is_killed_while_it_takes_its_place_leaves_a_whole_one(tmp_path):
     record = described(tmp_path / "outputs")
     attended(record)

@@ -14,6 +14,8 @@ from support.launched import read_runs, wait_until
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 from ray.cluster_utils import Cluster
 
+pytestmark = pytest.mark.cluster
+
 RUN = [sys.executable, "-c", "from tl_runner.cli.tl_run import main; main()"]
 SWEEP = [
     *("-m", "hydra/launcher=ray", "method=source_only", "seed=0,1,2", "train.steps=600", "train.log_every=5"),

@@ -161,7 +161,7 @@ def test_what_is_drawn_stays_in_the_space(tmp_path):
     assert rates[0] >= 1e-3 and rates[-1] <= 1e-1 and 4e-3 < rates[15] < 3e-2  # in the middle of a log scale
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_the_same_search_makes_the_same_trials_however_often_it_was_left(tmp_path, sampler):
     words = ["method.weight=choice(0.1,1,10)", RATE]
     (whole,), _ = searched(tmp_path / "a", *words, trials=6, sampler=sampler, startup=3)
@@ -257,6 +257,7 @@ def test_a_bad_run_is_stopped_by_its_own_curve_and_is_not_made_again(tmp_path):
     assert not any(outcome.failed for outcome in outcomes)
 
 
+@pytest.mark.slow
 def test_who_is_pruned_does_not_depend_on_whether_the_run_was_stopped_in_time(tmp_path):
     words = ["optimizer.lr=1e-9,1e-2", "train.steps=60", "train.evaluations=6", "seed=0,1"]
     states = []
@@ -278,6 +279,7 @@ def test_only_the_middle_of_a_curve_is_judged(tmp_path):
     assert list_midway_values(record, "floor") == [(20, 0.2), (30, 0.3)]
 
 
+@pytest.mark.slow
 def test_every_method_gets_as_many_trials(tmp_path):
     found, outcomes = searched(tmp_path, "method=source_only,mmd", RATE, trials=3)
     assert [outcome.record.choices["method"] for outcome in outcomes] == ["source_only", "mmd"] * 3
@@ -382,6 +384,7 @@ def test_a_run_is_pruned_by_the_objective_and_where_that_is_not_known_midway_non
     assert list_midway_values(record, "auto") == [(30, 0.9)]
 
 
+@pytest.mark.slow
 def test_held_out_granted_labels_come_before_agreement_and_one_study_has_one_objective(tmp_path):
     (found,), outcomes = searched(tmp_path, RATE, "granted=5", trials=2, objective="auto")
     assert found["by"] == "floor" and found["objective"] == "auto" and "  floor " in in_words(found)
@@ -418,6 +421,7 @@ def test_half_a_line_in_the_journal_is_taken_away(tmp_path):
     assert journal.read_bytes().startswith(whole + b'{"')
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_budget(tmp_path):
     """They ask at once for all there is: each trial is given once, and the journal stays readable."""
     code = (
@@ -442,6 +446,7 @@ def test_two_processes_share_a_budget(tmp_path):
     assert [state(trial) for trial in study.trials()] == ["ok"] * 40
 
 
+@pytest.mark.slow
 def test_the_command_in_places_side_by_side_then_with_more_trials():
     words = [*COMMAND, RATE, "method=source_only,mmd", "hydra.sweeper.study.per=method", "hydra.launcher.n_jobs=2"]
     dry = command("tl-run", *words, "dry=true")
@@ -458,6 +463,7 @@ def test_the_command_in_places_side_by_side_then_with_more_trials():
     assert len(read_records([Path("outputs")])[0]) == 6
 
 
+@pytest.mark.slow
 def test_killed_at_once_it_goes_on_with_the_trials_that_were_begun():
     words = [*COMMAND, RATE, "train.steps=400", "hydra.launcher.n_jobs=1"]
     words += ["hydra.sweeper.n_trials=2", "hydra.sweeper.study.name=mine"]
@@ -477,6 +483,7 @@ def test_killed_at_once_it_goes_on_with_the_trials_that_were_begun():
     assert [run.status for run in runs] == ["ok", "ok"] and sum("resumed" in run.where for run in runs) == 1
 
 
+@pytest.mark.slow
 def test_other_launchers_take_batches_and_wrong_words_are_refused():
     words = [*COMMAND, RATE, "hydra/launcher=basic", "hydra.sweeper.n_trials=3", "hydra.sweeper.batch=2"]
     made = command("tl-run", *words, "method.weight=choice(1.0, -1.0)")

@@ -12,6 +12,7 @@ import pytest
 from support.launched import read_runs, wait_until
 
 pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
+pytestmark = pytest.mark.cluster
 
 RUN = [sys.executable, "-c", "from tl_runner.cli.tl_run import main; main()"]
 SWEEP = [

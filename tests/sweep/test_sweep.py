@@ -60,12 +60,12 @@ def steps(folder: Path) -> list[int]:
     ("how", "told"),
     [
         ("raises", "RuntimeError: as a user's code does"),
-        ("exits", "SystemExit: 3"),
-        ("ends", "its process exited with code 3"),
-        ("segfaults", "its process was killed by SIGSEGV"),
+        pytest.param("exits", "SystemExit: 3", marks=pytest.mark.slow),
+        pytest.param("ends", "its process exited with code 3", marks=pytest.mark.slow),
+        pytest.param("segfaults", "its process was killed by SIGSEGV", marks=pytest.mark.slow),
         ("is_killed", "its process was killed by SIGKILL"),
-        ("is_slow", "it exceeded timeout=0.2 s"),
-        ("hangs", "did not stop within 0.3 s after its timeout"),
+        pytest.param("is_slow", "it exceeded timeout=0.2 s", marks=pytest.mark.slow),
+        pytest.param("hangs", "did not stop within 0.3 s after its timeout", marks=pytest.mark.slow),
     ],
 )
 def test_whatever_ends_the_third_of_five_jobs_ends_no_other(how, told, monkeypatch):
@@ -108,6 +108,7 @@ def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):
     assert steps(orders[0].record.folder) == [5, 10, 15, 20]
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_the_runs_that_both_want():
     def one(seeds: range) -> list[Outcome]:
         return [*sweep(iter([orders[seed] for seed in seeds]), PLACES, lambda: False, False)]
@@ -122,6 +123,7 @@ def test_two_sweeps_at_once_share_the_runs_that_both_want():
     assert all(steps(order.record.folder) == [5, 10, 15, 20] for order in orders)
 
 
+@pytest.mark.slow
 def test_a_source_model_that_two_runs_want_at_once_is_trained_once():
     config, choices = composed(*SMALL, "method=finetune", "pretrain.steps=100", "outputs=outputs")
     other = composed(*SMALL, "method=l2sp", "pretrain.steps=100", "outputs=outputs")
@@ -181,6 +183,7 @@ def forget() -> None:
         file.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cleaned")
 def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
     words = [*WORDS, "method.how=waits", "seed=0,1,2"]
@@ -230,6 +233,7 @@ def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
             assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cleaned")
 def test_a_sweep_as_typed_with_garbage_a_segfault_and_a_yaml_that_is_edited_meanwhile():
     typed = Typed(*WORDS, "hydra.launcher.n_jobs=1", "method.how=waits,prints,segfaults,fine,exits")
@@ -260,6 +264,7 @@ def test_a_sweep_as_typed_with_garbage_a_segfault_and_a_yaml_that_is_edited_mean
     assert not any(b"GARBAGE" in (by[how].folder / "run.log").read_bytes() for how in by if how != "prints")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cleaned")
 def test_the_basic_launcher_skips_resumes_and_keeps_what_was_composed():
     words = [*WORDS[:-1], "hydra/launcher=basic", "method.how=waits,fine"]
@@ -300,6 +305,7 @@ def importing(typed: Typed) -> int:
     return failing.until(found)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cleaned")
 def test_ctrl_c_while_the_fork_server_still_imports_stops_in_order():
     typed = Typed(*WORDS, "seed=0,1,2")
@@ -310,6 +316,7 @@ def test_ctrl_c_while_the_fork_server_still_imports_stops_in_order():
     assert {record.status for record in read_records([Path("outputs")])[0]} <= {"running"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cleaned")
 def test_a_fork_server_that_is_killed_while_it_imports_is_started_anew():
     typed = Typed(*WORDS, "seed=0,1,2")

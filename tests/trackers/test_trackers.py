@@ -202,6 +202,7 @@ def test_mlflow_has_the_curve_the_configuration_and_the_scores(made, record):
     assert [path.name for path in Path.cwd().iterdir()] == ["outputs"]  # and nothing beside it
 
 
+@pytest.mark.slow
 def test_mlflow_of_a_resumed_run_is_the_same_run_with_each_step_once(made, record):
     feed(partial(mlflow, every=0), record, made.points[:6], end=False)
     (before,) = runs(record)
@@ -215,6 +216,7 @@ def test_mlflow_of_a_resumed_run_is_the_same_run_with_each_step_once(made, recor
     agree(unscored(sent(record, after)), late)
 
 
+@pytest.mark.slow
 def test_mlflow_gets_from_the_curve_what_was_not_sent_when_the_run_was_killed(made, record):
     feed(partial(mlflow, every=1e9), record, made.points[:6], end=False)
     (before,) = runs(record)
@@ -225,6 +227,7 @@ def test_mlflow_gets_from_the_curve_what_was_not_sent_when_the_run_was_killed(ma
     agree(unscored(sent(record, after)), series(made.curve))
 
 
+@pytest.mark.slow
 def test_mlflow_lists_a_run_that_begins_anew_in_place_of_the_one_before(made, record):
     feed(mlflow, record, louder(made.points))
     feed(mlflow, record, made.points)
@@ -233,6 +236,7 @@ def test_mlflow_lists_a_run_that_begins_anew_in_place_of_the_one_before(made, re
     assert len(runs(record, ViewType.ALL)) == 2
 
 
+@pytest.mark.slow
 def test_mlflow_leaves_alone_what_others_have_of_the_same_identity(made, record, tmp_path):
     uri = f"sqlite:///{tmp_path}/shared.db"
     elsewhere = replace(record, config={**record.config, "outputs": str(tmp_path / "other's")})
@@ -247,6 +251,7 @@ def test_mlflow_leaves_alone_what_others_have_of_the_same_identity(made, record,
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_mlflow_takes_many_long_and_oddly_named_things(made, record):
     method = {f"key_{index}": "x" * 10_000 for index in range(250)}
     record.config = {**record.config, "method": method}
@@ -261,6 +266,7 @@ def test_mlflow_takes_many_long_and_oddly_named_things(made, record):
     assert stored.data.metrics["terms/t1499"] == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "error", "shown"),
     [
@@ -281,6 +287,7 @@ def test_mlflow_says_how_a_run_ended(made, record, status, error, shown):
     assert stored.data.tags["tl_runner.error"] == (error or "")
 
 
+@pytest.mark.slow
 def test_mlflow_takes_the_experiment_that_another_job_has_just_made(record, monkeypatch):
     find = MlflowClient.get_experiment_by_name
 
@@ -293,6 +300,7 @@ def test_mlflow_takes_the_experiment_that_another_job_has_just_made(record, monk
     assert len(runs(record)) == 1
 
 
+@pytest.mark.slow
 def test_mlflow_takes_jobs_that_meet_at_a_new_database(made, record, tmp_path):
     (tmp_path / "jobs.pickle").write_bytes(pickle.dumps((record, made.points)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -332,6 +340,7 @@ def test_no_tracker_leaves_nothing(made, record, tmp_path):
     assert [path.name for path in record.outputs.iterdir()] == ["runs"]
 
 
+@pytest.mark.slow
 def test_points_of_the_shared_source_model_are_left_out(made, record):
     shared = [point._replace(phase="source model") for point in louder(made.points)]
     feed(tensorboard, record, [*shared, *made.points])

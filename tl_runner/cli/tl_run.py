@@ -70,7 +70,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     try:
         extend_path(folders[1:])
         sys.argv[1:] = options.settle_swept_keys(words)
-        _register_plugins()
+        register_plugins()
         hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(task)()
         if task.refusal:
             raise task.refusal
@@ -105,7 +105,7 @@ def _end_in_order(task: "Task") -> None:
     signal.signal(signal.SIGTERM, end)
 
 
-def _register_plugins() -> None:
+def register_plugins() -> None:
     """Hydra's own search misses packages that are installed to be edited; it must come first all the same."""
     from hydra.core.plugins import Plugins
     from hydra.plugins.plugin import Plugin
@@ -152,24 +152,14 @@ def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | 
 
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
     """Say why nothing could be composed, and keep a record of the attempt, so that it is in the tables too."""
-    from tl_runner.engine.recorder import open_recording
+    from tl_runner.cli.attempt import record_attempt
     from tl_runner.report.consoles import complain
-    from tl_runner.storage.record import describe_run
 
     if SHOW & set(words):
         complain(errors, message)
         return
-    typed = options.parse_words(words)
-    outputs = typed.get("outputs", "outputs")
-    record = describe_run(
-        {"overrides": list(words), "outputs": "outputs" if outputs == "null" else outputs},
-        options.resolve_choices(words),
-    )
-    record.seed, record.granted = typed.get("seed", "0"), typed.get("granted", "auto")
     try:
-        with open_recording(record):
-            raise Refused(message)
-    except Refused:
+        record_attempt(words, message)
         complain(errors, message)
     except OSError as error:
         complain(errors, f"{message}\nNo record could be kept: {error}")

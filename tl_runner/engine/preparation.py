@@ -18,7 +18,7 @@ from tl_runner.training.loop import Train
 log = logging.getLogger(__name__)
 
 
-def check_task(method: MethodPart, pair: Pair) -> None:
+def check_task(method: Method | MethodPart, pair: Pair) -> None:
     """Refuse, in words, a method that can't serve this task."""
     name = type(method).__name__
     if pair.source is None and "source" in method.needs:

@@ -38,12 +38,13 @@ class Outlet:
 
 
 def consoles() -> tuple[Console, Console]:
-    """For results and for errors. A file or a pipe takes wide tables as they are."""
+    """For results and for errors. A file or a pipe takes wide tables as they are; a notebook is told in lines."""
     results: Any = Outlet(sys.stdout, 1)
     errors: Any = Outlet(sys.stderr, 2)
-    return Console(file=results, width=None if results.isatty() or "COLUMNS" in os.environ else PAGE), Console(
-        file=errors
-    )
+    notebook = Console(file=results).is_jupyter  # whose streams say that they are terminals
+    drawn: dict[str, Any] = {"force_jupyter": False, "force_terminal": False if notebook else None}
+    width = None if (results.isatty() and not notebook) or "COLUMNS" in os.environ else PAGE
+    return Console(file=results, width=width, **drawn), Console(file=errors, **drawn)
 
 
 def show_warnings(errors: Console) -> None:
