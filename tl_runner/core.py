@@ -1,5 +1,9 @@
 """The nouns of training: a `Batch`, a `Model`, and the contract of a `Method`."""
 
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import chain
 from pathlib import Path
@@ -61,7 +65,7 @@ class Batch:
     def inputs(self) -> tuple[Tensor, ...]:
         """The inputs of every stream that was drawn, in the order source, target, granted."""
         self._unread.clear()
-        return tuple(self._inputs().values())
+        return tuple(self.get_inputs().values())
 
     @property
     def unread(self) -> Set[Stream]:
@@ -87,7 +91,8 @@ class Batch:
         """Rows over all streams."""
         return sum(len(rows.y) for rows in self._labelled.values()) + (0 if self._target is None else len(self._target))
 
-    def _inputs(self) -> dict[Stream, Tensor]:
+    def get_inputs(self) -> dict[Stream, Tensor]:
+        """The inputs of every stream by its name, in the order of `inputs`; this does not count as reading them."""
         drawn = {name: rows.x for name, rows in self._labelled.items()}
         if self._target is not None:
             drawn["target"] = self._target
@@ -193,7 +198,7 @@ class Model(nn.Module):
 
     def encode(self, batch: Batch, at: Sequence[str] = ()) -> Encoded:
         """The features of every stream of the batch, and the maps at these stages, in one pass over all of them."""
-        inputs = batch._inputs()  # they count as read when their features are
+        inputs = batch.get_inputs()  # they count as read when their features are
         found = self.maps(*inputs.values(), at=at) if at else {self.stages[-1]: self.features(*inputs.values())}
         return Encoded(batch, self.head, {name: dict(zip(inputs, xs, strict=True)) for name, xs in found.items()})
 

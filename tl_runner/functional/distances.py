@@ -3,6 +3,10 @@
 All are 0 where both sides have the same rows, and have a gradient.
 """
 
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Literal

@@ -1,5 +1,9 @@
 """How far two domains are apart, with how sure that is: rows (n, d) and (m, d) on the CPU, no labels, fixed seeds."""
 
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from math import sqrt
 from statistics import NormalDist
 from typing import NamedTuple

@@ -5,6 +5,10 @@ scale (`Pair.weighted` brings them to mean 1). With `others` (k, d), source rows
 weights follow: (n + k,), in the same scale.
 """
 
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from typing import Literal
 
 import torch

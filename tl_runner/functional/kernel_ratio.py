@@ -5,6 +5,10 @@ Pure functions of the rows: source (n, d) and target (m, d) float tensors -> wei
 the Gaussian kernel k(a, b) = exp(−‖a−b‖² / 2σ²); σ is told, or tried, in units of the median distance of the rows.
 """
 
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from collections.abc import Iterator
 
 import numpy as np

@@ -4,6 +4,10 @@ It is scikit-learn's `LogisticRegression` on standardised columns, fitted closer
 that a process spends on importing that library. In float64 on the CPU.
 """
 
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -4,6 +4,10 @@ Features are (…, n, d): any leading batch dimensions, n rows, d columns. Dista
 return one scalar per leading index, so that stacked runs can share them.
 """
 
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -244,11 +248,11 @@ class _Reverse(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
         ctx.strength = inputs[1]
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return -ctx.strength * gradient, None
 
 

@@ -4,6 +4,10 @@ Pure functions of features or predictions and labels, computed in float64; of al
 a labelled sample: whoever calls them says whose labels these are.
 """
 
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
 import math
 
 import torch
