@@ -29,7 +29,7 @@ from tl_runner.sweep.slots import Slot
 if TYPE_CHECKING:
     pass
 
-IMPORTED = ["tl_runner.engine.run", "sklearn.metrics", "safetensors.torch", "torchvision"]  # once, by the server
+IMPORTED = ["tl_runner.engine.run", "safetensors.torch", "scipy.optimize"]  # once, by the server: what every run needs
 PATIENCE = 5  # looks at a process that is gone, before its outcome is no longer waited for
 GRACE = 10.0  # seconds after its timeout in which a run may stop by itself
 
