@@ -22,6 +22,7 @@ COMMANDS = [
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "openmp": set(),
+    "plurals": set(),
     "rng": set(),
     "domains": {"errors"},
     "core": {"domains", "errors", "functional"},
@@ -29,9 +30,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "option_names": {"options"},
     "functional": {"errors"},
     "storage": {"errors", "option_names"},
-    "datasets": {"domains", "errors", "rng", "storage"},
+    "datasets": {"domains", "errors", "plurals", "rng", "storage"},
     "models": {"core", "domains", "errors", "functional", "options", "storage"},
-    "preprocessing": {"datasets", "errors"},
+    "preprocessing": {"datasets", "errors", "plurals"},
     "training": {"core", "domains", "errors", "models", "rng"},
     "evaluation": {"core", "domains", "errors", "functional", "models", "training"},
     "config": {
@@ -39,14 +40,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "methods": {"config", "core", "domains", "errors", "functional", "models", "options", "rng", "training"},
     "trackers": {"errors", "storage", "training"},
-    "inference": {"config", "core", "errors", "models", "preprocessing", "storage"},
+    "inference": {"config", "core", "errors", "models", "plurals", "preprocessing", "storage"},
     "engine": {
         *("config", "core", "datasets", "domains", "errors", "evaluation", "functional", "methods", "models"),
         *("option_names", "rng", "storage", "trackers", "training"),
     },
-    "report": {"engine", "storage", "training"},
-    "sweep": {"engine", "errors", "functional", "options", "report", "storage"},
-    "cli": {"engine", "errors", "inference", "options", "preprocessing", "report", "storage", "sweep"},
+    "report": {"engine", "plurals", "storage", "training"},
+    "sweep": {"engine", "errors", "functional", "options", "plurals", "report", "storage"},
+    "cli": {"engine", "errors", "inference", "options", "plurals", "preprocessing", "report", "storage", "sweep"},
     "notebook": {"cli", "engine", "errors", "options", "report", "rng", "storage", "sweep"},
 }
 # library -> the only packages that may import it

@@ -62,7 +62,7 @@ def test_a_run_then_the_same_then_by_force_then_the_report(here):
     assert (record.folder / "curve.jsonl").stat().st_mtime_ns > stamp
 
     table = here("tl-report")
-    assert table.returncode == 0 and "1 settings, 1 runs, 0 failed" in table.stdout
+    assert table.returncode == 0 and "1 setting, 1 run, 0 failed" in table.stdout
 
 
 def test_a_run_without_weights_is_made_again_when_they_are_wanted(here):
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_is_told_with_its_step_and_terms(here):
     words = ["optimizer.lr=1e30", "train.clip=null", *QUICKER]
     assert re.search(r"not a finite number at step \d+: source=(nan|inf)", told(here("tl-run", *words)))
     assert [run.status for run in read_records([Path("outputs")])[0]] == ["diverged"]
-    assert "1 runs, 1 failed" in here("tl-report").stdout
+    assert "1 run, 1 failed" in here("tl-report").stdout
 
 
 def test_an_unforeseen_error_names_its_kind_and_the_traceback_on_demand(here):
@@ -192,7 +192,7 @@ def test_handwritten_to_handwritten_shows_its_result():
 def test_what_was_typed_is_never_read_as_markup(here):
     assert here("tl-run", "foo=[/red]").returncode == 1
     report = here("tl-report")
-    assert report.returncode == 0 and "1 settings, 1 runs, 1 failed" in report.stdout
+    assert report.returncode == 0 and "1 setting, 1 run, 1 failed" in report.stdout
 
 
 def test_a_forced_run_that_fails_leaves_the_finished_one(here):
@@ -233,7 +233,7 @@ def test_a_report_of_nothing_and_of_a_broken_record(here):
     Path("outputs/runs/x").mkdir()
     Path("outputs/runs/x/run.json").write_text("{")
     result = here("tl-report")
-    assert "x/run.json can't be read" in result.stderr and "1 settings, 1 runs" in result.stdout
+    assert "x/run.json can't be read" in result.stderr and "1 setting, 1 run" in result.stdout
 
 
 def test_hydras_own_switches_work_and_run_nothing(here):
@@ -280,7 +280,7 @@ def test_a_job_is_told_by_what_the_sweep_varies():
 def test_a_sweep_over_what_changes_no_number_is_one_run_and_says_why(here):
     result = here("tl-run", "-m", "diagnose=none,basic", "dry=true", *QUICKER)
     assert "since diagnose can't change its numbers; the last one counts" in " ".join(result.stderr.split())
-    assert "1 runs" in result.stdout
+    assert "1 run" in result.stdout
 
 
 def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path, here):

@@ -270,8 +270,8 @@ def test_other_classes_are_numbered_on_each_side(tmp_path):
     ("classes", "message"),
     [
         (("cat", "aeroplane"), "has no class 'aeroplane' – did you mean 'airplane'"),
-        (("cat",), "leaves 1 classes to the source and 9 to the target"),
-        (("cat", "cat"), "leaves 1 classes to the source and 9"),
+        (("cat",), "leaves 1 class to the source and 9 to the target"),
+        (("cat", "cat"), "leaves 1 class to the source and 9"),
         (cifar.CLASSES[:9], "leaves 9 classes to the source and 1 to the target"),
     ],
 )

@@ -323,7 +323,7 @@ def test_a_fourth_band_is_taken_for_transparency_only_with_a_word(caplog):
     assert x[:, :, 4, 4].min() > 240  # all but white
     said = "data/b: the fourth band of the TIFFs goes from 0 to 4 of 255, and is treated as transparency: at 0 a pixel"
     assert said in caplog.text and "dataset.channels=3 leaves that band out, dataset.channels=rgba" in caplog.text
-    assert "data/b: 2 images are transparent everywhere, and come out white" in caplog.text
+    assert "data/b: 2 images are transparent everywhere, and so white" in caplog.text
     caplog.clear()
     assert torch.equal(loaded(channels="rgba").target.x, x) and not warned(caplog)
     drawn = loaded(channels=3)
@@ -353,7 +353,7 @@ def test_images_that_are_transparent_everywhere_are_told_of(caplog, ending):
     draw(root / "b" / "cat" / f"clear.{ending}", (10, 20, 30, 0), "RGBA")
     draw(root / "b" / "cat" / f"half.{ending}", (10, 20, 30, 128), "RGBA")
     loaded()
-    assert "data/b: 1 images are transparent everywhere, and come out white. dataset.channels=3" in caplog.text
+    assert "data/b: 1 image is transparent everywhere, and so white. dataset.channels=3" in caplog.text
     caplog.clear()
     assert loaded(channels="rgba") and not warned(caplog)
 
@@ -450,13 +450,13 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_path_or_skipped_and_counte
     root = plain(tmp_path / "data")
     make, reason = BAD[name]
     make(root / "b" / "cat" / name)
-    with pytest.raises(Refused, match=rf"of 21 files, 1 can't be read: '.*/b/cat/{name}' \(.*{reason}.*on_bad=skip"):
+    with pytest.raises(Refused, match=rf"1 of 21 files can't be read: '.*/b/cat/{name}' \(.*{reason}.*on_bad=skip"):
         loaded(root=str(root))
     drawn = loaded(root=str(root), on_bad="skip")
     assert drawn.notes["skipped"] == {"source": 0, "target": 1}
     assert drawn.target.y.tolist() == [0] * 5 + [1] * 5
     assert torch.equal(drawn.target.x[:, 0, 0, 0].long(), 100 + 10 * drawn.target.y)
-    assert "skipped: of 21 files, 1 can't be read" in caplog.text
+    assert "skipped: 1 of 21 files can't be read" in caplog.text
 
 
 def test_many_bad_files_of_both_domains_are_told_at_once(tmp_path):
@@ -464,7 +464,7 @@ def test_many_bad_files_of_both_domains_are_told_at_once(tmp_path):
     for domain in "ab":
         for i in range(4):
             (root / domain / "dog" / f"bad{i}.png").touch()
-    with pytest.raises(Refused, match=r"of 28 files, 8 can't be read: '.*a/dog/bad0.png'.*b/dog/bad0.* and 3 more"):
+    with pytest.raises(Refused, match=r"8 of 28 files can't be read: '.*a/dog/bad0.png'.*b/dog/bad0.* and 3 more"):
         loaded()
 
 
@@ -627,8 +627,8 @@ def test_hidden_and_other_files_are_passed_over(tmp_path, caplog):
     os.mkfifo(root / "b" / "dog" / "pipe.png")  # opening it would wait for ever
     drawn = loaded()
     assert len(drawn.target.x) == 10 and drawn.notes["passed_over"] == {"source": 0, "target": 3}
-    assert "data/b/dog: 2 files have no image extension" in caplog.text
-    told = "data/b: ignored 3 hidden files and folders, or files left by other programs: '.DS_Store', '._0.png'"
+    assert "data/b/dog: ignored 2 files without an image extension" in caplog.text
+    told = "data/b: ignored 3 files and folders, hidden or left by other programs: '.DS_Store', '._0.png'"
     assert told in caplog.text
     assert sum(entry.levelname == "WARNING" for entry in caplog.records) == 1  # not one a class
 
@@ -655,7 +655,7 @@ def test_folders_of_other_programs_are_no_classes_and_hold_no_images(tmp_path, c
     assert drawn.target.classes == ("cat", "dog") and len(drawn.target.x) == 10
     assert drawn.notes["passed_over"] == {"source": 0, "target": 1}
     (said,) = warned(caplog)
-    assert said.endswith(f"ignored 1 hidden files and folders, or files left by other programs: {name!r}")
+    assert said.endswith(f"ignored 1 file or folder, hidden or left by other programs: {name!r}")
 
 
 def test_a_hidden_image_is_told_of_and_what_macos_and_windows_leave_is_not(tmp_path, caplog):
@@ -732,7 +732,7 @@ def test_images_in_no_class_are_told_of(tmp_path, caplog):
     draw(root / "b" / "loose.png")
     draw(root / "b" / "second.jpg")
     assert len(loaded().target.x) == 10
-    assert "data/b: 2 images lie beside the class folders and are ignored" in caplog.text
+    assert "data/b: ignored 2 images beside the class folders" in caplog.text
 
 
 def test_parts_below_classes_are_refused(tmp_path):
@@ -807,7 +807,7 @@ def test_hostile_file_names_are_read_and_shown_harmlessly(tmp_path, name):
     shutil.copy(root / "b" / "cat" / "0.png", path)
     assert len(loaded().target.x) == 11
     path.write_bytes(b"")
-    with pytest.raises(Refused, match=r"of 21 files, 1 can't be read") as caught:
+    with pytest.raises(Refused, match=r"1 of 21 files can't be read") as caught:
         loaded()
     assert str(caught.value).isprintable()
 
@@ -889,7 +889,7 @@ def test_a_label_set_from_the_targets_labels_is_told_by_every_command(here):
     known = json.loads(file.read_text())["data"]["label_knowledge"]
     assert known == {"by": "target labels", "left_out": {"source": ["emu"], "target": []}}
     report = here("tl-report", COLUMNS="200")
-    assert report.returncode == 0 and "1 of 1 runs were granted the label set" in " ".join(report.stdout.split())
+    assert report.returncode == 0 and "1 of 1 run was granted the label set" in " ".join(report.stdout.split())
     said = here("tl-run", *words, "dataset.label_set=[cat,dog]", "outputs=stated", COLUMNS="200")
     assert said.returncode == 0 and "label set" not in said.stderr and "label set" not in said.stdout
     assert "label set" not in here("tl-report", "stated", COLUMNS="200").stdout

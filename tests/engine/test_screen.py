@@ -180,7 +180,7 @@ def test_the_source_model_and_the_features_are_shared_with_runs(typed):
     assert code == 1 and told == "warning: nowhere does not exist\n"
     assert kept == set(Path("outputs/cache/features").rglob("*.safetensors"))  # the run had computed the granted rows'
     assert "best first by LogME on granted target labels, n=50" in table and "source's labels" not in table
-    assert "1 runs of feature_extract granted=5, 1 candidates: 3 candidates with runs are needed" in table
+    assert "1 run of feature_extract granted=5, 1 candidate: 3 candidates with runs are needed" in table
     assert record.scores and f"{100 * record.scores['selected']['accuracy']:.1f} │" in table
 
 

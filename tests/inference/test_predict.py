@@ -111,7 +111,7 @@ def ink(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 def test_the_images_of_the_test_split_get_the_accuracy_and_the_probabilities_of_the_run(shot, typed):
     root = Path(shot.config["dataset"]["root"]) / "b"
     said = typed("tl-predict", shot.folder, root, "--out", "found.csv")
-    assert (said.code, said.out) == (0, "") and "60 predictions are in found.csv" in said.err
+    assert (said.code, said.out) == (0, "") and "wrote 60 predictions to found.csv" in said.err
     found = sheet(Path("found.csv").read_text())
     assert list(found) == sorted(map(str, root.rglob("*.*")))
     rows = [found[name] for name in names(shot)]
@@ -245,7 +245,7 @@ def test_files_that_have_moved_are_said(shot, typed, tmp_path):
     shutil.copytree(shot.folder, tmp_path / "run")
     Path("run/test.csv").write_text("path\ngone/1.png\n")
     said = typed("tl-predict", "run", "--test")
-    assert said.code == 1 and "error: 1 of 1 files of run/test.csv are missing, such as gone/1.png" in said.err
+    assert said.code == 1 and "error: 1 of 1 file of run/test.csv is missing, such as gone/1.png" in said.err
 
 
 def test_folders_are_searched_at_any_depth_without_what_is_hidden(shot):

@@ -332,7 +332,7 @@ def test_settings_are_named_by_what_tells_them_apart():
         ([*runs("mmd", [0.5] * 3), *runs("dann", [0.5] * 3, versions="2.12")], "runs of different torch: 2.11, 2.12"),
         (
             [*runs("mmd", [0.5] * 3), *runs("dann", [0.5] * 3, fingerprint="g")],
-            "the data changed between runs: 3 times",
+            "the data changed between runs: 3 pairs of dataset and seed have runs",
         ),
         ([*runs("mmd", [0.5] * 4), *runs("dann", [0.5] * 3)], "seeds are missing of 4: dann lacks 1"),
     ],
@@ -386,7 +386,7 @@ def test_below_five_pairs_there_are_no_ranks_and_that_is_said():
     found = list(rankings(four))
     assert [(each.ranks, each.pairs) for each in found] == [(None, 4)]
     assert remarks(leaderboard(four), found) == [
-        "No ranks: 4 pairs have settings in common, granted=0, and 5 are the fewest that can tell methods apart."
+        "No ranks: 4 pairs have settings in common, granted=0; at least 5 pairs are needed to rank methods."
     ]
 
 

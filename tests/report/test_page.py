@@ -422,7 +422,7 @@ def test_the_answer_in_words():
     assert answer([full, best, base, worse]) == [
         "Highest without target labels: mmd 82.6 ± 3.8 %, +12.8 points over source_only"
         " (+9.5 to +16.2; p < 0.001, n = 10).",
-        "Shown to be better than the baseline: 1 of the 2 settings compared.",
+        "Shown to be better than the baseline: 1 of 2 settings.",
         "Negative transfer: kmm −11.9.",
     ]
     granted = row("finetune", 0.9, granted="5")
@@ -515,7 +515,7 @@ def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
 
 def test_that_there_are_no_ranks_is_said_on_the_page(found):
     few = [Ranking("0", 2, None, ())]
-    assert "granted=0: 2 pairs have settings in common: ranks take 5." in text(
+    assert "granted=0: 2 pairs have settings in common: ranks need at least 5." in text(
         page(found, leaderboard(found), few, [], MADE)
     )
 

@@ -78,6 +78,6 @@ def _export(asked: argparse.Namespace) -> None:
     shape = ", ".join(map(str, tried.x.shape[1:]))
     print(
         f"{file}: {file.stat().st_size / 1e6:.1f} MB, input (n, {shape}) float32 -> {OUTPUT} (n,"
-        f" {len(trained.classes)}); on {len(tried.x)} samples, {tried.real} of the run's data and"
-        f" {len(tried.x) - tried.real} random, they differ from the model's by at most {difference:.1e}"
+        f" {len(trained.classes)}); on {len(tried.x)} samples ({tried.real} of the run's data,"
+        f" {len(tried.x) - tried.real} random) they differ from the model's by at most {difference:.1e}"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tl_runner.cli.process import ensure_streams, extend_path, find_config_dir, run_command
+from tl_runner.plurals import count_noun, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,13 +83,13 @@ def _predict(asked: argparse.Namespace) -> None:
     with open_sheet(out) as stream:
         found = _written(trained, chosen, stream, asked.on_bad)
     if out:
-        log.info("%d predictions are in %s", len(found), out)
+        log.info("wrote %s to %s", count_noun(len(found), "prediction"), out)
     if asked.test:
         record = read_finished(asked.run)
         rows, same, largest = agreement(found, record)
         told = (
-            f"{same} of {rows} rows get the class that the run's stored predictions have; probabilities differ by at"
-            f" most {largest:.1e}"
+            f"{same} of {count_noun(rows, 'row')} {pluralize(same, 'has')} the class of the run's stored predictions;"
+            f" probabilities differ by at most {largest:.1e}"
         )
         if largest > OTHER:
             raise Refused(f"{told}: these are not the rows that the run was scored on, or not in their order")
@@ -120,9 +121,9 @@ def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_
         done, skipped = done + len(predicted.names), skipped + len(predicted.bad)
         if time.monotonic() - told > PATIENCE:
             told = time.monotonic()
-            log.info("%d rows are predicted%s", done, f" of {len(chosen)} files" if len(chosen) > 1 else "")
+            log.info("predicted %s%s", count_noun(done, "row"), f" of {len(chosen)} files" if len(chosen) > 1 else "")
     if skipped:
-        log.warning("%d of %d files could not be read", skipped, len(chosen))
+        log.warning("%d of %s could not be read", skipped, count_noun(len(chosen), "file"))
     if not done:
         raise Refused("no input could be predicted")
     return torch.cat(kept)

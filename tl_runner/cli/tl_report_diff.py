@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner.errors import Refused, nearest
+from tl_runner.plurals import count_noun, pluralize
 
 if TYPE_CHECKING:
     from tl_runner.storage.record import RunRecord
@@ -59,7 +60,7 @@ def _run(path: Path) -> "RunRecord":
     except FileNotFoundError as error:
         if path.is_dir():
             inside = sum(1 for _ in path.rglob("run.json"))
-            more = f"; {inside} runs lie below it: name one of them" if inside else ""
+            more = f"; {count_noun(inside, 'run')} {pluralize(inside, 'lies')} below it: name one" if inside else ""
             raise Refused(f"{path} holds no run: it has no run.json{more}") from error
         beside = [str(path.parent / each.name) for each in path.parent.iterdir()] if path.parent.is_dir() else []
         raise Refused(f"{path} does not exist{nearest(str(path), beside)}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tl_runner import options
 from tl_runner.cli.process import INTERRUPTED, ensure_streams, extend_path, find_config_dir
 from tl_runner.errors import Diverged, Refused
+from tl_runner.plurals import count_noun
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,7 +109,7 @@ def _screen(said: argparse.Namespace) -> int:
     if said.format == "table":
         console.print(*screening.tables(groups, console.width), sep="\n")
         ranked = sum(len(group.candidates) for group in groups)
-        seconds = f"{ranked} candidates in {time.monotonic() - started:.1f} s"
+        seconds = f"{count_noun(ranked, 'candidate')} in {time.monotonic() - started:.1f} s"
         console.print(seconds, style="dim", highlight=False)
     else:
         text = screening.as_csv(groups) if said.format == "csv" else screening.as_json(groups)
@@ -132,7 +133,8 @@ def _candidates(order: "Order", stages: Sequence[str], errors: "Console") -> "li
 
     found = watch_training(screen(order.record, stages), order.record, errors)
     if (source := order.record.data["source_model"]) and not source["shared"]:
-        told = f"{_name(order)}: source model of {source['steps']} steps trained in {source['seconds']:.1f} s, and kept"
+        steps = count_noun(source["steps"], "step")
+        told = f"{_name(order)}: trained a source model of {steps} in {source['seconds']:.1f} s (cached)"
         errors.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
     return found
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.errors import Refused
+from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ class Budget(NamedTuple):
         wanted = there if self.kind == "all" else int(self.amount)
         if wanted > there and self.kind == "count":
             raise Refused(
-                f"granted={self} asks for {wanted} labels of class {name!r}, but the train split of {domain} has"
-                f" {there}"
+                f"granted={self} asks for {count_noun(wanted, 'label')} of class {name!r}, but the train split of"
+                f" {domain} has {there}"
             )
         return min(wanted, there)
 

@@ -16,6 +16,7 @@ from tl_runner.datasets.halves import in_range, limit, limited, rows_of, shifted
 from tl_runner.datasets.image_shifts import Shift
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import Refused, nearest
+from tl_runner.plurals import count_noun
 from tl_runner.rng import derive
 
 log = logging.getLogger(__name__)
@@ -69,8 +70,8 @@ def cifar10_split(
     other = tuple(name for name in whole.classes if name not in source_classes)
     if min(len(known), len(other)) < 2:
         raise Refused(
-            f"dataset.source_classes leaves {len(known)} classes to the source and {len(other)} to the target:"
-            " each needs 2 or more"
+            f"dataset.source_classes leaves {count_noun(len(known), 'class')} to the source and {len(other)} to the"
+            " target: each needs 2 or more"
         )
     sides = [
         of_classes(whole, name, classes)

@@ -11,6 +11,7 @@ from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, names, observ
 from tl_runner.datasets.notation import another_notation
 from tl_runner.datasets.spelling import about_respelled, doubles, respelled
 from tl_runner.errors import Refused, nearest
+from tl_runner.plurals import count_noun, pluralize
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def split_label(
         kept = [word for word in missing if word.strip().lower() not in {word.lower() for word in words}]
         as_class = f", or, if {listed(map(repr, words))} is a class, set {typed('missing', kept)}" if words else ""
         raise Refused(
-            f"{len(empty)} of the {len(cells)} rows of {table.name} have no label in column {label!r}"
+            f"{len(empty)} of the {count_noun(len(cells), 'row')} of {table.name} {pluralize(len(empty), 'has')} no"
+            f" label in column {label!r}"
             f" ({table.file}, lines {listed(map(str, table.lines[empty]))}): take them out{as_class}; the target's"
             " labels are needed to score, and kept from the methods"
         )
@@ -172,7 +174,7 @@ def label_knowledge(
         return {}
     counts = {role: sum(rows.values()) for role, rows in left_out.items()}
     told = " and ".join(
-        f"{counts[role]} rows of the {role} ({listed(rows)})" for role, rows in left_out.items() if rows
+        f"{count_noun(counts[role], 'row')} of the {role} ({listed(rows)})" for role, rows in left_out.items() if rows
     )
     if label_set:
         if told:

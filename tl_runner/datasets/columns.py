@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tl_runner.datasets import notation
 from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, observed, typed
 from tl_runner.errors import Refused
+from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def _refuse_text(name: str, table: Table, categorical: Sequence[str], missing: S
         word = table.cells[name][first]
         said = (
             f"column {name!r}: line {table.lines[first]} of {table.file} holds {word!r}, which is no finite number"
-            f" ({text.sum()} of {len(table)} rows)"
+            f" ({text.sum()} of {count_noun(len(table), 'row')})"
         )
         as_categories = typed("categorical", [*categorical, name])
         if found := notation.form(word):
@@ -117,7 +118,7 @@ def _refuse_another_notation(name: str, source: Table, categorical: Sequence[str
         return
     said = (
         f"column {name!r}: line {source.lines[found.first]} of {source.file} holds {cells[found.first]!r},"
-        f" {found.what} ({found.count} of {len(cells)} rows hold such values)"
+        f" {found.what} (in {found.count} of {count_noun(len(cells), 'row')})"
     )
     keys = f"{typed('drop', [name])} leaves it out, {typed('categorical', [*categorical, name])} takes each"
     if found.likely:
@@ -138,7 +139,7 @@ def _refuse_numbers_beside_a_word(name: str, source: Table, categorical: Sequenc
         first = int(np.isin(source.cells[name], others).argmax())
         raise Refused(
             f"column {name!r} of {source.file} holds {different} different numbers, and {listed(map(repr, others))} in"
-            f" {rows} of {len(source)} rows (the first is line {source.lines[first]}). If"
+            f" {rows} of {count_noun(len(source), 'row')} (the first is line {source.lines[first]}). If"
             f" {'that stands' if len(others) == 1 else 'those stand'} for a missing value, set"
             f" {typed('missing', [*missing, *others])}; if the column holds categories,"
             f" {typed('categorical', [*categorical, name])}"

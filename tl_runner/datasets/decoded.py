@@ -25,6 +25,7 @@ from torch import Tensor
 from tl_runner.datasets.picture import Square, square, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, Numbers, PixelFormat
 from tl_runner.errors import Refused
+from tl_runner.plurals import count_noun
 from tl_runner.storage.atomic import open_atomically
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def _room(folder: Path, needed: int) -> None:
 
 
 def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str, how: PixelFormat) -> Facts:
-    log.info("decoding %d images of %s (only once: the result is cached)", len(files), name)
+    log.info("decoding %s of %s (only once: the result is cached)", count_noun(len(files), "image"), name)
     bad, grey, numbers, told = {}, True, Numbers(), time.monotonic()
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here

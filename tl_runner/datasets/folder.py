@@ -16,6 +16,7 @@ from tl_runner.datasets.listing import ClassFolder, class_folders, folders, quot
 from tl_runner.datasets.pixel_format import Channels, PixelFormat, doubts
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, nearest, within
+from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def image_folder(
         if not each.files:
             raise Refused(f"{str(each.path)!r} holds no image (other files: {each.others}): fill or remove it")
     if others := sum(each.others for side in sides.values() for each in side):
-        log.warning("%d files have no image extension and are ignored: run.log lists them", others)
+        log.warning("ignored %s without an image extension: run.log lists them", count_noun(others, "file"))
     images = {
         role: decode_images([file for each in side for file in each.files], size, cache, domains[role].name, how)
         for role, side in sides.items()
@@ -154,7 +155,8 @@ def _judge(sides: Sides, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> N
     if not told:
         return
     more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    what = f"of {sum(map(len, files.values()))} files, {len(told)} can't be read: {', '.join(told[:SHOWN])}{more}"
+    all_files = count_noun(sum(map(len, files.values())), "file")
+    what = f"{len(told)} of {all_files} can't be read: {', '.join(told[:SHOWN])}{more}"
     if on_bad == "error":
         raise Refused(f"{what}; fix or remove them, or set dataset.on_bad=skip")
     log.warning("skipped: %s", what)

@@ -19,6 +19,7 @@ from tl_runner.datasets.part_names import parts_among
 from tl_runner.datasets.picture import extensions
 from tl_runner.datasets.split import PARTS
 from tl_runner.errors import Refused
+from tl_runner.plurals import count_noun
 from tl_runner.storage.litter import is_litter
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def class_folders(domain: Path, root: Path) -> Listing:
         path = by_part[empty[0]]
         raise Refused(f"{path} holds no class folder: an image lies at {path / 'CLASS' / 'IMAGE.png'}")
     if loose:
-        log.warning("%s: %d images lie beside the class folders and are ignored", domain, loose)
+        log.warning("%s: ignored %s beside the class folders", domain, count_noun(loose, "image"))
     found = [
         _class_folder(label, part, path, domain, passed)
         for part, classes in named.items()
@@ -169,8 +170,8 @@ def _tell_passed(domain: Path, passed: Sequence[Path]) -> None:
     names = quoted(dict.fromkeys(path.name for path in meant or passed))
     log.log(
         logging.WARNING if meant else logging.INFO,
-        "%s: ignored %d hidden files and folders, or files left by other programs: %s",
-        domain, len(passed), names,
+        "%s: ignored %s, hidden or left by other programs: %s",
+        domain, "1 file or folder" if len(passed) == 1 else f"{len(passed)} files and folders", names,
     )  # fmt: skip
 
 
@@ -194,7 +195,7 @@ def _class_folder(label: str, part: int | None, path: Path, domain: Path, passed
             else:
                 others += 1
     if others:
-        log.info("%s: %d files have no image extension and are ignored", path, others)
+        log.info("%s: ignored %s without an image extension", path, count_noun(others, "file"))
     inner = frozenset(file.path.relative_to(path).parts[0] for file in files if file.path.parent != path)
     direct = any(file.path.parent == path for file in files)
     return ClassFolder(label, part, path, tuple(sorted(files)), others, inner, direct)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from tl_runner.errors import within
+from tl_runner.plurals import count_noun, pluralize
 
 Span = tuple[float, float]
 Channels = Literal[1, 3, "rgba"]
@@ -92,13 +93,13 @@ def doubts(found: Numbers, asked: PixelFormat) -> Iterator[str]:
         )
     if asked.channels is None and found.dropped:
         yield (
-            f"{found.dropped} TIFFs have a fourth band of no stated meaning: it is left out. dataset.channels=3 says"
-            " that this is right"
+            f"the fourth band of {count_noun(found.dropped, 'TIFF')} has no stated meaning and is ignored."
+            " dataset.channels=3 confirms that"
         )
     if asked.channels is None and found.clear:
         yield (
-            f"{found.clear} images are transparent everywhere, and come out white. dataset.channels=3 uses their"
-            " colours without the transparency"
+            f"{count_noun(found.clear, 'image')} {pluralize(found.clear, 'is')} transparent everywhere, and so white."
+            " dataset.channels=3 uses the colours without the transparency"
         )
 
 

@@ -184,7 +184,8 @@ def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uin
         if again == len(content["target"]):
             raise Refused("every image of the target also occurs in the source: there is nothing to transfer")
         if again:
-            log.warning("%d of %d images of the target also occur in the source", again, len(content["target"]))
+            occur = "occurs" if again == 1 else "occur"
+            log.warning("%d of %d images of the target also %s in the source", again, len(content["target"]), occur)
 
 
 def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.spelling import about_respelled, doubles, respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
 from tl_runner.errors import Refused, nearest
+from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,10 @@ def _domains(
         raise Refused(f"dataset.source and dataset.target are both {source}: there is nothing to transfer")
     if without := len(of_row) - len(observed(of_row)):
         log.warning(
-            "%d rows of %s have no value in column %r: they belong to no domain and are ignored", without, file, domain
+            "%s: ignored %s without a value in column %r, which names the domain",
+            file,
+            count_noun(without, "row"),
+            domain,
         )
     known, other = (replace(table.take(of_row == value), name=str(value)) for value in (source, target))
     return known, other
@@ -180,8 +184,9 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
         raise Refused(f"{source.name} and {target.name} hold the same rows: there is nothing to transfer")
     if again := sum(count for row, count in other.items() if row in known):
         log.warning(
-            "%d of the %d rows of the target also occur in the source, with their labels: if they are the same"
-            " cases, the target's score is too optimistic", again, len(target.x),
+            "%d of the %s of the target also %s in the source, with the same label: if these are the same cases, the"
+            " target's score is too optimistic",
+            again, count_noun(len(target.x), "row"), "occurs" if again == 1 else "occur",
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tl_runner.errors import Refused, nearest
+from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Preprocessing
 from tl_runner.preprocessing.tables import Columns
 from tl_runner.storage.litter import is_litter
@@ -38,8 +39,8 @@ def list_test_inputs(run: Path, preprocessing: Preprocessing) -> list[Input]:
         ]
     if absent := [str(path) for path, _ in found if not path.is_file()]:
         raise Refused(
-            f"{len(absent)} of {len(found)} files of {file} are missing, such as {absent[0]}: they are named as the run"
-            f" had them; the working folder is {Path.cwd()}"
+            f"{len(absent)} of {count_noun(len(found), 'file')} of {file} {pluralize(len(absent), 'is')} missing, such"
+            f" as {absent[0]}: the run recorded these names; the working folder is {Path.cwd()}"
         )
     return found
 

@@ -16,6 +16,7 @@ from tl_runner.datasets.columns import numbers
 from tl_runner.datasets.encoding import encode, matrix
 from tl_runner.datasets.spelling import respelled
 from tl_runner.errors import Refused, nearest
+from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Portion
 
 log = logging.getLogger(__name__)
@@ -120,12 +121,13 @@ class Columns:
                 if form := notation.form(word):
                     raise Refused(
                         f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite number"
-                        f" ({text.sum()} of {len(table)} rows), but {form.what}: {form.mend}"
+                        f" ({text.sum()} of {count_noun(len(table), 'row')}), but {form.what}: {form.mend}"
                     )
                 words = f", empty, {listed(self.missing)}" if self.missing else " or empty"
                 raise Refused(
                     f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite"
-                    f" number ({text.sum()} of {len(table)} rows); missing values are{words.removeprefix(',')}"
+                    f" number ({text.sum()} of {count_noun(len(table), 'row')}); missing values are"
+                    f"{words.removeprefix(',')}"
                 )
         if spare := [name for name in table.header if name and name not in {*self.kinds, *self.known}]:
             log.warning("%s: the run was not trained on the columns %s, which are ignored", table.file, listed(spare))
@@ -144,7 +146,8 @@ class Columns:
             if not len(present) and len(table) >= SEVERAL:
                 log.warning("%s has no value in any of the %d rows: all are taken as missing", where, len(table))
             elif column["kind"] == "numeric" and (missing := len(table) - len(present)) and not column["gaps"]:
-                told = f"{missing} of {len(table)} values are missing, and in training none was"
+                values = count_noun(len(table), "value")
+                told = f"{missing} of {values} {pluralize(missing, 'is')} missing, and none was in training"
                 log.warning("%s: %s: taken as the median of training, %g", where, told, column["median"])
 
 

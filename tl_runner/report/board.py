@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_runner.engine.job import Order, Outcome
+from tl_runner.plurals import count_noun
 from tl_runner.report.consoles import complain, consoles
 from tl_runner.report.tables import STATUS_STYLE, duration, percent
 from tl_runner.storage.lock import read_owner
@@ -105,4 +106,5 @@ def board(total: int | None) -> Iterator[Board]:
 def show_composing(jobs: Sequence[T]) -> Iterable[T]:
     """The same jobs, with a progress line while they are composed, which takes some 50 ms each."""
     console, _ = consoles()
-    return track(jobs, f"composing {len(jobs)} jobs", console=console, transient=True, disable=not console.is_terminal)
+    title = f"composing {count_noun(len(jobs), 'job')}"
+    return track(jobs, title, console=console, transient=True, disable=not console.is_terminal)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tl_runner.plurals import count_noun, pluralize
 from tl_runner.report.comparison import OTHER_LABELS
 from tl_runner.report.settings import cell
 from tl_runner.report.statistics import LEAST, MOST
@@ -49,7 +50,7 @@ def _failed(records: Sequence[RunRecord]) -> Iterator[str]:
             reasons[record.choices["method"], told] += 1
     told = [f"{count} of {method}: {reason}" for (method, reason), count in reasons.items()]
     if told:
-        yield f"{sum(reasons.values())} runs failed: {_names(told, '; ')} (their run.log has more)"
+        yield f"{count_noun(sum(reasons.values()), 'run')} failed: {_names(told, '; ')} (their run.log has more)"
 
 
 def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
@@ -68,7 +69,8 @@ def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
     for record in ended:
         seen[cell(record), str(record.seed)].add(str(record.data.get("fingerprint")))
     if count := sum(len(prints) > 1 for prints in seen.values()):
-        yield f"the data changed between runs: {count} times a dataset and seed have runs on other rows (fingerprint)"
+        pairs = f"{count_noun(count, 'pair')} of dataset and seed {pluralize(count, 'has')}"
+        yield f"the data changed between runs: {pairs} runs on different rows (fingerprint)"
 
 
 def _mixed(ended: Sequence[RunRecord]) -> Iterator[str]:
@@ -83,7 +85,8 @@ def _mixed(ended: Sequence[RunRecord]) -> Iterator[str]:
         if len(found) > 1:
             yield f"runs of different {name}: {', '.join(sorted(found))}"
     if dirty := sum(bool(record.where.get("dirty")) for record in ended):
-        yield f"{dirty} of {len(ended)} runs were made from a working tree with uncommitted changes"
+        of = f"{dirty} of {count_noun(len(ended), 'run')} {pluralize(dirty, 'was')}"
+        yield f"{of} made from a working tree with uncommitted changes"
 
 
 def _constant(ended: Sequence[RunRecord]) -> Iterator[str]:
@@ -100,7 +103,8 @@ def _label_sets(ended: Sequence[RunRecord]) -> Iterator[str]:
     if known:
         datasets = _names(sorted({run.choices["dataset"] for run in known}))
         yield (
-            f"{len(known)} of {len(ended)} runs were granted the label set: dataset.labels=shared ({datasets}) left out"
+            f"{len(known)} of {count_noun(len(ended), 'run')} {pluralize(len(known), 'was')} granted the label set:"
+            f" dataset.labels=shared ({datasets}) left out"
             " rows by which classes the target's labels hold; dataset.label_set=[…] states the classes instead"
         )
 
@@ -142,7 +146,7 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
     if few := [row["label"] for row in scored if row["n"] < LEAST]:
         yield f"fewer than {LEAST} seeds of {_names(few)}: nothing is tested"
     if below := [row for row in scored if row["below_majority"]]:
-        told = [f"{row['label']} ({row['below_majority']} of {row['n']} runs)" for row in below]
+        told = [f"{row['label']} ({row['below_majority']} of {count_noun(row['n'], 'run')})" for row in below]
         yield f"below always saying the target's most frequent class: {_names(told)}"
     adapted = [row for row in scored if row["method"] != "target_only"]  # which is there to be what labels are worth
     if other := sorted({(row["method"], row["granted"]) for row in adapted if row["verdict"] == OTHER_LABELS}):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from tl_runner.plurals import count_noun, pluralize
 from tl_runner.report.comparison import WORSE
 from tl_runner.report.ranking import LEAST as FEWEST
 from tl_runner.report.ranking import Ranking
@@ -150,7 +151,8 @@ def by_pair(frame: pd.DataFrame) -> dict[str, list[Row]]:
 def counted(frame: pd.DataFrame) -> str:
     """How many there are of what, and how many failed."""
     counts = {name: sum(frame[name].tolist()) for name in ("n", "failed", "unfinished")}
-    return f"{len(frame)} settings, {sum(counts.values())} runs, {counts['failed']} failed"
+    settings, runs = count_noun(len(frame), "setting"), count_noun(sum(counts.values()), "run")
+    return f"{settings}, {runs}, {counts['failed']} failed"
 
 
 def remarks(frame: pd.DataFrame, rankings: Sequence[Ranking]) -> list[str]:
@@ -172,7 +174,7 @@ def _regrets(frame: pd.DataFrame) -> Iterator[str]:
         for row in (row for row in rows if row["rival"]):
             points = round(100 * row["over_rival"], 1)
             place = f"{abs(points)} points {'above' if points > 0 else 'below'}" if points else "level with"
-            seeds = f"{row['rival_seeds']} seed{'s' * (row['rival_seeds'] > 1)}"
+            seeds = count_noun(row["rival_seeds"], "seed")
             yield f"{pair}: {row['label']} is {place} {row['rival']}, the best other with the same labels, on {seeds}."
 
 
@@ -180,8 +182,8 @@ def _ranked(ranking: Ranking) -> list[str]:
     """Average ranks in sentences, best first."""
     found = ranking.ranks
     if found is None:
-        few = f"{ranking.pairs} pairs have settings in common, granted={ranking.granted}"
-        return [f"No ranks: {few}, and {FEWEST} are the fewest that can tell methods apart."]
+        few = f"{count_noun(ranking.pairs, 'pair')} {pluralize(ranking.pairs, 'has')} settings in common"
+        return [f"No ranks: {few}, granted={ranking.granted}; at least {FEWEST} pairs are needed to rank methods."]
     p = "" if isnan(found.p) else f", Friedman's p {chance(found.p)}"
     listed = " · ".join(f"{label} {rank:.1f}" for label, rank in found.average.items())
     said = [

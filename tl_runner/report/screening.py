@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_runner.engine.screen import Screened
+from tl_runner.plurals import count_noun
 from tl_runner.report.agreement import COMPARED, LEAST, Agreement, Made, agreement, describe_origin
 from tl_runner.report.tables import ROOMY, percent
 from tl_runner.storage.record import RunRecord
@@ -175,7 +176,8 @@ def _told(group: Group) -> list[RenderableType]:
             if said
             else f"{LEAST} candidates with runs are needed for a comparison"
         )
-        runs = f"{method.runs} runs of {method.method} granted={method.granted}, {at_hand} candidates"
+        runs = f"{count_noun(method.runs, 'run')} of {method.method} granted={method.granted}"
+        runs += f", {count_noun(at_hand, 'candidate')}"
         lines.append(f"{runs}: {ranks}")
     return [Text("\n".join(lines), "dim")]
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tl_runner.engine.job import Outcome
 from tl_runner.engine.plan import Planned, estimate_seconds
+from tl_runner.plurals import count_noun
 from tl_runner.storage.record import RunRecord
 
 if TYPE_CHECKING:
@@ -52,11 +53,12 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
         advice = f"\nno baseline to compare with yet: run the same command with method={record.baseline}{granted}"
     words = [f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels"] * trained
     if start := record.data.get("source_model"):
-        words.append(f"from a source model of {start['steps']} steps ({percent(start['source_val'])} on its val split)")
+        steps = count_noun(start["steps"], "step")
+        words.append(f"from a source model of {steps} ({percent(start['source_val'])} on its val split)")
     if floor := _weighed(record):
         words.append(floor)
     if auto := record.data.get("auto"):
-        words.append(f"auto chose {auto['chosen']} after {auto['steps']} steps: {auto['why']}")
+        words.append(f"auto chose {auto['chosen']} after {count_noun(auto['steps'], 'step')}: {auto['why']}")
     if gap := _gap(record):
         words.append(gap)
     known = record.data.get("label_knowledge") or {}
@@ -90,7 +92,8 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     """The jobs of a sweep, in order; of a large one those that did not end well."""
     failed = sum(outcome.failed for outcome in outcomes)
     others = Counter({"kept": "skipped"}.get(o.what, o.what) for o in outcomes if o.what != "made")
-    title = ", ".join([f"{len(outcomes)} runs, {failed} failed", *(f"{n} {what}" for what, n in others.items())])
+    runs = count_noun(len(outcomes), "run")
+    title = ", ".join([f"{runs}, {failed} failed", *(f"{n} {what}" for what, n in others.items())])
     listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("made", "kept")]
     if len(listed) < len(outcomes):
         title += f"; the {len(listed)} that did not complete; tl-report compares all"
@@ -110,10 +113,11 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
 def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     """What would be done of a command, and how long it may take; of many runs only how many there are of each kind."""
     states = Counter(each.state for each in planned)
-    counts = Text(f"{len(planned)} runs: " + ", ".join(f"{n} {state}" for state, n in states.most_common()), "bold")
+    listed = ", ".join(f"{n} {state}" for state, n in states.most_common())
+    counts = Text(f"{count_noun(len(planned), 'run')}: {listed}", "bold")
     seconds, unknown = estimate_seconds(planned, places)
     words = [f"about {duration(seconds)} left, {places} at a time"] if seconds else []
-    words += [f"no estimate for {unknown} runs: no run like them has completed"] if unknown else []
+    words += [f"no estimate for {count_noun(unknown, 'run')}: no similar run has completed"] if unknown else []
     changed = [each.since for each in planned if each.since]
     words += [f"{len(changed)} new because the data changed since {changed[0].folder}"] if changed else []
     if len(planned) > LISTED:

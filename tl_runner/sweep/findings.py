@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from tl_runner.plurals import count_noun
 from tl_runner.storage.atomic import write_atomically
 from tl_runner.sweep.study import STATES, Study, state
 from tl_runner.sweep.study_spec import OBJECTIVES
@@ -51,8 +52,9 @@ def write_study(study: Study, found: dict[str, Any]) -> None:
 def format_findings(found: dict[str, Any]) -> str:
     """The findings in a few lines."""
     counts = [f"{count} {name}" for name, count in found["counts"].items() if count or name in ("ok", "failed")]
-    lines = [f"{found['name']}: {len(found['trials'])} of {found['trials_in_all']} trials, {', '.join(counts)}"]
-    seeds = f"; mean of {len(found['seeds'])} seeds" * bool(found["seeds"])
+    trials = f"{len(found['trials'])} of {count_noun(found['trials_in_all'], 'trial')}"
+    lines = [f"{found['name']}: {trials}, {', '.join(counts)}"]
+    seeds = f"; mean of {count_noun(len(found['seeds']), 'seed')}" * bool(found["seeds"])
     if best := found["best"]:
         lines += [
             f"  best    {' '.join(best['parameters'])} (trial {best['trial']})",

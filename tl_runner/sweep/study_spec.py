@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tl_runner.plurals import count_noun
 from tl_runner.storage.identity import identify
 from tl_runner.storage.record import RunRecord
 from tl_runner.sweep.space import Dimension, Space
@@ -56,7 +57,7 @@ class Way(NamedTuple):
     @property
     def words(self) -> str:
         """All but the number of trials, which may grow."""
-        return f"{self.sampler}, {self.startup} trials at random, pruner {self.pruner}, seed {self.seed}"
+        return f"{self.sampler}, {count_noun(self.startup, 'trial')} at random, pruner {self.pruner}, seed {self.seed}"
 
 
 class Sought(NamedTuple):
@@ -86,7 +87,7 @@ class Sought(NamedTuple):
             pruned = ", pruned only where granted labels are held out"
         elif self.way.pruner != "none" and OBJECTIVES[self.objective].evidence is None:
             pruned = f", none is pruned: {self.objective} is not known before a run ends"
-        return f"{self.folder}: {self.space}; {self.way.trials} trials{pruned}"
+        return f"{self.folder}: {self.space}; {count_noun(self.way.trials, 'trial')}{pruned}"
 
     @property
     def whole(self) -> str:

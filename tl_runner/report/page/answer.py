@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import isfinite, nan
 
+from tl_runner.plurals import count_noun
 from tl_runner.report.cells import Row, spread
 from tl_runner.report.comparison import OTHER_LABELS
 
@@ -33,7 +34,9 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
     if tested and not better:
         sentences.append("No setting is shown to be better than its baseline.")
     elif tested:
-        sentences.append(f"Shown to be better than the baseline: {len(better)} of the {len(tested)} settings compared.")
+        sentences.append(
+            f"Shown to be better than the baseline: {len(better)} of {count_noun(len(tested), 'setting')}."
+        )
     if harmed := _listed(tested, "negative transfer"):
         sentences.append(f"Negative transfer: {harmed}.")
     elif tested:

@@ -5,6 +5,7 @@ from math import isfinite
 
 import numpy as np
 
+from tl_runner.plurals import count_noun
 from tl_runner.report.page.counts import BINS, spread
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
@@ -29,7 +30,9 @@ def figure(groups: Sequence[Group]) -> Figure:
         held = table[:, 0] > 0
         sure, right = table[held, 1] / table[held, 0], table[held, 2] / table[held, 0]
         chart = Chart(
-            whole, Scale(0.0, 1.0, "accuracy, %", percent=True), f"{group.name}: {ece} over {len(tables)} seeds"
+            whole,
+            Scale(0.0, 1.0, "accuracy, %", percent=True),
+            f"{group.name}: {ece} over {count_noun(len(tables), 'seed')}",
         )
         for number in np.flatnonzero(held):
             chart.bar(number / BINS, (number + 1) / BINS, 0, 0.5 * table[number, 0] / table[:, 0].max(), "quiet")

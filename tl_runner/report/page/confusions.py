@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from tl_runner.plurals import count_noun
 from tl_runner.report.page.counts import ends, shares, spread
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Cells, Figure, Key, Panel
@@ -89,7 +90,7 @@ def gains(groups: Sequence[Group]) -> Figure:
             kind = "c0" if mean >= 0 else "c3"
             chart.bar(0.0, mean, -row - 0.54, -row - 0.86, kind)
             chart.reach(-row - 0.7, mean - sd, mean + sd, "ink")
-        panels.append(Panel(group.name, chart.svg, f"n = {len(compared[group.name])} pairs"))
+        panels.append(Panel(group.name, chart.svg, f"n = {count_noun(len(compared[group.name]), 'pair')}"))
     caption = (
         "Accuracy of each class on the target's test split minus that of source_only on the same seed and data, in"
         " points: mean over n pairs ± one standard deviation. "

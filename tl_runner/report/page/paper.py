@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from tl_runner.plurals import count_noun
 from tl_runner.report.cells import NAMES, heading
 from tl_runner.report.page import (
     bound,
@@ -86,6 +87,7 @@ def page(
         score=NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"],
         runs_of=_listed(records),
         zip=zip,
+        count_noun=count_noun,
     )
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from tl_runner.plurals import count_noun
 from tl_runner.storage.record import RunRecord
 
 
@@ -46,11 +47,11 @@ def used(records: Sequence[RunRecord]) -> list[str]:
     return [
         f"{name} {next(iter(found))}"
         if len(found) == 1
-        else f"{name} " + ", ".join(f"{v} ({n} runs)" for v, n in found.most_common())
+        else f"{name} " + ", ".join(f"{v} ({count_noun(n, 'run')})" for v, n in found.most_common())
         for name, found in counted.items()
     ]
 
 
 def _threads(where: dict[str, Any]) -> str:
     threads = where.get("threads")
-    return f"{threads} thread{'s' * (threads != 1)}" if threads else ""
+    return count_noun(threads, "thread") if threads else ""

@@ -2,6 +2,7 @@
 
 from math import isfinite
 
+from tl_runner.plurals import count_noun, pluralize
 from tl_runner.report.page.drawing import Chart, Scale, columns
 from tl_runner.report.page.figure import Figure, Key, Panel
 from tl_runner.report.ranking import LEAST, Ranking
@@ -14,7 +15,8 @@ def figure(ranking: Ranking) -> Figure:
     """A row per setting, best first: its rank, and up to where others are not told from the best."""
     ranks, title = ranking.ranks, f"Average ranks, granted={ranking.granted}"
     if ranks is None:
-        why = f"{ranking.pairs} pairs have settings in common: ranks take {LEAST}."
+        few = f"{count_noun(ranking.pairs, 'pair')} {pluralize(ranking.pairs, 'has')} settings in common"
+        why = f"{few}: ranks need at least {LEAST}."
         return Figure(f"ranks-{ranking.granted}", title, missing=why)
     listed = list(ranks.average.items())[:MOST]
     (_, best), (_, worst) = listed[0], listed[-1]
