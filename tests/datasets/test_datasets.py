@@ -98,6 +98,14 @@ def test_no_row_is_in_both_domains():
     assert len(source_of(halves).x) + len(halves.target.x) == len(handwritten()[0])
 
 
+def test_the_handwritten_digits_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    x, y = handwritten()
+    known = load_digits()
+    assert torch.equal(x[:, 0], torch.from_numpy(known.images / 16).float()) and y.tolist() == known.target.tolist()
+
+
 def test_labels_decide_nothing_about_where_a_row_goes():
     drawn = synthetic(0)
     permuted = drawn._replace(target=drawn.target._replace(y=drawn.target.y.flip(0)))

@@ -56,9 +56,11 @@ def digits(
 
 def handwritten() -> tuple[Tensor, Tensor]:
     """The 1,797 test digits of the UCI "Optical Recognition of Handwritten Digits": (n, 1, 8, 8) in [0, 1]."""
-    from sklearn.datasets import load_digits
-
-    counts, y = (np.asarray(array) for array in load_digits(return_X_y=True))  # of ink in 4×4 blocks, 0 to 16
+    spec = find_spec("sklearn")
+    assert spec and spec.submodule_search_locations, "scikit-learn is a dependency"
+    file = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    table = np.loadtxt(file, delimiter=",")  # not by load_digits: to load scikit-learn takes longer than `import torch`
+    counts, y = table[:, :-1], table[:, -1].astype(int)  # of ink in 4×4 blocks, 0 to 16
     return torch.from_numpy(counts / 16).float().view(-1, 1, 8, 8), torch.from_numpy(y).long()
 
 
