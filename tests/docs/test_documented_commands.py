@@ -105,6 +105,8 @@ def cheap(words: list[str]) -> list[str]:
         words += ["dataset.samples=300", "dataset.size=8"]
     elif "dataset=image_folder" in words and "dataset.size=" not in text:
         words.append("dataset.size=16")
+    if "resnet" in text:
+        words.append("train.steps=4")
     if "diagnose=" not in text:
         words.append("diagnose=none")
     if "hydra/sweeper=tl_optuna" in words:
@@ -141,25 +143,23 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(prepared: Path, typed: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The prepared folder as the current one, with two finished runs on photos: RUN, RUN1 and RUN2 of the pages."""
+    """The prepared folder as the current one, with finished runs: RUN, RUN1 and RUN2 of the pages, and some more."""
     monkeypatch.chdir(prepared)
-    if not (prepared / "RUN1").exists():
-        data = ["dataset=image_folder", "dataset.root=photos", "dataset.source=studio", "dataset.target=phone"]
-        for name, method in (("RUN1", "source_only"), ("RUN2", "mmd")):
-            words = [
-                *data,
-                f"method={method}",
-                "train=tiny",
-                "pretrain=tiny",
-                "dataset.size=16",
-                "device=cpu",
-                "threads=1",
-            ]
-            ended = typed("tl-run", *words)
+    if not (prepared / "RUN").exists():
+        photos = ["dataset=image_folder", "dataset.root=photos", "dataset.source=studio", "dataset.target=phone"]
+        tables = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "dataset.label=diagnosis"]
+        tiny = ["train=tiny", "pretrain=tiny", "device=cpu", "threads=1"]
+        for words in (
+            [*photos, "method=source_only", "dataset.size=16"],
+            [*photos, "method=mmd", "dataset.size=16"],
+            [*tables, "backbone=mlp", "diagnose=none"],
+            ["dataset.samples=300", "dataset.size=8", "diagnose=none"],
+        ):
+            ended = typed("tl-run", *words, *tiny)
             assert ended.code == 0, ended.err
+        for name, method in (("RUN1", "source_only"), ("RUN2", "mmd"), ("RUN", "mmd")):
             (run,) = (prepared / "outputs" / "runs" / "image_folder").glob(f"{method}-*")
             shutil.copytree(run, prepared / name)
-        shutil.copytree(prepared / "RUN2", prepared / "RUN")
     return prepared
 
 
