@@ -27,9 +27,6 @@ LEFT_OUT = {  # a pattern of whole commands: why they are not executed
     r".*\bdataset=(fashion|cifar\w*)\b.*": "needs a data set that is downloaded",
     r".*\bbackbone\.weights=imagenet\b.*": "downloads weights",
 }
-BROKEN = {  # commands that fail by a fault of the package: remove them here when it is mended
-    "tl-screen dataset=digits backbone=small,mlp stage=all": "report/live.watch_training asks for data.shape: KeyError",
-}
 DRY = re.compile(r"hydra/launcher=|hydra\.launcher\.|tracker=|timeout=")  # composed only: cluster, processes, services
 CHEAP = {"tl-screen": ["pretrain=tiny", "dataset.samples=300", "dataset.size=8", "device=cpu"]}
 SPAN = re.compile(r"`(tl-[a-z]+(?:\s[^`]*)?)`")
@@ -76,11 +73,7 @@ def documented() -> dict[str, list[str]]:
 
 
 DOCUMENTED = documented()
-EXECUTED = [
-    pytest.param(command, marks=[pytest.mark.xfail(reason=BROKEN[command])] if command in BROKEN else [])
-    for command in DOCUMENTED
-    if not any(re.fullmatch(pattern, command) for pattern in LEFT_OUT)
-]
+EXECUTED = [command for command in DOCUMENTED if not any(re.fullmatch(pattern, command) for pattern in LEFT_OUT)]
 
 
 def alternatives(words: list[str]) -> Iterator[list[str]]:
