@@ -67,10 +67,10 @@ def bce(logits: Tensor, domain: int) -> Tensor:
     return -torch.log(p if domain else 1 - p)
 
 
-# The critic
+# The discriminator
 
 
-def test_a_critic_is_not_told_which_domain_has_more_rows():
+def test_a_discriminator_is_not_told_which_domain_has_more_rows():
     """One answer for all rows costs log 2 at best, and that at 0, though the target has three times the rows."""
     constant = torch.zeros(1, requires_grad=True)
     loss, accuracy = discriminator_loss(constant.expand(8)[:, None], constant.expand(24)[:, None])
@@ -88,7 +88,7 @@ def test_a_critic_is_not_told_which_domain_has_more_rows():
     )
 
 
-def test_the_loss_of_a_sure_critic_is_finite():
+def test_the_loss_of_a_sure_discriminator_is_finite():
     loss, _ = discriminator_loss(torch.full((2, 1), -1e4), torch.full((2, 1), 1e4))
     assert loss == 1e4
 
@@ -174,7 +174,7 @@ def test_cdan_is_the_papers_formula_and_reverses_the_features_gradient_alone(ent
     same(gradients(loss, method.discriminator), gradients(0.7 * expected, method.discriminator))
     same(gradients(loss, model.backbone), gradients(0.7 * expected, model.backbone), -losses.ramp(P))
     nothing(gradients(loss, model.head))  # g and its entropy are without gradient
-    assert 0 <= terms.metrics["critic_accuracy"] <= 1
+    assert 0 <= terms.metrics["discriminator_accuracy"] <= 1
 
 
 def test_entropy_changes_what_cdan_learns():
@@ -235,7 +235,7 @@ def test_bsp_on_top_of_an_adversary_is_a_sum(name):
     assert isinstance(together, Terms) and isinstance(plain, Terms)
     assert together.keys() == {*plain, "bsp"}
     assert all(torch.equal(together[key], plain[key]) for key in plain)
-    assert torch.equal(together.metrics["critic_accuracy"], plain.metrics["critic_accuracy"])
+    assert torch.equal(together.metrics["discriminator_accuracy"], plain.metrics["discriminator_accuracy"])
     of_sum, of_alone = (begin_phase(each.phases(model)[0], model, each) for each in (method, alone))
     assert {g.lr for g in of_sum} == {g.lr for g in of_alone} == {1.0}
 
@@ -311,7 +311,7 @@ def test_mdd_is_the_papers_and_each_player_goes_its_way():
     same(gradients(loss, model.backbone), gradients(disparity, model.backbone), 0.7 * losses.ramp(P))
     nothing(gradients(loss, model.head))
     others = [int((method.adversary(f).argmax(1) != model.head(f).argmax(1)).sum()) for f in (source, target)]
-    assert terms.metrics["critic_accuracy"].item() == pytest.approx(0.5 * (1 - others[0] / 16 + others[1] / 10))
+    assert terms.metrics["discriminator_accuracy"].item() == pytest.approx(0.5 * (1 - others[0] / 16 + others[1] / 10))
 
 
 @pytest.mark.parametrize("hidden", [0, 16])
@@ -331,7 +331,7 @@ def test_mdds_heads_are_of_one_form_and_start_apart(hidden):
 # ADDA
 
 
-def test_adda_trains_the_critic_on_labels_and_the_encoder_on_inverted_ones():
+def test_adda_trains_the_discriminator_on_labels_and_the_encoder_on_inverted_ones():
     method = ADDA(weight=0.7, hidden=16, dropout=0.0, schedule="linear")
     model, drawn = begun(method)
     with torch.no_grad():
@@ -340,13 +340,15 @@ def test_adda_trains_the_critic_on_labels_and_the_encoder_on_inverted_ones():
     batch = Batch(Labelled(drawn.source.x, drawn.source.y), drawn.target[:10])
     terms = method.terms(model, batch, P)
     source, (target,) = method.source_encoder.net(batch.source.x), model.features(batch.target)
-    critic = 0.5 * bce(method.discriminator(source), 1).mean() + 0.5 * bce(method.discriminator(target), 0).mean()
+    discriminator = (
+        0.5 * bce(method.discriminator(source), 1).mean() + 0.5 * bce(method.discriminator(target), 0).mean()
+    )
     fooled = bce(method.discriminator(target), 1).mean()
-    assert terms.keys() == {"critic", "adversary"} and not batch.unread
-    torch.testing.assert_close(terms["critic"], critic)
+    assert terms.keys() == {"discriminator", "adversary"} and not batch.unread
+    torch.testing.assert_close(terms["discriminator"], discriminator)
     torch.testing.assert_close(terms["adversary"], 0.7 * P * fooled)
-    same(gradients(terms["critic"], method.discriminator), gradients(critic, method.discriminator))
-    nothing(gradients(terms["critic"], model.backbone))
+    same(gradients(terms["discriminator"], method.discriminator), gradients(discriminator, method.discriminator))
+    nothing(gradients(terms["discriminator"], model.backbone))
     same(gradients(terms["adversary"], model.backbone), gradients(fooled, model.backbone), 0.7 * P)
     nothing(gradients(terms["adversary"], method.discriminator))
 
@@ -365,7 +367,7 @@ def test_adda_leaves_the_head_and_the_source_encoder_as_they_were():
     model.train()
     method.train()
     terms = method.terms(model, batch_of(method, pair), P)
-    assert terms.keys() == {"granted", "critic", "adversary"}
+    assert terms.keys() == {"granted", "discriminator", "adversary"}
     terms["granted"].backward()
     assert all(p.grad is None for p in model.head.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.backbone.parameters())
@@ -376,7 +378,7 @@ def test_adda_leaves_the_head_and_the_source_encoder_as_they_were():
 
 
 @pytest.mark.parametrize("method", [DANN(lr_critic=0.3), CDAN(lr_critic=0.3)])
-def test_the_critic_has_a_rate_of_its_own(method):
+def test_the_discriminator_has_a_rate_of_its_own(method):
     pair, model = task()
     model, _ = prepare(method, model, pair)
     (phase,) = method.phases(model)

@@ -137,27 +137,29 @@ def test_a_tiny_run_ends_well_and_has_all_its_files(name, tmp_path):
     }  # fmt: skip
 
 
-def test_dann_gives_the_critic_its_gradient_and_the_features_its_reverse():
-    """d loss/d features = −λ · weight · d BCE/d features, d loss/d critic = + weight · d BCE/d critic."""
+def test_dann_gives_the_discriminator_its_gradient_and_the_features_its_reverse():
+    """d loss/d features = −λ · weight · d BCE/d features, d loss/d discriminator = + weight · d BCE/d discriminator."""
     pair, model = task()
     method = DANN(weight=0.7, hidden=16, dropout=0.0)
     prepare(method, model, pair)
     batch, progress = batch_of(method, pair), 0.3
     terms = method.terms(model, batch, progress)
     terms["adversary"].backward()
-    reversed_, critic = [[p.grad.clone() for p in part.parameters()] for part in (model.backbone, method.discriminator)]  # pyright: ignore[reportOptionalMemberAccess]
+    reversed_, discriminator = [
+        [p.grad.clone() for p in part.parameters()] for part in (model.backbone, method.discriminator)
+    ]  # pyright: ignore[reportOptionalMemberAccess]
     model.zero_grad()
     method.zero_grad()
     logits = method.discriminator(torch.cat(model.features(batch.source.x, batch.target))).squeeze(1)
     domain = torch.cat([torch.ones(16), torch.zeros(16)])
     (0.7 * F.binary_cross_entropy(torch.sigmoid(logits), domain)).backward()  # without reversal
-    for got, plain in zip(critic, method.discriminator.parameters(), strict=True):
+    for got, plain in zip(discriminator, method.discriminator.parameters(), strict=True):
         torch.testing.assert_close(got, plain.grad, rtol=1e-4, atol=1e-7)
     strength = losses.ramp(progress)
     for got, plain in zip(reversed_, model.backbone.parameters(), strict=True):
         assert plain.grad is not None
         torch.testing.assert_close(got, -strength * plain.grad, rtol=1e-4, atol=1e-7)
-    assert 0 <= terms.metrics["critic_accuracy"] <= 1
+    assert 0 <= terms.metrics["discriminator_accuracy"] <= 1
 
 
 def test_the_weight_of_mmd_scales_its_term_and_progress_ramps_it():

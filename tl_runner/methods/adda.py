@@ -49,7 +49,7 @@ class ADDA(Method):
         requirements.source_model(resources)
         requirements.trainable_backbone(model)
         self.source_encoder = FrozenCopy(model.backbone)
-        with chance_of(resources.seed, "critic"):
+        with chance_of(resources.seed, "critic"):  # the name makes the seed: another would make other weights
             self.discriminator = build_discriminator(model.width, self.hidden, self.dropout)
         return model, pair
 
@@ -65,6 +65,6 @@ class ADDA(Method):
         taken_for_source = functional_call(self.discriminator, as_it_is, (seen.target,)).squeeze(1).float()
         fooled = F.binary_cross_entropy_with_logits(taken_for_source, torch.ones_like(taken_for_source))
         return Terms(
-            {**seen.supervise(), "critic": loss, "adversary": self.strength(progress) * fooled},
-            metrics={"critic_accuracy": accuracy},
+            {**seen.supervise(), "discriminator": loss, "adversary": self.strength(progress) * fooled},
+            metrics={"discriminator_accuracy": accuracy},
         )

@@ -45,7 +45,7 @@ class Adversarial(Method, ABC):
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         requirements.trainable_backbone(model)
-        with chance_of(resources.seed, "critic"):
+        with chance_of(resources.seed, "critic"):  # the name makes the seed: another would make other weights
             self.discriminator = build_discriminator(self.columns(model), self.hidden, self.dropout)
         return model, pair
 
@@ -57,7 +57,7 @@ class Adversarial(Method, ABC):
         seen = model.encode(batch)
         supervised = seen.supervise()
         loss, accuracy = self.oppose(model, seen.source, seen.target, progress)
-        return Terms({**supervised, self.term: self.weight * loss}, {"critic_accuracy": accuracy})
+        return Terms({**supervised, self.term: self.weight * loss}, {"discriminator_accuracy": accuracy})
 
 
 def build_discriminator(width: int, hidden: int, dropout: float) -> nn.Sequential:

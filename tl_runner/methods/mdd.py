@@ -76,4 +76,4 @@ class MDD(Method):
         differs_on_target = (other_target.argmax(1) != y_target).float().mean()
         # how well the adversarial head tells the domains, by whether it differs: 0.5 says that it can't
         accuracy = 0.5 * (1.0 - differs_on_source + differs_on_target)
-        return Terms({**seen.supervise(), "mdd": self.weight * disparity}, {"critic_accuracy": accuracy})
+        return Terms({**seen.supervise(), "mdd": self.weight * disparity}, {"discriminator_accuracy": accuracy})
