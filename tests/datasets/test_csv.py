@@ -237,7 +237,7 @@ def test_what_is_only_in_the_target_is_said(caplog):
         source = mixed(0)
         pair(source, [*mixed(1, cities="abZ"), *source[:3]])
     assert "column 'city': the source has none of the target's Z" in caplog.text
-    assert "3 of the 63 rows of the target also occur in the source, with their labels" in caplog.text
+    assert "3 of the 63 rows of the target also occur in the source, with the same label" in caplog.text
 
 
 def test_rows_of_no_domain_are_said(caplog):
@@ -246,7 +246,7 @@ def test_rows_of_no_domain_are_said(caplog):
     with caplog.at_level(logging.WARNING):
         drawn = csv(0, file=file, domain="site", source="0", target="1")
     assert len(drawn.source.x) + len(drawn.target.x) == 17
-    assert "3 rows of all.csv have no value in column 'site'" in caplog.text
+    assert "all.csv: ignored 3 rows without a value in column 'site'" in caplog.text
 
 
 GOOD = "x,c,label\n" + "".join(f"{i / 7},{'uv'[i % 2]},{'no' if i % 3 else 'yes'}\n" for i in range(1, 13))

@@ -341,7 +341,7 @@ def test_an_opaque_fourth_band_is_no_doubt_and_a_nameless_one_is_told_of(caplog)
     assert not warned(caplog)
     four_bands(0, "RGBX")
     assert loaded().target.x[0, :, 4, 4].tolist() == [200, 0, 50]
-    assert "data/b: 10 TIFFs have a fourth band of no stated meaning: it is left out." in caplog.text
+    assert "data/b: the fourth band of 10 TIFFs has no stated meaning and is ignored." in caplog.text
     caplog.clear()
     loaded(channels=3)
     assert not warned(caplog)

@@ -165,7 +165,7 @@ def typed(capsys, monkeypatch):
 
 def test_the_source_model_and_the_features_are_shared_with_runs(typed):
     code, first, told = typed(*QUICKER)
-    assert code == 0 and "source model of 20 steps trained" in told
+    assert code == 0 and "trained a source model of 20 steps in" in told
     assert [path.name for path in Path("outputs").iterdir()] == ["cache"]
     code, second, told = typed(*QUICKER)
     assert code == 0 and told == "" and "best first by ε+½d on the source's labels only" in first

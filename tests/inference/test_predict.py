@@ -146,7 +146,7 @@ def test_what_is_said_of_a_files_numbers_in_training_holds_in_predicting(tmp_pat
     words = [f"dataset.root={tmp_path / 'scans'}", "dataset.source=a", "dataset.target=b", f"dataset.{key}"]
     run = made(tmp_path / "outputs", "dataset=image_folder", *words, "dataset.size=8", "method=source_only", *TINY)
     said = typed("tl-predict", run.folder, "--test", "--out", "found.csv")
-    assert said.code == 0 and "8 of 8 rows get the class that the run's stored predictions have" in said.err
+    assert said.code == 0 and "8 of 8 rows have the class of the run's stored predictions" in said.err
     trained = tl_runner.load(run.folder)
     _, preprocessing, _ = trained
     x = preprocessing(*names(run))
@@ -211,7 +211,7 @@ def test_a_run_can_be_asked_for_its_own_test_split(name, typed, request):
     said = typed("tl-predict", run.folder, "--test")
     assert said.code == 0 and list(sheet(said.out)) == names(run)
     n = len(names(run))
-    assert f"{n} of {n} rows get the class that the run's stored predictions have" in said.err
+    assert f"{n} of {n} rows have the class of the run's stored predictions" in said.err
     assert f"the run's target accuracy, {100 * run.scores['target']['accuracy']:.1f} %" in said.err
     weights = run.folder / "model.safetensors"
     kept = weights.read_bytes()

@@ -160,7 +160,7 @@ def test_a_gap_where_training_had_none_is_filled_and_said(caplog):
     caplog.set_level(logging.WARNING)
     row = TABLE(lines("new.csv", "age,city,dose", ",Ulm,", ",Ulm,1"))
     assert torch.equal(row[0], row[1])
-    assert "new.csv, column 'dose': 1 of 2 values are missing, and in training none was" in caplog.text
+    assert "new.csv, column 'dose': 1 of 2 values is missing, and none was in training" in caplog.text
     assert "taken as the median of training, 1" in caplog.text and "'age'" not in caplog.text
 
 
