@@ -264,4 +264,4 @@ def test_samples_are_rows_of_the_test_split_and_random_ones_in_range(tiny, tmp_p
     assert samples(which, record, 60).real == 30
     Path("run/diagnosis.safetensors").unlink()
     none = samples(which, record, 6)
-    assert (len(none.x), none.real) == (6, 0) and "are missing, such as 3.png" in none.why
+    assert (len(none.x), none.real) == (6, 0) and "is missing, such as 3.png" in none.why
