@@ -45,7 +45,7 @@ def facts(found: Any) -> dict[str, Any]:
 PLAIN = "write plain numbers such as 1100.5, with a decimal point"
 
 REFUSED: dict[str, tuple[Cell, str]] = {
-    "3,5": (lambda i: f"{i},5", r"line 2 of a.csv holds '0,5', a number with a decimal comma \(44 of 44 rows"),
+    "3,5": (lambda i: f"{i},5", r"line 2 of a.csv holds '0,5', a number with a decimal comma \(in 44 of 44 rows"),
     "1.100,00": (lambda i: f"{i + 1}.100,00", r"line 2 of a.csv holds '1.100,00', .* separators between thousands"),
     "1,100.00": (lambda i: f"{i + 1},100.00", r"line 2 of a.csv holds '1,100.00', .* separators between thousands"),
     "1,100 beside 900": (lambda i: f"{i + 1},100" if i > 30 else i * 7, r"line 33 of a.csv holds '32,100', "),

@@ -140,7 +140,7 @@ def facts_in(file: Path, to: Format) -> dict[str, object]:
 def test_the_command_exports_and_says_what_it_is(to, tmp_path, typed, tiny):
     said = typed("tl-export", tiny.folder, "--to", to, "--out", "mine")
     assert said.code == 0, said.err
-    assert "input (n, 1, 8, 8) float32 -> probabilities (n, 10); on 256 samples, 48 of the run's data and" in said.out
+    assert "input (n, 1, 8, 8) float32 -> probabilities (n, 10); on 256 samples (48 of the run's data," in said.out
     assert ("deprecated" in said.err) == (to == "torchscript") == bool(said.err)
     facts = facts_in(Path("mine"), to)
     assert facts["classes"] == list("0123456789") and facts["run"] == tiny.id and facts["output"] == "probabilities"

@@ -116,7 +116,7 @@ def test_what_is_no_factor_is_refused(key, value, tmp_path):
 
 
 def test_help_names_the_key(typed):
-    assert re.search(r"optimizer\.lr_backbone=auto .*0\.1 where it was trained before", typed("tl-run", "--help").out)
+    assert re.search(r"optimizer\.lr_backbone=auto .*0\.1 if it is pre-trained", typed("tl-run", "--help").out)
 
 
 @pytest.mark.parametrize(

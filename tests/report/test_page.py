@@ -204,7 +204,7 @@ def test_what_gives_no_probabilities_has_no_reliability(groups):
 
 def test_below_five_pairs_no_ranks_are_drawn():
     few = ranks.figure(Ranking("0", 4, None, ()))
-    assert not few.panels and "4 pairs" in few.missing and "ranks take 5" in few.missing
+    assert not few.panels and "4 pairs" in few.missing and "at least 5" in few.missing
 
 
 def test_differences_and_ranks_are_marked_at_their_values(groups, tmp_path):
