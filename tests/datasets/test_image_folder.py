@@ -666,7 +666,9 @@ def test_a_hidden_image_is_told_of_and_what_macos_and_windows_leave_is_not(tmp_p
     assert loaded().notes["passed_over"]["target"] == 8 and not warned(caplog)
     draw(root / "b" / "cat" / ".photo.png")
     assert loaded().notes["passed_over"]["target"] == 9
-    assert "data/b: ignored 9 files and folders, hidden" in caplog.text and caplog.text.rstrip().endswith("'.photo.png'")
+    assert "data/b: ignored 9 files and folders, hidden" in caplog.text and caplog.text.rstrip().endswith(
+        "'.photo.png'"
+    )
 
 
 @pytest.mark.parametrize(
