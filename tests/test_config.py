@@ -11,6 +11,7 @@ from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from tl_runner import config
+from tl_runner.core import Method
 from tl_runner.errors import Refused, nearest, within
 
 
@@ -153,6 +154,31 @@ def test_a_target_that_is_no_method_is_refused():
     content, _ = composed()
     with pytest.raises(Refused, match=r"test_config\.NoMethod is not a tl_runner\.Method: it has no `needs`"):
         config.load({**content, "method": {"_target_": "test_config.NoMethod", "weight": 1.0}})
+
+
+class Unbegun(Method):
+    def __init__(self, weight: float = 1.0):
+        self.weight = weight
+
+
+class Wishful(Method):
+    start = "teacher"  # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, weight: float = 1.0):
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Unbegun", r"must begin with super\(\).__init__\(\)"),
+        ("Wishful", "start is one of backbone, .*, got 'teacher'"),
+    ],
+)
+def test_a_method_that_breaks_its_contract_is_told_before_anything_is_read(name, message):
+    content, _ = composed()
+    with pytest.raises(Refused, match=f"{name}.*{message}"):
+        config.load({**content, "method": {"_target_": f"test_config.{name}", "weight": 1.0}})
 
 
 @pytest.mark.parametrize(

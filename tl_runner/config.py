@@ -123,8 +123,7 @@ def load(config: Mapping[str, Any]) -> Parts:
     """Check and build every part; raises `Refused` before any data is touched."""
     config = name_parts(config)
     parts: dict[str, Any] = {group: build(config.get(group), group) for group in GROUPS}
-    if not hasattr(parts["method"], "needs"):
-        raise Refused(f"method._target_={config['method']['_target_']} is not a tl_runner.Method: it has no `needs`")
+    _check_contract(parts["method"], config["method"]["_target_"])
     if parts["method"].start == "scratch" and config["backbone"].get("weights") is not None:
         log.warning("this method trains from scratch: it ignores backbone.weights=%s", config["backbone"]["weights"])
         parts["backbone"] = build(drop_weights(config["backbone"]), "backbone")
@@ -140,6 +139,19 @@ def load(config: Mapping[str, Any]) -> Parts:
     _tried("schedule", parts["schedule"], 0.0)
     _tried("select", parts["select"], [Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0, 0.0, 0.0, 0.0, 0.0)])
     return Parts(settings(config), **parts)
+
+
+def _check_contract(method: Any, target: str) -> None:
+    """Refuse what a method of a user's may get wrong before it is ever called."""
+    from tl_runner.core import Start
+
+    if not hasattr(method, "needs"):
+        raise Refused(f"method._target_={target} is not a tl_runner.Method: it has no `needs`")
+    if hasattr(type(method), "add_module") and "_modules" not in vars(method):
+        raise Refused(f"{type(method).__name__}.__init__ must begin with super().__init__()")
+    if method.start not in get_args(Start):
+        known = ", ".join(get_args(Start))
+        raise Refused(f"{type(method).__name__}.start is one of {known}, got {method.start!r}")
 
 
 def _tried(group: str, part: Any, value: Any) -> None:
