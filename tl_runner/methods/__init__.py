@@ -1,1 +1,1 @@
-"""One file per method or close family; read `mmd.py` for the pattern."""
+"""One file per method, and beside them what several share; read `mmd.py` for the pattern."""
