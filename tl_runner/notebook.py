@@ -82,10 +82,10 @@ def run_sweep(
     their next points, with checkpoints, and raises `KeyboardInterrupt`.
     """
     from tl_runner.cli.tl_run import register_plugins
-    from tl_runner.sweep.task import Task
+    from tl_runner.sweep.task import Command
 
     words = options.settle_swept_keys(["-m", *_check_words(overrides, outputs)])[1:]
-    task = Task(words)
+    task = Command(words)
 
     def sweep() -> None:
         register_plugins()

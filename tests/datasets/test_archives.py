@@ -93,7 +93,7 @@ def address(published: Path) -> Iterator[str]:
 
 def test_images_labels_and_parts_are_those_of_the_files(tmp_path):
     cifar_folder(tmp_path)
-    whole = cifar.read(str(tmp_path), download=False, verify=False)
+    whole = cifar.read_cifar(str(tmp_path), download=False, verify=False)
     assert whole.x.shape == (120, 3, 32, 32) and whole.x.dtype == torch.uint8 and whole.y.dtype == torch.long
     assert torch.equal(whole.x[:, 0].amax((1, 2)).long(), whole.y) and whole.classes == cifar.CLASSES
     assert whole.part is not None and torch.equal(whole.part == 2, whole.x[:, 2, 0, 0] == 5)  # the test batch
@@ -102,11 +102,11 @@ def test_images_labels_and_parts_are_those_of_the_files(tmp_path):
 def test_the_archive_is_found_in_its_folder_around_it_and_packed(published, monkeypatch):
     monkeypatch.chdir(published)
     roots = ["root", "root/cifar-10-batches-py", str(published / "packed"), "packed"]
-    found = [cifar.read(root, download=False, verify=True) for root in roots]
+    found = [cifar.read_cifar(root, download=False, verify=True) for root in roots]
     assert all(torch.equal(whole.x, found[0].x) for whole in found)
     assert sorted(path.name for path in Path("packed").iterdir()) == ["cifar-10-batches-py", CIFAR10.filename]
     monkeypatch.setenv("HOME", str(published / "root"))
-    assert len(cifar.read("~", download=False, verify=True).x) == 120
+    assert len(cifar.read_cifar("~", download=False, verify=True).x) == 120
 
 
 def test_what_is_not_there_is_told_with_the_archive_the_folder_and_the_keys(tmp_path):
@@ -129,7 +129,7 @@ def test_a_file_that_is_not_the_published_one_is_named_and_read_on_request(publi
     file.write_bytes(file.read_bytes().replace(b"data_batch_3", b"data_batch_x"))
     with pytest.raises(Refused, match=r"data_batch_3 is not the published file: .* dataset\.verify=false reads it"):
         cifar10(0, root=str(published / "root"))
-    assert len(cifar.read(str(published / "root"), download=False, verify=False).x) == 120
+    assert len(cifar.read_cifar(str(published / "root"), download=False, verify=False).x) == 120
     file.unlink()
     with pytest.raises(Refused, match=r"lacks data_batch_3 of CIFAR-10: set dataset\.root"):
         cifar10(0, root=str(published / "root"))
@@ -137,16 +137,16 @@ def test_a_file_that_is_not_the_published_one_is_named_and_read_on_request(publi
 
 def test_a_download_is_extracted_checked_and_leaves_nothing_else(published, address, monkeypatch):
     monkeypatch.setattr(CIFAR10, "url", address)
-    assert len(cifar.read("new/folder", download=True, verify=True).x) == 120
+    assert len(cifar.read_cifar("new/folder", download=True, verify=True).x) == 120
     assert sorted(path.name for path in Path("new/folder").iterdir()) == ["cifar-10-batches-py", CIFAR10.filename]
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/")
-    cifar.read("new/folder", download=True, verify=True)  # is not fetched again
+    cifar.read_cifar("new/folder", download=True, verify=True)  # is not fetched again
     with pytest.raises(Refused, match=r"CIFAR-10 could not be downloaded from http://127.0.0.1:9/ to other"):
-        cifar.read("other", download=True, verify=True)
+        cifar.read_cifar("other", download=True, verify=True)
     monkeypatch.setattr(CIFAR10, "url", address)
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     with pytest.raises(Refused, match=r"could not be downloaded .* corrupted"):
-        cifar.read("other", download=True, verify=True)
+        cifar.read_cifar("other", download=True, verify=True)
     assert not list(Path("other").iterdir())
 
 
@@ -188,10 +188,10 @@ def test_a_folder_that_another_run_extracted_meanwhile_is_used(published, monkey
     looked = archives._extracted
     answers = iter([None])  # it was not there when this run looked
     monkeypatch.setattr(archives, "_extracted", lambda *place: next(answers, looked(*place)))
-    cifar.read(str(published / "packed"), download=False, verify=True)
+    cifar.read_cifar(str(published / "packed"), download=False, verify=True)
     answers = iter([None])
     monkeypatch.setattr(archives, "_extracted", lambda *place: next(answers, looked(*place)))
-    assert len(cifar.read(str(published / "packed"), download=False, verify=True).x) == 120
+    assert len(cifar.read_cifar(str(published / "packed"), download=False, verify=True).x) == 120
 
 
 def test_fewer_batches_are_read_when_they_need_not_be_the_published_ones(tmp_path):
@@ -326,7 +326,7 @@ def test_the_record_says_how_seeds_differ(tmp_path):
 def test_stl_is_stored_by_columns_and_made_smaller_by_means(tmp_path, monkeypatch):
     stl_folder(tmp_path)
     monkeypatch.setattr(stl10, "CHUNK", 7)
-    x = stl10.read(str(tmp_path), download=False, verify=False).x
+    x = stl10.read_stl10(str(tmp_path), download=False, verify=False).x
     ramp = 2 + 6 * torch.arange(32)  # the mean of each three pixels
     for image in (x[0], x[-1]):
         assert (image[1] - ramp[:, None]).abs()[1:-1].max() <= 1 and (image[2] - ramp).abs()[:, 1:-1].max() <= 1
@@ -337,10 +337,10 @@ def test_stl_in_a_wrong_format_is_named(tmp_path):
 
     def refused(message: str) -> None:
         with pytest.raises(Refused, match=message):
-            stl10.read(str(tmp_path), download=False, verify=False)
+            stl10.read_stl10(str(tmp_path), download=False, verify=False)
 
     with pytest.raises(Refused, match=r"train_X.bin is not the published file: its MD5 is not 918c28"):
-        stl10.read(str(tmp_path), download=False, verify=True)
+        stl10.read_stl10(str(tmp_path), download=False, verify=True)
     (folder / "class_names.txt").write_text("cat\ndog\n")
     refused(r"class_names.txt does not name STL-10's ten classes: airplane, ")
     (folder / "class_names.txt").write_text("\n".join(stl10.CLASSES))

@@ -15,7 +15,7 @@ from torchvision.datasets import FashionMNIST
 from tl_runner.datasets import fashion as module
 from tl_runner.datasets import idx
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.fashion import fashion, read
+from tl_runner.datasets.fashion import fashion, read_fashion
 from tl_runner.datasets.halves import halved, limited, shifted_halves, task
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.errors import Refused
@@ -59,7 +59,7 @@ def _without_debians(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("root", [None, "data", "data/FashionMNIST/raw"])
 def test_images_labels_and_parts_are_those_of_the_files(zipped, root):
     idx_files(Path("data/FashionMNIST/raw"), zipped)
-    whole = read(root, download=False)
+    whole = read_fashion(root, download=False)
     assert whole.x.shape == (160, 1, 28, 28) and whole.x.dtype == torch.uint8
     assert torch.equal(whole.x[:, 0, 0, 0].long(), whole.y) and whole.classes[9] == "Ankle boot"
     assert whole.part is not None and torch.equal(whole.part, 2 * whole.x[:, 0, 0, 1].long())
@@ -67,7 +67,7 @@ def test_images_labels_and_parts_are_those_of_the_files(zipped, root):
 
 def test_debians_package_is_found_without_a_root(monkeypatch):
     monkeypatch.setattr(module, "DEBIAN", str(idx_files(Path("usr/share/datasets/fashion-mnist"))))
-    assert len(read(None, download=False).x) == 160
+    assert len(read_fashion(None, download=False).x) == 160
 
 
 def test_what_is_not_there_is_told_with_the_folders_and_the_keys():
@@ -94,10 +94,10 @@ def test_only_what_is_missing_is_downloaded_and_it_is_checked(monkeypatch):
     sums = [(name, md5((source / name).read_bytes()).hexdigest()) for name, _ in FashionMNIST.resources]
     monkeypatch.setattr(FashionMNIST, "resources", sums)
     monkeypatch.setattr(module, "fetch", fetch)
-    assert len(read(None, download=True).x) == 160 and len(fetched) == 4
+    assert len(read_fashion(None, download=True).x) == 160 and len(fetched) == 4
     assert sorted(path.name for path in Path("data/FashionMNIST/raw").iterdir()) == sorted(dict(sums))
     Path("data/FashionMNIST/raw/train-labels-idx1-ubyte.gz").unlink()
-    assert len(read("data", download=True).x) == 160
+    assert len(read_fashion("data", download=True).x) == 160
     assert fetched[4:] == [FashionMNIST.mirrors[0] + "train-labels-idx1-ubyte.gz"]
 
 
@@ -124,21 +124,21 @@ def test_only_what_is_missing_is_downloaded_and_it_is_checked(monkeypatch):
 def test_an_idx_file_holds_exactly_what_it_promises(content, message):
     Path("file").write_bytes(content)
     with pytest.raises(Refused, match=f"^file .*{message}"):
-        idx.read(Path("file"))
+        idx.read_idx(Path("file"))
 
 
 def test_arrays_of_any_shape_are_read_plain_and_zipped():
     for array in (np.arange(6, dtype=np.uint8).reshape(1, 2, 3), np.zeros((0, 5), np.uint8), np.full(1, 7, np.uint8)):
         for content in (packed(array), gzip.compress(packed(array))):
             Path("file").write_bytes(content)
-            assert np.array_equal(idx.read(Path("file")), array)
+            assert np.array_equal(idx.read_idx(Path("file")), array)
 
 
 def test_a_bomb_is_not_inflated_beyond_its_header():
     Path("bomb").write_bytes(gzip.compress(packed(np.zeros(10, np.uint8)) + bytes(50_000_000), 9))
     tracemalloc.start()
     with pytest.raises(Refused, match=r"promises \(10,\), that is 10 bytes, and holds more"):
-        idx.read(Path("bomb"))
+        idx.read_idx(Path("bomb"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5e6

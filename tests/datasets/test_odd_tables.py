@@ -251,7 +251,7 @@ def test_wide_encodings_are_named(encoding, named):
     with pytest.raises(Refused, match=rf"a.csv is {named}, .* iconv -f {named} -t UTF-8 OLD > NEW"):
         csv(0, source="a.csv", target="b.csv")
     Path("a.csv").write_bytes(Path("a.csv").read_bytes().decode(named).encode())  # as iconv does
-    assert len(table.read("a.csv", "a.csv", "comma", ())) == 20
+    assert len(table.read_cells("a.csv", "a.csv", "comma", ())) == 20
 
 
 FACTS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tl_runner.datasets.pickled import read
+from tl_runner.datasets.pickled import read_pickled
 from tl_runner.errors import Refused
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 12) * 10  # has bytes above 127
@@ -25,7 +25,7 @@ def written(content: object, protocol: int = 2, name: str = "batch") -> Path:
 @pytest.mark.parametrize("keys", [str, str.encode])
 def test_what_python_3_writes_is_read_with_text_for_keys(protocol, keys):
     content = {keys("data"): IMAGES, keys("labels"): [3, 9], keys("name"): "training batch 1 of 5 é"}
-    result = read(written(content, protocol))
+    result = read_pickled(written(content, protocol))
     assert list(result) == ["data", "labels", "name"]
     assert result["data"].dtype == np.uint8 and np.array_equal(result["data"], IMAGES)
     assert result["labels"] == [3, 9] and result["name"] == "training batch 1 of 5 é"
@@ -45,7 +45,7 @@ def test_what_python_3_writes_is_read_with_text_for_keys(protocol, keys):
     ids=lambda array: str(array.dtype),
 )
 def test_arrays_of_plain_values_come_back(array, protocol):
-    first, again = read(written([array, array], protocol))
+    first, again = read_pickled(written([array, array], protocol))
     assert np.array_equal(first, array) and first.dtype == array.dtype and again is first
 
 
@@ -53,8 +53,8 @@ def test_nested_numbers_text_and_bytes_come_back():
     content = [1, -1, 2**40, 2**80, 1.5, None, True, False, b"", b"\xff", "", ("a", (1,), (1, 2), ()), [[]], {1: {}}]
     for protocol in range(6):
         expected = [*content[:-1], {"1": {}}]  # all keys are text
-        assert read(written(content, protocol)) == expected
-    assert read(written([*np.arange(3)], 4)) == [0, 1, 2]  # NumPy's own numbers
+        assert read_pickled(written(content, protocol)) == expected
+    assert read_pickled(written([*np.arange(3)], 4)) == [0, 1, 2]  # NumPy's own numbers
 
 
 @pytest.mark.parametrize("home", ["numpy.core.multiarray", "numpy._core.multiarray"])
@@ -69,7 +69,7 @@ def test_what_python_2_wrote_is_read(home):
         b"U\x06labelsq\x08]q\x09(K\x06K\x09eU\x0bbatch_labelq\x0aU\x15training batch 1 of 5u.",
     ])  # fmt: skip
     assert pickle.loads(content, encoding="latin1")["labels"] == [6, 9]  # Python agrees that it is one
-    result = read(written(content))
+    result = read_pickled(written(content))
     assert np.array_equal(result["data"], IMAGES) and result["labels"] == [6, 9]
 
 
@@ -106,7 +106,7 @@ def test_what_is_no_data_is_refused_by_its_name_and_not_run(content, named, prot
     file = written({"data": content}, protocol)
     started = time.monotonic()
     with pytest.raises(Refused, match=f"^batch .*({named})"):
-        read(file)
+        read_pickled(file)
     assert not Path("ran").exists() and time.monotonic() - started < 1
 
 
@@ -134,10 +134,10 @@ def test_what_is_no_data_is_refused_by_its_name_and_not_run(content, named, prot
 def test_broken_and_crafted_files_are_refused(content, message):
     file = written(content)
     if message is None:
-        assert read(file) == ([], 1)
+        assert read_pickled(file) == ([], 1)
         return
     with pytest.raises(Refused, match=f"^batch .*{message}"):
-        read(file)
+        read_pickled(file)
     assert not Path("ran").exists()
 
 
@@ -146,7 +146,7 @@ def test_every_truncation_is_refused(protocol):
     whole = pickle.dumps({"data": IMAGES, "labels": [1, 2]}, protocol)
     for end in range(len(whole)):
         with pytest.raises(Refused, match=r"^batch "):
-            read(written(whole[:end]))
+            read_pickled(written(whole[:end]))
 
 
 def test_no_few_bytes_take_all_memory_or_the_stack():
@@ -168,10 +168,10 @@ def test_no_few_bytes_take_all_memory_or_the_stack():
     tracemalloc.start()
     for name, content in crafted.items():
         if name in ("memo", "deep"):
-            read(written(content))  # is data, if odd
+            read_pickled(written(content))  # is data, if odd
             continue
         with pytest.raises(Refused, match=r"^batch "):
-            read(written(content))
+            read_pickled(written(content))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100e6

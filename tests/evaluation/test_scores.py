@@ -9,7 +9,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import InMemory
-from tl_runner.evaluation.scores import calibration_error, collect_evidence, predict, score_run, scores
+from tl_runner.evaluation.scores import calibration_error, collect_evidence, predict, score_predictions, score_run
 from tl_runner.models.backbones import identity
 from tl_runner.models.batchnorm import Sides
 from tl_runner.models.features import ROWS
@@ -19,7 +19,7 @@ def test_scores_agree_with_scikit_learn():
     generator = torch.Generator().manual_seed(0)
     p = torch.rand(200, 4, generator=generator).softmax(-1)
     y = torch.randint(4, (200,), generator=generator)
-    found = scores(p, y)
+    found = score_predictions(p, y)
     assert found["accuracy"] == pytest.approx(accuracy_score(y, p.argmax(-1)))
     assert found["macro_f1"] == pytest.approx(f1_score(y, p.argmax(-1), average="macro"))
     assert found["balanced"] == pytest.approx(balanced_accuracy_score(y, p.argmax(-1)))
@@ -28,7 +28,7 @@ def test_scores_agree_with_scikit_learn():
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 def test_classes_that_do_not_occur_count_as_scikit_learn_has_it():
     p, y = torch.eye(5)[[0, 0, 3, 1, 1, 3]], torch.tensor([0, 1, 1, 1, 0, 0])
-    found = scores(p, y)
+    found = score_predictions(p, y)
     assert found["macro_f1"] == pytest.approx(f1_score(y, p.argmax(-1), average="macro"))
     assert found["balanced"] == pytest.approx(balanced_accuracy_score(y, p.argmax(-1)))
 
@@ -73,7 +73,7 @@ def test_the_oracle_is_that_of_each_score():
 
 def test_what_gives_no_probabilities_has_no_calibration_error():
     p, y = torch.eye(3)[[0, 1, 2]], torch.tensor([0, 1, 1])
-    assert "ece" in scores(p, y) and "ece" not in scores(p, y, calibrated=False)
+    assert "ece" in score_predictions(p, y) and "ece" not in score_predictions(p, y, calibrated=False)
     assert "ece" not in score_run({1: p}, y, 1, calibrated=False)["target"]
 
 

@@ -145,9 +145,8 @@ def test_dann_gives_the_discriminator_its_gradient_and_the_features_its_reverse(
     batch, progress = batch_of(method, pair), 0.3
     terms = method.terms(model, batch, progress)
     terms["adversary"].backward()
-    reversed_, discriminator = [
-        [p.grad.clone() for p in part.parameters()] for part in (model.backbone, method.discriminator)
-    ]  # pyright: ignore[reportOptionalMemberAccess]
+    parts = (model.backbone, method.discriminator)
+    reversed_, discriminator = [[p.grad.clone() for p in part.parameters() if p.grad is not None] for part in parts]
     model.zero_grad()
     method.zero_grad()
     logits = method.discriminator(torch.cat(model.features(batch.source.x, batch.target))).squeeze(1)

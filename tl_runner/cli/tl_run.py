@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tl_runner.storage.contents import Contents
     from tl_runner.storage.record import RunRecord
-    from tl_runner.sweep.task import Task
+    from tl_runner.sweep.task import Command
 
 SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that run nothing
 
@@ -59,13 +59,13 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     from tl_runner.cli.hydra_errors import reword_error
     from tl_runner.engine.job import FULL_ERROR
     from tl_runner.report.consoles import complain, consoles, show_warnings
-    from tl_runner.sweep.task import Task
+    from tl_runner.sweep.task import Command
 
     console, errors = consoles()
     show_warnings(errors)
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
-    task = Task(list(words), full_error)
+    task = Command(list(words), full_error)
     _end_in_order(task)
     try:
         extend_path(folders[1:])
@@ -92,7 +92,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     return int(any(outcome.failed for outcome in task.outcomes))
 
 
-def _end_in_order(task: "Task") -> None:
+def _end_in_order(task: "Command") -> None:
     """Ctrl-C, or an end from outside: the jobs at work stop at their next points; the second time, at once."""
 
     def end(*_: object) -> None:
@@ -120,7 +120,7 @@ def register_plugins() -> None:
         import_module(f"hydra_plugins.tl_runner.{name}").register()
 
 
-def _show(task: "Task", multirun: bool, console: "Console") -> None:
+def _show(task: "Command", multirun: bool, console: "Console") -> None:
     from tl_runner.report import tables
 
     if multirun and task.outcomes:

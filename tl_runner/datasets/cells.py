@@ -58,7 +58,7 @@ class Table:
         return self.cells[name], replace(self, cells=rest)
 
 
-def read(
+def read_cells(
     file: str,
     said: str,
     separator: str,

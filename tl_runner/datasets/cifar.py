@@ -42,7 +42,7 @@ def cifar10(
     domain, at most. size: pixels a side, when used.
     """
     wanted = task(source, shift, severity, samples, size)
-    return shifted_halves(read(root, download, verify), wanted, seed)
+    return shifted_halves(read_cifar(root, download, verify), wanted, seed)
 
 
 def cifar10_split(
@@ -59,7 +59,7 @@ def cifar10_split(
     root, download, verify: see `read`. samples: of each domain, at most. size: pixels a side, when used.
     """
     in_range(samples, size)
-    whole = read(root, download, verify)
+    whole = read_cifar(root, download, verify)
     for name in source_classes:
         if name not in whole.classes:
             listed = ", ".join(whole.classes)
@@ -89,7 +89,7 @@ def of_classes(whole: Raw, name: str, classes: tuple[str, ...]) -> Raw:
     return chosen._replace(name=name, y=numbers[chosen.y], classes=classes)
 
 
-def read(root: str, download: bool, verify: bool) -> Raw:
+def read_cifar(root: str, download: bool, verify: bool) -> Raw:
     """All images (n, 3, 32, 32) of the archive's Python version, as train and test.
 
     root: the folder that the archive was extracted to, or that holds it, extracted or not. download: fetch it if
@@ -144,7 +144,7 @@ def _names(file: Path) -> tuple[str, ...]:
 
 
 def _dict(file: Path, *keys: str) -> dict[str, Any]:
-    content = pickled.read(file)
+    content = pickled.read_pickled(file)
     if not isinstance(content, dict):
         raise Refused(f"{file} holds a {type(content).__name__}, not a dict with {' and '.join(keys)}")
     if any(key not in content for key in keys):

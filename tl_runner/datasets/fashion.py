@@ -34,10 +34,10 @@ def fashion(
     side, when used.
     """
     wanted = task(source, shift, severity, samples, size)
-    return shifted_halves(read(root, download), wanted, seed)
+    return shifted_halves(read_fashion(root, download), wanted, seed)
 
 
-def read(root: str | None, download: bool) -> Raw:
+def read_fashion(root: str | None, download: bool) -> Raw:
     """All images (n, 1, 28, 28), as train and test, from four IDX files, plain or gzipped.
 
     A download is checked against the published MD5s; files that lie there are not: Debian's are other gzips of
@@ -76,7 +76,7 @@ def _file(folder: Path, name: str) -> Path:
 
 def _labelled(folder: Path, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = (_file(folder, f"{prefix}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
-    x, y = idx.read(images), idx.read(labels)
+    x, y = idx.read_idx(images), idx.read_idx(labels)
     if x.ndim != 3 or x.shape[1:] != (28, 28):
         raise Refused(f"{images} holds an array of shape {x.shape}, not images of 28×28")
     if y.shape != x.shape[:1]:

@@ -13,7 +13,7 @@ from tl_runner.errors import within
 from tl_runner.rng import derive
 
 
-class Task(NamedTuple):
+class Halving(NamedTuple):
     """What is to be made of the images: checked before a file is opened.
 
     Without a source domain all images are the target: the source is in a backbone's weights.
@@ -26,11 +26,11 @@ class Task(NamedTuple):
     size: int
 
 
-def task(source: str | None, shift: str | None, severity: int | None, samples: int | None, size: int) -> Task:
+def task(source: str | None, shift: str | None, severity: int | None, samples: int | None, size: int) -> Halving:
     """The options, checked and completed: `shift=None` is `noise` with a source domain, and `none` without."""
     shift = shift or ("none" if source is None else "noise")
     in_range(samples, size)
-    return Task(source is not None, shift, severity_of(shift, severity), samples, size)
+    return Halving(source is not None, shift, severity_of(shift, severity), samples, size)
 
 
 def in_range(samples: int | None, size: int) -> None:
@@ -39,7 +39,7 @@ def in_range(samples: int | None, size: int) -> None:
     within(8, 1024, size=size)
 
 
-def shifted_halves(whole: Raw, task: Task, seed: int) -> Drawn:
+def shifted_halves(whole: Raw, task: Halving, seed: int) -> Drawn:
     """The two domains of the task, seeded; the images are bytes."""
     source, target = halved(whole, seed) if task.sourced else (None, whole)
     source = source and limited(source, task.samples, derive(seed, "samples", "source"))

@@ -19,7 +19,7 @@ GZIP = b"\x1f\x8b"
 DEFLATE = 1032  # bytes that one byte of a gzip file can stand for, at most (https://zlib.net/zlib_tech.html)
 
 
-def read(file: Path) -> NDArray[np.uint8]:
+def read_idx(file: Path) -> NDArray[np.uint8]:
     """The array of an IDX file of unsigned bytes; raises `Refused` unless the file holds exactly what it promises."""
     try:
         with file.open("rb") as stream:

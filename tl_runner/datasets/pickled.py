@@ -20,7 +20,7 @@ PLAIN = re.compile(r"[|<>=]?(b1|[iu][1248]|f[248]|[SU]\d{1,4})")  # types of ite
 HOMES = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
 
 
-def read(file: Path) -> Any:
+def read_pickled(file: Path) -> Any:
     """What a pickle holds, the keys of its dicts as text; raises `Refused`, naming the file.
 
     Arrays are views of the file's bytes, and can't be written to.

@@ -37,7 +37,8 @@ def cifar10_stl10(
     """
     in_range(samples, size)
     wholes = {
-        whole.name: _shared(whole) for whole in (cifar.read(root, download, verify), read(root, download, verify))
+        whole.name: _shared(whole)
+        for whole in (cifar.read_cifar(root, download, verify), read_stl10(root, download, verify))
     }
     sides = {name: limited(whole, samples, derive(seed, "samples", name)) for name, whole in wholes.items()}
     known = sides.pop(source)
@@ -45,7 +46,7 @@ def cifar10_stl10(
     return Drawn(known, other, limit(samples), size, pool=count_rows_by_part(wholes[other.name]))
 
 
-def read(root: str, download: bool, verify: bool) -> Raw:
+def read_stl10(root: str, download: bool, verify: bool) -> Raw:
     """The labelled images of STL-10's binary version as bytes (n, 3, 32, 32), as train and test; car is automobile."""
     from torchvision.datasets import STL10
 

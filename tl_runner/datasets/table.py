@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read, typed
+from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read_cells, typed
 from tl_runner.datasets.classes import (
     Classes,
     count_names,
@@ -61,9 +61,9 @@ def csv(
     """
     _refuse_said_twice(label=(label,), domain=(domain,), categorical=categorical, numeric=numeric, drop=drop)
     sides = _domains(
-        partial(read, separator=separator, missing=missing, drop=drop), source, target, file, domain, missing
+        partial(read_cells, separator=separator, missing=missing, drop=drop), source, target, file, domain, missing
     )
-    literally = partial(read, said=label, separator=separator, missing=(), only={label})
+    literally = partial(read_cells, said=label, separator=separator, missing=(), only={label})
     (known, ys), (other, yt) = (split_label(table, label, missing, literally) for table in sides)
     _refuse_other_columns(known, other, categorical=categorical, numeric=numeric, drop=drop)
     warn_of_spelling(sort_names(ys), sort_names(yt), labels)

@@ -15,7 +15,7 @@ from tl_runner.engine.preparation import check_task, prepare_training
 from tl_runner.engine.pretrain import start_model, train_source_model
 from tl_runner.engine.task import Task
 from tl_runner.errors import Diverged, Refused
-from tl_runner.evaluation.scores import read
+from tl_runner.evaluation.scores import examine_split
 from tl_runner.functional.divergence import told_apart
 from tl_runner.functional.label_free import agreement
 from tl_runner.methods.auto import BASE, Auto
@@ -98,7 +98,7 @@ class Trials:
         """Why nothing need be adapted: the domains can't be told apart by features of the source model; else ""."""
         model, pair = deepcopy(self.task.model), self.task.pair
         yield from train_source_model(model, self.task)
-        source, target = (read(model, domain.val).features for domain in (pair.source, pair.target) if domain)
+        source, target = (examine_split(model, domain.val).features for domain in (pair.source, pair.target) if domain)
         apart = told_apart(source, target)
         if apart is None or apart.a_distance.low > 0:
             return ""
@@ -125,7 +125,7 @@ class Trials:
                 yield point._replace(phase=f"trying {name}")
         except (Refused, Diverged) as error:
             return str(error)
-        predicted = read(by_domain_statistics(model, pair, streams, start).target, pair.target.val).predicted
+        predicted = examine_split(by_domain_statistics(model, pair, streams, start).target, pair.target.val).predicted
         if not bool(torch.isfinite(predicted).all()):
             return "its predictions are not finite numbers"
         keep_cached(file, {"predicted": predicted})

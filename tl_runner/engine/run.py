@@ -10,7 +10,7 @@ from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.progress import restore_progress
 from tl_runner.engine.recorder import open_recording
 from tl_runner.engine.task import prepare_task
-from tl_runner.evaluation.scores import collect_evidence, predict, read, score_run, scores
+from tl_runner.evaluation.scores import collect_evidence, examine_split, predict, score_predictions, score_run
 from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, statistics
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
@@ -64,9 +64,11 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             files.tensors("model", progress.weights)
         sides = load_statistics(model, progress.weights)
         files.tensors("validation", {"target": predict(sides.target, pair.target.val)})  # what trials agree on
-        source = read(sides.source, pair.source.test) if pair.source else None
+        source = examine_split(sides.source, pair.source.test) if pair.source else None
         sure, known = gives_probabilities(model.head), source and pair.shared_labels
-        of_source = scores(source.predicted, pair.labelled_source[1].test, sure) if source and known else None
+        of_source = (
+            score_predictions(source.predicted, pair.labelled_source[1].test, sure) if source and known else None
+        )
         labels, predicted = task.answers.open(), progress.predictions[progress.chosen]
         of_target = score_run(progress.predictions, labels, progress.chosen, sure)
         diagnosis, figures = parts.diagnose.after(sides, pair, setup, source, predicted, labels)

@@ -17,7 +17,7 @@ from tl_runner.core import Model
 from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import within
 from tl_runner.evaluation import figure_data
-from tl_runner.evaluation.scores import Reading, accuracy, read
+from tl_runner.evaluation.scores import Reading, accuracy, examine_split
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
 from tl_runner.functional.logistic import fit_logistic, split_folds
 from tl_runner.models.batchnorm import Sides
@@ -53,7 +53,7 @@ class Diagnosis:
         if self.level == "none":
             return Setup(pair, None, {})
         reader, seen = freeze_features(model, pair, cache) if frozen else (model, pair)
-        gap = self._gap(*(read(reader, _first(split, model)).features for split in _validation(seen)))
+        gap = self._gap(*(examine_split(reader, _first(split, model)).features for split in _validation(seen)))
         return Setup(pair, gap, self._stages(Sides(model, model), pair))
 
     def after(
@@ -66,8 +66,8 @@ class Diagnosis:
         """
         if self.level == "none":
             return None, {}
-        answers, target = answers.cpu(), read(sides.target, _first(pair.target.test, sides.target))
-        validation = [read(side, split) for side, split in zip(sides, _validation(pair), strict=False)]
+        answers, target = answers.cpu(), examine_split(sides.target, _first(pair.target.test, sides.target))
+        validation = [examine_split(side, split) for side, split in zip(sides, _validation(pair), strict=False)]
         gap = self._gap(*(reading.features for reading in validation))
         told: Facts = {
             "before": before.gap,

@@ -29,7 +29,7 @@ class Reading(NamedTuple):
 
 
 @torch.no_grad()
-def read(model: Model, split: Split, rows: int = ROWS) -> Reading:
+def examine_split(model: Model, split: Split, rows: int = ROWS) -> Reading:
     """Both in one pass, features of the first `rows`; the model is left in evaluation mode."""
     model.eval()
     features, predicted = [], []
@@ -43,7 +43,7 @@ def read(model: Model, split: Split, rows: int = ROWS) -> Reading:
 
 def predict(model: Model, split: Split) -> Tensor:
     """Class probabilities, (n, C) float32 on the CPU; the model is left in evaluation mode."""
-    return read(model, split, rows=0).predicted
+    return examine_split(model, split, rows=0).predicted
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
@@ -80,7 +80,7 @@ def rates(predicted: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
-def scores(probabilities: Tensor, labels: Tensor, calibrated: bool = True) -> dict[str, float]:
+def score_predictions(probabilities: Tensor, labels: Tensor, calibrated: bool = True) -> dict[str, float]:
     """The `rates` of the most probable class and, of rows that are `calibrated` to be probabilities, their ece."""
     found = rates(probabilities.argmax(-1), labels)
     return {**found, "ece": calibration_error(probabilities, labels)} if calibrated else found
@@ -100,7 +100,7 @@ def score_run(
     oracle = {name: max(of[name] for of in found.values()) for name in found[best]}
     frequent = int(torch.bincount(labels.cpu()).argmax())
     return {
-        "target": scores(predictions[selected], labels, calibrated),
+        "target": score_predictions(predictions[selected], labels, calibrated),
         "last": {"step": max(found), **found[max(found)]},
         "selected": {"step": selected, **found[selected]},
         "oracle": {"step": best, **oracle},
@@ -127,12 +127,12 @@ def collect_evidence(sides: Sides, pair: Pair, step: int, keeps_source: bool) ->
 
     `keeps_source` says whether the method still learns the source's task: else its accuracy is no floor.
     """
-    target, test = read(sides.target, pair.target.val), predict(sides.target, pair.target.test)
+    target, test = examine_split(sides.target, pair.target.val), predict(sides.target, pair.target.test)
     if not bool(torch.isfinite(test).all()):
         raise Diverged(f"the model's predictions at step {step} are not finite numbers")
     source_val, risk, a_distance = None, None, None
     floor: Floor = None, 0, None
-    source = read(sides.source, pair.source.val) if pair.source else None
+    source = examine_split(sides.source, pair.source.val) if pair.source else None
     if source:
         apart = told_apart(source.features, target.features)
         a_distance = apart and apart.a_distance.value

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.datasets import notation
-from tl_runner.datasets.cells import Table, about_comment, listed, names, observed, read
+from tl_runner.datasets.cells import Table, about_comment, listed, names, observed, read_cells
 from tl_runner.datasets.columns import numbers
 from tl_runner.datasets.encoding import encode, matrix
 from tl_runner.datasets.spelling import respelled
@@ -96,7 +96,7 @@ class Columns:
         return torch.cat([block.float() for block in blocks], 1)
 
     def _read(self, file: str) -> Table:
-        table = read(file, file, self.separator, self.missing, only=self.kinds)
+        table = read_cells(file, file, self.separator, self.missing, only=self.kinds)
         if absent := [name for name in self.kinds if name not in table.cells]:
             spare = [name for name in table.header if name not in self.kinds]
             raise Refused(

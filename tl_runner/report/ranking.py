@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tl_runner.report.settings import Setting, settings, told_apart
+from tl_runner.report.settings import Setting, distinguish_labels, settings
 from tl_runner.report.statistics import Ranks, Score, ranks
 from tl_runner.storage.record import RunRecord
 
@@ -80,5 +80,5 @@ def _labels(firsts: dict[str, Setting], single: bool) -> dict[str, str]:
     return {
         key: " ".join(filter(None, [method, network * several, said]))
         for (method, network), keys in groups.items()
-        for key, said in zip(keys, told_apart([firsts[key].first for key in keys], of_pair), strict=True)
+        for key, said in zip(keys, distinguish_labels([firsts[key].first for key in keys], of_pair), strict=True)
     }

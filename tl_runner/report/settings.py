@@ -181,11 +181,11 @@ def _variants(firsts: Sequence[RunRecord]) -> dict[str, str]:
             namesakes[cell(record), record.choices["method"], record.choices["backbone"], budget].append(record)
     described = dict.fromkeys((record.setting for record in firsts), "")
     for group in namesakes.values():
-        described |= {record.setting: said for record, said in zip(group, told_apart(group), strict=True)}
+        described |= {record.setting: said for record, said in zip(group, distinguish_labels(group), strict=True)}
     return described
 
 
-def told_apart(group: Sequence[RunRecord], apart: Iterable[str] = ()) -> list[str]:
+def distinguish_labels(group: Sequence[RunRecord], apart: Iterable[str] = ()) -> list[str]:
     """What tells each of these records from the others that have results, but for their data; "" of one alone.
 
     Keys of the groups `apart` say nothing.

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tl_runner.engine.job import Order, Outcome
 from tl_runner.errors import Refused
 from tl_runner.sweep.compose import read_composed
-from tl_runner.sweep.task import Task, warn_other_data
+from tl_runner.sweep.task import Command, warn_other_data
 
 if TYPE_CHECKING:
     from tl_runner.report.board import Board
@@ -28,7 +28,7 @@ class Launching(Launcher, ABC):
         """Make them, and yield what became of each as soon as it is known; raises `Refused` before any is begun."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        assert isinstance(task_function, Task)
+        assert isinstance(task_function, Command)
         self.context, self.task, self.config = hydra_context, task_function, config
         self.ahead: dict[tuple[str, ...], Order] = {}  # what a sweeper of ours has composed
 

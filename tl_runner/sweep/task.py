@@ -16,7 +16,7 @@ log = logging.getLogger("tl_runner.sweep")
 
 
 @dataclass
-class Task:
+class Command:
     """The command line and what it asks for, and what became of its jobs."""
 
     words: list[str]
@@ -94,7 +94,7 @@ def _record(config: dict[str, Any], chosen: Mapping[str, Any], contents: Content
     return describe_run(config, choices, contents)
 
 
-def _made_here(order: Order, task: Task, one_of_many: bool) -> Outcome:
+def _made_here(order: Order, task: Command, one_of_many: bool) -> Outcome:
     from tl_runner.report.consoles import complain, consoles
     from tl_runner.report.live import watch_training
 

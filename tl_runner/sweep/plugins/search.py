@@ -19,7 +19,7 @@ from tl_runner.errors import Refused, nearest
 from tl_runner.sweep.compose import FrozenLoader, RememberingRepository, read_composed
 from tl_runner.sweep.space import Choice, Dimension, Space, parse_space
 from tl_runner.sweep.study_spec import OBJECTIVES, Sought, Way, specify_study
-from tl_runner.sweep.task import Task
+from tl_runner.sweep.task import Command
 
 from .launcher import Local  # by Hydra's name for this package: as tl_runner.sweep.plugins it is another class
 
@@ -49,7 +49,7 @@ class TlOptuna(Sweeper):
         self.seed, self.batch, self.study, self.params = seed, batch, study, params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        assert isinstance(task_function, Task)
+        assert isinstance(task_function, Command)
         loader: Any = hydra_context.config_loader
         loader.repository = RememberingRepository(loader.repository)
         self.task, self.frozen = task_function, FrozenLoader(loader)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from tl_runner.engine.job import Order
 from tl_runner.storage.record import NEUTRAL
 from tl_runner.sweep.compose import Composer, FrozenLoader, RememberingRepository, read_composed
-from tl_runner.sweep.task import Task
+from tl_runner.sweep.task import Command
 
 log = logging.getLogger("tl_runner.sweep")  # whose warnings are shown
 
@@ -21,7 +21,7 @@ class Grid(BasicSweeper):
     """Hydra's own sweeper, but that the configurations which it composes to check them are those that are run."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        assert isinstance(task_function, Task)
+        assert isinstance(task_function, Command)
         loader: Any = hydra_context.config_loader
         loader.repository = RememberingRepository(loader.repository)  # a third of the time that composing takes
         self.task, self.frozen = task_function, FrozenLoader(loader)
