@@ -56,8 +56,7 @@ class Tried(NamedTuple):
     runs: dict[float, RunRecord]
 
     def worth(self, weight: float) -> float:
-        scores = self.runs[weight].scores
-        return 100 * scores["selected"]["accuracy"] if scores else 0.0
+        return 100 * (self.runs[weight].accuracy or 0.0)
 
     @property
     def best(self) -> float:

@@ -58,7 +58,7 @@ class Measured(NamedTuple):
 
 def compact(run: RunRecord, pair: str) -> Measured:
     """What is kept of a run that has ended."""
-    steps = run.config["train"]["steps"] + ((run.data.get("source_model") or {}).get("steps") or 0)
+    steps = run.config["train"]["steps"] + (run.training.source_model.steps if run.training.source_model else 0)
     made = date.fromtimestamp((run.folder / "run.json").stat().st_mtime).isoformat()
     known: dict[str, Any] = {"pair": pair, "method": run.choices["method"], "granted": str(run.granted)}
     known |= {"seed": run.seed, "made": made, "seconds": run.seconds or 0.0, "steps": steps}
@@ -73,10 +73,10 @@ def compact(run: RunRecord, pair: str) -> Measured:
     predicted = load_file(run.folder / "predictions.safetensors")
     labels = load_file(run.folder / "diagnosis.safetensors")["labels"]
     right = [accuracy(predicted[f"step_{point['step']}"], labels) for point in points]
-    source = (run.scores["source"] or {}).get("accuracy")
-    place = [point["step"] for point in points].index(run.scores["selected"]["step"])
+    source = (run.scores.source or {}).get("accuracy")
+    place = [point["step"] for point in points].index(run.scores.selected["step"])
     evidence = {name: [_short(point.get(name)) for point in points] for name in Evidence._fields}
-    chosen = (run.data.get("auto") or {}).get("chosen", "")
+    chosen = run.training.auto.chosen if run.training.auto else ""
     values = [float(_short(value)) for value in right]
     return Measured(
         **known, error="", source=_short(source), selected=place, accuracies=values, evidence=evidence, auto=chosen

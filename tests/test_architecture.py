@@ -32,9 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": {"errors", "option_names"},
     "datasets": {"domains", "errors", "plurals", "rng", "storage"},
     "models": {"core", "domains", "errors", "functional", "options", "storage"},
-    "preprocessing": {"datasets", "errors", "plurals"},
+    "preprocessing": {"datasets", "errors", "plurals", "storage"},
     "training": {"core", "domains", "errors", "models", "rng"},
-    "evaluation": {"core", "domains", "errors", "functional", "models", "training"},
+    "evaluation": {"core", "domains", "errors", "functional", "models", "storage", "training"},
     "config": {
         *("core", "datasets", "errors", "evaluation", "option_names", "options", "storage", "trackers", "training"),
     },

@@ -139,7 +139,7 @@ def test_an_encoding_is_fitted_on_the_training_rows_of_the_source_alone():
     torch.testing.assert_close(
         pair.target.test.take(torch.arange(5)), plain.target.test.take(torch.arange(5)) - seen[0].mean(0)
     )
-    assert data["encoding"]["mean"] == seen[0].mean(0).tolist()
+    assert data.encoding["mean"] == seen[0].mean(0).tolist()
 
 
 def test_a_split_is_read_in_portions_that_fit_and_in_order():

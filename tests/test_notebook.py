@@ -62,7 +62,7 @@ def mine() -> Iterator[Path]:
 
 def test_a_run_is_that_of_the_command_line_and_is_made_once(typed):
     record = tl_runner.run([*SMALL, "seed=3"], outputs="out")
-    assert record.status == "ok" and record.scores and record.scores["selected"]["accuracy"] > 0
+    assert record.status == "ok" and record.scores and record.scores.selected["accuracy"] > 0
     typed_in = typed("tl-run", *SMALL, "seed=3", "outputs=out")
     assert "already complete, skipped" in typed_in.out, typed_in.err
     stamp = (record.folder / "run.json").stat().st_mtime_ns
@@ -104,7 +104,7 @@ def test_a_run_that_was_interrupted_goes_on_and_ends_as_one_that_was_not():
     (cut,) = read_records([Path("outputs")])[0]
     assert cut.status == "running" and [*cut.folder.glob("checkpoint*.pt")]
     record = tl_runner.run(words)
-    assert record.id == cut.id and record.where["resumed"] > 0
+    assert record.id == cut.id and record.environment.resumed > 0
     equal(record, tl_runner.run(words, outputs="undisturbed"))
 
 

@@ -14,7 +14,7 @@ def gains(tmp_path, *words: str, mmd: tuple[str, ...] = ()) -> np.ndarray:
     for method, own in (("source_only", ()), ("mmd", mmd)):
         task = ["dataset=blobs", "dataset.samples=500", "backbone=mlp", "train.steps=100", "save=false", *words]
         runs = [made(tmp_path, f"method={method}", f"seed={seed}", *task, *own) for seed in SEEDS]
-        accuracy[method] = np.array([run.scores["selected"]["accuracy"] for run in runs if run.scores])
+        accuracy[method] = np.array([run.scores.selected["accuracy"] for run in runs if run.scores])
     return accuracy["mmd"] - accuracy["source_only"]
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from tl_runner.core import Group, SourceLabels, Start, Stream
     from tl_runner.datasets.split import Drawn
-    from tl_runner.evaluation.diagnosis import Diagnosis
+    from tl_runner.evaluation.diagnosis import Diagnose
     from tl_runner.storage.record import RunRecord
     from tl_runner.trackers.guarded import Tracker
     from tl_runner.training.loop import Train
@@ -115,7 +115,7 @@ class Parts(NamedTuple):
     augment: "Callable[[Tensor, int], Tensor]"  # inputs and a seed -> other views of them
     train: "Train"
     select: Callable[[Sequence[Evidence]], int]
-    diagnose: "Diagnosis"
+    diagnose: "Diagnose"
     tracker: "Callable[[RunRecord], Tracker]"
 
 

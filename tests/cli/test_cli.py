@@ -78,7 +78,7 @@ def test_other_versions_than_those_of_the_stored_run_are_said(here):
     (record,) = read_records([Path("outputs")])[0]
     file = record.folder / "run.json"
     content = json.loads(file.read_text())
-    content["where"]["versions"]["tl_runner"] = "0.0.1"
+    content["environment"]["versions"]["tl_runner"] = "0.0.1"
     file.write_text(json.dumps(content))
     assert "tl_runner 0.0.1 then" in here("tl-run", *QUICKER).stderr
 

@@ -5,6 +5,7 @@ import pickle
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import astuple
 from functools import partial
 from hashlib import md5
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -263,7 +264,7 @@ def test_other_classes_are_numbered_on_each_side(tmp_path):
         assert side.part is not None and side.part.unique().tolist() == [0, 2]
     assert len(source.x) + len(drawn.target.x) == 120 and drawn.size == 24 and drawn.notes == {}
     pair, _, data = split_domains(drawn, 0, NOTHING, CPU)
-    assert not pair.shared_labels and data["source_classes"] == ["cat", "ship"] and data["shape"] == [3, 24, 24]
+    assert not pair.shared_labels and data.source_classes == ["cat", "ship"] and data.shape == [3, 24, 24]
 
 
 @pytest.mark.parametrize(
@@ -317,10 +318,10 @@ def test_the_record_says_how_seeds_differ(tmp_path):
     ]
     for load, options, told in cases:
         _, _, data = split_domains(load(0, root=str(tmp_path), verify=False, **options), 0, NOTHING, CPU)
-        assert tuple(data["seeds"].values()) == told, (load, options)
+        assert data.seeds and astuple(data.seeds) == told, (load, options)
     (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
     _, _, data = split_domains(cifar10(0, root=str(tmp_path), verify=False, source=None), 0, NOTHING, CPU)
-    assert tuple(data["seeds"].values()) == ("resplit", 30, 150)
+    assert data.seeds and astuple(data.seeds) == ("resplit", 30, 150)
 
 
 def test_stl_is_stored_by_columns_and_made_smaller_by_means(tmp_path, monkeypatch):

@@ -78,14 +78,14 @@ def test_a_real_table_with_a_domain_column_is_scaled_as_scikit_learn_does():
     drawn = csv(0, file=file, domain="site", source="smooth", target="rough", label="diagnosis")
     cut_pair: Any
     cut_pair, answers, data = split_domains(drawn, 0, NOTHING, CPU)
-    assert data["classes"] == ["benign", "malignant"]
-    assert data["domains"] == {"source": "smooth", "target": "rough"}
-    assert cut_pair.shape == (30,) and sum(data["rows"]["source"]) == sum(row[-2] == "smooth" for row in rows)
+    assert data.classes == ["benign", "malignant"]
+    assert data.domains == {"source": "smooth", "target": "rough"}
+    assert cut_pair.shape == (30,) and sum(data.rows["source"]) == sum(row[-2] == "smooth" for row in rows)
     wanted = {tuple(row[:-2]): row[-1] for row in rows}
     assert [wanted[tuple(row)] for row in drawn.source.x.tolist()] == [drawn.source.classes[y] for y in drawn.source.y]
     train = cut_pair.source.train.take(torch.arange(len(cut_pair.source.train)))
     assert train.dtype == torch.float32
-    facts = data["encoding"]["columns"]
+    facts = data.encoding["columns"]
     mean, sd = (np.array([column[key] for column in facts]) for key in ("mean", "sd"))
     scaler = scaled_by(train.double().numpy() * sd + mean)  # of the training rows, scaled back
     np.testing.assert_allclose(scaler.mean_, mean, rtol=1e-5)
@@ -104,10 +104,10 @@ def test_the_test_rows_are_known_by_their_lines_beside_the_answers():
     for name, row, label in zip(answers.names, x, labels, strict=True):
         file, _, line = name.rpartition(":")
         cells = rows[int(line) - 2]
-        assert file == "all.csv" and cells[-2] == "rough" and cells[-1] == data["classes"][label]
-        assert torch.equal(row, encode(torch.tensor([cells[:-2]], dtype=torch.double), data["encoding"])[0])
+        assert file == "all.csv" and cells[-2] == "rough" and cells[-1] == data.classes[label]
+        assert torch.equal(row, encode(torch.tensor([cells[:-2]], dtype=torch.double), data.encoding)[0])
     sides = [side.train.take(torch.arange(len(side.train))) for side in (pair.source, pair.target) if side is not None]
-    assert data["range"] == [min(x.min().item() for x in sides), max(x.max().item() for x in sides)]
+    assert data.range == [min(x.min().item() for x in sides), max(x.max().item() for x in sides)]
 
 
 def test_gaps_and_categories_are_encoded_as_scikit_learn_does():
@@ -142,7 +142,7 @@ def test_what_is_encoded_can_be_encoded_again_from_the_record():
 def test_only_training_rows_of_the_source_are_in_the_encoding():
     source = mixed(0)
     facts = [
-        split_domains(pair(source, mixed(1, **o)), 0, NOTHING, CPU)[2]["encoding"]
+        split_domains(pair(source, mixed(1, **o)), 0, NOTHING, CPU)[2].encoding
         for o in ({}, {"cities": "ABZ", "n": 30})
     ]
     assert facts[0] == facts[1]  # other target rows, with categories that the source does not have
@@ -374,5 +374,5 @@ def test_a_run_on_tables(tmp_path):
     options = ["dataset.file=all.csv", "dataset.domain=site", "dataset.source=smooth", "dataset.target=rough"]
     overrides = ["dataset=csv", *options, "dataset.label=diagnosis", "backbone=mlp", "train=tiny", "method=source_only"]
     record = made(tmp_path, *overrides)
-    assert record.status == "ok" and (record.scores or {})["selected"]["accuracy"] > 0.8
+    assert record.status == "ok" and record.accuracy > 0.8
     assert composed(*overrides)[0]["dataset"]["missing"] == ["NA", "N/A", "NaN", "NULL", "?"]

@@ -14,6 +14,7 @@ from tl_runner.datasets.split import Drawn, Raw, fingerprint, split_domains
 from tl_runner.datasets.synthetic import STRENGTHS, blobs, synthetic
 from tl_runner.errors import Refused
 from tl_runner.rng import derive
+from tl_runner.storage.sections import SeedInfo
 
 CPU = torch.device("cpu")
 NOTHING = Budget("count", 0)
@@ -36,27 +37,27 @@ def test_splits_are_disjoint_whole_and_a_function_of_the_seed(load):
     for role, domain, raw in (("source", source, source_of(drawn)), ("target", pair.target, drawn.target)):
         parts = [rows_of(split.take(torch.arange(len(split)))) for split in (domain.train, domain.val, domain.test)]
         assert sum(map(len, parts)) == len(set.union(*parts)) == len(rows_of(raw.x))
-        assert [len(domain.train), len(domain.val), len(domain.test)] == data["rows"][role]
+        assert [len(domain.train), len(domain.val), len(domain.test)] == data.rows[role]
     assert len(labels.train) == len(source.train) and pair.target.labels is None
     assert len(answers.open()) == len(pair.target.test)
     again, _, same = split_domains(load(0, samples=200), 0, NOTHING, CPU)
     assert torch.equal(again.target.train.take(torch.arange(5)), pair.target.train.take(torch.arange(5)))
-    assert same["fingerprint"] == data["fingerprint"]
-    assert fingerprint(source_of(load(1, samples=200))) != data["fingerprint"]["source"]
+    assert same.fingerprint == data.fingerprint
+    assert fingerprint(source_of(load(1, samples=200))) != data.fingerprint["source"]
 
 
 @pytest.mark.parametrize(
     ("load", "told"),
     [
-        (synthetic, {"kind": "independent", "test": 40, "pool": None}),
-        (blobs, {"kind": "independent", "test": 40, "pool": None}),
-        (digits, {"kind": "resplit", "test": 360, "pool": 1797}),
-        (partial(digits, source="handwritten"), {"kind": "resplit", "test": 181, "pool": 1797}),
+        (synthetic, SeedInfo("independent", 40, None)),
+        (blobs, SeedInfo("independent", 40, None)),
+        (digits, SeedInfo("resplit", 360, 1797)),
+        (partial(digits, source="handwritten"), SeedInfo("resplit", 181, 1797)),
     ],
 )
 def test_the_record_says_how_seeds_differ(load, told):
     """The handwritten digits are one pool, whichever half of them a seed makes the target."""
-    assert split_domains(load(0, samples=200), 0, NOTHING, CPU)[2]["seeds"] == told
+    assert split_domains(load(0, samples=200), 0, NOTHING, CPU)[2].seeds == told
 
 
 def test_a_users_own_rows_are_taken_to_be_the_same_at_every_seed():
@@ -66,13 +67,13 @@ def test_a_users_own_rows_are_taken_to_be_the_same_at_every_seed():
     given = own._replace(part=torch.tensor([0] * 60 + [1] * 10 + [2] * 30))
     no_test = own._replace(part=torch.tensor([0] * 80 + [1] * 20))
     for raw, told in (
-        (own, {"kind": "resplit", "test": 20, "pool": 100}),
-        (given, {"kind": "fixed", "test": 30, "pool": 30}),
-        (no_test, {"kind": "resplit", "test": 16, "pool": 80}),
+        (own, SeedInfo("resplit", 20, 100)),
+        (given, SeedInfo("fixed", 30, 30)),
+        (no_test, SeedInfo("resplit", 16, 80)),
     ):
-        assert split_domains(Drawn(None, raw, {}), 0, NOTHING, CPU)[2]["seeds"] == told
-    assert split_domains(Drawn(None, own, {}, fresh=True), 0, NOTHING, CPU)[2]["seeds"]["kind"] == "independent"
-    assert split_domains(Drawn(None, own, {}, pool=(500, 0, 0)), 0, NOTHING, CPU)[2]["seeds"]["pool"] == 500
+        assert split_domains(Drawn(None, raw, {}), 0, NOTHING, CPU)[2].seeds == told
+    assert split_domains(Drawn(None, own, {}, fresh=True), 0, NOTHING, CPU)[2].seeds.kind == "independent"
+    assert split_domains(Drawn(None, own, {}, pool=(500, 0, 0)), 0, NOTHING, CPU)[2].seeds.pool == 500
 
 
 def test_a_given_test_split_has_the_same_order_at_every_seed():
@@ -137,8 +138,8 @@ def test_a_label_budget_is_kept_and_a_fifth_of_it_held_out(granted, per_class, h
     pair, _, data = split_domains(drawn, 0, Budget.parse(granted).settle(needed=False), CPU)
     if per_class is None:
         share = {"all": 1.0, "50%": 0.5}[granted]
-        assert data["granted"] == pytest.approx(share * len(pair.target.train), abs=3)
-        assert pair.held_out is not None and len(pair.held_out.y) == pytest.approx(data["granted"] / 5, abs=3)
+        assert data.granted == pytest.approx(share * len(pair.target.train), abs=3)
+        assert pair.held_out is not None and len(pair.held_out.y) == pytest.approx(data.granted / 5, abs=3)
         return
     counts = [0] * 3 if pair.granted is None else torch.bincount(pair.granted.y, minlength=3).tolist()
     kept = [0] * 3 if pair.held_out is None else torch.bincount(pair.held_out.y, minlength=3).tolist()
@@ -153,8 +154,8 @@ def test_a_share_is_of_each_class_and_not_rounded_up_by_a_float():
 
 def test_domains_of_one_name_are_told_apart_by_their_role():
     _, _, data = split_domains(digits(0, source="handwritten"), 0, NOTHING, CPU)
-    assert data["domains"] == {"source": "handwritten", "target": "handwritten"}
-    assert data["rows"] == {"source": [539, 179, 181], "target": [538, 179, 181]}
+    assert data.domains == {"source": "handwritten", "target": "handwritten"}
+    assert data.rows == {"source": [539, 179, 181], "target": [538, 179, 181]}
 
 
 def test_a_strength_without_a_shift_is_refused():

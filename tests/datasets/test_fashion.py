@@ -19,6 +19,7 @@ from tl_runner.datasets.fashion import fashion, read_fashion
 from tl_runner.datasets.halves import halved, limited, shifted_halves, task
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.errors import Refused
+from tl_runner.storage.sections import SeedInfo
 
 KINDS = {"train": 120, "t10k": 40}  # images of the small stand-in
 
@@ -209,23 +210,23 @@ def test_the_target_alone_is_shifted_and_the_record_says_how():
     assert (sourced(drawn).name, drawn.target.name) == ("set", "set invert 5")
     assert drawn.notes == {"shift": "invert", "severity": 5} and drawn.size == 16
     pair, _, data = split_domains(drawn, 0, Budget("count", 0), torch.device("cpu"))
-    assert data["shape"] == [3, 16, 16] and data["rows"]["target"][2] == int((second.part == 2).sum())
+    assert data.shape == [3, 16, 16] and data.rows["target"][2] == int((second.part == 2).sum())
     assert pair.target.train.take(torch.arange(3)).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("source", "samples", "told"),
     [
-        (None, None, {"kind": "fixed", "test": 25, "pool": 25}),
-        (None, 40, {"kind": "resplit", "test": 10, "pool": 25}),
-        ("set", None, {"kind": "resplit", "test": 13, "pool": 25}),
-        ("set", 20, {"kind": "resplit", "test": 5, "pool": 25}),
+        (None, None, SeedInfo("fixed", 25, 25)),
+        (None, 40, SeedInfo("resplit", 10, 25)),
+        ("set", None, SeedInfo("resplit", 13, 25)),
+        ("set", 20, SeedInfo("resplit", 5, 25)),
     ],
 )
 def test_a_published_test_split_is_fixed_unless_the_seed_takes_a_part_of_it(source, samples, told):
     """Test images come from the published test images alone: a half or a limit draws from these."""
     drawn = shifted_halves(whole(), task(source, "none", None, samples, 16), 0)
-    assert split_domains(drawn, 0, Budget("count", 0), torch.device("cpu"))[2]["seeds"] == told
+    assert split_domains(drawn, 0, Budget("count", 0), torch.device("cpu"))[2].seeds == told
 
 
 def test_the_images_are_the_same_under_every_shift():

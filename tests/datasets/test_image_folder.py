@@ -24,6 +24,7 @@ from tl_runner.datasets.picture import copied, extensions, square, squared
 from tl_runner.datasets.pixel_format import PixelFormat
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.errors import Refused
+from tl_runner.storage.sections import SeedInfo
 
 CPU = torch.device("cpu")
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -83,8 +84,8 @@ def test_real_digits_come_out_as_they_were_written_in_memory_and_on_disk(digit_f
     drawn = loaded(root=str(digit_files), source="ink", target="chalk", memory=memory)
     assert drawn.on_disk == (memory == 0) and drawn.notes["skipped"] == {"source": 0, "target": 0}
     pair, answers, data = split_domains(drawn, 0, Budget("count", 2), CPU)
-    assert data["resize"] == "pillow" and data["range"] == [0.0, 1.0]
-    assert data["rows"] == {"source": [120, 40, 40], "target": [120, 30, 50]} and data["shape"] == [1, 8, 8]
+    assert data.resize == "pillow" and data.range == [0.0, 1.0]
+    assert data.rows == {"source": [120, 40, 40], "target": [120, 30, 50]} and data.shape == [1, 8, 8]
     images, y = load_digits(return_X_y=True)
     known = {np.round(x * 255 / 16).astype(np.uint8).tobytes(): int(label) for x, label in zip(images, y, strict=True)}
     assert pair.source is not None and pair.source.labels is not None and pair.granted is not None
@@ -102,7 +103,7 @@ def test_real_digits_come_out_as_they_were_written_in_memory_and_on_disk(digit_f
 def test_the_record_says_whether_the_test_split_is_the_folders_own(digit_files):
     for source, target, told in (("chalk", "ink", ("resplit", 40, 200)), ("ink", "chalk", ("fixed", 50, 50))):
         drawn = loaded(root=str(digit_files), source=source, target=target)
-        assert tuple(split_domains(drawn, 0, Budget("count", 0), CPU)[2]["seeds"].values()) == told
+        assert split_domains(drawn, 0, Budget("count", 0), CPU)[2].seeds == SeedInfo(*told)
 
 
 @pytest.mark.parametrize("bad", [False, True])
@@ -125,7 +126,7 @@ def test_on_disk_gives_the_batches_that_memory_gives(digit_files):
     rows = torch.tensor([5, 0, 17])
     for part in ("train", "val", "test"):
         assert torch.equal(getattr(there[0].target, part).take(rows), getattr(here[0].target, part).take(rows))
-    assert there[2]["fingerprint"] == here[2]["fingerprint"]
+    assert there[2].fingerprint == here[2].fingerprint
 
 
 def test_rows_keep_class_part_and_channels_at_any_depth(tmp_path):
@@ -490,7 +491,7 @@ def test_a_class_with_one_image_is_a_class(tmp_path):
     for domain in "ab":
         draw(root / domain / "axolotl" / "0.png")
     _, _, data = split_domains(loaded(), 1, Budget("count", 0), CPU)
-    assert data["classes"] == ["axolotl", "cat", "dog"] and data["rows"]["target"] == [12, 4, 5]
+    assert data.classes == ["axolotl", "cat", "dog"] and data.rows["target"] == [12, 4, 5]
 
 
 def test_too_few_images_are_refused(tmp_path):
@@ -544,7 +545,7 @@ def test_stated_classes_are_those_of_both_whatever_the_target_holds(tmp_path, ca
     assert drawn.notes["left_out"] == {"source": 5, "target": 5}
     assert drawn.notes["label_knowledge"] == {"by": "label_set", "classes": ["dog", "emu", "fox"]}
     assert warned(caplog) == ["dataset.label_set leaves out 5 rows of the source (cat) and 5 rows of the target (ant)"]
-    assert split_domains(drawn, 0, Budget("count", 0), CPU)[2]["classes"] == ["dog", "emu", "fox"]
+    assert split_domains(drawn, 0, Budget("count", 0), CPU)[2].classes == ["dog", "emu", "fox"]
     loaded(label_set=("ant", "dog"))
     assert "dataset.label_set: the source has no row of class ant: nothing tells what it is" in caplog.text
 

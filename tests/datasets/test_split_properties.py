@@ -89,7 +89,7 @@ def test_granted_rows_are_training_rows_with_their_own_labels(of, seed, granted)
             assert torch.equal(part.y, of.target.y[rows])
             kept.update(rows)
     assert not kept or max(kept.values()) == 1  # none is trained on and held out
-    assert kept.keys() <= {*numbers(pair.target.train)} and kept.total() == data["granted"]
+    assert kept.keys() <= {*numbers(pair.target.train)} and kept.total() == data.granted
     assert divided(pair.target) == divided(split(of, seed)[0].target)
     if granted == "all":
         assert kept.keys() == {*numbers(pair.target.train)}

@@ -67,14 +67,14 @@ def test_the_candidate_that_most_agree_with_is_chosen_and_not_the_odd_one():
         {BASE: says(off(40, 70)), "mmd": says(off(0, 5)), "mcc": says(off(10, 20)), "dann": says((TRUE + 2) % CLASSES)}
     )
     method, told = outcome(Auto(["mmd", "mcc", "dann"]), trials)
-    assert isinstance(method, MMD) and told["chosen"] == "mmd"
-    assert "mmd agrees with the mean of all 4 candidates" in told["why"]
+    assert isinstance(method, MMD) and told.chosen == "mmd"
+    assert "mmd agrees with the mean of all 4 candidates" in told.why
 
 
 def test_no_adaptation_wins_unless_another_is_clearly_better():
     near = Told({BASE: says(off(0, 2)), "mmd": says(TRUE), "mcc": says(off(50, 51))})
     method, told = outcome(Auto(["mmd", "mcc"], margin=0.02), near)
-    assert isinstance(method, SourceOnly) and "by 2% more" in told["why"]
+    assert isinstance(method, SourceOnly) and "by 2% more" in told.why
     method, _ = outcome(Auto(["mmd", "mcc"], margin=0.0), near)
     assert isinstance(method, MMD)
 
@@ -87,21 +87,21 @@ def test_each_rung_drops_the_worse_half_and_never_the_baseline():
     _, told = outcome(Auto(names, rungs=3), trials)
     made_of = [[name for name, steps in trials.asked if steps == at] for at in (12, 25, 50)]
     assert made_of == [[BASE, *names], [BASE, "mmd", "mcc"], [BASE, "mmd"]]
-    assert told["steps"] == 12 * 5 + 25 * 3 + 50 * 2 + 10  # and the source model that nothing else starts from
-    assert [each["method"] for each in told["tried"]] == [name for name, _ in trials.asked]
+    assert told.steps == 12 * 5 + 25 * 3 + 50 * 2 + 10  # and the source model that nothing else starts from
+    assert [each["method"] for each in told.tried] == [name for name, _ in trials.asked]
 
 
 def test_a_candidate_that_refuses_is_out_and_it_is_said_why():
     trials = Told({BASE: says(off(0, 30)), "mmd": says(TRUE), "mcc": says(TRUE), "dann": "it needs more"})
     _, told = outcome(Auto(["mmd", "mcc", "dann"]), trials)
-    assert {"method": "dann", "steps": 0, "refused": "it needs more"} in told["tried"]
-    assert told["chosen"] == "mmd"
+    assert {"method": "dann", "steps": 0, "refused": "it needs more"} in told.tried
+    assert told.chosen == "mmd"
 
 
 def test_domains_that_are_alike_need_no_trial():
     trials = Told({}, alike="nothing tells them apart")
     method, told = outcome(Auto(), trials)
-    assert isinstance(method, SourceOnly) and told["why"] == "nothing tells them apart" and not trials.asked
+    assert isinstance(method, SourceOnly) and told.why == "nothing tells them apart" and not trials.asked
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_can_be_no_candidate_is_refused(candidates, said):
 def test_two_settings_of_one_method_are_two_candidates():
     trials = Told({BASE: says(off(0, 40)), "mmd(weight=0.5)": says(TRUE), "mmd(weight=50)": says(off(70, 90))})
     method, told = outcome(Auto([{"mmd": {"weight": 0.5}}, {"mmd": {"weight": 50}}]), trials)
-    assert told["chosen"] == "mmd(weight=0.5)" and isinstance(method, MMD) and method.strength.weight == 0.5
+    assert told.chosen == "mmd(weight=0.5)" and isinstance(method, MMD) and method.strength.weight == 0.5
 
 
 FAST = ["dataset=blobs", "backbone=mlp", "pretrain=tiny", "train.steps=40", "method.candidates=[mmd,coral,mcc]"]
@@ -132,11 +132,11 @@ FAST = ["dataset=blobs", "backbone=mlp", "pretrain=tiny", "train.steps=40", "met
 def test_moved_blobs_are_adapted_and_a_second_run_makes_no_trial_again(tmp_path, monkeypatch):
     base = made(tmp_path, "method=source_only", *FAST[:4])
     first = made(tmp_path, "method=auto", *FAST)
-    assert first.scores and base.scores and first.data["auto"]["chosen"] != BASE
-    assert first.scores["selected"]["accuracy"] > base.scores["selected"]["accuracy"] + 0.05
+    assert first.scores and base.scores and first.training.auto.chosen != BASE
+    assert first.scores.selected["accuracy"] > base.scores.selected["accuracy"] + 0.05
     monkeypatch.setattr(auto, "train", None)  # no trial can be trained any more
     again = made(tmp_path, "method=auto", "force=true", *FAST)
-    assert again.scores == first.scores and again.data["auto"] == first.data["auto"]
+    assert again.scores == first.scores and again.training.auto == first.training.auto
     with pytest.raises(TypeError):
         made(tmp_path, "method=auto", "seed=1", *FAST)  # other data: the trials of another seed are none of these
 
@@ -152,14 +152,14 @@ def test_a_trial_is_what_the_run_itself_would_be_cut_short(tmp_path):
 
 def test_without_a_shift_it_is_no_adaptation_at_once(tmp_path):
     record = made(tmp_path, "dataset=synthetic", "dataset.shift=none", "method=auto", *FAST[1:])
-    assert record.data["auto"]["chosen"] == BASE and record.data["auto"]["tried"] == []
-    assert "can't be told apart" in record.data["auto"]["why"]
+    assert record.training.auto.chosen == BASE and record.training.auto.tried == []
+    assert "can't be told apart" in record.training.auto.why
 
 
 def test_where_no_adaptation_fails_the_best_of_the_others_is_taken():
     trials = Told({BASE: "the loss is not a finite number", "mmd": says(TRUE), "mcc": says(off(0, 9))})
     method, told = outcome(Auto(["mmd", "mcc"]), trials)
-    assert isinstance(method, MMD) and "source_only did not complete its trial" in told["why"]
+    assert isinstance(method, MMD) and "source_only did not complete its trial" in told.why
 
 
 def test_where_all_candidates_fail_that_is_said():

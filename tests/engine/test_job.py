@@ -184,7 +184,7 @@ def test_a_run_ends_at_its_time_limit_and_goes_on_when_it_is_typed_again(tmp_pat
     assert late.failed and late.told == "it exceeded timeout=0.001 s at step 5 of 20"
     assert read_record(late.record.folder / "run.json").error == late.told
     again = attended(described(tmp_path, "train.log_every=5", "timeout=null"))
-    assert again.record.status == "ok" and again.record.where["resumed"] == 5
+    assert again.record.status == "ok" and again.record.environment.resumed == 5
 
 
 def test_a_run_that_diverged_is_not_made_again_unless_by_force(tmp_path):
@@ -350,11 +350,8 @@ def of_tables(outputs: Path, *overrides: str) -> RunRecord:
 def test_changed_data_is_a_new_run_and_the_earlier_one_stays(tmp_path, monkeypatch):
     monkeypatch.chdir(csv_files(tmp_path / "here"))
     first = attended(of_tables(tmp_path / "out")).record
-    assert first.where["read"] == {"files": 2, "bytes": sum(Path(name).stat().st_size for name in ("a.csv", "b.csv"))}
-    assert (
-        read_record(first.folder / "run.json").where["files"] == first.where["files"]
-        and len(first.where["files"]) == 16
-    )
+    assert first.data.read == {"files": 2, "bytes": sum(Path(name).stat().st_size for name in ("a.csv", "b.csv"))}
+    assert read_record(first.folder / "run.json").data.files == first.data.files and len(first.data.files) == 16
     os.utime("b.csv")
     assert attended(of_tables(tmp_path / "out")).what == "kept" and not find_on_other_data(first)
     csv_files(Path(), moved=3)
@@ -388,7 +385,7 @@ def test_a_run_whose_data_is_not_there_fails_in_its_datasets_words_and_is_on_rec
     monkeypatch.chdir(tmp_path)
     outcome = attended(of_tables(tmp_path / "out"))
     assert outcome.failed and "a.csv" in outcome.told and "there is no such file" in outcome.told
-    assert read_record(outcome.record.folder / "run.json").where["read"] == {"files": 0, "bytes": 0}
+    assert read_record(outcome.record.folder / "run.json").data.read == {"files": 0, "bytes": 0}
 
 
 def test_data_that_changes_between_the_command_and_the_run_is_refused(tmp_path, monkeypatch):
@@ -407,7 +404,7 @@ def test_a_run_that_was_cut_off_starts_anew_on_changed_data(tmp_path, monkeypatc
     assert [*cut.folder.glob("checkpoint*.pt")]
     csv_files(tmp_path, moved=4)
     again = attended(of_tables(tmp_path / "out", *words, "timeout=null")).record
-    assert again.status == "ok" and "resumed" not in again.where and [*cut.folder.glob("checkpoint*.pt")]
+    assert again.status == "ok" and again.environment.resumed is None and [*cut.folder.glob("checkpoint*.pt")]
 
 
 def test_new_data_is_said_once_for_all_runs_of_a_command(tmp_path, monkeypatch, caplog):

@@ -68,7 +68,7 @@ def test_whatever_left_it_at_a_point_it_goes_on(how, tmp_path):
     again = described(tmp_path / "cut")
     to_the_end(run(again))
     equal(whole, again)
-    assert again.where["resumed"] == 10 and "resumed" not in whole.where
+    assert again.environment.resumed == 10 and whole.environment.resumed is None
     assert (again.seconds or 0) > 0 and not [*again.folder.glob("checkpoint*")]
 
 
@@ -83,7 +83,7 @@ def test_a_source_model_that_was_cut_off_goes_on_too(tmp_path):
     again = described(tmp_path / "cut", *words)
     to_the_end(run(again))
     equal(whole, again)
-    assert not [*kept.parent.glob("*.pt")] and again.data["source_model"]["steps"] == 20
+    assert not [*kept.parent.glob("*.pt")] and again.training.source_model.steps == 20
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_without_any_it_starts_again(tmp_path, caplog):
@@ -102,7 +102,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_without_any_it_
         to_the_end(run(again))
         equal(whole, again)
         assert caplog.text.count("can't be read") == len(spoiled)
-        assert again.where.get("resumed") == (10 if len(spoiled) == 1 else None)
+        assert again.environment.resumed == (10 if len(spoiled) == 1 else None)
 
 
 def test_what_was_made_of_other_data_or_by_other_code_is_not_gone_on_with(tmp_path, caplog):
@@ -116,7 +116,7 @@ def test_what_was_made_of_other_data_or_by_other_code_is_not_gone_on_with(tmp_pa
     again = described(tmp_path)
     to_the_end(run(again))
     assert "torch, data changed since the run was interrupted: starting over" in caplog.text
-    assert "resumed" not in again.where and curve(again)[0]["step"] == 5
+    assert again.environment.resumed is None and curve(again)[0]["step"] == 5
 
 
 def test_threads_are_those_of_the_first_start(tmp_path):
@@ -126,14 +126,14 @@ def test_threads_are_those_of_the_first_start(tmp_path):
         to_the_end(run(again))
     finally:
         torch.set_num_threads(1)
-    assert again.where["threads"] == 1 and "resumed" in again.where
+    assert again.environment.threads == 1 and again.environment.resumed is not None
 
 
 def test_force_starts_again(tmp_path):
     cut_off(tmp_path, 2, KeyboardInterrupt)
     again = described(tmp_path, "force=true")
     to_the_end(run(again))
-    assert "resumed" not in again.where
+    assert again.environment.resumed is None
 
 
 def test_half_a_line_and_lines_after_the_checkpoint_are_made_again(tmp_path):
@@ -257,7 +257,7 @@ def test_plain_attributes_of_a_method_go_on_too(tmp_path):
     steps.close()
     to_the_end(run(again := counted(tmp_path / "cut")))
     equal(whole, again)
-    assert again.where["resumed"] == 5
+    assert again.environment.resumed == 5
 
 
 def test_a_curve_that_is_only_half_a_line_is_begun_again(tmp_path):

@@ -31,6 +31,7 @@ from tl_runner.report.agreement import agreement, spearman
 from tl_runner.report.agreement import describe_origin as of_runs
 from tl_runner.rng import chance_of
 from tl_runner.storage.record import RunRecord, describe_run, read_records
+from tl_runner.storage.sections import DataInfo, Metrics, Scores, TrainingInfo
 from tl_runner.sweep.combinations import compose_combinations
 
 TINY = [*QUICK, "device=cpu", "threads=1"]
@@ -174,14 +175,14 @@ def test_the_source_model_and_the_features_are_shared_with_runs(typed):
         cells[:-1] for cells in (line.split("│")[1:-1] for line in second.splitlines()) if cells
     ]
     record = made(Path("outputs"), *TINY, "method=feature_extract", "granted=5")
-    assert record.data["source_model"]["shared"]
+    assert record.training.source_model.shared
     kept = set(Path("outputs/cache/features").rglob("*.safetensors"))
     code, table, told = typed(*QUICKER, "granted=5", "--runs", "outputs", "--runs", "nowhere")
     assert code == 1 and told == "warning: nowhere does not exist\n"
     assert kept == set(Path("outputs/cache/features").rglob("*.safetensors"))  # the run had computed the granted rows'
     assert "best first by LogME on granted target labels, n=50" in table and "source's labels" not in table
     assert "1 run of feature_extract granted=5, 1 candidate: 3 candidates with runs are needed" in table
-    assert record.scores and f"{100 * record.scores['selected']['accuracy']:.1f} │" in table
+    assert record.scores and f"{100 * record.scores.selected['accuracy']:.1f} │" in table
 
 
 def test_csv_and_json_have_all_candidates_best_first(typed):
@@ -268,14 +269,15 @@ def test_combinations_are_composed_as_a_sweeps_are_and_each_once(tmp_path):
 
 def candidate(stage: str, last: bool = False, words: tuple[str, ...] = (), **scores: float) -> Screened:
     record = describe_run(*composed(*words))
-    record.data = {"domains": {"source": "s", "target": "t"}, "fingerprint": {"target": "f"}}
+    record.data = DataInfo(domains={"source": "s", "target": "t"}, fingerprint={"target": "f"})
     return Screened(record, stage, last, "the source's labels", 10, scores, 0.5)
 
 
 def finished(accuracy: float, *words: str) -> RunRecord:
     record = describe_run(*composed(*words))
-    record.status, record.where, record.data = "ok", {"files": None}, {"source_model": {}}
-    record.scores = {"selected": {"step": 1, "accuracy": accuracy}}
+    record.status, record.training = "ok", TrainingInfo(start="source")
+    reached: Metrics = {"step": 1, "accuracy": accuracy}
+    record.scores = Scores(None, reached, reached, reached, reached)
     return record
 
 
@@ -312,7 +314,7 @@ def test_runs_of_another_setting_or_of_other_parts_do_not_count():
         finished(0.9, EXTRACT, "augment=weak"),
         finished(0.9, "method=dann"),
         replace(finished(0.9, EXTRACT), status="failed"),
-        replace(finished(0.9, EXTRACT), where={"files": "others"}),
+        replace(finished(0.9, EXTRACT), data=DataInfo(files="others")),
     ]
     assert of_runs(THREE, [*others, *RUNS]) == of_runs(THREE, RUNS)
     (fewer,) = of_runs(THREE, [others[0], *RUNS[:1]])
@@ -321,7 +323,7 @@ def test_runs_of_another_setting_or_of_other_parts_do_not_count():
 
 def test_source_only_counts_for_the_last_stage_whatever_the_source_models_plan():
     run = finished(0.8, "method=source_only", "pretrain=tiny")
-    run.data = {}
+    run.training = TrainingInfo(start="backbone")
     (found,) = of_runs(THREE, [run])
     assert [isnan(a) for a in found.accuracy] == [True, True, False] and found.accuracy[2] == 0.8
 
@@ -341,7 +343,7 @@ def test_targets_have_tables_of_their_own_and_seeds_one_line():
     )
     again = candidate("hidden", True, ("seed=1",), bound=0.4, logme=1.0, mmd=0.7, mmd_p=0.3)
     other = candidate("hidden", True, ("dataset.size=8",), logme=5.0)
-    other.record.data["fingerprint"]["target"] = "g"
+    other.record.data.fingerprint["target"] = "g"
     groups = screening.grouped([(each, "") for each in (first, second, again, other)], None, RUNS)
     assert [group.by for group in groups] == ["bound", "logme"] and len(groups[0].candidates) == 2
     ((best, _), (worst, _)) = groups[0].candidates
@@ -356,4 +358,4 @@ def test_a_run_of_the_folder_is_compared_with(tmp_path):
     assert record.scores
     ((method, granted, accuracy, runs),) = of_runs([found], read_records([tmp_path / "outputs"])[0])
     assert (method, granted, runs) == ("source_only", "0", 1)
-    assert accuracy == [record.scores["selected"]["accuracy"]]
+    assert accuracy == [record.scores.selected["accuracy"]]

@@ -37,14 +37,14 @@ def test_label_shift_come_back_from_a_classifier_that_errs(target):
     source = [0.4, 0.3, 0.3]
     said, y = rows(source)
     found = label_shift(said, y, rows(target)[0], 3)
-    assert found["estimated"] == pytest.approx(target, abs=0.03)
-    assert found["source"] == pytest.approx(source, abs=0.02)
-    assert found["shift"] == pytest.approx(0.5 * np.abs(np.subtract(source, target)).sum(), abs=0.03)
+    assert found.estimated == pytest.approx(target, abs=0.03)
+    assert found.source == pytest.approx(source, abs=0.02)
+    assert found.shift == pytest.approx(0.5 * np.abs(np.subtract(source, target)).sum(), abs=0.03)
 
 
 def test_a_class_that_is_never_said_has_no_estimate():
     found = label_shift(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0]), 3)
-    assert found["estimated"] == pytest.approx([1.0, 0.0, 0.0]) and found["shift"] == pytest.approx(0.5)
+    assert found.estimated == pytest.approx([1.0, 0.0, 0.0]) and found.shift == pytest.approx(0.5)
 
 
 def test_the_joint_error_is_0_where_one_line_serves_both_and_1_where_the_labels_are_swapped():
@@ -91,17 +91,20 @@ def test_thumbnails_are_bytes_of_the_images():
 def test_a_run_says_how_far_the_domains_were_and_are(tmp_path):
     record = made(tmp_path, "method=mmd", *QUICK)
     assert record.diagnosis is not None and record.evidence is not None and record.scores is not None
-    before, after = (record.diagnosis[when]["a_distance"] for when in ("before", "after"))
-    assert 0 <= before["low"] <= before["value"] <= before["high"] <= 2
-    assert after["value"] == record.evidence["a_distance"]  # the same rows, the same checkpoint
-    bound = record.diagnosis["bound"]
-    assert bound["source_error"] == pytest.approx(1 - record.scores["source"]["accuracy"])
-    assert bound["half_distance"] == after["value"] / 2 and 0 <= bound["joint_error"] <= 2
-    assert sum(record.diagnosis["histogram"]) == pytest.approx(1)
+    assert record.diagnosis.before and record.diagnosis.after and record.diagnosis.histogram
+    before, after = record.diagnosis.before.a_distance, record.diagnosis.after.a_distance
+    assert before and after
+    assert 0 <= before.low <= before.value <= before.high <= 2
+    assert after.value == record.evidence["a_distance"]  # the same rows, the same checkpoint
+    bound = record.diagnosis.bound
+    assert bound and record.scores.source and bound.joint_error is not None
+    assert bound.source_error == pytest.approx(1 - record.scores.source["accuracy"])
+    assert bound.half_distance == after.value / 2 and 0 <= bound.joint_error <= 2
+    assert sum(record.diagnosis.histogram) == pytest.approx(1)
     exhibits = load_file(record.folder / "diagnosis.safetensors")
-    predicted = load_file(record.folder / "predictions.safetensors")[f"step_{record.scores['selected']['step']}"]
+    predicted = load_file(record.folder / "predictions.safetensors")[f"step_{record.scores.selected['step']}"]
     right = (predicted.argmax(-1) == exhibits["labels"]).double().mean().item()
-    assert right == record.scores["selected"]["accuracy"]
+    assert right == record.scores.selected["accuracy"]
     m = len(exhibits["target_predicted"])
     assert torch.equal(exhibits["target_predicted"].long(), predicted[:m].argmax(-1))
     assert exhibits["source_samples"].dtype == torch.uint8
@@ -110,12 +113,12 @@ def test_a_run_says_how_far_the_domains_were_and_are(tmp_path):
 
 def test_full_adds_inputs_and_stages_and_none_leaves_all_out(tmp_path):
     full = made(tmp_path / "full", "method=source_only", "diagnose=full", *QUICK)
-    assert full.diagnosis is not None
-    assert full.diagnosis["inputs"]["a_distance"]["value"] > 0
-    stages = full.diagnosis["stages"]
-    assert [*stages["before"]] == [*stages["after"]] and len(stages["after"]) > 2
-    last = list(stages["after"].values())[-1]
-    assert last == full.diagnosis["after"]["a_distance"]  # the features are what the last stage makes
+    assert full.diagnosis and full.diagnosis.inputs and full.diagnosis.inputs.a_distance and full.diagnosis.after
+    assert full.diagnosis.inputs.a_distance.value > 0
+    stages = full.diagnosis.stages
+    assert stages and [*stages.before] == [*stages.after] and len(stages.after) > 2
+    last = list(stages.after.values())[-1]
+    assert last == full.diagnosis.after.a_distance  # the features are what the last stage makes
     none = made(tmp_path / "none", "method=source_only", "diagnose=none", *QUICK)
     assert none.diagnosis is None and not (none.folder / "diagnosis.safetensors").exists()
     assert none.scores == full.scores and none.id == full.id
@@ -127,7 +130,7 @@ def test_a_run_is_made_again_for_a_fuller_diagnosis_and_for_no_lesser_one(tmp_pa
     assert first.diagnosis is None and again.diagnosis is not None
     asked = describe_run(*composed("method=source_only", "diagnose=none", *QUICK, f"outputs={tmp_path}", "device=cpu"))
     kept = find_completed(asked)
-    assert kept is not None and kept.diagnosis == json.loads((again.folder / "run.json").read_text())["diagnosis"]
+    assert kept is not None and kept.diagnosis == again.diagnosis
     asked.config["diagnose"]["level"] = "full"
     assert find_completed(asked) is None
 

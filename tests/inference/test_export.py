@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_samples_are_rows_of_the_test_split_and_random_ones_in_range(tiny, tmp_p
 
     which = tl_runner.load(tiny.folder)
     shutil.copytree(tiny.folder, tmp_path / "run")
-    record = RunRecord(**{**vars(tiny), "found": Path("run"), "data": {**tiny.data, "range": [0.25, 0.5]}})
+    record = RunRecord(**{**vars(tiny), "found": Path("run"), "data": replace(tiny.data, range=[0.25, 0.5])})
     for i in range(5):
         Image.fromarray(np.full((8, 8), 10 * i, np.uint8)).save(f"{i}.png")
     Path("run/test.csv").write_text("path\n" + "".join(f"{i}.png\n" for i in range(5)))

@@ -78,7 +78,7 @@ def names(run: RunRecord) -> list[str]:
 def stored(run: RunRecord) -> Tensor:
     """The probabilities that the run stored for its test rows at its selected step."""
     assert run.scores is not None
-    return load_file(run.folder / "predictions.safetensors")[f"step_{run.scores['selected']['step']}"]
+    return load_file(run.folder / "predictions.safetensors")[f"step_{run.scores.selected['step']}"]
 
 
 def probabilities(rows: list[dict[str, str]], classes: tuple[str, ...]) -> Tensor:
@@ -122,7 +122,7 @@ def test_the_images_of_the_test_split_get_the_accuracy_and_the_probabilities_of_
             sizes.add(image.size)
     assert len(sizes) > 5
     right = [row["predicted"] == Path(row["path"]).parent.name for row in rows]
-    assert len(right) == 12 and sum(right) / len(right) == shot.scores["target"]["accuracy"]
+    assert len(right) == 12 and sum(right) / len(right) == shot.scores.target["accuracy"]
     torch.testing.assert_close(probabilities(rows, CLASSES), stored(shot), atol=EXACT, rtol=0)
     assert list(rows[0]) == ["path", "predicted", "probability", *CLASSES]
     for row in rows:
@@ -151,7 +151,7 @@ def test_what_is_said_of_a_files_numbers_in_training_holds_in_predicting(tmp_pat
     _, preprocessing, _ = trained
     x = preprocessing(*names(run))
     assert x.shape[1] == (3 if kind == "four bands" else 1) and 0.2 < x.min() < x.max() < 0.9
-    assert preprocessing.facts["pixel_format"] == run.data["pixel_format"]
+    assert preprocessing.facts["pixel_format"] == run.data.pixel_format
     with torch.no_grad():
         torch.testing.assert_close(trained.model(x).softmax(-1), stored(run), atol=EXACT, rtol=0)
     with Image.open(names(run)[0]) as image:
@@ -176,7 +176,7 @@ def test_the_lines_of_the_test_split_get_the_accuracy_and_the_probabilities_of_t
     rows = [found[name] for name in names(clinic)]
     labels = [lines[int(row["path"].rpartition(":")[2]) - 1].rpartition(",")[2] for row in rows]
     right = [row["predicted"] == label for row, label in zip(rows, labels, strict=True)]
-    assert len(right) == 18 and sum(right) / len(right) == clinic.scores["target"]["accuracy"]
+    assert len(right) == 18 and sum(right) / len(right) == clinic.scores.target["accuracy"]
     torch.testing.assert_close(probabilities(rows, ("False", "True")), stored(clinic), atol=EXACT, rtol=0)
 
 
@@ -194,7 +194,7 @@ def test_digits_as_files_get_the_accuracy_of_the_run(ink, typed, ending, exact, 
     rows = list(sheet(said.out).values())
     predicted = torch.tensor([int(row["predicted"]) for row in rows])
     found = (predicted == answers.open()).double().mean().item()
-    assert found == pytest.approx(ink.scores["target"]["accuracy"], rel=0, abs=rows_off / len(rows) + 1e-9)
+    assert found == pytest.approx(ink.scores.target["accuracy"], rel=0, abs=rows_off / len(rows) + 1e-9)
     torch.testing.assert_close(probabilities(rows, tuple("0123456789")), stored(ink), atol=exact, rtol=0)
 
 
@@ -212,7 +212,7 @@ def test_a_run_can_be_asked_for_its_own_test_split(name, typed, request):
     assert said.code == 0 and list(sheet(said.out)) == names(run)
     n = len(names(run))
     assert f"{n} of {n} rows have the class of the run's stored predictions" in said.err
-    assert f"the run's target accuracy, {100 * run.scores['target']['accuracy']:.1f} %" in said.err
+    assert f"the run's target accuracy, {100 * run.scores.target['accuracy']:.1f} %" in said.err
     weights = run.folder / "model.safetensors"
     kept = weights.read_bytes()
     weights.write_bytes(

@@ -291,7 +291,7 @@ def test_a_stored_model_maps_images_to_the_predictions_of_its_run(words, tmp_pat
     model = tl_runner.load(record.folder).model
     with torch.no_grad():
         found = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(1)
-    assert record.scores is not None and record.scores["source"]["accuracy"] > 0.3  # of aligned rows
+    assert record.scores is not None and record.scores.source["accuracy"] > 0.3  # of aligned rows
     torch.testing.assert_close(found, load_file(record.folder / "predictions.safetensors")["step_0"])
     if "head=knn" in words:
         assert isinstance(model.head, nn.Sequential) and isinstance(model.head[1], Neighbours)

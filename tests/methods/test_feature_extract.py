@@ -95,7 +95,7 @@ def test_the_backbone_stays_and_the_linear_head_is_trained_by_the_loop(tmp_path)
     fitted = made(tmp_path, "method=feature_extract", *QUICK)
     trained = made(tmp_path, "method=feature_extract", "method.head=linear", *QUICK)
     for record, steps in ((fitted, 0), (trained, 20)):
-        assert record.scores is not None and record.scores["last"]["step"] == steps
+        assert record.scores is not None and record.scores.last["step"] == steps
     first, second = (tl_runner.load(record.folder).model.backbone.state_dict() for record in (fitted, trained))
     assert all(torch.equal(first[name], second[name]) for name in first)  # the shared source model, to the bit
 
@@ -124,7 +124,7 @@ def _the_stored_model_predicts_as_the_run_did(record) -> None:
     model = tl_runner.load(record.folder).model
     with torch.no_grad():
         found = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(1)
-    step = record.scores["selected"]["step"]
+    step = record.scores.selected["step"]
     torch.testing.assert_close(found, load_file(record.folder / "predictions.safetensors")[f"step_{step}"])
 
 

@@ -169,9 +169,9 @@ def test_five_learning_rates_train_one_source_model(tmp_path):
     rates = (0.01, 0.003, 0.001, 0.0003, 0.0001)
     runs = [made(tmp_path, "method=finetune", f"optimizer.lr={rate}", *QUICK) for rate in rates]
     assert len(list((tmp_path / "cache" / "source_models").glob("*.safetensors"))) == 1
-    assert [run.data["source_model"]["shared"] for run in runs] == [False, True, True, True, True]
-    assert len({run.data["source_model"]["id"] for run in runs}) == 1 and len({run.id for run in runs}) == 5
-    assert runs[0].data["source_model"]["steps"] == 20
+    assert [run.training.source_model.shared for run in runs] == [False, True, True, True, True]
+    assert len({run.training.source_model.id for run in runs}) == 1 and len({run.id for run in runs}) == 5
+    assert runs[0].training.source_model.steps == 20
     others = [["seed=1"], ["pretrain.lr=0.001"], ["backbone.width=64"], ["dataset.samples=250"], ["augment=weak"]]
     for words in others:
         made(tmp_path, "method=finetune", *QUICK, *words)
@@ -183,7 +183,7 @@ def test_five_learning_rates_train_one_source_model(tmp_path):
 def test_a_shared_source_model_is_the_one_that_would_have_been_trained(tmp_path):
     made(tmp_path / "a", "method=l2sp", *QUICK)
     shared, alone = (made(tmp_path / name, "method=finetune", *QUICK) for name in ("a", "b"))
-    assert shared.data["source_model"]["shared"] and not alone.data["source_model"]["shared"]
+    assert shared.training.source_model.shared and not alone.training.source_model.shared
     for name in ("model.safetensors", "predictions.safetensors"):
         assert (shared.folder / name).read_bytes() == (alone.folder / name).read_bytes()
 
@@ -194,9 +194,9 @@ def test_a_source_model_that_cannot_be_read_is_trained_again(tmp_path, caplog):
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
     again = made(tmp_path, "method=finetune", "optimizer.lr=0.001", *QUICK)
-    assert caplog.text.count("recomputing it") == 1 and not again.data["source_model"]["shared"]
+    assert caplog.text.count("recomputing it") == 1 and not again.training.source_model.shared
     assert file.read_bytes() == whole
-    assert again.data["source_model"]["source_val"] == first.data["source_model"]["source_val"]
+    assert again.training.source_model.source_val == first.training.source_model.source_val
     assert json.loads(file.with_suffix(".json").read_text())["steps"] == 20
 
 
@@ -236,7 +236,7 @@ def test_where_label_sets_differ_the_backbone_is_taken_over_and_the_head_is_new(
 
 def test_a_source_model_is_of_its_seed_where_the_data_is_the_same(tmp_path):
     told = [start_from(blobs(0, samples=90), Pretrain(steps=2), tmp_path, seed)[1] for seed in (0, 1, 0)]
-    assert [each and each["shared"] for each in told] == [False, False, True]
+    assert [each and each.shared for each in told] == [False, False, True]
 
 
 def test_methods_that_need_the_same_labels_or_a_source_refuse_what_has_none():
@@ -264,8 +264,8 @@ def sourceless(seed: int, samples: int = 300, size: int = 8, severity: int | Non
 def test_whole_runs_without_a_source_of_the_same_labels(method, data, tmp_path, caplog):
     words = [f"dataset._target_=test_finetune.{data}", "~dataset.source", "~dataset.shift", *QUICK]
     record = made(tmp_path, f"method={method}", *words)
-    assert record.status == "ok" and record.scores is not None and record.scores["source"] is None
-    assert record.data["domains"]["source"] == (None if data == "sourceless" else "rendered")
+    assert record.status == "ok" and record.scores is not None and record.scores.source is None
+    assert record.data.domains["source"] == (None if data == "sourceless" else "rendered")
     said = "there is no source model and the backbone has random weights" in caplog.text
     assert said == (data == "sourceless" and method != "target_only")
 
@@ -290,7 +290,7 @@ def test_a_source_model_with_the_targets_head_is_another_than_one_without(tmp_pa
     alone, _ = start_from(differ, Pretrain(steps=3), tmp_path / "alone")
     start_from(same, Pretrain(steps=3), tmp_path / "both")
     after, told = start_from(differ, Pretrain(steps=3), tmp_path / "both")
-    assert told is not None and not told["shared"]
+    assert told is not None and not told.shared
     assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), after.state_dict().values(), strict=True))
 
 

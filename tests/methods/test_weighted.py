@@ -124,7 +124,7 @@ def test_what_is_compared_are_the_features_of_the_model_if_so_said(kind):
 def test_features_are_those_of_the_source_model(tmp_path):
     assert (Weighted(view="features").start, Weighted().start) == ("source", "backbone")
     record = made(tmp_path, "method=weighted", "method.view=features", *QUICK)
-    assert record.data["source_model"]["steps"] == 20
+    assert record.training.source_model.steps == 20
 
 
 def test_weights_that_rest_on_a_few_rows_are_said(caplog):
@@ -251,7 +251,7 @@ def test_weighed_validation_rows_look_like_the_target_which_the_plain_ones_do_no
 def test_the_rows_in_effect_are_on_record_and_said(tmp_path):
     record = made(tmp_path, "method=density_ratio", *QUICK)
     assert record.evidence and record.evidence["floor_of"] == "weighted source"
-    rows = record.data["rows"]["source"][1]
+    rows = record.data.rows["source"][1]
     assert 1 <= record.evidence["floor_rows"] < rows
     said = str(result(record, None)[-1])
     assert f"({record.evidence['floor_rows']:.0f} effective of {rows} validation rows)" in said

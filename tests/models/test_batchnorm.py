@@ -251,8 +251,8 @@ def test_a_run_is_scored_saved_and_predicted_with_the_statistics_of_each_domain(
     source, labels = pair.labelled_source
     target, at_source = load(record.folder).model, load(record.folder, domain="source").model
     assert record.scores
-    assert accuracy(predict(target, pair.target.test), answers.open()) == record.scores["target"]["accuracy"]
-    assert accuracy(predict(at_source, source.test), labels.test) == record.scores["source"]["accuracy"]
+    assert accuracy(predict(target, pair.target.test), answers.open()) == record.scores.target["accuracy"]
+    assert accuracy(predict(at_source, source.test), labels.test) == record.scores.source["accuracy"]
     again = [norm.running_mean for norm in batchnorm.batchnorms(target)]
     renormalise(target, pair.target.train)
     for then, norm in zip(again, batchnorm.batchnorms(target), strict=True):

@@ -136,7 +136,7 @@ def test_help_names_the_key(typed):
 )
 def test_the_record_says_what_was_used(words, expected, tmp_path):
     record = made(tmp_path, *TINY, *words)
-    assert record.status == "ok" and record.data["lr_backbone"] == expected
+    assert record.status == "ok" and record.training.lr_backbone == expected
 
 
 @pytest.mark.slow
@@ -146,10 +146,10 @@ def test_a_file_of_weights_makes_the_backbone_learn_slower_and_the_source_model_
     torch.save(resnet18().state_dict(), tmp_path / "net.pth")
     words = ["backbone=resnet18", "backbone.stem=imagenet", *TINY, "train.steps=1", "pretrain.steps=1", "train.batch=8"]
     weights = [*words, f"backbone.weights={tmp_path}/net.pth"]
-    assert made(tmp_path, "method=mmd", *words).data["lr_backbone"] == {"train": [1.0]}
-    assert made(tmp_path, "method=mmd", *weights).data["lr_backbone"] == {"train": [0.1]}
-    assert made(tmp_path, "method=mmd", *weights, "optimizer.lr_backbone=1").data["lr_backbone"] == {"train": [1.0]}
-    assert made(tmp_path, "method=target_only", "granted=5", *weights).data["lr_backbone"] == {
+    assert made(tmp_path, "method=mmd", *words).training.lr_backbone == {"train": [1.0]}
+    assert made(tmp_path, "method=mmd", *weights).training.lr_backbone == {"train": [0.1]}
+    assert made(tmp_path, "method=mmd", *weights, "optimizer.lr_backbone=1").training.lr_backbone == {"train": [1.0]}
+    assert made(tmp_path, "method=target_only", "granted=5", *weights).training.lr_backbone == {
         "train": [1.0]
     }  # scratch
     seen: list[list[tuple[float, bool]]] = []
@@ -178,8 +178,8 @@ def test_a_backbone_of_ones_own_says_by_weights_that_it_was_trained(tmp_path, mo
     (tmp_path / "my_net.py").write_text(OWN_BACKBONE)
     monkeypatch.syspath_prepend(str(tmp_path))
     own = ["method=mmd", *TINY, "backbone=identity", "backbone._target_=my_net.net"]
-    assert made(tmp_path, *own).data["lr_backbone"] == {"train": [0.1]}
-    assert made(tmp_path, *own, "+backbone.weights=null").data["lr_backbone"] == {"train": [1.0]}
+    assert made(tmp_path, *own).training.lr_backbone == {"train": [0.1]}
+    assert made(tmp_path, *own, "+backbone.weights=null").training.lr_backbone == {"train": [1.0]}
 
 
 @pytest.mark.parametrize(

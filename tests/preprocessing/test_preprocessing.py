@@ -2,8 +2,8 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from tl_runner.preprocessing.batching import Input, Unknown
 from tl_runner.preprocessing.images import Images
 from tl_runner.preprocessing.recorded import read_preprocessing
 from tl_runner.preprocessing.tables import Columns
+from tl_runner.storage.sections import DataInfo
 
 FACTS = {
     "columns": [
@@ -199,27 +200,27 @@ def test_rows_that_do_not_fit_are_refused_in_words():
         next(TABLE.portions([Input(Path(lines("a.csv", "age,city,dose", "1,Ulm,2")), [7])], 1))
 
 
-IMAGE = {"shape": [3, 8, 8], "resize": "torch", "range": [0.0, 1.0]}
+IMAGE = DataInfo(shape=[3, 8, 8], resize="torch")
 
 
 def test_the_record_tells_the_preprocessing():
-    assert read_preprocessing({**IMAGE, "resize": "pillow"}, {}) == SQUARE and read_preprocessing(IMAGE, {}) == EXACT
+    assert read_preprocessing(replace(IMAGE, resize="pillow"), {}) == SQUARE and read_preprocessing(IMAGE, {}) == EXACT
     node = {"label": "label", "domain": None, "drop": ["id"], "separator": "tab", "missing": ["-"]}
-    table = read_preprocessing({"shape": [5], "encoding": FACTS}, node)
+    table = read_preprocessing(DataInfo(shape=[5], encoding=FACTS), node)
     assert table == Columns(FACTS, "tab", ["-"], frozenset({"label", "id"}))
 
 
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ({"shape": [10]}, r"come from toys.blobs, not from files: give the model a tensor \(n, 10\)"),
-        ({"shape": [3], "encoding": {"mean": [0]}}, "not from files"),
-        ({**IMAGE, "shape": [4, 8, 8]}, "have 4 channels, and those of a file 1 or 3"),
-        ({**IMAGE, "range": [-2.0, 2.5]}, "go from -2 to 2.5, and those of a file from 0 to 1"),
-        ({"shape": [3, 8, 8]}, "does not say how its images were resized"),
+        (DataInfo(shape=[10]), r"come from toys.blobs, not from files: give the model a tensor \(n, 10\)"),
+        (DataInfo(shape=[3], encoding={"mean": [0]}), "not from files"),
+        (replace(IMAGE, shape=[4, 8, 8]), "have 4 channels, and those of a file 1 or 3"),
+        (replace(IMAGE, range=[-2.0, 2.5]), "go from -2 to 2.5, and those of a file from 0 to 1"),
+        (DataInfo(shape=[3, 8, 8]), "does not say how its images were resized"),
     ],
 )
-def test_what_the_record_does_not_tell_is_refused_when_it_is_used(data: dict[str, Any], why: str):
+def test_what_the_record_does_not_tell_is_refused_when_it_is_used(data: DataInfo, why: str):
     unknown = read_preprocessing(data, {"_target_": "toys.blobs"})
     assert isinstance(unknown, Unknown)
     with pytest.raises(Refused, match=why):

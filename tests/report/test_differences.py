@@ -30,8 +30,15 @@ def other(tmp_path: Path) -> RunRecord:
 
 
 def changed(run: RunRecord, **parts: dict[str, Any]) -> RunRecord:
-    """The same run, with entries of some of its mappings changed."""
-    return replace(run, **{name: {**getattr(run, name), **entries} for name, entries in parts.items()})
+    """The same run, with entries of its configuration or fields of some of its sections changed."""
+    sections = {name: getattr(run, name) for name in parts}
+    return replace(
+        run,
+        **{
+            name: {**sections[name], **entries} if name == "config" else replace(sections[name], **entries)
+            for name, entries in parts.items()
+        },
+    )
 
 
 def said(one: RunRecord, two: RunRecord) -> str:
@@ -50,8 +57,9 @@ def test_configurations_are_compared_key_by_key(run, other):
 
 def test_each_thing_has_its_kind(run):
     elsewhere = changed(
-        run, where={"commit": "ffff", "device": "cuda:0", "python": "3.12.1", "threads": 2, "files": "abc"},
-        data={"fingerprint": {"source": "aaaa0", "target": "cccc"}}, config={"save": False, "threads": 2},
+        run, environment={"commit": "ffff", "device": "cuda:0", "python": "3.12.1", "threads": 2},
+        data={"fingerprint": {"source": "aaaa0", "target": "cccc"}, "files": "abc"},
+        config={"save": False, "threads": 2},
     )  # fmt: skip
     found = {kind: [each.what for each in different] for kind, different in differences(run, elsewhere).items()}
     assert found == {
@@ -68,7 +76,7 @@ def test_each_thing_has_its_kind(run):
 def test_scores_are_subtracted_in_points(run, other):
     other = changed(other, scores={"target": {"accuracy": 0.9, "macro_f1": 0.9, "ece": 0.1}})
     found = {score.what: score for score in scores(run, other)}
-    mine, theirs = ((each.scores or {})["target"]["accuracy"] for each in (run, other))
+    mine, theirs = (each.scores.target["accuracy"] for each in (run, other) if each.scores)
     assert found["target accuracy"] == ("target accuracy", mine, theirs)
     assert found["target accuracy"].points == pytest.approx(90 - 100 * mine) and mine < 0.89
     assert scores(run, replace(other, scores=None))[0].points is None
@@ -104,19 +112,19 @@ def test_one_cause_is_named(run, other):
     assert said(run, seeded).startswith("Only the seed differs")  # the data follow from it
     assert "other data" in said(run, changed(run, data={"fingerprint": {"source": "x", "target": "bbbb0"}}))
     assert "other code (tl_runner)" in said(
-        run, changed(run, where={"versions": {"tl_runner": "9", "torch": "2.15.0"}})
+        run, changed(run, environment={"versions": {"tl_runner": "9", "torch": "2.15.0"}})
     )
     assert "Only versions of libraries differ (torch)" in said(
-        run, changed(run, where={"versions": {"tl_runner": "0.1.0", "torch": "3"}})
+        run, changed(run, environment={"versions": {"tl_runner": "0.1.0", "torch": "3"}})
     )
-    threads = said(run, changed(run, where={"threads": 2}, config={"threads": 2}))
+    threads = said(run, changed(run, environment={"threads": 2}, config={"threads": 2}))
     assert "Identical but for the machine (threads)" in threads and "last bits" in threads
     part = changed(run, config={"method": {"_target_": "m.dann", "alpha": 1}})
     assert "(another method)" in said(run, part)
 
 
 def test_of_several_causes_none_is_named(run, other):
-    both = changed(other, where={"python": "3.12.1", "threads": 2})
+    both = changed(other, environment={"python": "3.12.1", "threads": 2})
     text = said(run, both)
     assert text.startswith("Several things differ, the configuration, the libraries and the machine: none")
     assert causes_of(differences(run, both)) == ["the configuration", "the libraries", "the machine"]
@@ -132,7 +140,7 @@ def test_no_cause_is_said_too(run, other):
     hidden = changed(run, scores={"target": {"accuracy": 0.01, "macro_f1": 0.01, "ece": 0.5}})
     assert "the cause is not on record" in said(run, hidden)
     assert "no scores to be explained" in said(run, replace(other, scores=None))
-    assert said(run, changed(run, where={"python": "3.12.1"})).endswith("The scores are equal all the same.")
+    assert said(run, changed(run, environment={"python": "3.12.1"})).endswith("The scores are equal all the same.")
 
 
 def test_the_tables_hold_names_as_they_are(run, other):
@@ -205,5 +213,5 @@ def test_a_score_is_chosen_for_the_tables_and_an_unknown_one_is_refused(run, mon
 
 
 def test_how_seeds_differ_is_no_difference_in_the_data(run):
-    old = changed(run, data={name: told for name, told in run.data.items() if name != "seeds"})
+    old = changed(run, data={"seeds": None})
     assert "data" not in differences(run, old)

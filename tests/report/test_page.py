@@ -169,7 +169,7 @@ def test_the_gap_is_told_before_and_after(groups):
 def test_the_terms_of_the_bound_stand_end_to_end(groups):
     group = groups["mmd"]
     assert bound.terms(group.runs[0])[:3] == (0.05, 0.5, 0.1)
-    error = 1 - np.mean([run.record.scores["selected"]["accuracy"] for run in group.runs])
+    error = 1 - np.mean([run.record.scores.selected["accuracy"] for run in group.runs])
     words = bound.figure([group]).panels[0].chart
     assert f"mmd: 0.05 + 0.50 + 0.10, target error {error:.2f}" in words
     boxes = [
@@ -195,8 +195,7 @@ def test_reliability_is_drawn_as_accuracy_over_confidence(groups):
 
 def test_what_gives_no_probabilities_has_no_reliability(groups):
     run = groups["mmd"].runs[0]
-    scores = json.loads(json.dumps(run.record.scores))
-    del scores["target"]["ece"]
+    scores = replace(run.record.scores, target={"accuracy": 0.5})
     bare = replace(groups["mmd"], runs=(Kept(replace(run.record, scores=scores), []),))
     assert "no probabilities" in calibration.figure([bare]).missing
     assert len(calibration.figure([bare, groups["kmm"]]).panels) == 1
@@ -390,7 +389,7 @@ def test_weights_are_told_of_images_and_of_rows(groups, found):
     first = table[0].runs[0].record
     named = [{"name": "city", "kind": "categorical", "categories": ["Bonn", "Ulm"]}]
     named += [{"name": f"n{n}", "kind": "numeric", "gaps": n == 0} for n in range(9)]
-    first.data["encoding"] = {"columns": named}
+    first.data.encoding = {"columns": named}
     columns = samples.weighed(table).cells[0].columns
     assert columns[1:6] == ["city=Bonn", "city=Ulm", "n0 (scaled)", "n0 missing", "n1 (scaled)"]
     rows = load_file(first.folder / "diagnosis.safetensors")["heaviest"]

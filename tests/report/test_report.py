@@ -15,19 +15,20 @@ from support.made_up_runs import ROWS, made_up
 from tl_runner.report import tables
 from tl_runner.report.leaderboard import leaderboard
 from tl_runner.storage.record import RunRecord, Status, find_oracle_trials, read_records
+from tl_runner.storage.sections import DataInfo, Environment, Scores
 
 
 def run(method: str, seed: int, target: float | None, *, granted="0", status: Status = "ok", **config) -> RunRecord:
     scores = (
         None
         if target is None
-        else {
-            "source": None if method == "new_head" else {"accuracy": 0.9, "macro_f1": 0.9, "ece": 0.1},
-            "target": {"accuracy": target, "macro_f1": target, "ece": 0.1},
-            "last": {"step": 30, "accuracy": target - 0.1},
-            "selected": {"step": 20, "accuracy": target},
-            "oracle": {"step": 10, "accuracy": target + 0.1},
-        }
+        else Scores(
+            source=None if method == "new_head" else {"accuracy": 0.9, "macro_f1": 0.9, "ece": 0.1},
+            target={"accuracy": target, "macro_f1": target, "ece": 0.1},
+            last={"step": 30, "accuracy": target - 0.1},
+            selected={"step": 20, "accuracy": target, "macro_f1": target},
+            oracle={"step": 10, "accuracy": target + 0.1},
+        )
     )
     return RunRecord(
         id=f"{method}{seed}{config}",
@@ -170,14 +171,14 @@ def drawn(record: RunRecord) -> str:
 def test_a_run_below_its_most_frequent_class_says_so_in_its_table():
     low = run("mmd", 0, 0.31)
     assert low.scores is not None
-    low.seconds, low.where = 1.0, {"device": "cpu"}
-    low.data = {"domains": {"source": "a", "target": "b"}, "classes": ["faulty", "ok"]}
-    low.scores["majority"] = {"class": 1, "accuracy": 0.7, "balanced": 0.5, "macro_f1": 0.41}
+    low.seconds, low.environment = 1.0, Environment(device="cpu")
+    low.data = DataInfo(domains={"source": "a", "target": "b"}, classes=["faulty", "ok"])
+    low.scores.majority = {"class": 1, "accuracy": 0.7, "balanced": 0.5, "macro_f1": 0.41}
     shown = drawn(low)
     assert "always saying 'ok', the most frequent class" in shown and "70.0 %" in shown and "50.0 %" in shown
     assert "accuracy below always saying 'ok'" in shown
-    low.scores["selected"]["accuracy"] = 0.7
+    low.scores.selected["accuracy"] = 0.7
     assert "accuracy below" not in drawn(low)
-    for side in ("source", "target"):
-        del low.scores[side]["ece"]  # of a head without probabilities
+    for side in (low.scores.source, low.scores.target):
+        side.pop("ece")  # of a head without probabilities
     assert "10.0 %" not in drawn(low) and "–" in drawn(low)

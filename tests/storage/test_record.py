@@ -109,10 +109,19 @@ def test_copies_of_a_run_count_once_and_a_copy_knows_its_place(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken", [{"choices": []}, {"status": "great"}, {"config": None}, {"choices": {"method": "m"}}]
+    "broken",
+    [
+        *({"choices": []}, {"status": "great"}, {"config": None}, {"choices": {"method": "m"}}, {"environment": []}),
+        *(
+            {"data": {"classes": "abc"}},
+            {"scores": {"target": {}}},
+            {"training": {"auto": {"chosen": 1}}},
+            {"seconds": "1"},
+        ),
+    ],
 )
 def test_a_record_of_the_wrong_form_is_told(broken, tmp_path):
-    content = {"id": "i", "setting": "s", "config": {}, "status": "ok", "data": {}, "where": {}, "schema": SCHEMA}
+    content = {"id": "i", "setting": "s", "config": {}, "status": "ok", "later": 1, "schema": SCHEMA}
     content["choices"] = {"dataset": "d", "method": "m", "backbone": "b"}
     (tmp_path / "run.json").write_text(json.dumps({**content, **broken}))
     assert read_records([tmp_path])[0] == []
@@ -140,10 +149,14 @@ def test_the_curve_has_a_line_a_point_and_the_evidence_where_examined(tmp_path):
 
 def test_the_record_says_where_and_on_what_data(tmp_path):
     record = read_record(made(tmp_path, *QUICK).folder / "run.json")
-    assert record.where["device"] == "cpu" and record.where["threads"] == 1 and record.where["engine"] == "eager"
-    assert record.where["versions"]["torch"] == torch.__version__.split("+")[0] or record.where["versions"]["torch"]
-    assert record.data["shape"] == [1, 8, 8] and len(record.data["classes"]) == 10
-    assert record.data["input"].startswith("Pixels(channels=1, mean=[0.5]")
+    assert (
+        record.environment.device == "cpu" and record.environment.threads == 1 and record.environment.engine == "eager"
+    )
+    assert (
+        record.environment.versions["torch"] == torch.__version__.split("+")[0] or record.environment.versions["torch"]
+    )
+    assert record.data.shape == [1, 8, 8] and len(record.data.classes) == 10
+    assert record.training.input.startswith("Pixels(channels=1, mean=[0.5]")
     assert record.granted == "0" and record.seconds is not None and record.seconds > 0
 
 
@@ -151,7 +164,7 @@ def test_the_saved_model_is_the_selected_checkpoint(tmp_path):
     """The loaded model's predictions on the test split are the stored ones of the selected step."""
     record = made(tmp_path, *QUICK, "select=last")
     assert record.scores is not None
-    stored = load_file(record.folder / "predictions.safetensors")[f"step_{record.scores['selected']['step']}"]
+    stored = load_file(record.folder / "predictions.safetensors")[f"step_{record.scores.selected['step']}"]
     from tl_runner.datasets.digits import digits
     from tl_runner.datasets.split import Budget, split_domains
 
@@ -161,7 +174,7 @@ def test_the_saved_model_is_the_selected_checkpoint(tmp_path):
     torch.testing.assert_close(p, stored)
     assert model.classes == tuple("0123456789") and not model.training
     accuracy = (p.argmax(-1) == answers.open()).double().mean().item()
-    assert accuracy == record.scores["target"]["accuracy"]
+    assert accuracy == record.scores.target["accuracy"]
 
 
 def test_loading_what_is_no_run_or_kept_no_weights_is_refused(tmp_path):

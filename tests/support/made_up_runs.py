@@ -10,6 +10,18 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tl_runner.storage.record import RunRecord
+from tl_runner.storage.sections import (
+    BoundTerms,
+    ClassAccuracies,
+    DataInfo,
+    Diagnosis,
+    Environment,
+    Gap,
+    Interval,
+    Scores,
+    SeedInfo,
+    TestedMMD,
+)
 
 CLASSES = 4
 ROWS = 60  # of the target's test split
@@ -20,7 +32,7 @@ GAIN = {"source_only": 0.0, "mmd": 0.2, "kmm": -0.15, "weighted": 0.05, "target_
 def made_up(
     outputs: Path, method: str, seed: int, *, diagnosed: bool = True, images: bool = True, status: Any = "ok",
     classes: int = CLASSES, dataset: str = "digits", right: float | None = None, rows_of: int | None = None,
-    kind: str = "resplit", **config: Any,
+    kind: Any = "resplit", **config: Any,
 ) -> RunRecord:  # fmt: skip
     """A run's folder: record, curve, predictions, and what the diagnosis leaves; `rows_of` another seed, if any."""
     random = np.random.default_rng([seed, sum(map(ord, method))])
@@ -46,16 +58,16 @@ def made_up(
         status=status,
         seconds=1.5 + seed,
         error=None if status == "ok" else "Refused: <script>alert(1)</script> was no method",
-        where={
-            "python": "3.11.7", "versions": {"tl_runner": "0.1.0", "torch": "2.15.0"}, "device": "cpu", "threads": 1,
-            "engine": "eager", "commit": "0123456789abcdef", "dirty": True, "files": None,
-        },
-        data={
-            "fingerprint": {"source": f"aaaa{seed}", "target": f"bbbb{seed}"}, "classes": names,
-            "domains": {"source": "rendered", "target": "handwritten"}, "shape": [1, 8, 8],
-            "rows": {"source": [80, 20, ROWS], "target": [80, 20, ROWS]},
-            "seeds": {"kind": kind, "test": ROWS, "pool": ROWS if kind == "fixed" else 100 + ROWS},
-        },
+        environment=Environment(
+            python="3.11.7", versions={"tl_runner": "0.1.0", "torch": "2.15.0"}, device="cpu", threads=1,
+            engine="eager", commit="0123456789abcdef", dirty=True,
+        ),
+        data=DataInfo(
+            fingerprint={"source": f"aaaa{seed}", "target": f"bbbb{seed}"}, classes=names,
+            domains={"source": "rendered", "target": "handwritten"}, shape=[1, 8, 8],
+            rows={"source": [80, 20, ROWS], "target": [80, 20, ROWS]},
+            seeds=SeedInfo(kind, ROWS, ROWS if kind == "fixed" else 100 + ROWS),
+        ),
     )  # fmt: skip
     folder = record.folder
     folder.mkdir(parents=True)
@@ -64,13 +76,13 @@ def made_up(
         save_file({f"step_{step}": rows for step, rows in probabilities.items()}, folder / "predictions.safetensors")
         accuracies = {step: float((rows.argmax(-1) == labels).mean()) for step, rows in probabilities.items()}
         last, best = STEPS[-1], max(accuracies, key=lambda step: accuracies[step])
-        record.scores = {
-            "source": {"accuracy": 0.95, "macro_f1": 0.95, "ece": 0.02},
-            "target": {"accuracy": accuracies[last], "macro_f1": accuracies[last], "ece": 0.1},
-            "last": {"step": last, "accuracy": accuracies[last]},
-            "selected": {"step": last, "accuracy": accuracies[last]},
-            "oracle": {"step": best, "accuracy": accuracies[best]},
-        }
+        record.scores = Scores(
+            source={"accuracy": 0.95, "macro_f1": 0.95, "ece": 0.02},
+            target={"accuracy": accuracies[last], "macro_f1": accuracies[last], "ece": 0.1},
+            last={"step": last, "accuracy": accuracies[last]},
+            selected={"step": last, "accuracy": accuracies[last], "macro_f1": accuracies[last]},
+            oracle={"step": best, "accuracy": accuracies[best]},
+        )
         _curve(folder, classes)
         if diagnosed:
             record.diagnosis = _diagnosis(probabilities[last], labels, right, classes)
@@ -105,20 +117,16 @@ def _curve(folder: Path, classes: int) -> None:
     (folder / "curve.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def _diagnosis(probabilities: Any, labels: Any, right: float, classes: int) -> dict[str, Any]:
+def _diagnosis(probabilities: Any, labels: Any, right: float, classes: int) -> Diagnosis:
     predicted = probabilities.argmax(-1)
     by_class = [float((predicted[labels == c] == c).mean()) if (labels == c).any() else None for c in range(classes)]
-    return {
-        "before": {"a_distance": {"value": 1.6, "low": 1.4, "high": 1.8}, "mmd": {"value": 0.1, "p": 0.002}},
-        "after": {
-            "a_distance": {"value": 1.6 - right, "low": 1.4 - right, "high": 1.8 - right},
-            "mmd": {"value": 0.01, "p": 0.3},
-        },
-        "histogram": (np.bincount(predicted, minlength=classes) / len(predicted)).tolist(),
-        "priors": None,
-        "bound": {"source_error": 0.05, "half_distance": 0.5, "joint_error": 0.1},
-        "classes": {"source": [0.95] * classes, "target": by_class},
-    }
+    return Diagnosis(
+        before=Gap(Interval(1.6, 1.4, 1.8), TestedMMD(0.1, 0.002)),
+        after=Gap(Interval(1.6 - right, 1.4 - right, 1.8 - right), TestedMMD(0.01, 0.3)),
+        histogram=(np.bincount(predicted, minlength=classes) / len(predicted)).tolist(),
+        bound=BoundTerms(0.05, 0.5, 0.1),
+        classes=ClassAccuracies([0.95] * classes, by_class),
+    )
 
 
 def _exhibits(

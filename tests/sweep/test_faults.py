@@ -71,7 +71,7 @@ def test_a_run_killed_wherever_it_was_and_typed_again_ends_as_if_nothing_had_bee
         (weights,) = (tmp_path / "cut" / "cache" / "source_models").glob("*.safetensors")
         (before,) = (tmp_path / "whole" / "cache" / "source_models").glob("*.safetensors")
         assert weights.read_bytes() == before.read_bytes()
-    assert attended(cut).what == "made" and cut.where["resumed"] >= 45
+    assert attended(cut).what == "made" and cut.environment.resumed >= 45
     equal(whole, cut)
     assert attended(described(tmp_path / "cut", *long)).what == "kept"
 

@@ -51,7 +51,7 @@ def test_a_lost_machine_costs_its_run_and_no_other(cluster, tmp_path):
     assert second.returncode == 0, told
     after = read_runs(tmp_path)
     assert len(after) == 3 and {record["status"] for record in after.values()} == {"ok"}
-    assert after[failed]["where"]["resumed"] > 0
+    assert after[failed]["environment"]["resumed"] > 0
     assert {name: after[name] for name in ended} == ended
     for curve in tmp_path.glob("outputs/runs/*/*/curve.jsonl"):
         steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()]

@@ -8,6 +8,7 @@ from conftest import QUICK, composed, made
 from tl_runner.engine.job import Order
 from tl_runner.engine.recorder import Recording
 from tl_runner.storage.record import describe_run, read_stored
+from tl_runner.storage.sections import Environment
 from tl_runner.sweep.remote import Parcel, mark_lost
 
 
@@ -29,7 +30,7 @@ def test_a_job_takes_its_folder_and_its_threads_along(tmp_path, monkeypatch):
     monkeypatch.chdir(elsewhere)
     outcome, came = parcel.make()
     assert outcome.what == "made" and not outcome.failed and not came
-    assert outcome.record.where["threads"] == 1
+    assert outcome.record.environment.threads == 1
     assert list(here.glob("outputs/runs/*/*/run.json")) and not list(elsewhere.iterdir())
 
 
@@ -40,7 +41,7 @@ def test_a_job_that_left_nothing_failed_or_was_not_begun():
 
 def test_a_job_that_died_is_on_record_and_one_that_was_stopped_is_unfinished():
     begun = order()
-    begun.record.where = {"versions": {}}
+    begun.record.environment = Environment()
     Recording(begun.record).open()
     assert mark_lost(begun, "", stopping=True).what == "stopped"
     assert json.loads((begun.record.folder / "run.json").read_text())["status"] == "running"

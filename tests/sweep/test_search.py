@@ -25,6 +25,7 @@ from tl_runner.config import Settings
 from tl_runner.engine.job import Order, Outcome, run_order
 from tl_runner.errors import Refused
 from tl_runner.storage.record import RunRecord, describe_run, read_records
+from tl_runner.storage.sections import Metrics, Scores
 from tl_runner.sweep.space import Choice, Numbers, parse_space
 
 pytest.importorskip("optuna")
@@ -294,7 +295,7 @@ def test_the_oracle_is_called_so_and_its_runs_are_the_same(tmp_path):
     (found,), outcomes = searched(tmp_path, RATE, trials=3, objective="oracle")
     assert [o.record.id for o in plain] == [o.record.id for o in outcomes] and {o.what for o in outcomes} == {"kept"}
     assert [trial["value"] for trial in found["trials"]] == [
-        outcome.record.scores["selected"]["accuracy"] for outcome in outcomes if outcome.record.scores
+        outcome.record.scores.selected["accuracy"] for outcome in outcomes if outcome.record.scores
     ]
     assert found["name"].endswith("-oracle") and "chosen by target labels (oracle)" in in_words(found)
     assert all(outcome.variant.endswith("oracle") for outcome in outcomes)
@@ -305,7 +306,8 @@ def test_the_oracle_is_called_so_and_its_runs_are_the_same(tmp_path):
 
 def test_a_run_without_a_floor_is_no_silent_zero(tmp_path):
     record = describe_run(*composed(*TINY, f"outputs={tmp_path}"))
-    record.scores = {"selected": {"accuracy": 0.5}}
+    reached: Metrics = {"step": 1, "accuracy": 0.5}
+    record.scores = Scores(None, reached, reached, reached, reached)
     record.evidence = {"floor": None, "information": 0.1}
     with pytest.raises(
         Refused, match=r"has no floor .* granted=5 .* objective=information, bnm and agreement need no labels"
@@ -330,7 +332,7 @@ def test_each_objective_is_what_the_run_knows_of_its_checkpoint_and_none_of_them
                 "information": record.evidence["information"] / log(record.evidence["classes"]),
                 "bnm": record.evidence["nuclear_norm"],
                 "dev": -record.evidence["risk"],
-                "oracle": record.scores["selected"]["accuracy"],
+                "oracle": record.scores.selected["accuracy"],
             }
             assert found["by"] == "agreement" or trial["value"] == trial["told"] == pytest.approx(expected[found["by"]])
         assert found["best"]["value"] == max(trial["value"] for trial in found["trials"])
@@ -480,7 +482,9 @@ def test_killed_at_once_it_goes_on_with_the_trials_that_were_begun():
     assert again.returncode == 0, again.stderr
     assert "1 started before" in again.stdout and "2 of 2 trials, 2 ok" in again.stdout
     runs = read_records([Path("outputs")])[0]
-    assert [run.status for run in runs] == ["ok", "ok"] and sum("resumed" in run.where for run in runs) == 1
+    assert [run.status for run in runs] == ["ok", "ok"] and sum(
+        run.environment.resumed is not None for run in runs
+    ) == 1
 
 
 @pytest.mark.slow

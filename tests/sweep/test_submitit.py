@@ -58,7 +58,7 @@ def _goes_on(folder: Path, before: dict[str, dict[str, Any]]) -> None:
     assert second.returncode == 0, told
     for name, record in read_runs(folder).items():
         assert record["status"] == "ok"
-        assert record["where"]["resumed"] > 0 if before[name]["status"] != "ok" else record == before[name]
+        assert record["environment"]["resumed"] > 0 if before[name]["status"] != "ok" else record == before[name]
     for curve in folder.glob("outputs/runs/*/*/curve.jsonl"):
         steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()]
         assert steps == sorted(set(steps)) and set(steps) >= set(range(5, 601, 5))

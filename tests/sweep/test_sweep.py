@@ -104,7 +104,7 @@ def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):
     Path("go").touch()
     again = swept(ordered(["waits", "fine", "fine", "fine"]))
     assert [again[seed].what for seed in range(4)] == ["made", "kept", "kept", "kept"]
-    assert again[0].record.status == "ok" and again[0].record.where["resumed"] == 10
+    assert again[0].record.status == "ok" and again[0].record.environment.resumed == 10
     assert steps(orders[0].record.folder) == [5, 10, 15, 20]
 
 
@@ -130,8 +130,8 @@ def test_a_source_model_that_two_runs_want_at_once_is_trained_once():
     orders = [Order(describe_run(config, choices)), Order(describe_run(*other))]
     outcomes = [*sweep(iter(orders), PLACES, lambda: False, False)]
     assert [outcome.record.status for outcome in outcomes] == ["ok", "ok"]
-    assert sorted(outcome.record.data["source_model"]["shared"] for outcome in outcomes) == [False, True]
-    assert len({outcome.record.data["source_model"]["id"] for outcome in outcomes}) == 1
+    assert sorted(outcome.record.training.source_model.shared for outcome in outcomes) == [False, True]
+    assert len({outcome.record.training.source_model.id for outcome in outcomes}) == 1
 
 
 # From here on: the command as it is typed.
@@ -222,7 +222,7 @@ def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
     assert typed.ended() == 0, typed.err.read_text()
     found, faults = read_records([Path("outputs")])
     assert faults == [] and {record.seed: record.status for record in found} == {0: "ok", 1: "ok", 2: "ok"}
-    gone_on = {record.seed: record.where["resumed"] for record in found if "resumed" in record.where}
+    gone_on = {record.seed: record.environment.resumed for record in found if record.environment.resumed is not None}
     assert gone_on.keys() == stopped and all(step >= 15 for step in gone_on.values())
     for record in found:
         assert steps(record.folder) == [5, 10, 15, 20]
@@ -288,7 +288,7 @@ def test_the_basic_launcher_skips_resumes_and_keeps_what_was_composed():
     found = read_records([Path("outputs")])[0]
     assert {record.config["method"]["how"]: record.status for record in found} == {"waits": "ok", "fine": "ok"}
     assert {record.config["method"]["weight"] for record in found} == {1.0}
-    assert {record.config["method"]["how"]: record.where.get("resumed") for record in found} == {
+    assert {record.config["method"]["how"]: record.environment.resumed for record in found} == {
         "waits": 15,
         "fine": None,
     }

@@ -127,7 +127,7 @@ def test_tensorboard_draws_the_curve_and_the_scores(made, record):
     found = drawn(record)
     agree(unscored(found), series(made.curve))
     assert record.scores is not None
-    assert found["scores/target.accuracy"] == [(24, pytest.approx(record.scores["target"]["accuracy"], rel=1e-6))]
+    assert found["scores/target.accuracy"] == [(24, pytest.approx(record.scores.target["accuracy"], rel=1e-6))]
     assert {"scores/oracle.accuracy", "scores/selected.step", "scores/source.accuracy"} < found.keys()
 
 
@@ -191,7 +191,7 @@ def test_mlflow_has_the_curve_the_configuration_and_the_scores(made, record):
     (stored,) = runs(record)
     agree(unscored(sent(record, stored)), series(made.curve))
     assert record.scores is not None
-    assert stored.data.metrics["scores/target.accuracy"] == record.scores["target"]["accuracy"]
+    assert stored.data.metrics["scores/target.accuracy"] == record.scores.target["accuracy"]
     assert stored.info.status == "FINISHED" and stored.info.run_name == record.folder.name
     assert stored.data.params["method"] == "mmd" and stored.data.params["train.steps"] == "24"
     assert stored.data.params["threads"] == "null" and stored.data.params["optimizer.lr"] == "0.003"
@@ -428,7 +428,7 @@ def test_an_interrupted_run_stays_interrupted(record):
 def test_what_is_drawn_has_no_gaps_for_what_is_unknown(made):
     assert "floor" not in scalars(made.points[0]) and "source_val" not in scalars(made.points[0])
     assert flat({"a": {"b": 1, "c": {}}, "d": None}) == {"a.b": 1, "a.c": {}, "d": None}
-    assert "scores/source" not in final(replace(made.record, scores={"source": None, "last": {"step": 3}}))
+    assert "scores/source" not in final(replace(made.record, scores=replace(made.record.scores, source=None)))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def _export(asked: argparse.Namespace) -> None:
         "run": record.id,
         **record.choices,
         "domain": asked.domain,
-        "tl_runner": record.where["versions"]["tl_runner"],
+        "tl_runner": record.environment.versions["tl_runner"],
     }
     file, difference = export(trained, tried.x, asked.to, out, facts)
     shape = ", ".join(map(str, tried.x.shape[1:]))

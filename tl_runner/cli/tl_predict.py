@@ -95,9 +95,7 @@ def _predict(asked: argparse.Namespace) -> None:
             raise Refused(f"{told}: these are not the rows that the run was scored on, or not in their order")
         log.log(logging.INFO if same == rows else logging.WARNING, told)
         if same == rows and record.scores:
-            log.info(
-                "so their accuracy is the run's target accuracy, %.1f %%", 100 * record.scores["target"]["accuracy"]
-            )
+            log.info("so their accuracy is the run's target accuracy, %.1f %%", 100 * record.scores.target["accuracy"])
 
 
 def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_bad: str) -> "Tensor":

@@ -147,7 +147,7 @@ def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | 
     for described in tried:
         described.config = {**described.config, "outputs": str(record.folder.parents[2])}  # wherever it lies now
     found = filter(None, map(find_finished, tried))
-    return next((run for run in found if run.data.get("fingerprint") == record.data.get("fingerprint")), None)
+    return next((run for run in found if run.data.fingerprint == record.data.fingerprint), None)
 
 
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:

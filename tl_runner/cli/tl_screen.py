@@ -132,9 +132,9 @@ def _candidates(order: "Order", stages: Sequence[str], errors: "Console") -> "li
     from tl_runner.report.live import watch_training
 
     found = watch_training(screen(order.record, stages), order.record, errors)
-    if (source := order.record.data["source_model"]) and not source["shared"]:
-        steps = count_noun(source["steps"], "step")
-        told = f"{_name(order)}: trained a source model of {steps} in {source['seconds']:.1f} s (cached)"
+    if (source := order.record.training.source_model) and not source.shared:
+        steps = count_noun(source.steps, "step")
+        told = f"{_name(order)}: trained a source model of {steps} in {source.seconds:.1f} s (cached)"
         errors.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
     return found
 

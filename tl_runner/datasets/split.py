@@ -6,7 +6,7 @@ before they are shuffled, and splits are never stratified.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from tl_runner.datasets.content import digests
 from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Split, Subset
 from tl_runner.errors import Refused
 from tl_runner.rng import derive
+from tl_runner.storage.sections import DataInfo, SeedInfo
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,7 @@ class Encoding(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def split_domains(
-    drawn: Drawn, seed: int, budget: Budget, device: torch.device
-) -> tuple[Pair, Answers, dict[str, Any]]:
+def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device) -> tuple[Pair, Answers, DataInfo]:
     """The pair on the device, the sealed answers, and what the record says of the data."""
     sides = {"source": drawn.source, "target": drawn.target}
     raws = {role: raw for role, raw in sides.items() if raw is not None}
@@ -113,23 +112,25 @@ def split_domains(
 
     train, held_out = budget.choose(labels.train, target.classes, target.name)
     pair = Pair(source, replace(target, labels=None), granted=give(train), held_out=give(held_out))
-    data = {
-        "fingerprint": {role: fingerprint(raw) for role, raw in raws.items()},
-        "shape": list(pair.shape),
-        "classes": list(target.classes),
-        "domains": {"source": source.name if source else None, "target": target.name},
-        "rows": {role: [len(parts[role][part]) for part in PARTS] for role in raws},
-        "granted": len(train) + len(held_out),
-        "seeds": _seeds(drawn, len(parts["target"]["test"])),
-        **({} if pair.shared_labels or source is None else {"source_classes": list(source.classes)}),
-        "range": _range(filter(None, (source, target))),
-        **({"encoding": dict(encoding.facts)} if encoding else {}),
-        **({"resize": "torch"} if len(pair.shape) == IMAGE else {}),
-        **drawn.notes,
-    }
+    recorded = {field.name for field in fields(DataInfo)}
+    info = DataInfo(
+        fingerprint={role: fingerprint(raw) for role, raw in raws.items()},
+        shape=list(pair.shape),
+        classes=list(target.classes),
+        source_classes=None if pair.shared_labels or source is None else list(source.classes),
+        domains={"source": source.name if source else None, "target": target.name},
+        rows={role: [len(parts[role][part]) for part in PARTS] for role in raws},
+        granted=len(train) + len(held_out),
+        seeds=describe_seeds(drawn, len(parts["target"]["test"])),
+        range=_range(filter(None, (source, target))),
+        encoding=dict(encoding.facts) if encoding else None,
+        resize="torch" if len(pair.shape) == IMAGE else None,
+        notes={name: value for name, value in drawn.notes.items() if name not in recorded},
+    )
+    info = replace(info, **{name: value for name, value in drawn.notes.items() if name in recorded})
     names = raws["target"].names
     rows = () if names is None else names[parts["target"]["test"].numpy()]
-    return pair, Answers(labels.test, tuple(rows)), data
+    return pair, Answers(labels.test, tuple(rows)), info
 
 
 def count_rows_by_part(raw: Raw) -> tuple[int, ...]:
@@ -139,17 +140,13 @@ def count_rows_by_part(raw: Raw) -> tuple[int, ...]:
     return tuple(int((raw.part == index).sum()) for index in range(len(PARTS)))
 
 
-def _seeds(drawn: Drawn, test: int) -> dict[str, Any]:
-    """How runs on several seeds are related: the kind, their test rows, and the pool that these are drawn from.
-
-    `independent`: each seed has new rows. `resplit`: each seed draws its test rows from one pool. `fixed`: all seeds
-    are scored on the same rows. The pool is the makers' test part, or what `_parts` cuts the test split from.
-    """
+def describe_seeds(drawn: Drawn, test: int) -> SeedInfo:
+    """How runs on several seeds are related. The pool is the makers' test part, or what `_parts` cuts it from."""
     if drawn.fresh:
-        return {"kind": "independent", "test": test, "pool": None}
+        return SeedInfo("independent", test)
     train, _, given = count_rows_by_part(drawn.target)
     pool = (drawn.pool or (train, 0, given))[PARTS.index("test" if given else "train")]
-    return {"kind": "fixed" if pool == test else "resplit", "test": test, "pool": pool}
+    return SeedInfo("fixed" if pool == test else "resplit", test, pool)
 
 
 def fingerprint(raw: Raw) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Generator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,27 +23,26 @@ from tl_runner.storage.cache import keep_cached, load_cached
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.identity import identify
+from tl_runner.storage.sections import AutoInfo
 from tl_runner.training.loop import Cursor, Point, train
 
 log = logging.getLogger(__name__)
 
-Facts = dict[str, Any]  # for the record, in JSON's words
 
-
-def resolve_method(task: Task) -> Generator[Point, None, tuple[Method, Facts]]:
+def resolve_method(task: Task) -> Generator[Point, None, tuple[Method, AutoInfo | None]]:
     """The method to be trained, and what the record says of how `auto` chose it; yields the points of the trials."""
     method = task.parts.method
     if not isinstance(method, Auto):
         assert isinstance(method, Method)  # as `config.load` has checked
-        return method, {}
+        return method, None
     chosen, facts = yield from choose_method(method, Trials(method, task))
-    return chosen, {"auto": facts}
+    return chosen, facts
 
 
-def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, Facts]]:
+def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, AutoInfo]]:
     """What `auto` comes to: a fresh method, with what was tried and why it is that one."""
     if told := (yield from trials.alike()):
-        return method.built(BASE), {"chosen": BASE, "why": told, "steps": trials.source_steps, "tried": []}
+        return method.built(BASE), AutoInfo(BASE, told, trials.source_steps)
     alive, predicted, scores, tried = list(method.said), {}, {}, []
     for rung in range(method.rungs):
         steps = max(1, trials.steps // method.reduction ** (method.rungs - rung))
@@ -74,7 +72,7 @@ def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tupl
     log.info("auto: %s", why)
     fresh = method.built(winner)
     spent = sum(each["steps"] for each in tried) + (fresh.start not in ("source", "features")) * trials.source_steps
-    return fresh, {"chosen": winner, "why": why, "steps": spent, "tried": tried}
+    return fresh, AutoInfo(winner, why, spent, tried)
 
 
 @dataclass(frozen=True)
@@ -136,6 +134,6 @@ class Trials:
         groups = ("dataset", "backbone", "pretrain", "optimizer", "schedule", "augment", "train", "seed", "granted")
         of_run = {group: self.task.config.get(group) for group in groups}
         of_run["dataset"] = drop_locations(of_run["dataset"])  # the fingerprint says what is in its files
-        made = {"data": self.task.data["fingerprint"], "machine": dict(self.task.machine)}
+        made = {"data": self.task.data.fingerprint, "machine": dict(self.task.machine)}
         known = {**of_run, **made, "method": self.auto.said[name], "steps": steps}
         return identify(known, Contents(self.task.cache.parent))

@@ -35,7 +35,7 @@ def apply_kernels(model: Model, plan: Train) -> Model:
 
 
 def describe_device(device: torch.device, plan: Train) -> dict[str, Any]:
-    """What the record's `where` says of the machine."""
+    """What the record's `environment` says of the machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "device": str(device) + (f" ({name})" if name else ""),

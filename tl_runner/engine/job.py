@@ -114,10 +114,10 @@ def find_completed(record: RunRecord) -> RunRecord | None:
     if earlier.status == "ok" and _thoroughness(record) > _thoroughness(earlier):
         log.warning("%s is complete, but with a smaller diagnosis: running it again", earlier.folder.name)
         return None
-    then, now = earlier.where.get("versions", {}), collect_provenance()["versions"]
+    then, now = earlier.environment.versions, collect_provenance().versions
     changed = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
-    if wanted.device != "auto" and not str(earlier.where.get("device")).startswith(wanted.device):
-        changed.append(f"device {earlier.where.get('device')} then, {wanted.device} now")
+    if wanted.device != "auto" and not str(earlier.environment.device).startswith(wanted.device):
+        changed.append(f"device {earlier.environment.device} then, {wanted.device} now")
     if changed:
         log.warning("the stored run used a different setup: %s", "; ".join(changed))
     return earlier

@@ -52,6 +52,7 @@ def prepare_training(
 def describe_training(method: Method, model: Model, optimizer: Callable[..., Any]) -> dict[str, Any]:
     """What the record says of the network that is trained, and at which rates."""
     return {
+        "start": method.start,
         "input": str(model.backbone[0]),
         "model": blueprint(model),
         "lr_backbone": list_backbone_rates(method, model, optimizer),

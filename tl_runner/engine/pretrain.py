@@ -8,7 +8,7 @@ seed and machine, and kept under its hash in outputs/cache/source_models.
 import json
 import logging
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,29 +28,32 @@ from tl_runner.storage.checkpoint import Checkpoint
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import identify
 from tl_runner.storage.lock import hold_lock
+from tl_runner.storage.sections import SourceModelInfo
 from tl_runner.training.loop import Point, Train, train
 from tl_runner.training.optimizers import adamw, cosine
 
 log = logging.getLogger(__name__)
 
 
-def start_model(method: Method, model: Model, task: Task) -> Generator[Point, None, tuple[Resources, dict[str, Any]]]:
+def start_model(
+    method: Method, model: Model, task: Task
+) -> Generator[Point, None, tuple[Resources, SourceModelInfo | None]]:
     """Bring the model to the method's start, in place; what `prepare` may use then, and what the record says."""
     if method.start not in ("source", "features"):
-        return Resources(task.seed, None, task.features), {}
+        return Resources(task.seed, None, task.features), None
     source_model, facts = (yield from train_source_model(model, task)) or (None, None)
-    return Resources(task.seed, source_model, task.features), {"source_model": facts}
+    return Resources(task.seed, source_model, task.features), facts
 
 
 def identify_source(task: Task) -> dict[str, Any]:
     """All that tells the source model of this task from those of others, but how it is trained."""
-    of_data = {name: task.data[name] for name in ("shape", "fingerprint", "domains", "rows")}
+    of_data = {name: getattr(task.data, name) for name in ("shape", "fingerprint", "domains", "rows")}
     of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
     parts = {name: task.config[name] for name in ("backbone", "augment")}
     return {**of_source, **parts, "machine": dict(task.machine)}
 
 
-def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple[SourceModel, dict[str, Any]] | None]:
+def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple[SourceModel, SourceModelInfo] | None]:
     """Train the model's backbone on the labelled source, in place, or take it from the cache where that was done.
 
     Of processes that want the same source model at the same time one trains it, and the others wait for it.
@@ -78,7 +81,7 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
     weights.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(weights):
         if kept := _kept(learner, weights):  # by an earlier run, or the process that was waited for
-            return SourceModel(learner.head, source.classes), {**kept, "shared": True}
+            return SourceModel(learner.head, source.classes), kept
         checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
         method, source_task = SourceOnly(), Pair(source, pair.target)
         seed_generators(derive(said.seed, "pretrain"))
@@ -100,23 +103,22 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
                 yield point._replace(seconds=progress.elapsed, phase="source model")
         learner.load_state_dict(pack_statistics(by_domain_statistics(learner, source_task, {"source"}, {})))
         source_val = accuracy(predict(learner, source.val), labels.val)
-        told = {"id": key, "steps": plan.steps, "rows": cursor.rows, "source_val": source_val}
-        told["seconds"] = round(progress.elapsed, 3)
+        facts = SourceModelInfo(key, plan.steps, cursor.rows, round(progress.elapsed, 3), source_val)
         if keep_cached(weights, learner.state_dict()):
-            write_atomically(weights.with_suffix(".json"), json.dumps(told, indent=2).encode())
+            write_atomically(weights.with_suffix(".json"), json.dumps(asdict(facts), indent=2).encode())
         checkpoint.remove()
-    return SourceModel(learner.head, source.classes), {**told, "shared": False}
+    return SourceModel(learner.head, source.classes), facts
 
 
-def _kept(learner: Model, weights: Path) -> dict[str, Any] | None:
+def _kept(learner: Model, weights: Path) -> SourceModelInfo | None:
     """The facts of the kept source model, once its weights are in the learner; None where there is none to use."""
     facts = weights.with_suffix(".json")  # written last: without it the weights are not believed
     if not facts.is_file() or (kept := load_cached(weights)) is None:
         return None
     try:
-        told = json.loads(facts.read_text())
+        known = replace(SourceModelInfo(**json.loads(facts.read_text())), shared=True)
         learner.load_state_dict(kept)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         log.warning("the source model in %s can't be used, training it again: %s", weights, error)
         return None
-    return told
+    return known

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass, replace
 from io import StringIO
 from math import isfinite
 from pathlib import Path
@@ -20,6 +20,7 @@ from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import map_leaves
 from tl_runner.storage.provenance import collect_provenance, made_by
 from tl_runner.storage.record import RunRecord, find_finished
+from tl_runner.storage.sections import DataInfo, TrainingInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,10 +88,11 @@ class Recording:
             shutil.rmtree(self.folder)
 
     def note(self, **entries: Any) -> None:
-        """Put what is known by now on record: a mapping is added to the entry's, any other value takes its place."""
+        """Put what is known by now on record; a mapping holds fields of a section, and leaves its others."""
         for name, value in entries.items():
-            before = getattr(self.record, name)
-            setattr(self.record, name, {**before, **value} if isinstance(before, dict) else value)
+            section: Any = getattr(self.record, name)
+            partial = is_dataclass(section) and isinstance(value, Mapping)
+            setattr(self.record, name, replace(section, **value) if partial else value)
 
     def save(self) -> None:
         entries = {name: value for name, value in asdict(self.record).items() if name != "found"}
@@ -124,14 +126,14 @@ class Recording:
 
     def made(self) -> dict[str, Any]:
         """By what code, on what machine, of what data the run is made: a checkpoint of another goes to waste."""
-        return {**made_by(self.record.where), "data": self.record.data["fingerprint"]}
+        return {**made_by(self.record.environment), "data": self.record.data.fingerprint}
 
     def confirm_data(self) -> None:
         """Refuse to go on where a file of the data changed after this run got its identity, which would be another's.
 
         To be called when the data has been read: what changes later changes nothing.
         """
-        if data_files.hash_data(self.record.config.get("dataset"), self.contents).digest != self.record.where["files"]:
+        if data_files.hash_data(self.record.config.get("dataset"), self.contents).digest != self.record.data.files:
             raise Refused(
                 "files of the dataset changed after the command had looked at them and before the run had read them."
                 " Changed data is another run: type the command again when nothing writes to them any more"
@@ -148,7 +150,7 @@ class Recording:
         cursor = progress.cursor
         if cursor.points:
             self.earlier = progress.seconds
-            self.record.where["resumed"] = cursor.step
+            self.record.environment.resumed = cursor.step
         if (file := self.folder / "curve.jsonl").exists():
             write_atomically(file, b"".join(self._lines()[: cursor.points]))
 
@@ -183,9 +185,9 @@ class Recording:
 def open_recording(record: RunRecord) -> Iterator[Recording]:
     """Keep the record of what happens inside, whatever that is: `ok`, `diverged` or `failed`, with its seconds."""
     files, started, over = Recording(record), time.monotonic(), True
-    record.status, record.scores, record.evidence, record.error, record.data = "running", None, None, None, {}
-    record.diagnosis = None
-    record.where = {**collect_provenance(), **{name: record.where.get(name) for name in ("files", "read")}}
+    record.status, record.scores, record.evidence, record.diagnosis, record.error = "running", None, None, None, None
+    record.data, record.training = DataInfo(files=record.data.files, read=record.data.read), TrainingInfo()
+    record.environment = collect_provenance()
     files.open()
     handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -14,6 +14,7 @@ from tl_runner.evaluation.scores import collect_evidence, examine_split, predict
 from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, statistics
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
+from tl_runner.storage.sections import Scores
 from tl_runner.training.loop import Point, train
 
 
@@ -31,18 +32,18 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         checkpoint = files.checkpoint(settings.checkpoint_every)
         left = files.left(checkpoint)
         device = claim_device(settings.device, left["made"]["threads"] if left else settings.threads)
-        files.note(where=describe_device(device, plan))
+        files.note(environment=describe_device(device, plan))
         task = prepare_task(record, parts, device, needs_granted="granted" in parts.method.needs)
         files.note(data=task.data, granted=task.granted)
         files.confirm_data()
         check_task(parts.method, task.pair)
-        method, choice = yield from resolve_method(task)
-        resources, source_facts = yield from start_model(method, task.model, task)
-        files.note(data={**choice, **source_facts})
+        method, auto_info = yield from resolve_method(task)
+        resources, source_info = yield from start_model(method, task.model, task)
+        files.note(training={"auto": auto_info, "source_model": source_info})
         setup = parts.diagnose.before(task.model, task.pair, method.start == "features", task.features)
         start = statistics(task.model)  # the source's, where its rows are not read from here on
         method, model, pair = prepare_training(method, task.model, task.pair, plan, resources)
-        files.note(data=describe_training(method, model, parts.optimizer))
+        files.note(training=describe_training(method, model, parts.optimizer))
 
         progress = restore_progress(left, model, method, made := files.made())
         files.go_on(progress)
@@ -73,5 +74,5 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         of_target = score_run(progress.predictions, labels, progress.chosen, sure)
         diagnosis, figures = parts.diagnose.after(sides, pair, setup, source, predicted, labels)
         files.tensors("diagnosis", figures)
-        files.note(scores={"source": of_source, **of_target}, evidence=progress.evidence._asdict(), diagnosis=diagnosis)
+        files.note(scores=Scores(of_source, **of_target), evidence=progress.evidence._asdict(), diagnosis=diagnosis)
     return record

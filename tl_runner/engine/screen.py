@@ -6,6 +6,7 @@ target's answers stay sealed: its labels are those that `granted` gives away.
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -63,9 +64,9 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     """
     parts = config.load(record.config)
     device = claim_device(parts.settings.device, parts.settings.threads)
-    record.where |= collect_provenance() | describe_device(device, parts.train)
+    record.environment = replace(collect_provenance(), **describe_device(device, parts.train))
     task = prepare_task(record, parts, device, needs_granted=False)
-    record.data = dict(task.data)
+    record.data = task.data
     model, pair = task.model, task.pair
     whose, labelled = sample_labelled(pair)
     admit(torch.cat([part.y for part in labelled]))
@@ -75,7 +76,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained
     source_model, facts = (yield from train_source_model(model, task)) or (None, None)
-    record.data["source_model"] = facts
+    record.training.source_model = facts
     found = []
     for stage in wanted:
         started, last = time.monotonic(), stage == model.stages[-1]

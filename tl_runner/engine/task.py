@@ -1,7 +1,7 @@
 """What a run, a screening and the trials of `auto` begin with: the data of a configuration and a fresh network."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tl_runner.domains import Answers, Pair
 from tl_runner.rng import chance_of
 from tl_runner.storage.provenance import made_by
 from tl_runner.storage.record import RunRecord
+from tl_runner.storage.sections import DataInfo
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Task:
     pair: Pair
     answers: Answers
     model: Model
-    data: Mapping[str, Any]  # what the record says of the pair
+    data: DataInfo
     granted: str  # the label budget, as the record names it
     config: Mapping[str, Any]
     machine: Mapping[str, Any]  # and code by which it is made: what is kept for other runs serves the same alone
@@ -54,10 +55,10 @@ def prepare_task(record: RunRecord, parts: Parts, device: torch.device, needs_gr
         pair,
         answers,
         model,
-        data,
-        budget.said(data["granted"], len(pair.classes)),
+        replace(data, files=record.data.files, read=record.data.read),
+        budget.said(data.granted, len(pair.classes)),
         record.config,
-        made_by(record.where),
+        made_by(record.environment),
         cache,
         cache / record.features,
     )

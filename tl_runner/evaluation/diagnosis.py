@@ -7,7 +7,7 @@ figures are about a linear one on the features that there are.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,21 +22,30 @@ from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, told_ap
 from tl_runner.functional.logistic import fit_logistic, split_folds
 from tl_runner.models.batchnorm import Sides
 from tl_runner.models.features import Readout, freeze_features, iter_batches
+from tl_runner.storage.sections import (
+    BoundTerms,
+    ClassAccuracies,
+    ClassShares,
+    Diagnosis,
+    Gap,
+    Interval,
+    StageDistances,
+    TestedMMD,
+)
 
 Level = Literal["basic", "full", "none"]
-Facts = dict[str, Any]  # in JSON's words
 
 
 class Setup(NamedTuple):
     """A run's pair as the dataset gave it, and what could be said before anything was trained."""
 
     pair: Pair
-    gap: Facts | None
-    stages: Facts
+    gap: Gap | None
+    stages: dict[str, Interval | None]
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnose:
     """What is measured of a run beside its scores; `permutations` of the two-sample test."""
 
     level: Level = "basic"
@@ -58,7 +67,7 @@ class Diagnosis:
 
     def after(
         self, sides: Sides, pair: Pair, before: Setup, source: Reading | None, predicted: Tensor, answers: Tensor
-    ) -> tuple[Facts | None, dict[str, Tensor]]:
+    ) -> tuple[Diagnosis | None, dict[str, Tensor]]:
         """What the record says, and the tensors for figures, of the selected checkpoint.
 
         `source` is what it makes of the source's test split, `predicted` (n, C) are its probabilities on the
@@ -69,41 +78,35 @@ class Diagnosis:
         answers, target = answers.cpu(), examine_split(sides.target, _first(pair.target.test, sides.target))
         validation = [examine_split(side, split) for side, split in zip(sides, _validation(pair), strict=False)]
         gap = self._gap(*(reading.features for reading in validation))
-        told: Facts = {
-            "before": before.gap,
-            "after": gap,
-            "histogram": _shares(predicted.argmax(-1), predicted.shape[-1]),
-            "classes": {"source": None, "target": accuracies(predicted, answers)},
-            "priors": None,
-            "bound": None,
-        }
+        classes = ClassAccuracies(target=accuracies(predicted, answers))
+        diagnosis = Diagnosis(before.gap, gap, _shares(predicted.argmax(-1), predicted.shape[-1]), classes)
         labels = pair.source and pair.source.labels and pair.source.labels.test.cpu()
         if source and labels is not None and pair.shared_labels:
             said, compared = [reading.predicted.argmax(-1) for reading in validation], len(target.features)
-            told["classes"]["source"] = accuracies(source.predicted, labels)
-            told["priors"] = label_shift(said[0], pair.labelled_source[1].val.cpu(), said[1], len(pair.classes))
-            told["bound"] = {
-                "source_error": 1 - accuracy(source.predicted, labels),
-                "half_distance": gap and gap["a_distance"] and gap["a_distance"]["value"] / 2,
-                "joint_error": joint_error(source.features, labels[:ROWS], target.features, answers[:compared]),
-            }
+            classes.source = accuracies(source.predicted, labels)
+            diagnosis.priors = label_shift(said[0], pair.labelled_source[1].val.cpu(), said[1], len(pair.classes))
+            diagnosis.bound = BoundTerms(
+                source_error=1 - accuracy(source.predicted, labels),
+                half_distance=gap.a_distance.value / 2 if gap and gap.a_distance else None,
+                joint_error=joint_error(source.features, labels[:ROWS], target.features, answers[:compared]),
+            )
         if self.level == "full":
             inputs = (_whole(_first(split, sides.target), sides.target) for split in _validation(before.pair))
-            stages = {"before": before.stages, "after": self._stages(sides, before.pair)}
-            told |= {"inputs": self._gap(*inputs), "stages": stages}
+            diagnosis.inputs = self._gap(*inputs)
+            diagnosis.stages = StageDistances(before.stages, self._stages(sides, before.pair))
         known = figure_data.Side(source, labels) if source and labels is not None else None
         figures = figure_data.collect_figure_data(before.pair, pair, known, figure_data.Side(target, answers))
-        return told, {**figures, "labels": answers.to(torch.int16)}
+        return diagnosis, {**figures, "labels": answers.to(torch.int16)}
 
-    def _gap(self, source: Tensor | None = None, target: Tensor | None = None) -> Facts | None:
+    def _gap(self, source: Tensor | None = None, target: Tensor | None = None) -> Gap | None:
         """How far the rows of two domains are apart; None where there is only one."""
         if source is None or target is None:
             return None
         apart, mmd = told_apart(source, target), mmd_test(source, target, self.permutations)
-        return {"a_distance": apart and apart.a_distance._asdict(), "mmd": mmd and mmd._asdict()}
+        return Gap(Interval(*apart.a_distance) if apart else None, TestedMMD(*mmd) if mmd else None)
 
     @torch.no_grad()
-    def _stages(self, sides: Sides, pair: Pair) -> Facts:
+    def _stages(self, sides: Sides, pair: Pair) -> dict[str, Interval | None]:
         """The proxy A-distance at each stage of the backbone, which the first takes from the inputs; `full` only."""
         if self.level != "full" or pair.source is None:
             return {}
@@ -114,7 +117,7 @@ class Diagnosis:
             flows = [[stage(x) for x in flow] for stage, flow in zip(stages, flows, strict=True)]
             source, target = (torch.cat([Readout()(x).float().cpu() for x in flow]) for flow in flows)
             apart = told_apart(source, target)
-            found[name] = apart and apart.a_distance._asdict()
+            found[name] = Interval(*apart.a_distance) if apart else None
         return found
 
 
@@ -125,7 +128,7 @@ def accuracies(predicted: Tensor, labels: Tensor) -> list[float | None]:
     return [right[of].double().mean().item() if bool(of.any()) else None for of in rows]
 
 
-def label_shift(source_said: Tensor, source_labels: Tensor, target_said: Tensor, classes: int) -> Facts:
+def label_shift(source_said: Tensor, source_labels: Tensor, target_said: Tensor, classes: int) -> ClassShares:
     """The target's class shares, estimated without its labels, beside the source's.
 
     Of predicted classes (n,) of source rows, their true ones (n,), and predicted ones (m,) of target rows. Black-box
@@ -143,7 +146,7 @@ def label_shift(source_said: Tensor, source_labels: Tensor, target_said: Tensor,
     if estimated.sum() > 0:
         estimated = estimated / estimated.sum()
     shift = 0.5 * np.abs(estimated - prior).sum()
-    return {"source": prior.tolist(), "estimated": estimated.tolist(), "shift": float(shift)}
+    return ClassShares(prior.tolist(), estimated.tolist(), float(shift))
 
 
 def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor) -> float | None:

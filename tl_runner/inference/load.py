@@ -48,9 +48,9 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
             f"{folder} has no model.safetensors: the run is {record.status!r}, save={record.config.get('save')};"
             " rerun its tl-run command with save=true"
         )
-    shape = tuple(record.data["shape"])
+    shape = tuple(record.data.shape)
     backbone, width = config.build(config.drop_weights(record.config["backbone"]), "backbone")(shape)
-    model = rebuild_head(Model(backbone, width, record.data["classes"]), shape, record.data["model"])
+    model = rebuild_head(Model(backbone, width, record.data.classes), shape, record.training.model or {})
     try:
         model.load_state_dict(unpack_statistics(load_file(weights), domain))
     except (SafetensorError, RuntimeError) as error:

@@ -51,7 +51,7 @@ def agreement(found: Tensor, record: RunRecord) -> Agreement:
     from safetensors.torch import load_file
 
     file = record.folder / "predictions.safetensors"
-    step = record.scores["selected"]["step"] if record.scores else None
+    step = int(record.scores.selected["step"]) if record.scores else None
     try:
         stored = load_file(file)[f"step_{step}"]
     except (OSError, SafetensorError, KeyError) as error:

@@ -33,7 +33,7 @@ def samples(trained: Trained, record: RunRecord, n: int, seed: int = 0) -> Sampl
     except Refused as error:
         real, why = _kept(record), str(error)
     generator = torch.Generator().manual_seed(seed)
-    low, high = record.data.get("range", (0.0, 1.0))
+    low, high = record.data.range
     real = real[: n // 2]
     random = preprocessing.random(n - len(real), low, high, generator)
     return Samples(torch.cat([real, random]) if len(real) else random, len(real), "" if len(real) else why)
@@ -49,5 +49,5 @@ def _kept(record: RunRecord) -> Tensor:
     except (OSError, SafetensorError):
         return torch.empty(0)
     found = [held[name] for name in ("target_samples", "source_samples") if name in held]
-    found = [images.float() / 255 for images in found if list(images.shape[1:]) == record.data["shape"]]
+    found = [images.float() / 255 for images in found if list(images.shape[1:]) == record.data.shape]
     return torch.cat(found) if found else torch.empty(0)

@@ -7,33 +7,34 @@ from tl_runner.datasets.pixel_format import PixelFormat
 from tl_runner.preprocessing.batching import Preprocessing, Unknown
 from tl_runner.preprocessing.images import RGB, Images
 from tl_runner.preprocessing.tables import Columns
+from tl_runner.storage.sections import DataInfo
 
 IMAGE = 3  # dimensions of an input: channels, height, width
 
 
-def read_preprocessing(data: Mapping[str, Any], dataset: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing that a run's `data` facts and the `dataset` node of its configuration tell; pure.
+def read_preprocessing(data: DataInfo, dataset: Mapping[str, Any]) -> Preprocessing:
+    """The preprocessing of a run, by its record's `data` and the `dataset` node of its configuration; pure.
 
     Images where an input has three dimensions, a table where the record holds the encoding of its columns.
     """
-    shape = tuple(data["shape"])
+    shape = tuple(data.shape)
     target = dataset.get("_target_", "?")
     if len(shape) == IMAGE:
         return _images(shape, data, target)
-    if "columns" not in data.get("encoding", {}):
+    if not data.encoding or "columns" not in data.encoding:
         return Unknown(f"the rows of this run come from {target}, not from files", shape)
     known = {dataset.get("label"), dataset.get("domain"), *dataset.get("drop", ())} - {None}
     options = {name: dataset[name] for name in ("separator", "missing") if name in dataset}
-    return Columns(data["encoding"], known=frozenset(known), **options)
+    return Columns(data.encoding, known=frozenset(known), **options)
 
 
-def _images(shape: tuple[int, ...], data: Mapping[str, Any], target: str) -> Images | Unknown:
+def _images(shape: tuple[int, ...], data: DataInfo, target: str) -> Images | Unknown:
     channels, height, width = shape
-    resize, (low, high) = data.get("resize"), data.get("range", (0, 1))
+    resize, (low, high) = data.resize, data.range
     if resize not in ("pillow", "torch"):
         return Unknown("this run's record does not say how its images were resized; rerun it", shape)
     if channels not in (1, RGB):
         return Unknown(f"the images of {target} have {channels} channels, and those of a file 1 or 3", shape)
     if low < 0 or high > 1:
         return Unknown(f"the pixels of {target} go from {low:g} to {high:g}, and those of a file from 0 to 1", shape)
-    return Images(channels, height, width, resize, PixelFormat(**data.get("pixel_format", {})))
+    return Images(channels, height, width, resize, PixelFormat(**(data.pixel_format or {})))

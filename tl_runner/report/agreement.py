@@ -56,7 +56,7 @@ def describe_origin(candidates: Sequence[Screened], records: Iterable[RunRecord]
             if here.choices["dataset"] != run.choices["dataset"] or here.choices["backbone"] != run.choices["backbone"]:
                 continue
             staged = candidate.stage == layer or (candidate.last and layer is None)
-            if staged and run.where.get("files") == here.where.get("files") and _same(here.config, run):
+            if staged and run.data.files == here.data.files and _same(here.config, run):
                 of_setting = found[method].setdefault(_rest(run.config), defaultdict(list))
                 of_setting[index].append(run)
     return [_summed(method, settings, len(candidates)) for method, settings in found.items() if settings]
@@ -93,7 +93,7 @@ def _summed(method: str, settings: Mapping[str, Mapping[int, Sequence[RunRecord]
     """Of the setting with most candidates, then most runs."""
     chosen = max(settings.values(), key=lambda of: (len(of), sum(map(len, of.values()))))
     accuracy = [
-        mean(run.scores["selected"]["accuracy"] for run in chosen[index] if run.scores) if index in chosen else nan
+        mean(run.scores.selected["accuracy"] for run in chosen[index] if run.scores) if index in chosen else nan
         for index in range(candidates)
     ]
     granted = sorted({str(run.granted) for of in chosen.values() for run in of})
@@ -101,7 +101,7 @@ def _summed(method: str, settings: Mapping[str, Mapping[int, Sequence[RunRecord]
 
 
 def _same(config: Mapping[str, Any], run: RunRecord) -> bool:
-    parts = ["dataset", "backbone", "augment", *(["pretrain"] if "source_model" in run.data else [])]
+    parts = ["dataset", "backbone", "augment", *(["pretrain"] if run.training.start in ("source", "features") else [])]
     return _named(config, parts) == _named(run.config, parts)
 
 

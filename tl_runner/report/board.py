@@ -62,8 +62,8 @@ class Board:
         elif outcome.what in ("elsewhere", "stopped"):
             complain(self.errors, f"{name}: {outcome.told or 'stopped, its checkpoint is kept'}", "note: ", "yellow")
         elif not self.console.is_terminal:
-            scores = outcome.record.scores
-            accuracy = f"  target {percent(scores['selected']['accuracy'])}" if scores else ""
+            reached = outcome.record.accuracy
+            accuracy = "" if reached is None else f"  target {percent(reached)}"
             how = {"made": "ok", "kept": "skipped"}.get(outcome.what, outcome.what)
             of = f"{self.counted}/{self.total}" if self.total else str(self.counted)
             self.console.print(f"[{of}] {how}  {name}{accuracy}", highlight=False, markup=False, soft_wrap=True)

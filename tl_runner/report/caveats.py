@@ -58,7 +58,7 @@ def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
     files: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in ended:
         node = json.dumps(record.config.get("dataset"), sort_keys=True, default=str)
-        files[record.choices["dataset"], node].add(str(record.where.get("files")))
+        files[record.choices["dataset"], node].add(str(record.data.files))
     for (dataset, _), versions in files.items():
         if len(versions) > 1:
             yield (
@@ -67,7 +67,7 @@ def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:
             )
     seen: dict[Hashable, set[str]] = defaultdict(set)
     for record in ended:
-        seen[cell(record), str(record.seed)].add(str(record.data.get("fingerprint")))
+        seen[cell(record), str(record.seed)].add(str(record.data.fingerprint))
     if count := sum(len(prints) > 1 for prints in seen.values()):
         pairs = f"{count_noun(count, 'pair')} of dataset and seed {pluralize(count, 'has')}"
         yield f"the data changed between runs: {pairs} runs on different rows (fingerprint)"
@@ -77,21 +77,21 @@ def _mixed(ended: Sequence[RunRecord]) -> Iterator[str]:
     """Runs made by other code, or on other machines."""
     values: dict[str, set[str]] = defaultdict(set)
     for record in ended:
-        for name, version in (record.where.get("versions") or {}).items():
+        for name, version in record.environment.versions.items():
             values[name].add(str(version))
         for name in ("commit", "device", "engine"):
-            values[name].add(str(record.where.get(name)))
+            values[name].add(str(getattr(record.environment, name)))
     for name, found in values.items():
         if len(found) > 1:
             yield f"runs of different {name}: {', '.join(sorted(found))}"
-    if dirty := sum(bool(record.where.get("dirty")) for record in ended):
+    if dirty := sum(bool(record.environment.dirty) for record in ended):
         of = f"{dirty} of {count_noun(len(ended), 'run')} {pluralize(dirty, 'was')}"
         yield f"{of} made from a working tree with uncommitted changes"
 
 
 def _constant(ended: Sequence[RunRecord]) -> Iterator[str]:
     """Runs that say one class of everything, which an accuracy on unequal shares hides."""
-    shares = [(run.choices["method"], (run.diagnosis or {}).get("histogram") or [0.0]) for run in ended]
+    shares = [(run.choices["method"], (run.diagnosis and run.diagnosis.histogram) or [0.0]) for run in ended]
     if found := Counter(method for method, share in shares if max(share) == 1):
         told = _names(f"{method} ({count})" for method, count in found.items())
         yield f"one class is predicted for all of the target's test rows by runs of {told}"
@@ -99,7 +99,7 @@ def _constant(ended: Sequence[RunRecord]) -> Iterator[str]:
 
 def _label_sets(ended: Sequence[RunRecord]) -> Iterator[str]:
     """Runs that know from the target's labels which classes there are: more than granted=0 says."""
-    known = [run for run in ended if (run.data.get("label_knowledge") or {}).get("by") == "target labels"]
+    known = [run for run in ended if (run.data.label_knowledge or {}).get("by") == "target labels"]
     if known:
         datasets = _names(sorted({run.choices["dataset"] for run in known}))
         yield (

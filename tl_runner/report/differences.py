@@ -1,6 +1,7 @@
 """What differs between two runs, and what of it may explain that their scores differ."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, NamedTuple, get_args
 
 from tl_runner.storage.record import NEUTRAL, RunRecord
@@ -74,7 +75,8 @@ def scores(first: RunRecord, second: RunRecord) -> list[Score]:
     """The scores that either run has."""
 
     def of(record: RunRecord, path: tuple[str, str]) -> float | None:
-        return ((record.scores or {}).get(path[0]) or {}).get(path[1])
+        metrics = getattr(record.scores, path[0], None)
+        return metrics.get(path[1]) if metrics else None
 
     both = [Score(what, of(first, path), of(second, path)) for what, path in SCORES.items()]
     return [score for score in both if score.first is not None or score.second is not None]
@@ -86,12 +88,12 @@ def disagreement(first: RunRecord, second: RunRecord) -> Disagreement:
 
     if not first.scores or not second.scores:
         return Disagreement(why="a run without scores has no selected checkpoint")
-    ours, theirs = ((record.data.get("fingerprint") or {}).get("target") for record in (first, second))
+    ours, theirs = (record.data.fingerprint.get("target") for record in (first, second))
     if ours != theirs or ours is None or first.seed != second.seed:  # the seed says which rows are the test split
         return Disagreement(why="the runs have other target test rows")
     tables = []
-    for record in (first, second):
-        file, name = record.folder / "predictions.safetensors", f"step_{(record.scores or {})['selected']['step']}"
+    for record, scored in ((first, first.scores), (second, second.scores)):
+        file, name = record.folder / "predictions.safetensors", f"step_{scored.selected['step']}"
         try:
             with safe_open(file, framework="numpy") as opened:
                 tables.append(opened.get_tensor(name))
@@ -153,25 +155,25 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _facts(record: RunRecord) -> dict[Kind, dict[str, Any]]:
-    where, data = record.where, record.data
-    versions = {name: version for name, version in (where.get("versions") or {}).items() if name != "tl_runner"}
+    environment = record.environment
+    versions = {name: version for name, version in environment.versions.items() if name != "tl_runner"}
+    known = {**asdict(record.data), **record.data.notes, **asdict(record.training)}
+    data = {
+        name: value for name, value in known.items() if name not in ("seeds", "notes", "read") and value is not None
+    }
     config = dict(flat(record.config))
     neutral = {key: value for key, value in config.items() if key.partition(".")[0] in NEUTRAL}
     return {
         "configuration": {key: value for key, value in config.items() if key not in neutral},
         "keeping": {key: value for key, value in neutral.items() if key not in MACHINE},
         "code": {
-            "tl_runner": (where.get("versions") or {}).get("tl_runner"),
-            "commit": where.get("commit"),
-            "uncommitted changes": where.get("dirty"),
+            "tl_runner": environment.versions.get("tl_runner"),
+            "commit": environment.commit,
+            "uncommitted changes": environment.dirty,
         },
-        "data": {
-            **dict(flat({name: told for name, told in data.items() if name != "seeds"})),
-            "files": where.get("files"),
-            "granted": record.granted,
-        },
-        "libraries": {"python": where.get("python"), **versions},
-        "machine": {name: where.get(name) for name in ("platform", "device", "threads", "engine")},
+        "data": {**dict(flat(data)), "granted": record.granted},
+        "libraries": {"python": environment.python, **versions},
+        "machine": {name: getattr(environment, name) for name in ("platform", "device", "threads", "engine")},
     }
 
 

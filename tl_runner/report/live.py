@@ -30,7 +30,7 @@ def watch_training(points: "Generator[Point, None, T]", record: RunRecord, conso
             except StopIteration as end:
                 return end.value
             source_val = point.evidence.source_val if point.evidence else source_val
-            line(point, describe(point, source_val, "images" if len(record.data["shape"]) == 3 else "rows"))
+            line(point, describe(point, source_val, "images" if len(record.data.shape) == 3 else "rows"))
 
 
 def describe(point: "Point", source_val: float | None, unit: str) -> str:

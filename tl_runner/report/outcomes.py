@@ -19,7 +19,9 @@ def classify_outcome(record: RunRecord) -> Outcome | None:
     """None where the run kept no predictions or no labels (diagnose=none), or they do not fit together."""
     from safetensors import SafetensorError, safe_open
 
-    step = f"step_{(record.scores or {})['selected']['step']}"
+    if record.scores is None:
+        return None
+    step = f"step_{record.scores.selected['step']}"
     found = []
     for file, name in (("diagnosis", "labels"), ("predictions", step)):
         path = record.folder / f"{file}.safetensors"

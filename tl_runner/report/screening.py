@@ -58,7 +58,7 @@ class Group:
 
     @property
     def target(self) -> str:
-        return self.candidates[0][0].record.data["domains"]["target"]
+        return str(self.candidates[0][0].record.data.domains["target"])
 
 
 def over_seeds(screened: Sequence[tuple[Screened, str]]) -> list[tuple[Screened, str]]:
@@ -87,7 +87,7 @@ def grouped(screened: Sequence[tuple[Screened, str]], by: str | None, runs: Sequ
     """
     found: dict[str, list[tuple[Screened, str]]] = {}
     for candidate in over_seeds(screened):
-        found.setdefault(candidate[0].record.data["fingerprint"]["target"], []).append(candidate)
+        found.setdefault(candidate[0].record.data.fingerprint["target"], []).append(candidate)
     return [_group(candidates, by, runs) for candidates in found.values()]
 
 
@@ -141,11 +141,11 @@ def _table(group: Group, several: bool, width: int) -> Table:
 
 
 def _named(candidate: Screened, variant: str) -> dict[str, str]:
-    choices, domains = candidate.record.choices, candidate.record.data["domains"]
+    choices, domains = candidate.record.choices, candidate.record.data.domains
     return {
         "dataset": choices["dataset"],
         "source": domains["source"] or "–",
-        "target": domains["target"],
+        "target": str(domains["target"]),
         "backbone": choices["backbone"],
         "variant": variant,
         "stage": candidate.stage,

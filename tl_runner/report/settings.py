@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 from typing import Any
 
 from tl_runner.report.outcomes import Outcome, classify_outcome
@@ -78,7 +77,7 @@ def settings(records: Sequence[RunRecord]) -> list[Setting]:
     """All settings, in the order of their first runs. Runs on other files are no other seeds of a setting."""
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        groups[record.setting, str(record.where.get("files") or "")].append(record)
+        groups[record.setting, record.data.files or ""].append(record)
     sorted_groups = [tuple(sorted(runs, key=lambda run: run.status != "ok")) for runs in groups.values()]
     firsts = [runs[0] for runs in sorted_groups]
     pairs = _pairs(firsts)
@@ -98,7 +97,7 @@ def settings(records: Sequence[RunRecord]) -> list[Setting]:
 def cell(record: RunRecord) -> str:
     """The dataset's own configuration and files, as text."""
     node = drop_locations(record.config.get("dataset"))
-    return json.dumps([record.choices["dataset"], node, record.where.get("files")], sort_keys=True, default=str)
+    return json.dumps([record.choices["dataset"], node, record.data.files], sort_keys=True, default=str)
 
 
 def _rivals(record: RunRecord) -> str:
@@ -107,28 +106,22 @@ def _rivals(record: RunRecord) -> str:
 
 
 def _score(run: RunRecord, name: str, score: Score) -> float | None:
-    """None where the run has not got it: older records have all scores of the chosen checkpoint alone."""
-    scores = run.scores or {}
-    found = (scores.get(name) or {}).get(score)
-    if found is not None or name != "selected":
-        return found
-    if (found := (scores.get("target") or {}).get(score)) is not None or score != "balanced":
-        return found
-    by_class = ((run.diagnosis or {}).get("classes") or {}).get("target") or []
-    return fmean(there) if (there := [share for share in by_class if share is not None]) else None
+    """None where the run has not got it."""
+    metrics = getattr(run.scores, name, None)
+    return metrics.get(score) if metrics else None
 
 
 def seeds_of(run: RunRecord) -> Seeds:
     """What its record says of how seeds differ."""
-    if told := run.data.get("seeds"):
-        return Seeds(told["kind"], told["test"], told["pool"] or 0)
-    rows = (run.data.get("rows") or {}).get("target")
+    if told := run.data.seeds:
+        return Seeds(told.kind, told.test, told.pool or 0)
+    rows = run.data.rows.get("target")
     return Seeds(test=rows[2] if rows else 0)
 
 
 def _steps(run: RunRecord) -> int:
-    before = [run.data.get("source_model") or {}, run.data.get("auto") or {}]
-    return int((run.scores or {})["last"]["step"]) + sum(int(each.get("steps", 0)) for each in before)
+    before = sum(info.steps for info in (run.training.source_model, run.training.auto) if info)
+    return before + (int(run.scores.last["step"]) if run.scores else 0)
 
 
 def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
@@ -138,7 +131,7 @@ def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
         named[record.choices["dataset"]][cell(record)] = record
     found = {}
     for name, cells in named.items():
-        nodes = {key: {**dict(_flatten(of.config)), "files": of.where.get("files")} for key, of in cells.items()}
+        nodes = {key: {**dict(_flatten(of.config)), "files": of.data.files} for key, of in cells.items()}
         data = {key: {k: v for k, v in node.items() if _of_data(k)} for key, node in nodes.items()}
         values = _values(data.values())
         telling = sorted((key for key in values if len(values[key]) > 1), key=lambda key: -len(values[key]))

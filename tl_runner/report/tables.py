@@ -12,6 +12,7 @@ from tl_runner.engine.job import Outcome
 from tl_runner.engine.plan import Planned, estimate_seconds
 from tl_runner.plurals import count_noun
 from tl_runner.storage.record import RunRecord
+from tl_runner.storage.sections import Metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,46 +27,47 @@ VERDICT_STYLE = {"better": "green", "negative transfer": "bold red", "maybe wors
 
 def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableType, ...]:
     """One finished run: its scores on both domains' test splits, with source-only of the same seed beside it."""
-    scores, domains = record.scores or {}, record.data["domains"]
+    scores, data, domains = record.scores, record.data, record.data.domains
+    assert scores is not None  # it is finished
     names = " · ".join([record.choices["method"], record.choices["backbone"], record.choices["dataset"]])
     table = _table(
         f"{names} · seed {record.seed}", "test split", "accuracy", "balanced", "macro-F1", "calibration error"
     )
-    if scores["source"]:
-        table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores["source"]))
-    table.add_row(Text(f"target: {domains['target']}"), *_metrics(scores["target"]), style="bold", end_section=True)
-    trained = scores["last"]["step"] > 0  # a head that is fitted at once has one checkpoint
-    for name, meaning in (("last", "at the end"), ("oracle", "best, by target labels")) if trained else ():
-        table.add_row(f"{meaning} (step {scores[name]['step']})", percent(scores[name]["accuracy"]), style="dim")
-    frequent, below = scores.get("majority"), ""
+    if scores.source:
+        table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores.source))
+    table.add_row(Text(f"target: {domains['target']}"), *_metrics(scores.target), style="bold", end_section=True)
+    trained = scores.last["step"] > 0  # a head that is fitted at once has one checkpoint
+    for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")) if trained else ():
+        table.add_row(f"{meaning} (step {other['step']})", percent(other["accuracy"]), style="dim")
+    frequent, below = scores.majority, ""
     if frequent:
-        always = f"always saying {record.data['classes'][int(frequent['class'])]!r}, the most frequent class"
+        always = f"always saying {data.classes[int(frequent['class'])]!r}, the most frequent class"
         table.add_row(Text(always), *_metrics(frequent), style="dim")
-        if scores["selected"]["accuracy"] < frequent["accuracy"]:
+        if scores.selected["accuracy"] < frequent["accuracy"]:
             below = f"\naccuracy below {always}"
     advice = ""
     if baseline and baseline.scores:
         label = f"{record.baseline}, same seed, granted={baseline.granted}"
-        table.add_row(label, *_metrics(baseline.scores["target"]), style="dim")
+        table.add_row(label, *_metrics(baseline.scores.target), style="dim")
     elif record.choices["method"] != record.baseline:
         typed = str(record.granted)
         granted = "" if typed == "0" or typed.startswith("≤") else f" granted={typed}"
         advice = f"\nno baseline to compare with yet: run the same command with method={record.baseline}{granted}"
-    words = [f"checkpoint of step {scores['selected']['step']}, chosen without the target's test labels"] * trained
-    if start := record.data.get("source_model"):
-        steps = count_noun(start["steps"], "step")
-        words.append(f"from a source model of {steps} ({percent(start['source_val'])} on its val split)")
+    words = [f"checkpoint of step {scores.selected['step']}, chosen without the target's test labels"] * trained
+    if start := record.training.source_model:
+        steps = count_noun(start.steps, "step")
+        words.append(f"from a source model of {steps} ({percent(start.source_val)} on its val split)")
     if floor := _weighed(record):
         words.append(floor)
-    if auto := record.data.get("auto"):
-        words.append(f"auto chose {auto['chosen']} after {count_noun(auto['steps'], 'step')}: {auto['why']}")
+    if auto := record.training.auto:
+        words.append(f"auto chose {auto.chosen} after {count_noun(auto.steps, 'step')}: {auto.why}")
     if gap := _gap(record):
         words.append(gap)
-    known = record.data.get("label_knowledge") or {}
+    known = data.label_knowledge or {}
     words += ["label set granted: read from the target's labels (dataset.labels=shared)"] * (
         known.get("by") == "target labels"
     )
-    words += [f"granted={record.granted}", f"{record.seconds:.1f} s", record.where["device"]]
+    words += [f"granted={record.granted}", f"{record.seconds:.1f} s", str(record.environment.device)]
     return table, Text.assemble(" · ".join(words), (below, "bold red"), f"\n{record.folder}{advice}")
 
 
@@ -74,17 +76,17 @@ def _weighed(record: RunRecord) -> str:
     known = record.evidence or {}
     if known.get("floor_of") != "weighted source":
         return ""
-    rows = f"{known['floor_rows']:.0f} effective of {record.data['rows']['source'][1]} validation rows"
+    rows = f"{known['floor_rows']:.0f} effective of {record.data.rows['source'][1]} validation rows"
     return f"weighted source accuracy: {percent(known['floor'])} ({rows})"
 
 
 def _gap(record: RunRecord) -> str:
     """How far the domains are apart, before and after."""
-    diagnosis = record.diagnosis or {}
-    found = [(diagnosis.get(when) or {}).get("a_distance") for when in ("before", "after")]
-    if not all(found):
+    gaps = (record.diagnosis.before, record.diagnosis.after) if record.diagnosis else ()
+    found = [gap.a_distance for gap in gaps if gap and gap.a_distance]
+    if len(found) < len(("before", "after")):
         return ""
-    before, after = (f"{each['value']:.2f} ({each['low']:.2f} to {each['high']:.2f})" for each in found if each)
+    before, after = (f"{each.value:.2f} ({each.low:.2f} to {each.high:.2f})" for each in found)
     return f"proxy A-distance of the domains {before} before, {after} after"
 
 
@@ -102,7 +104,7 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     names = ("dataset", "method", "backbone")
     table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", *folder)
     for record, variant, what, *_ in listed:
-        accuracy = percent(record.scores["selected"]["accuracy"]) if record.scores else ""
+        accuracy = percent(record.accuracy) if record.accuracy is not None else ""
         cells = [*(record.choices[name] for name in names), *([variant] if several else []), str(record.seed)]
         said = record.status if what in ("made", "kept") else what
         named = [Text(record.folder.name)] if folder else []
@@ -205,7 +207,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _metrics(scores: dict[str, float]) -> list[str]:
-    """– for what a record has not got: a head may give no probabilities, and older records have fewer scores."""
+def _metrics(scores: Metrics) -> list[str]:
+    """– for what a record has not got: a head may give no probabilities."""
     names = ("accuracy", "balanced", "macro_f1", "ece")
     return [percent(scores[name]) if name in scores else "–" for name in names]

@@ -3,27 +3,32 @@
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tl_runner.storage.sections import Environment
+
 LIBRARIES = ("tl_runner", "torch", "torchvision", "numpy", "scikit-learn")
 
 
-def collect_provenance() -> dict[str, Any]:
+def collect_provenance() -> Environment:
     """Versions, machine and git state of the working folder; the run adds device, threads and engine."""
-    return _whereabouts(Path.cwd())
+    return replace(_whereabouts(Path.cwd()))
 
 
 @lru_cache(maxsize=8)  # code that a process has imported does not change, whatever happens in the folder
-def _whereabouts(folder: Path) -> dict[str, Any]:
-    place: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    place["versions"] = {name: _version(name) for name in LIBRARIES}
-    place["commit"] = _git(folder, "rev-parse", "HEAD")
-    place["dirty"] = bool(_git(folder, "status", "--porcelain")) if place["commit"] else None
-    return place
+def _whereabouts(folder: Path) -> Environment:
+    commit = _git(folder, "rev-parse", "HEAD")
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        versions={name: _version(name) for name in LIBRARIES},
+        commit=commit,
+        dirty=bool(_git(folder, "status", "--porcelain")) if commit else None,
+    )
 
 
 def _version(name: str) -> str | None:
@@ -41,8 +46,8 @@ def _git(folder: Path, *words: str) -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def made_by(where: Mapping[str, Any]) -> dict[str, Any]:
+def made_by(environment: Environment) -> dict[str, Any]:
     """What a run's numbers depend on beside its configuration and data: our code, and for the last bits the rest."""
-    device = re.sub(r":\d+", "", where["device"])  # which GPU of several alike does not matter
-    versions = {name: where["versions"][name] for name in ("tl_runner", "torch")}
-    return {**versions, "device": device, "threads": where["threads"]}
+    device = re.sub(r":\d+", "", environment.device or "")  # which GPU of several alike does not matter
+    versions = {name: environment.versions[name] for name in ("tl_runner", "torch")}
+    return {**versions, "device": device, "threads": environment.threads}

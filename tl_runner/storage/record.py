@@ -7,22 +7,23 @@ the files that its dataset reads. Same identity, same folder.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from tl_runner.option_names import name_parts
 from tl_runner.storage import data_files
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import identify
+from tl_runner.storage.sections import DataInfo, Diagnosis, Environment, Scores, TrainingInfo
 
-# Keys that do not change a run's numbers (or, as device and threads, only their last bits: `where` has them).
+# Keys that do not change a run's numbers (or, as device and threads, only their last bits: `environment` has them).
 NEUTRAL = {
     *("device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective"),
     "diagnose",
 }
 
-SCHEMA = 2  # of what `run.json` holds, and of how an identity is made
+SCHEMA = 3  # of what `run.json` holds, and of how an identity is made
 
 Status = Literal["running", "ok", "failed", "diverged"]
 
@@ -38,13 +39,14 @@ class RunRecord:
     granted: Any
     config: dict[str, Any]
     status: Status = "running"
-    scores: dict[str, Any] | None = None
+    scores: Scores | None = None
     evidence: dict[str, Any] | None = None  # what is known of the chosen checkpoint without target labels
-    diagnosis: dict[str, Any] | None = None  # see `diagnose`
+    diagnosis: Diagnosis | None = None
     seconds: float | None = None
     error: str | None = None
-    where: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
+    environment: Environment = field(default_factory=Environment)
+    data: DataInfo = field(default_factory=DataInfo)
+    training: TrainingInfo = field(default_factory=TrainingInfo)
     schema: int = SCHEMA
     found: Path | None = None  # the folder that it was read from, which may have been moved; not in the file
 
@@ -65,7 +67,12 @@ class RunRecord:
     @property
     def baseline(self) -> str:
         """The method to compare with: source_only, or where the source has other classes or no rows target_only."""
-        return "source_only" if self.scores and self.scores["source"] else "target_only"
+        return "source_only" if self.scores and self.scores.source else "target_only"
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the selected checkpoint on the target's test split; None where the run has no scores."""
+        return self.scores.selected["accuracy"] if self.scores else None
 
     @property
     def outputs(self) -> Path:
@@ -79,7 +86,7 @@ class RunRecord:
     @property
     def features(self) -> str:
         """The folder in `cache` of what frozen backbones of this configuration make of their inputs."""
-        parts = {"backbone": self.config["backbone"], "by": self.where["versions"]["tl_runner"]}
+        parts = {"backbone": self.config["backbone"], "by": self.environment.versions["tl_runner"]}
         return f"features/{identify(parts, Contents(self.outputs))}"
 
 
@@ -101,13 +108,13 @@ def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: C
         seed=config.get("seed"),
         granted=config.get("granted"),
         config=config,
-        where={"files": data.digest, "read": {"files": data.files, "bytes": data.bytes}},
+        data=DataInfo(files=data.digest, read={"files": data.files, "bytes": data.bytes}),
     )
 
 
 def find_on_other_data(record: RunRecord) -> RunRecord | None:
     """The last run of the same configuration whose files held something else; None if this very run is there, too."""
-    if not record.where.get("files") or (record.folder / "run.json").exists():
+    if not record.data.files or (record.folder / "run.json").exists():
         return None
     found, name = [], record.folder.name.removesuffix(record.id)
     for file in record.folder.parent.glob(f"{name}*/run.json"):
@@ -115,7 +122,7 @@ def find_on_other_data(record: RunRecord) -> RunRecord | None:
             other = read_record(file)
         except (OSError, ValueError):
             continue  # the tables tell of it
-        if "read" in other.where and other.where["files"] not in (None, record.where["files"]):
+        if other.data.read is not None and other.data.files not in (None, record.data.files):
             found += [(other.status == "ok", file.stat().st_mtime, other)] if _typed(other) == _typed(record) else []
     return max(found, key=lambda each: each[:2])[2] if found else None
 
@@ -179,18 +186,22 @@ def find_oracle_trials(paths: Iterable[Path]) -> set[str]:
 
 
 def read_record(file: Path) -> RunRecord:
-    """A record from its file; raises `ValueError` if that is not what it holds."""
+    """A record from its file; raises `ValueError` if that is not what it holds. Entries of later versions are left."""
+    import msgspec
+
     content = json.loads(file.read_text())
-    names = {entry.name for entry in fields(RunRecord)} - {"found"}
-    kinds = {"id": str, "setting": str, "choices": dict, "config": dict, "status": str, "data": dict, "where": dict}
-    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
-        raise ValueError("it is not the record of a run")
-    if not {"dataset", "backbone", "method"} <= content["choices"].keys() or content["status"] not in get_args(Status):
+    if not isinstance(content, dict) or not {"id", "setting", "config", "status"} <= content.keys():
         raise ValueError("it is not the record of a run")
     if (schema := content.get("schema", 1)) != SCHEMA:
         raise ValueError(f"it was written with schema {schema}, and this version reads {SCHEMA}: rerun its command")
-    known = {"seed": None, "granted": None, **{name: value for name, value in content.items() if name in names}}
-    return RunRecord(**known, found=file.parent)
+    try:
+        record = msgspec.convert({"seed": None, "granted": None, **content, "found": None}, RunRecord)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"it is not the record of a run: {error}") from error
+    if not {"dataset", "backbone", "method"} <= record.choices.keys():
+        raise ValueError("it is not the record of a run")
+    record.found = file.parent
+    return record
 
 
 def outputs_of(config: Mapping[str, Any]) -> Path:

@@ -161,9 +161,9 @@ def measure_objective(record: RunRecord, objective: str) -> tuple[float, float]:
     The second settles ties. `study_spec.OBJECTIVES` says what each objective is; that of `agreement` is a trial's,
     among others, and 0 here. Raises `Refused` where the run does not know its objective.
     """
-    evidence, scores = record.evidence or {}, record.scores or {}
+    evidence = record.evidence or {}
     if objective == "oracle":
-        return float(scores["selected"]["accuracy"]), float(evidence.get("information", 0.0))
+        return float(record.accuracy or 0.0), float(evidence.get("information", 0.0))
     if not evidence:
         raise Refused(
             f"{record.folder} was made by an earlier version, which stored no objective: rerun with force=true"

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from textwrap import shorten
 from typing import Any, Protocol
 
@@ -107,7 +108,8 @@ def scalars(point: Point) -> dict[str, float]:
 
 def final(record: RunRecord) -> dict[str, float]:
     """The scores of a finished run, as `scores/target.accuracy`."""
-    return {f"scores/{name}": float(value) for name, value in flat(record.scores or {}).items() if value is not None}
+    known = flat(asdict(record.scores)) if record.scores else {}
+    return {f"scores/{name}": float(value) for name, value in known.items() if value is not None}
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:

@@ -92,7 +92,7 @@ class MlflowRun:
 
     def end(self, record: RunRecord) -> None:
         if record.scores:
-            self._add(final(record), record.scores["last"]["step"])
+            self._add(final(record), int(record.scores.last["step"]))
         self._send({"tl_runner.status": record.status, "tl_runner.error": record.error or ""})
         interrupted = record.error == "interrupted"
         self.client.set_terminated(self.run, "KILLED" if interrupted else STATUS.get(record.status, "KILLED"))

@@ -38,7 +38,7 @@ class EventFiles:
         if record.scores:
             writer = self._writer = self._writer or self._begin(None)  # cut off between the last point and its end
             for name, value in final(record).items():
-                writer.add_scalar(name, value, record.scores["last"]["step"])
+                writer.add_scalar(name, value, record.scores.last["step"])
         if self._writer:
             self._writer.close()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import isfinite, nan
-from typing import Any
 
 from tl_runner.report.page.counts import spread
 from tl_runner.report.page.drawing import Chart, Scale
@@ -11,15 +10,13 @@ from tl_runner.report.page.groups import Group, chosen
 from tl_runner.report.page.kept import Kept
 
 MOST = 16
-TERMS = ("source_error", "half_distance", "joint_error")
 
 
 def terms(kept: Kept) -> tuple[float, ...]:
     """ε_s, ½d, λ* and the target's error of a run's selected checkpoint; NaN where it was not measured."""
-    found: Any = (kept.record.diagnosis or {}).get("bound") or {}
-    values = [nan if found.get(name) is None else float(found[name]) for name in TERMS]
-    scores = kept.record.scores or {}
-    return (*values, 1 - float(scores["selected"]["accuracy"]) if scores else nan)
+    bound, accuracy = kept.record.diagnosis and kept.record.diagnosis.bound, kept.record.accuracy
+    values = (bound.source_error, bound.half_distance, bound.joint_error) if bound else (None, None, None)
+    return tuple(nan if value is None else value for value in (*values, None if accuracy is None else 1 - accuracy))
 
 
 def figure(groups: Sequence[Group]) -> Figure:

@@ -63,5 +63,5 @@ def figure(groups: Sequence[Group]) -> Figure:
 
 def _errors(group: Group) -> list[float]:
     """The calibration error of each run whose head gives probabilities."""
-    found = [(run.record.scores or {})["target"].get("ece") for run in group.runs]
+    found = [run.record.scores.target.get("ece") for run in group.runs if run.record.scores]
     return [error for error in found if error is not None]

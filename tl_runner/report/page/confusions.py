@@ -108,8 +108,8 @@ def gains(groups: Sequence[Group]) -> Figure:
 
 def by_class(kept: Kept) -> NDArray[np.float64] | None:
     """(C,) accuracy of each class on the target's test split; NaN for classes without rows."""
-    found = ((kept.record.diagnosis or {}).get("classes") or {}).get("target")
-    if found is not None:
+    classes = kept.record.diagnosis and kept.record.diagnosis.classes
+    if classes and (found := classes.target) is not None:
         return np.array([nan if value is None else value for value in found], dtype=np.float64)
     return None if kept.confusion is None else np.diag(shares(kept.confusion)).copy()
 

@@ -57,7 +57,7 @@ def _maps(name: str, run: Kept, sides: Sides) -> list[Panel]:
     by_class = Chart(x, y, f"{words} class", SIZE, bare=True)
     by_domain = Chart(x, y, f"{words} domain", SIZE, bare=True)
     ends = np.cumsum([len(labels) for _, labels in sides.values()])[:-1]
-    shared = bool(run.record.scores and run.record.scores["source"])
+    shared = bool(run.record.scores and run.record.scores.source)
     for (side, (_, labels)), points in zip(sides.items(), np.split(places, ends), strict=True):
         for label in np.unique(labels):
             kind = f"c{int(label) % COLOURS}" if side == "target" or shared else "quiet"

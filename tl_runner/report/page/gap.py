@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from math import isfinite, nan
-from typing import Any
 
 from tl_runner.report.page.counts import spread
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
 from tl_runner.report.page.groups import Group, chosen
 from tl_runner.report.page.kept import Kept
+from tl_runner.storage.sections import Gap
 
 MOST = 16
 WHEN = ("before", "after")
@@ -16,9 +16,9 @@ WHEN = ("before", "after")
 
 def distance(kept: Kept, when: str) -> tuple[float, float, float]:
     """The A-distance and the ends of its interval; NaN where the run has none."""
-    found: Any = ((kept.record.diagnosis or {}).get(when) or {}).get("a_distance") or {}
-    value, low, high = (nan if found.get(name) is None else float(found[name]) for name in ("value", "low", "high"))
-    return value, low, high
+    gap: Gap | None = getattr(kept.record.diagnosis, when, None)
+    found = gap and gap.a_distance
+    return (found.value, found.low, found.high) if found else (nan, nan, nan)
 
 
 def figure(groups: Sequence[Group]) -> Figure:

@@ -29,7 +29,7 @@ class Group:
     @property
     def classes(self) -> list[str]:
         """The names of the target's classes."""
-        return [str(name) for name in self.runs[0].record.data.get("classes", ())]
+        return self.runs[0].record.data.classes
 
 
 def grouped(records: Sequence[RunRecord], frame: "pd.DataFrame", faults: list[str]) -> dict[str, list[Group]]:

@@ -35,7 +35,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     panels = []
     for method, key, points in everything[:MOST]:
         scores = [
-            (value, *spread([(run.record.scores or {})["selected"]["accuracy"] for run in group.runs]))
+            (value, *spread([run.record.accuracy for run in group.runs if run.record.accuracy is not None]))
             for value, group in points
         ]
         reached = [end for _, mean, sd, _ in scores for end in ends(mean, sd)]

@@ -72,7 +72,7 @@ class Kept:
         labels = self.labels
         if labels is None or not self.record.scores:
             return None
-        step = f"step_{self.record.scores['selected']['step']}"
+        step = f"step_{self.record.scores.selected['step']}"
         rows = next((rows for _, rows in self._tensors("predictions", step)), None)
         if rows is None or not self._fits(rows, labels):
             return None

@@ -71,7 +71,7 @@ def figure(groups: Sequence[Group]) -> Figure:
             highs = [min(high, y.high) for _, high in bands]
             chart.band(steps, lows, highs, kind)
             chart.line(steps, means, kind)
-        chart.rug([run.record.scores["selected"]["step"] for run in group.runs if run.record.scores], "c0")
+        chart.rug([run.record.scores.selected["step"] for run in group.runs if run.record.scores], "c0")
         panels.append(Panel(group.name, chart.svg, f"n = {len(group.runs)}"))
     signs = {"c0": "line", "c1 dashed": "dash", "c2": "line", "c3 dotted": "dash"}
     legend = [Key(signs[kind], kind.split()[0], text) for _, kind, text in lines]

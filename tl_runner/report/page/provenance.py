@@ -6,12 +6,13 @@ from typing import Any
 
 from tl_runner.plurals import count_noun
 from tl_runner.storage.record import RunRecord
+from tl_runner.storage.sections import Environment
 
 
 def told(record: RunRecord) -> dict[str, Any]:
     """One run's line."""
-    where = record.where
-    commit = str(where.get("commit") or "")[:10]
+    environment = record.environment
+    commit = (environment.commit or "")[:10]
     return {
         "method": record.choices.get("method", "?"),
         "backbone": record.choices.get("backbone", "?"),
@@ -21,19 +22,17 @@ def told(record: RunRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "id": record.id,
         "folder": str(record.folder),
-        "commit": (commit + (" + changes" if where.get("dirty") else "")) if commit else "not under git",
+        "commit": (commit + (" + changes" if environment.dirty else "")) if commit else "not under git",
         "versions": ", ".join(versions(record)),
-        "machine": " · ".join(
-            str(part) for part in (where.get("device"), _threads(where), where.get("engine")) if part
-        ),
-        "data": " → ".join(str(each)[:8] for each in (record.data.get("fingerprint") or {}).values()),
+        "machine": " · ".join(part for part in (environment.device, _threads(environment), environment.engine) if part),
+        "data": " → ".join(each[:8] for each in record.data.fingerprint.values()),
         "error": record.error or "",
     }
 
 
 def versions(record: RunRecord) -> list[str]:
     """Of Python and the libraries, as `torch 2.15.0`."""
-    named = {"python": record.where.get("python"), **(record.where.get("versions") or {})}
+    named = {"python": record.environment.python, **record.environment.versions}
     return [f"{name} {version}" for name, version in named.items() if version]
 
 
@@ -52,6 +51,5 @@ def used(records: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _threads(where: dict[str, Any]) -> str:
-    threads = where.get("threads")
-    return count_noun(threads, "thread") if threads else ""
+def _threads(environment: Environment) -> str:
+    return count_noun(environment.threads, "thread") if environment.threads else ""

@@ -40,7 +40,7 @@ def figure(groups: Sequence[Group]) -> Figure:
             (name, run) for name, run in zip(short, runs, strict=True) if run.diagnosis(f"{side}_samples") is not None
         ]
         if shown:
-            domain = shown[0][1].record.data.get("domains", {}).get(side, "")
+            domain = shown[0][1].record.data.domains.get(side, "")
             galleries.append(Gallery(f"{side}: {domain}", _pictures(side, shown)))
     listed = [n if n == said else f"{said} {n}" for n, said in zip(names, short, strict=True)]
     caption = (
@@ -102,8 +102,8 @@ def _pictures(side: str, runs: Sequence[tuple[str, Kept]]) -> list[Picture]:
     images, labels = first.diagnosis(f"{side}_samples"), first.diagnosis(f"{side}_labels")
     if images is None:
         return []
-    scores, classes = first.record.scores or {}, [str(name) for name in first.record.data.get("classes", ())]
-    if labels is None or (side == "source" and not scores.get("source")):
+    scores, classes = first.record.scores, first.record.data.classes
+    if labels is None or (side == "source" and not (scores and scores.source)):
         return [Picture(uri(image), f"{side} sample {number}", []) for number, image in enumerate(images, 1)]
     predicted = [(name, run.diagnosis(f"{side}_predicted")) for name, run in runs]
     pictures = []
@@ -140,7 +140,7 @@ def _others(groups: Sequence[Group]) -> list[Group]:
 def _inputs(record: RunRecord, count: int) -> list[str]:
     """What the numbers of an input are called: the columns of a user's table as they are encoded, else x0, x1, …."""
     names: list[str] = []
-    for column in (record.data.get("encoding") or {}).get("columns", ()):
+    for column in (record.data.encoding or {}).get("columns", ()):
         if column["kind"] == "categorical":
             names += [f"{column['name']}={category}" for category in column["categories"]]
         else:

@@ -1,0 +1,180 @@
+"""The sections of a run's record, as `run.json` holds them. A field is None, or empty, until it is known."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Metrics = dict[str, int | float]  # by name: accuracy, balanced, macro_f1, ece, each in [0, 1]; of a checkpoint its step
+
+
+@dataclass
+class Environment:
+    """By what code, and on what machine, a run is made. `resumed` is the step at which a later process took over."""
+
+    python: str | None = None
+    platform: str | None = None
+    versions: dict[str, str | None] = field(default_factory=dict)  # of libraries
+    commit: str | None = None  # of the working folder, if it is under git
+    dirty: bool | None = None  # whether it holds uncommitted changes
+    device: str | None = None
+    threads: int | None = None
+    engine: str | None = None
+    resumed: int | None = None
+
+
+@dataclass
+class SeedInfo:
+    """How runs on several seeds are related: their kind, their test rows, and the pool that these are drawn from.
+
+    `independent`: each seed has new rows. `resplit`: each seed draws its test rows from one pool. `fixed`: all seeds
+    are scored on the same rows.
+    """
+
+    kind: Literal["independent", "resplit", "fixed"]
+    test: int
+    pool: int | None = None
+
+
+@dataclass
+class DataInfo:
+    """What a run learned from and was scored on. Mappings have a `source`, if there is one, and a `target`."""
+
+    files: str | None = None  # a hash of the files that the dataset reads
+    read: dict[str, int] | None = None  # how many files and bytes these are
+    fingerprint: dict[str, str] = field(default_factory=dict)  # a hash of each domain's arrays
+    shape: list[int] = field(default_factory=list)  # of an input
+    classes: list[str] = field(default_factory=list)  # of the target
+    source_classes: list[str] | None = None  # where they differ
+    domains: dict[str, str | None] = field(default_factory=dict)  # their names
+    rows: dict[str, list[int]] = field(default_factory=dict)  # of train, val and test
+    granted: int = 0  # labelled rows of the target
+    seeds: SeedInfo | None = None
+    range: list[float] = field(default_factory=lambda: [0.0, 1.0])  # of the inputs' numbers
+    encoding: dict[str, Any] | None = None  # of a table's columns
+    pixel_format: dict[str, Any] | None = None  # how image files became bytes
+    resize: str | None = None  # what resized the images
+    label_knowledge: dict[str, Any] | None = None  # by what it is known which classes both domains have
+    notes: dict[str, Any] = field(default_factory=dict)  # anything else that the dataset says of itself
+
+
+@dataclass
+class SourceModelInfo:
+    """The source model that training started from. `shared`: an earlier run, or one beside it, had trained it."""
+
+    id: str
+    steps: int
+    rows: int
+    seconds: float
+    source_val: float
+    shared: bool = False
+
+
+@dataclass
+class AutoInfo:
+    """What `method=auto` chose and why, the candidates that it tried, and how many steps that took."""
+
+    chosen: str
+    why: str
+    steps: int
+    tried: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class TrainingInfo:
+    """The network that was trained, and from where. `lr_backbone`: factors of the backbone's rates, by phase."""
+
+    start: str | None = None  # see `Method.start`
+    input: str | None = None
+    model: dict[str, Any] | None = None  # what rebuilds its head
+    lr_backbone: dict[str, list[float]] = field(default_factory=dict)
+    source_model: SourceModelInfo | None = None
+    auto: AutoInfo | None = None
+
+
+@dataclass
+class Scores:
+    """Of the selected checkpoint on each domain's test split, beside what other choices would have scored.
+
+    `last` is the checkpoint at the end, `selected` the one that the selection rule took, `oracle` the best that any
+    checkpoint has by each score. `majority` is what saying the most frequent class would score. No `source` where its
+    classes are others.
+    """
+
+    source: Metrics | None
+    target: Metrics
+    last: Metrics
+    selected: Metrics
+    oracle: Metrics
+    majority: Metrics | None = None
+
+
+@dataclass
+class Interval:
+    """A number and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass
+class TestedMMD:
+    """The squared MMD of two samples, and the p-value of a permutation test that their distributions are equal."""
+
+    value: float
+    p: float
+
+
+@dataclass
+class Gap:
+    """How far apart two domains are; None what could not be measured."""
+
+    a_distance: Interval | None = None
+    mmd: TestedMMD | None = None
+
+
+@dataclass
+class ClassAccuracies:
+    """The accuracy on each class of a domain's test split; None of a class without rows."""
+
+    source: list[float | None] | None = None
+    target: list[float | None] | None = None
+
+
+@dataclass
+class ClassShares:
+    """The source's class shares, the target's as they are estimated without labels, and ½ Σ |difference|."""
+
+    source: list[float]
+    estimated: list[float]
+    shift: float
+
+
+@dataclass
+class BoundTerms:
+    """The terms of ε_t ≤ ε_s + ½d + λ* (Ben-David et al. 2010) as measured on the selected checkpoint's features."""
+
+    source_error: float
+    half_distance: float | None
+    joint_error: float | None
+
+
+@dataclass
+class StageDistances:
+    """The proxy A-distance at each stage of the backbone, before and after training."""
+
+    before: dict[str, Interval | None] = field(default_factory=dict)
+    after: dict[str, Interval | None] = field(default_factory=dict)
+
+
+@dataclass
+class Diagnosis:
+    """What happened between the domains: see `evaluation.diagnosis`. `inputs` and `stages` with diagnose=full alone."""
+
+    before: Gap | None = None  # with the network as training found it
+    after: Gap | None = None  # with the selected checkpoint
+    histogram: list[float] | None = None  # shares of the classes that it predicts on the target's test split
+    classes: ClassAccuracies | None = None
+    priors: ClassShares | None = None
+    bound: BoundTerms | None = None
+    inputs: Gap | None = None
+    stages: StageDistances | None = None
