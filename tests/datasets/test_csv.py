@@ -105,7 +105,7 @@ def test_the_test_rows_are_known_by_their_lines_beside_the_answers():
         file, _, line = name.rpartition(":")
         cells = rows[int(line) - 2]
         assert file == "all.csv" and cells[-2] == "rough" and cells[-1] == data.classes[label]
-        assert torch.equal(row, encode(torch.tensor([cells[:-2]], dtype=torch.double), data.encoding)[0])
+        assert torch.equal(row, encode(torch.tensor([cells[:-2]], dtype=torch.double), data.encoding or {})[0])
     sides = [side.train.take(torch.arange(len(side.train))) for side in (pair.source, pair.target) if side is not None]
     assert data.range == [min(x.min().item() for x in sides), max(x.max().item() for x in sides)]
 

@@ -101,9 +101,12 @@ def test_real_digits_come_out_as_they_were_written_in_memory_and_on_disk(digit_f
 
 
 def test_the_record_says_whether_the_test_split_is_the_folders_own(digit_files):
-    for source, target, told in (("chalk", "ink", ("resplit", 40, 200)), ("ink", "chalk", ("fixed", 50, 50))):
+    for source, target, told in (
+        ("chalk", "ink", SeedInfo("resplit", 40, 200)),
+        ("ink", "chalk", SeedInfo("fixed", 50, 50)),
+    ):
         drawn = loaded(root=str(digit_files), source=source, target=target)
-        assert split_domains(drawn, 0, Budget("count", 0), CPU)[2].seeds == SeedInfo(*told)
+        assert split_domains(drawn, 0, Budget("count", 0), CPU)[2].seeds == told
 
 
 @pytest.mark.parametrize("bad", [False, True])

@@ -16,6 +16,7 @@ from tl_runner.functional.label_free import information
 from tl_runner.methods.auto import BASE, Auto
 from tl_runner.methods.mmd import MMD
 from tl_runner.methods.source_only import SourceOnly
+from tl_runner.storage.sections import AutoInfo
 
 CLASSES = 3
 TRUE = torch.arange(100) % CLASSES
@@ -50,7 +51,7 @@ class Told:
         return self.outcome[name]
 
 
-def outcome(auto: Auto, trials: Told) -> tuple[Any, dict[str, Any]]:
+def outcome(auto: Auto, trials: Told) -> tuple[Any, AutoInfo]:
     steps = choose_method(auto, trials)  # type: ignore[arg-type]
     with pytest.raises(StopIteration) as end:
         next(steps)

@@ -29,6 +29,7 @@ from tl_runner.methods.l2sp import L2SP
 from tl_runner.methods.mmd import MMD
 from tl_runner.models.backbones import identity, small
 from tl_runner.rng import chance_of
+from tl_runner.storage.sections import SourceModelInfo
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, draw_batch, train
 from tl_runner.training.pretrain import Pretrain
@@ -205,7 +206,7 @@ def other_classes(source: tuple[str, ...] = ("a", "b", "c")) -> Drawn:
     return drawn._replace(source=drawn.source and drawn.source._replace(classes=source))
 
 
-def start_from(drawn: Drawn, plan: Pretrain, folder: Path, seed: int = 0) -> tuple[Model, dict[str, Any] | None]:
+def start_from(drawn: Drawn, plan: Pretrain, folder: Path, seed: int = 0) -> tuple[Model, SourceModelInfo | None]:
     """A network trained on the source of this data, and what the record says of that."""
     pair, answers, data = split_domains(drawn, 0, Budget("count", 2), CPU)
     torch.manual_seed(0)

@@ -125,7 +125,7 @@ def _diagnosis(probabilities: Any, labels: Any, right: float, classes: int) -> D
         after=Gap(Interval(1.6 - right, 1.4 - right, 1.8 - right), TestedMMD(0.01, 0.3)),
         histogram=(np.bincount(predicted, minlength=classes) / len(predicted)).tolist(),
         bound=BoundTerms(0.05, 0.5, 0.1),
-        classes=ClassAccuracies([0.95] * classes, by_class),
+        classes=ClassAccuracies([0.95 for _ in range(classes)], by_class),
     )
 
 

@@ -91,8 +91,9 @@ class Recording:
         """Put what is known by now on record; a mapping holds fields of a section, and leaves its others."""
         for name, value in entries.items():
             section: Any = getattr(self.record, name)
-            partial = is_dataclass(section) and isinstance(value, Mapping)
-            setattr(self.record, name, replace(section, **value) if partial else value)
+            if isinstance(value, Mapping) and is_dataclass(section):
+                value = replace(section, **value)  # pyright: ignore[reportArgumentType] – an instance, no class
+            setattr(self.record, name, value)
 
     def save(self) -> None:
         entries = {name: value for name, value in asdict(self.record).items() if name != "found"}
