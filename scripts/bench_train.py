@@ -25,7 +25,7 @@ from tl_runner.core import Method, Model, Resources
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.engine.device import apply_kernels, claim_device
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.training.loop import Cursor, Point, train
 
 ROUNDS, STEPS = 5, 20  # windows of so many steps, after one that warms up
@@ -52,13 +52,13 @@ def points(words: str, steps: int = STEPS) -> Iterator[Point]:
     device = claim_device(parts.settings.device, parts.settings.threads)
     drawn = config.call_with(parts.dataset, seed=0, cache=Path("outputs/cache"))
     pair, _, _ = split_domains(drawn, 0, Budget.parse("auto").settle(needed=False), device)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = parts.backbone(pair.shape)
         model = Model(backbone, width, pair.classes, parts.train.batchnorm)
     assert isinstance(parts.method, Method)
-    model, pair = parts.method.prepare(model, pair, Resources(0))
+    model, pair = parts.method.prepare(model, pair, Resources(Rng(0)))
     model, method = apply_kernels(model.to(device), parts.train), parts.method.to(device)
-    return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())
+    return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, parts.augment, Rng(0), Cursor())
 
 
 def main() -> None:

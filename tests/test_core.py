@@ -12,42 +12,7 @@ from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.sum import OncePerInput
 from tl_runner.models.backbones import small
 from tl_runner.models.features import FeatureModel
-from tl_runner.rng import chance_of, derive, rows
-
-
-def test_rows_are_whole_epochs_in_a_new_order_each():
-    drawn = [rows(0, "source", 10, 4, step) for step in range(10)]  # four epochs of ten, in batches of four
-    assert all(len(batch) == 4 for batch in drawn)
-    epochs = torch.cat(drawn).view(4, 10)
-    assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in epochs)
-    assert not torch.equal(epochs[0], epochs[1])
-
-
-def test_rows_are_a_function_of_their_arguments_alone():
-    assert torch.equal(rows(3, "target", 100, 8, 57), rows(3, "target", 100, 8, 57))
-    others = [(4, "target", 100, 8, 57), (3, "source", 100, 8, 57), (3, "target", 100, 8, 58)]
-    assert all(not torch.equal(rows(3, "target", 100, 8, 57), rows(*other)) for other in others)
-
-
-def test_a_stream_shorter_than_a_batch_is_drawn_whole():
-    assert sorted(rows(0, "granted", 5, 64, 3).tolist()) == list(range(5))
-
-
-def test_derived_seeds_differ_by_name_and_fit_torch():
-    seeds = {derive(seed, name) for seed in range(50) for name in ("model", "split", "critic")}
-    assert len(seeds) == 150
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-def test_chance_leaves_the_default_generator_as_it_was():
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    with chance_of(0, "x"):
-        first = torch.rand(3)
-    with chance_of(0, "x"):
-        assert torch.equal(first, torch.rand(3))
-    assert torch.equal(torch.rand(3), expected)
+from tl_runner.rng import Rng
 
 
 def test_a_stream_that_was_not_drawn_names_needs():
@@ -87,7 +52,7 @@ def test_the_target_of_a_pair_has_no_labels_to_leak():
 
 
 def model(batchnorm: str) -> Model:
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = small((1, 8, 8), width=6, channels=2)
         return Model(backbone, width, ("a", "b", "c"), batchnorm)
 
@@ -145,9 +110,9 @@ def test_maps_of_features_that_are_computed_once_are_refused():
 
 def test_the_source_head_is_a_copy():
     with pytest.raises(Refused, match="no source model"):
-        requirements.source_head(Resources(0))
+        requirements.source_head(Resources(Rng(0)))
     head = nn.Linear(4, 3)
-    copy = requirements.source_head(Resources(0, SourceModel(head, ("a", "b", "c"))))
+    copy = requirements.source_head(Resources(Rng(0), SourceModel(head, ("a", "b", "c"))))
     assert isinstance(copy, nn.Linear) and copy.out_features == 3 and copy is not head
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import Refused, nearest
 from tl_runner.functional import losses
+from tl_runner.rng import Rng
 
 Stream = Literal["source", "target", "granted"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a batch lists its inputs
@@ -285,11 +286,12 @@ class SourceModel(NamedTuple):
 class Resources(NamedTuple):
     """What `Method.prepare` may use beside the model and the data.
 
-    `seed` is for other libraries, or for `chance_of(seed, name)`: torch's default generator is seeded. `source_model`
-    is None where the run has none, `cache` a folder for what other runs can use, None where nothing is kept.
+    `rng` is the run's randomness: build a layer within `rng.child("name").as_default()`; `rng.seed` is for libraries
+    that take a seed. `source_model` is None where the run has none, `cache` a folder for what other runs can use, None
+    where nothing is kept.
     """
 
-    seed: int
+    rng: Rng
     source_model: SourceModel | None = None
     cache: Path | None = None
 

@@ -1,9 +1,10 @@
-"""Randomness by name: every use has a seed of its own, so that what one part draws shifts no other part."""
+"""Randomness by name: each use has a stream of its own, so that what one part draws shifts no other part's numbers."""
 
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -12,29 +13,56 @@ import torch
 from torch import Tensor
 
 
-def derive(seed: int, *names: object) -> int:
-    """An independent seed for a named use."""
-    digest = blake2b(repr((seed, *names)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1  # torch takes 63 bits
+@dataclass(frozen=True)
+class Rng:
+    """A named stream of random numbers: `Rng(seed)` is a run's, `rng.child("head")` that of one use in it.
 
+    It holds no state: asked again, it gives the same numbers. They come as a generator, or, for code that takes none,
+    as an integer (`seed`) or as what torch draws by default (`as_default`).
+    """
 
-@contextmanager
-def chance_of(seed: int, *names: object) -> Iterator[None]:
-    """Within, torch's default generator is seeded for this named use; after, it is as it was before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, *names))
-        yield
+    root: int
+    names: tuple[object, ...] = ()
 
+    def child(self, *names: object) -> "Rng":
+        """The stream of this use, independent of all others; each value of a step or an epoch names one, too."""
+        return Rng(self.root, (*self.names, *names))
 
-def seed_generators(seed: int) -> None:
-    """Seed every generator from which training itself may draw: torch's (dropout, noise), NumPy's and Python's."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # it takes no more bits
-    random.seed(seed)
+    @cached_property
+    def seed(self) -> int:
+        """For what takes an integer: the run's own seed, or a hash of it and the names, below 2^63 for torch."""
+        if not self.names:
+            return self.root
+        digest = blake2b(repr((self.root, *self.names)).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
+
+    def generator(self) -> torch.Generator:
+        """At the beginning of the stream, on the CPU, so that a GPU draws the same."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def numpy(self) -> np.random.Generator:
+        """The same for NumPy; its numbers are others."""
+        return np.random.default_rng(self.seed)
+
+    @contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Within, torch's default generator draws from the stream: a layer that is built takes its weights from there.
+
+        Afterwards it is where it was.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            yield
+
+    def start_training(self) -> None:
+        """Seed the generators of the process, torch's, NumPy's and Python's: dropout and the like know no others."""
+        torch.manual_seed(self.seed)
+        np.random.seed(self.seed % 2**32)  # it takes no more bits
+        random.seed(self.seed)
 
 
 def get_state() -> dict[str, Any]:
-    """Where these generators stand, in plain types and tensors."""
+    """Where the process's generators stand, for a checkpoint, in plain types and tensors."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     version, numbers, gauss = random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
@@ -58,12 +86,11 @@ def restore_state(state: Mapping[str, Any]) -> None:
 
 
 @lru_cache(maxsize=8)  # an epoch's order per stream: drawn once, sliced at every step
-def _order(seed: int, stream: str, length: int, epoch: int, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(derive(seed, stream, epoch))
-    return torch.randperm(length, generator=generator).to(device)
+def _order(rng: Rng, length: int, epoch: int, device: torch.device) -> Tensor:
+    return torch.randperm(length, generator=rng.child(epoch).generator()).to(device)
 
 
-def rows(seed: int, stream: str, length: int, n: int, step: int, device: torch.device | str = "cpu") -> Tensor:
+def rows(rng: Rng, length: int, n: int, step: int, device: torch.device | str = "cpu") -> Tensor:
     """The rows of a stream that a step draws: min(n, length) of them, from shuffled epochs end to end.
 
     Pure: the same arguments give the same rows, so that no sampler has a state to save. A batch is always
@@ -72,12 +99,12 @@ def rows(seed: int, stream: str, length: int, n: int, step: int, device: torch.d
     n = min(n, length)
     first = step * n
     epochs = range(first // length, (first + n - 1) // length + 1)
-    order = torch.cat([_order(seed, stream, length, epoch, torch.device(device)) for epoch in epochs])
+    order = torch.cat([_order(rng, length, epoch, torch.device(device)) for epoch in epochs])
     start = first - epochs[0] * length
     return order[start : start + n]
 
 
-def episodes(seed: int, stream: str, labels: Tensor, shape: tuple[int, int, int, int], step: int) -> Tensor:
+def episodes(rng: Rng, labels: Tensor, shape: tuple[int, int, int, int], step: int) -> Tensor:
     """The rows of a step's small tasks, (tasks · ways · (shots + queries),), in the order task, class, row.
 
     `shape` is (tasks, ways, shots, queries), `labels` (n,) are the classes of the stream's rows. The classes of a task
@@ -85,7 +112,7 @@ def episodes(seed: int, stream: str, labels: Tensor, shape: tuple[int, int, int,
     `ValueError` where fewer than `ways` classes have rows.
     """
     tasks, ways, shots, queries = shape
-    generator = torch.Generator().manual_seed(derive(seed, stream, "episodes", step))
+    generator = rng.child("episodes", step).generator()
     members = _members(labels)
     if len(members) < ways:
         raise ValueError(f"tasks of {ways} classes can't be drawn from {len(members)}")

@@ -13,7 +13,7 @@ from tl_runner.datasets.digits import digits, glyphs, handwritten, through_8x8
 from tl_runner.datasets.split import Drawn, Raw, fingerprint, split_domains
 from tl_runner.datasets.synthetic import STRENGTHS, blobs, synthetic
 from tl_runner.errors import Refused
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 from tl_runner.storage.sections import SeedInfo
 
 CPU = torch.device("cpu")
@@ -290,7 +290,7 @@ def test_the_crop_finds_the_ink_wherever_it_is():
 
 
 def test_the_seed_of_a_dataset_is_its_own():
-    assert derive(0, "digits") != derive(0, "synthetic")
+    assert Rng(0).child("digits").seed != Rng(0).child("synthetic").seed
 
 
 def bytes_of(n: int, seed: int, classes: tuple[str, ...] = ("a", "b")) -> Raw:

@@ -19,6 +19,7 @@ from tl_runner.datasets.fashion import fashion, read_fashion
 from tl_runner.datasets.halves import halved, limited, shifted_halves, task
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.errors import Refused
+from tl_runner.rng import Rng
 from tl_runner.storage.sections import SeedInfo
 
 KINDS = {"train": 120, "t10k": 40}  # images of the small stand-in
@@ -195,12 +196,12 @@ def test_halves_depend_on_the_seed_and_not_on_the_order_or_the_labels():
 
 
 def test_a_limit_takes_of_each_part_in_proportion():
-    few = limited(whole(), 20, 0)
+    few = limited(whole(), 20, Rng(0))
     assert few.part is not None and few.part.bincount().tolist() == [15, 0, 5]
     assert torch.equal(few.y, few.x[:, 0, 0, 0].long() % 7)
-    assert rows_of(few.x) != rows_of(limited(whole(), 20, 1).x)
+    assert rows_of(few.x) != rows_of(limited(whole(), 20, Rng(1)).x)
     for enough in (None, 100, 1000):
-        assert limited(whole(), enough, 0) is not None and len(limited(whole(), enough, 0).x) == 100
+        assert limited(whole(), enough, Rng(0)) is not None and len(limited(whole(), enough, Rng(0)).x) == 100
 
 
 def test_the_target_alone_is_shifted_and_the_record_says_how():

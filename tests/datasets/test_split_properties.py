@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tl_runner import rng
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.domains import Domain, Split
+from tl_runner.rng import Rng, rows
 
 few = settings(derandomize=True, max_examples=25, deadline=None, database=None)
 CLASSES = ("a", "b", "c")
@@ -96,7 +96,7 @@ def test_granted_rows_are_training_rows_with_their_own_labels(of, seed, granted)
 
 
 def stream(seed: int, length: int, n: int, steps: range) -> list[int]:
-    drawn: list[Tensor] = [rng.rows(seed, "source", length, n, step) for step in steps]
+    drawn: list[Tensor] = [rows(Rng(seed).child("source"), length, n, step) for step in steps]
     return torch.cat(drawn).tolist()
 
 

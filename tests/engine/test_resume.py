@@ -178,14 +178,14 @@ def test_all_generators_go_on_where_they_were():
     def draw() -> list[float]:
         return [torch.rand(1).item(), np.random.rand(), np.random.randn(), random.random(), random.gauss(0, 1)]
 
-    rng.seed_generators(7)
+    rng.Rng(7).start_training()
     draw()
     kept = rng.get_state()
     first = draw()
-    rng.seed_generators(8)
+    rng.Rng(8).start_training()
     rng.restore_state(kept)
     assert draw() == first
-    rng.seed_generators(2**40 + 7)
+    rng.Rng(2**40 + 7).start_training()
     assert draw() != first
 
 

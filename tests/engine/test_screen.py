@@ -29,7 +29,7 @@ from tl_runner.functional.transferability import h_score, leep, linear_error, lo
 from tl_runner.report import screening
 from tl_runner.report.agreement import agreement, spearman
 from tl_runner.report.agreement import describe_origin as of_runs
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.storage.record import RunRecord, describe_run, read_records
 from tl_runner.storage.sections import DataInfo, Metrics, Scores, TrainingInfo
 from tl_runner.sweep.combinations import compose_combinations
@@ -53,7 +53,7 @@ def screened(*words: str, stages: tuple[str, ...] = ()) -> list[Screened]:
 def the_pair(*words: str) -> Pair:
     content, _ = composed(*words)
     settings = config.settings(content)
-    with chance_of(settings.seed, "data"):
+    with Rng(settings.seed).child("data").as_default():
         drawn = config.call_with(config.build(content["dataset"], "dataset"), seed=settings.seed, cache=Path("cache"))
         budget = Budget.parse(settings.granted).settle(needed=False)
         return split_domains(drawn, settings.seed, budget, torch.device("cpu"))[0]
@@ -131,7 +131,7 @@ def test_of_a_large_split_some_rows_are_drawn_with_their_labels(monkeypatch):
     words = [*BLOBS, "backbone=identity", "pretrain=none"]
     source, labels = the_pair(*words).labelled_source
     monkeypatch.setattr(screen, "ROWS", 12)
-    rows = screen._draw_rows(LabelledSplit(source.val, labels.val), 0)
+    rows = screen._draw_rows(LabelledSplit(source.val, labels.val), Rng(0))
     assert len(rows.unique()) == 12 and rows.tolist() == rows.sort().values.tolist() != list(range(12))
     (found,) = screened(*words)
     assert found.rows == 12 and found.scores["logme"] == pytest.approx(logme(source.val.take(rows), labels.val[rows]))

@@ -29,7 +29,7 @@ from tl_runner.methods.tca import TCA, linear_components, rbf_components
 from tl_runner.models.backbones import identity
 from tl_runner.models.features import gather_rows
 from tl_runner.models.heads import Neighbours
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 
 NAMES = {"coral_linear": CoralLinear, "sa": SubspaceAlignment, "tca": TCA, "ot_map": OTMap}
 
@@ -286,7 +286,7 @@ def test_values_out_of_range_are_refused(wrong):
 def test_a_stored_model_maps_images_to_the_predictions_of_its_run(words, tmp_path):
     name, *options = words.split()
     record = made(tmp_path, f"method={name}", *(f"method.{option}" for option in options), *QUICK)
-    with chance_of(0, "data"):
+    with Rng(0).child("data").as_default():
         pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
     model = tl_runner.load(record.folder).model
     with torch.no_grad():

@@ -1,16 +1,16 @@
-"""Small tasks of source rows: how `chance.episodes` draws them."""
+"""Small tasks of source rows: how `rng.episodes` draws them."""
 
 import pytest
 import torch
 
-from tl_runner.rng import episodes
+from tl_runner.rng import Rng, episodes
 
 LABELS = torch.tensor([3, 0, 1, 0, 3, 1, 0, 7, 3, 1, 0, 7, 7, 0, 1, 3])  # 0: 5 rows, 1: 4, 3: 4, 7: 3
 SHAPE = (6, 3, 2, 1)  # tasks, ways, shots, queries
 
 
 def drawn(step: int = 0, seed: int = 0, shape=SHAPE, stream: str = "source") -> torch.Tensor:
-    return episodes(seed, stream, LABELS, shape, step)
+    return episodes(Rng(seed).child(stream), LABELS, shape, step)
 
 
 def test_rows_are_in_the_order_task_class_row():

@@ -37,7 +37,7 @@ from tl_runner.models.heads import (
     perceptron,
     rebuild_head,
 )
-from tl_runner.rng import chance_of, derive
+from tl_runner.rng import Rng
 
 CPU = torch.device("cpu")
 REFERENCE = {
@@ -55,7 +55,7 @@ def task(classes: int = 10, granted: str = "8") -> tuple[Pair, Model]:
         x=drawn.target.x[kept], y=drawn.target.y[kept], classes=drawn.target.classes[:classes]
     )
     pair, _, _ = split_domains(drawn._replace(source=None, target=target), 0, Budget.parse(granted), CPU)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = small(pair.shape, width=16, channels=4)
         return pair, Model(backbone, width, pair.classes)
 
@@ -119,7 +119,7 @@ def test_so_does_that_of_tradaboost(tmp_path):
 def _the_stored_model_predicts_as_the_run_did(record) -> None:
     from safetensors.torch import load_file
 
-    with chance_of(0, "data"):
+    with Rng(0).child("data").as_default():
         pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget("count", 0), CPU)
     model = tl_runner.load(record.folder).model
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_a_class_without_a_granted_row_is_never_predicted_and_one_class_alone_al
 
 def test_weights_are_copies_of_rows():
     """A row of weight 2 counts as the row twice: the fit is on the same scaled columns, so they are given scaled."""
-    generator = torch.Generator().manual_seed(derive(0, "rows"))
+    generator = Rng(0).child("rows").generator()
     x, y = torch.randn(40, 3, generator=generator), torch.arange(40) % 3
     x = (x - x.mean(0)) / x.std(0, correction=0)
     twice = torch.where(torch.arange(40) < 20, 2.0, 1.0)

@@ -28,7 +28,7 @@ from tl_runner.methods.finetune import Finetune, frozen_stages
 from tl_runner.methods.l2sp import L2SP
 from tl_runner.methods.mmd import MMD
 from tl_runner.models.backbones import identity, small
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.storage.sections import SourceModelInfo
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, draw_batch, train
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def task() -> tuple[Pair, Model]:
     pair, _, _ = split_domains(digits(0, samples=200, size=8), 0, Budget("count", 5), CPU)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = small(pair.shape, width=16, channels=4)
         return pair, Model(backbone, width, pair.classes)
 
@@ -50,7 +50,7 @@ def tuned(method: Finetune | L2SP, pair: Pair, model: Model, steps: int = 10, lr
     model, pair = prepare(method, model, pair)
     optimizer = partial(optimizers.adamw, lr=lr)
     plan = Train(steps=steps, log_every=1, batch=16)
-    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor())
+    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, Rng(0), Cursor())
     return [{name: tensor.clone() for name, tensor in model.state_dict().items()} for _ in points]
 
 
@@ -111,7 +111,7 @@ def test_l2sp_is_flat_at_the_source_and_half_the_squared_way_from_it(task):
     method = L2SP(weight_backbone=0.3, weight_head=0.2)
     model, pair = prepare(method, model, pair)
     start = [p.detach().clone() for p in model.backbone.parameters()]
-    batch = draw_batch(pair, method.needs, 16, 0, 0, augment.none, CPU)
+    batch = draw_batch(pair, method.needs, 16, Rng(0), 0, augment.none, CPU)
     method.terms(model, batch, 0.0)["l2sp"].backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.backbone.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -158,7 +158,7 @@ def test_l2sp_ends_where_its_objective_is_least_on_a_linear_model():
         return optimizers.sgd(groups[1:], lr=0.05, weight_decay=0.0)  # all but the head's group
 
     plan = Train(steps=1500, batch=64, clip=None)  # all 12 rows in every step: no noise
-    for _ in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor()):
+    for _ in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, Rng(0), Cursor()):
         pass
     found = linear.weight.detach().double().numpy()
     np.testing.assert_allclose(found, least, atol=1e-3)

@@ -23,7 +23,7 @@ from tl_runner.methods.reptile import Reptile, reptile
 from tl_runner.models.backbones import identity, mlp, small
 from tl_runner.models.batchnorm import by_domain_statistics
 from tl_runner.models.learning_rates import factor
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.training import augment
 from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
 
@@ -65,7 +65,7 @@ def flat(task: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("first_order", [False, True])
 def test_the_meta_gradient_is_that_of_the_closed_form(first_order):
     """∇ = Π (I − lr H_k)ᵀ ∇L_queries(w'), of first order ∇L_queries(w')."""
-    with chance_of(0, "net"):
+    with Rng(0).child("net").as_default():
         net = nn.Linear(WIDTH, WAYS, bias=False).double()
     shots, queries = rows(5), rows(2, seed=1)
     loss, _ = query_loss(nn.Identity(), net, shots, queries, STEPS, LR, first_order)
@@ -81,7 +81,7 @@ def test_the_meta_gradient_is_that_of_the_closed_form(first_order):
 
 def test_anil_moves_the_head_alone_and_its_gradient_reaches_the_backbone():
     """By finite differences of a loss in NumPy whose inner loop knows the head only; nothing else moves."""
-    with chance_of(0, "net"):
+    with Rng(0).child("net").as_default():
         body, head = nn.Linear(WIDTH, 3, bias=False).double(), nn.Linear(3, WAYS, bias=False).double()
     shots, queries = rows(5), rows(2, seed=1)
     passes = []
@@ -110,7 +110,7 @@ def test_anil_moves_the_head_alone_and_its_gradient_reaches_the_backbone():
 
 def test_reptiles_gradient_is_the_way_that_the_weights_went():
     """θ − θ' to the bit, θ' by torch's own SGD, each step on rows of its own; and with SGD outside, θ + ε(θ' − θ)."""
-    with chance_of(0, "net"):
+    with Rng(0).child("net").as_default():
         net = nn.Sequential(nn.Linear(WIDTH, 5), nn.Tanh(), nn.Linear(5, WAYS)).double()
     before, walked = deepcopy(net), deepcopy(net)
     parts, seen, descent = rows(6).split(2, dim=1), [], torch.optim.SGD(walked.parameters(), lr=LR)
@@ -136,7 +136,7 @@ def task(target_classes: int = 10) -> tuple[Pair, Model]:
         x=drawn.target.x[kept], y=drawn.target.y[kept], classes=drawn.target.classes[:target_classes]
     )
     pair, _, _ = split_domains(drawn._replace(target=target), 0, Budget.parse("5"), torch.device("cpu"))
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = mlp(pair.shape, width=8, depth=1)
         return pair, Model(backbone, width, pair.classes)
 
@@ -145,7 +145,7 @@ def batch_of(method, model: Model, pair: Pair, phase: int = 0) -> Batch:
     chosen = method.phases(model)[phase]
     begin_phase(chosen, model, method)
     streams = chosen.streams or set()
-    return draw_batch(pair, streams, 16, 0, 0, augment.none, torch.device("cpu"), chosen.episodes)
+    return draw_batch(pair, streams, 16, Rng(0), 0, augment.none, torch.device("cpu"), chosen.episodes)
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
@@ -222,7 +222,7 @@ def test_the_target_may_have_other_classes(name):
     model, pair = prepare(method, model, pair)
     parts = config.load(composed("optimizer.lr=0.01")[0])
     plan = Train(steps=100, batch=16, log_every=20)
-    points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())]
+    points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, Rng(0), Cursor())]
     assert [point.phase for point in points][-1] == "adapt"
     split, y = pair.labels_granted
     found = by_domain_statistics(model, pair, points[-1].streams, {}).target(split.take(torch.arange(len(split))))
@@ -232,13 +232,13 @@ def test_the_target_may_have_other_classes(name):
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_tasks_are_learnt_better_with_time(name):
     pair, _ = task()
-    with chance_of(0, "net"):
+    with Rng(0).child("net").as_default():
         backbone, width = small(pair.shape, width=16, channels=4)
     model, method = Model(backbone, width, pair.classes), KINDS[name](meta=0.9)
     model, pair = prepare(method, model, pair)
     parts = config.load(composed()[0])
     plan = Train(steps=100, log_every=10)
-    points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, 0, Cursor())]
+    points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, Rng(0), Cursor())]
     losses = [point.terms["tasks"] for point in points if point.phase == "meta"]
     assert losses[-1] < 0.9 * losses[0]
 

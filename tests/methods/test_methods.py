@@ -18,7 +18,7 @@ from tl_runner.methods.auto import Auto
 from tl_runner.methods.dann import DANN
 from tl_runner.methods.mmd import MMD
 from tl_runner.models.backbones import identity
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
 
@@ -65,7 +65,7 @@ def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
     source, labels = pair.labelled_source
     moved = labels._replace(train=(labels.train + shift) % len(source.classes))
     pair = replace(pair, source=replace(source, labels=moved))
-    with chance_of(0, "prepare"):
+    with Rng(0).child("prepare").as_default():
         model, pair = prepare(method, model, pair)
     if not (phases := method.phases(model)):
         return model.eval()(pair.target.test.take(torch.arange(9))).detach()
@@ -73,7 +73,7 @@ def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
     refresh(phases[-1], model, pair)
     model.train()
     method.train()
-    with chance_of(0, "step"):
+    with Rng(0).child("step").as_default():
         terms = method.terms(model, batch_of(method, pair, phases[-1]), 0.9)
     torch.stack(list(terms.values())).sum().backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -190,7 +190,9 @@ class Exploding(Method):
 
 def steps_of(method: Method, pair: Pair, model: Model, **plan):
     parts = config.load(composed("optimizer.lr=0.01")[0])
-    return list(train(model, method, pair, Train(**plan), parts.optimizer, parts.schedule, parts.augment, 0, Cursor()))
+    return list(
+        train(model, method, pair, Train(**plan), parts.optimizer, parts.schedule, parts.augment, Rng(0), Cursor())
+    )
 
 
 def test_a_method_that_ignores_a_stream_is_refused():

@@ -31,13 +31,13 @@ from tl_runner.methods.lwf import LwF, distillation
 from tl_runner.methods.stochnorm import StochasticNorm, StochNorm
 from tl_runner.models.backbones import identity, mlp, small
 from tl_runner.models.learning_rates import LrBackbone, factor
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
 
 CPU = torch.device("cpu")
 STAGES = ("conv1", "conv2", "hidden")
-with chance_of(0, "source head"):
+with Rng(0).child("source head").as_default():
     SOURCE_HEAD = nn.Linear(16, 4)  # of a source with 4 classes
 
 
@@ -45,7 +45,7 @@ with chance_of(0, "source head"):
 def task() -> tuple[Pair, Model]:
     """Images, and a network; its running statistics are of nothing in particular."""
     pair, _, _ = split_domains(digits(0, samples=200, size=8), 0, Budget("count", 5), CPU)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = small(pair.shape, width=16, channels=4)
         model = Model(backbone, width, pair.classes)
         for norm in model.modules():
@@ -62,7 +62,7 @@ def table() -> tuple[Pair, Model]:
 
 
 def granted(pair: Pair, n: int = 16) -> Batch:
-    return draw_batch(pair, {"granted"}, n, 0, 0, augment.none, CPU)
+    return draw_batch(pair, {"granted"}, n, Rng(0), 0, augment.none, CPU)
 
 
 def states(
@@ -71,7 +71,7 @@ def states(
     model, pair = prepare(method, model, pair, source_head=SOURCE_HEAD)
     plan = Train(steps=steps, log_every=1, batch=16)
     optimizer = partial(optimizers.adamw, lr=lr, lr_backbone=lr_backbone)
-    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor())
+    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, Rng(0), Cursor())
     return [{name: tensor.clone() for name, tensor in model.state_dict().items()} for _ in points]
 
 
@@ -82,7 +82,7 @@ def moved(before: dict, after: dict) -> set[str]:
 
 
 def moved_away(model: Model) -> None:
-    with torch.no_grad(), chance_of(0, "away"):
+    with torch.no_grad(), Rng(0).child("away").as_default():
         for parameter in model.backbone.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
 
@@ -488,7 +488,7 @@ def test_bi_tuning_contrasts_classes_and_rows_with_the_queue(task, monkeypatch):
     moved_away(model)
     queue: list[tuple[np.ndarray, np.ndarray, int]] = []
     for step in range(2):
-        batch = draw_batch(pair, {"granted"}, 12, 0, step, augment.none, CPU)
+        batch = draw_batch(pair, {"granted"}, 12, Rng(0), step, augment.none, CPU)
         terms = method.terms(model, batch, 0.0)
         encoder = [0.9 * a + 0.1 * b.detach() for a, b in zip(encoder, model.backbone.parameters(), strict=True)]
         torch.testing.assert_close(encoder, [*method.encoder.parameters()])
@@ -542,7 +542,7 @@ def test_the_queue_forgets_the_oldest_keys_first(task):
     method, pair, model = bi_tuning(task)  # 3 keys for each of 10 classes
     seen: list[int] = []
     for step in range(4):
-        batch = draw_batch(pair, {"granted"}, 12, 0, step, augment.none, CPU)
+        batch = draw_batch(pair, {"granted"}, 12, Rng(0), step, augment.none, CPU)
         method.terms(model, batch, 0.0)
         seen += batch.granted.y.tolist()
         expected = seen[-30:] + [-1] * (30 - len(seen[-30:]))
@@ -568,7 +568,7 @@ def test_the_views_of_bi_tuning_are_as_they_are_asked_for(option, task):
     found = []
     for options in ({}, option):
         method, pair, model = bi_tuning(task, **options)
-        with chance_of(0, "views"):
+        with Rng(0).child("views").as_default():
             found.append(method.terms(model, granted(pair), 0.0)["row_contrast"].item())
     assert found[0] != found[1]
 

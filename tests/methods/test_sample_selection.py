@@ -10,6 +10,7 @@ from test_weighted import task
 from tl_runner.errors import Refused
 from tl_runner.methods.balanced import Balanced
 from tl_runner.methods.sample_selection import SampleSelection
+from tl_runner.rng import Rng
 from tl_runner.training import augment
 from tl_runner.training.loop import draw_batch
 
@@ -45,7 +46,7 @@ def test_more_folds_than_rows_are_refused():
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
 def test_each_side_has_its_share_of_the_loss_whatever_its_size(gamma):
     pair, model = task(granted=4)
-    batch = draw_batch(pair, {"source", "granted"}, 32, 0, 0, augment.none, torch.device("cpu"))
+    batch = draw_batch(pair, {"source", "granted"}, 32, Rng(0), 0, augment.none, torch.device("cpu"))
     assert len(batch.granted.y) < len(batch.source.y) == 32
     terms = Balanced(gamma).terms(model, batch, 0.0)
     sides = [torch.stack([F.cross_entropy(model(x[None]), y[None]) for x, y in zip(side.x, side.y, strict=True)])

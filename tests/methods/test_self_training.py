@@ -23,7 +23,7 @@ from tl_runner.methods.adamatch import AdaMatch, align_distribution, mix_logits
 from tl_runner.methods.fixmatch import FixMatch
 from tl_runner.models.backbones import linear, small
 from tl_runner.models.batchnorm import batchnorms, keep_statistics
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.training import augment
 from tl_runner.training.augment import corrupt_columns, strong, strong_view
 from tl_runner.training.loop import draw_batch
@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 def table(granted: str = "0") -> tuple[Pair, Model]:
     """Rows of numbers and a network without BatchNorm, sure enough of some rows and not of others."""
     pair, _, _ = split_domains(blobs(0, samples=200), 0, Budget.parse(granted), CPU)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = linear(pair.shape, width=6)
         model = Model(backbone, width, pair.classes)
         torch.nn.init.normal_(model.head.weight, std=1.0)  # pyright: ignore[reportArgumentType]
@@ -43,14 +43,14 @@ def table(granted: str = "0") -> tuple[Pair, Model]:
 
 def pictures(granted: str = "0") -> tuple[Pair, Model]:
     pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget.parse(granted), CPU)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = small(pair.shape, width=8, channels=4)
         return pair, Model(backbone, width, pair.classes)
 
 
 def batch_of(pair: Pair, n: int = 16) -> Batch:
     streams: set[Stream] = {"source", "target"} if pair.granted is None else {"source", "target", "granted"}
-    return draw_batch(pair, streams, n, seed=0, step=0, augment=augment.none, device=CPU)
+    return draw_batch(pair, streams, n, rng=Rng(0), step=0, augment=augment.none, device=CPU)
 
 
 def softmax(logits: Tensor) -> np.ndarray:

@@ -25,7 +25,7 @@ from tl_runner.methods.shot import SHOT, by_centroid
 from tl_runner.methods.tent import Tent
 from tl_runner.models.backbones import mlp, small
 from tl_runner.models.batchnorm import batchnorms, renormalise
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.training import augment
 from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
 from tl_runner.training.optimizers import adamw, constant
@@ -53,7 +53,7 @@ def task(granted: str = "0") -> tuple[Pair, Model]:
     source, labels = pair.labelled_source
     rows = {name: Raising(len(part)) for name, part in labels._asdict().items()}
     unread = Domain(source.name, source.classes, rows["train"], rows["val"], rows["test"], labels)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = small(pair.shape, width=8, channels=4)
         model = Model(backbone, width, pair.classes, "per_domain")
         nn.init.normal_(model.head.weight, std=2.0)  # pyright: ignore[reportArgumentType]
@@ -62,13 +62,13 @@ def task(granted: str = "0") -> tuple[Pair, Model]:
 
 def batch_of(pair: Pair, method: Method, step: int = 0) -> Batch:
     streams: set[Stream] = {*method.needs} if pair.granted is None else {*method.needs, "granted"}
-    return draw_batch(pair, streams, 16, seed=0, step=step, augment=augment.none, device=CPU)
+    return draw_batch(pair, streams, 16, rng=Rng(0), step=step, augment=augment.none, device=CPU)
 
 
 def trained(method: Method, pair: Pair, model: Model, steps: int = 12) -> Model:
     model, pair = prepare(method, model, pair)
     plan = Train(steps=steps, batch=16, evaluations=3, log_every=4)
-    for _ in train(model, method, pair, plan, adamw, constant, augment.none, 0, Cursor()):
+    for _ in train(model, method, pair, plan, adamw, constant, augment.none, Rng(0), Cursor()):
         pass
     return model
 
@@ -87,7 +87,7 @@ def softmax(logits: Tensor) -> np.ndarray:
 def test_no_source_row_is_read(method):
     pair, model = task()
     with pytest.raises(AssertionError, match="source row"):
-        draw_batch(pair, {"source"}, 4, 0, 0, augment.none, CPU)
+        draw_batch(pair, {"source"}, 4, Rng(0), 0, augment.none, CPU)
     assert method.needs == {"target"} and method.start == "source"
     trained(method(), pair, model)
 
@@ -298,7 +298,7 @@ def test_tent_makes_predictions_surer():
 
 def normalised(rows: int = 24) -> tuple[Model, Tensor]:
     """A network whose first BatchNorm sees a linear map of the rows."""
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         body = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 4))
         model = Model(nn.Sequential(body, nn.BatchNorm1d(4)), 4, ("a", "b"))
     return model, torch.randn(rows, 3, generator=torch.Generator().manual_seed(1)) * 2 + 1

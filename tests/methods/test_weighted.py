@@ -30,7 +30,7 @@ from tl_runner.methods.weighting import Weighting, effective_rows
 from tl_runner.models.backbones import linear
 from tl_runner.models.batchnorm import Sides
 from tl_runner.report.tables import result
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, draw_batch, train
 
@@ -40,7 +40,7 @@ KINDS = [Weighted, DensityRatio, KMM, KLIEP, ULSIF, RULSIF, SampleSelection]
 
 def task(granted: int = 0, **options) -> tuple[Pair, Model]:
     pair, _, _ = split_domains(blobs(0, samples=100, **options), 0, Budget("count", granted), CPU)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = linear(pair.shape, width=8)
         return pair, Model(backbone, width, pair.classes)
 
@@ -52,7 +52,7 @@ def test_a_row_is_drawn_with_its_own_weight():
     pair = pair.weighted(first - first.min() + 1)
     assert pair.weights is not None
     scale = pair.weights[0] / (first[0] - first.min() + 1)
-    batch = draw_batch(pair, {"source"}, 16, 0, 3, augment.none, CPU).source
+    batch = draw_batch(pair, {"source"}, 16, Rng(0), 3, augment.none, CPU).source
     assert batch.w is not None
     torch.testing.assert_close(batch.w, (batch.x[:, 0] - first.min() + 1) * scale)
 
@@ -61,7 +61,7 @@ def test_the_loss_is_the_mean_of_the_weighted_cross_entropies():
     pair, model = task()
     source, _ = pair.labelled_source
     pair = pair.weighted(torch.arange(1.0, 1 + len(source.train)))
-    batch = draw_batch(pair, {"source"}, 16, 0, 0, augment.none, CPU)
+    batch = draw_batch(pair, {"source"}, 16, Rng(0), 0, augment.none, CPU)
     logits, w = model(batch.source.x), batch.source.w
     assert w is not None
     expected = sum(
@@ -75,7 +75,7 @@ def test_rows_of_weight_0_are_as_good_as_absent():
     pair, model = task()
     source, labels = pair.labelled_source
     kept = labels.train != 0
-    batch = draw_batch(pair.weighted(kept.float()), {"source"}, 10**6, 0, 0, augment.none, CPU)
+    batch = draw_batch(pair.weighted(kept.float()), {"source"}, 10**6, Rng(0), 0, augment.none, CPU)
     SourceOnly().terms(model, batch, 0.0)["source"].backward()
     x = source.train.take(torch.arange(len(kept)))[kept]
     expected = torch.autograd.grad(F.cross_entropy(model(x), labels.train[kept]), [*model.head.parameters()])
@@ -87,7 +87,7 @@ def terms_by_step(method: Weighting, granted: int) -> list[set[str]]:
     pair, model = task(granted)
     model, pair = prepare(method, model, pair)
     plan, optimizer = Train(steps=6, log_every=1, batch=8), partial(optimizers.sgd, lr=0.01)
-    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor())
+    points = train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, Rng(0), Cursor())
     return [set(point.terms) - {"effective_rows"} for point in points]
 
 
@@ -211,7 +211,7 @@ def test_where_the_weights_of_validation_rows_are_not_known_there_is_no_floor_an
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            _, model, weighed = prepare_training(kind(), model, pair, Train(), Resources(0))
+            _, model, weighed = prepare_training(kind(), model, pair, Train(), Resources(Rng(0)))
         assert says in caplog.text
         assert collect_evidence(Sides(model, model), weighed, 1, keeps_source=True)[0].floor is None
     with pytest.raises(ValueError, match="20 finite weights"):

@@ -29,6 +29,7 @@ from tl_runner.models.batchnorm import (
     statistics,
     unpack_statistics,
 )
+from tl_runner.rng import Rng
 from tl_runner.training import augment
 from tl_runner.training.loop import Cursor, Train, train
 from tl_runner.training.optimizers import constant, sgd
@@ -73,7 +74,7 @@ def norm_of(model: Model) -> nn.BatchNorm1d:
 def run(method: Method, model: Model, pair: Pair, steps: int = 40) -> frozenset[Stream]:
     """Train, and return the streams that were read."""
     plan, read = Train(steps=steps, batch=64, evaluations=1), frozenset[Stream]()
-    for point in train(model, method, pair, plan, sgd, constant, augment.none, 0, Cursor()):
+    for point in train(model, method, pair, plan, sgd, constant, augment.none, Rng(0), Cursor()):
         read = point.streams
     return frozenset(read)
 
@@ -232,7 +233,7 @@ class Both(Method):
 def test_a_point_says_which_streams_were_read_so_far():
     plan = Train(steps=8, batch=8, evaluations=2, log_every=2)
     model, pair = one_layer(), shifted()
-    points = [*train(model, Both(), pair, plan, sgd, constant, augment.none, 0, Cursor())]
+    points = [*train(model, Both(), pair, plan, sgd, constant, augment.none, Rng(0), Cursor())]
     assert [point.streams for point in points] == [{"source"}] * 2 + [READ] * 2
 
 
@@ -243,9 +244,8 @@ def test_a_run_is_scored_saved_and_predicted_with_the_statistics_of_each_domain(
     from tl_runner.datasets.budget import Budget
     from tl_runner.datasets.digits import digits
     from tl_runner.datasets.split import split_domains
-    from tl_runner.rng import chance_of
 
-    with chance_of(0, "data"):
+    with Rng(0).child("data").as_default():
         drawn = digits(0, source="handwritten", samples=300, size=8, shift="contrast", severity=5)
     pair, answers, _ = split_domains(drawn, 0, Budget.parse("0"), torch.device("cpu"))
     source, labels = pair.labelled_source

@@ -19,7 +19,7 @@ from tl_runner.methods.weighted import Weighted
 from tl_runner.models import backbones
 from tl_runner.models.backbones import Bottleneck
 from tl_runner.models.learning_rates import factor, new_parameters, old_parameters
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.storage.record import describe_run
 from tl_runner.training import optimizers
 from tl_runner.training.loop import begin_phase
@@ -30,7 +30,7 @@ NARROW = ["backbone.bottleneck=6", "dataset=digits", *QUICK, "train.steps=2", "p
 def narrow(granted: str = "5") -> tuple[Pair, Model]:
     """A pre-trained network, as it were, with a bottleneck behind it."""
     pair, _ = images(granted)
-    with chance_of(0, "model"):
+    with Rng(0).child("model").as_default():
         backbone, width = backbones.small(pair.shape, width=8, channels=4, bottleneck=6)
         model = Model(backbone, width, pair.classes)
     model.pretrained = True

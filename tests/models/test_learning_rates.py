@@ -20,6 +20,7 @@ from tl_runner.methods.auto import Auto
 from tl_runner.methods.finetune import Finetune
 from tl_runner.models.backbones import mlp
 from tl_runner.models.learning_rates import LrBackbone, by_rate, factor, served
+from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
@@ -220,7 +221,7 @@ def test_an_optimiser_without_the_key_gets_the_factors_of_auto():
         seen.extend(group.lr for group in groups)
         return torch.optim.SGD([{"params": group.parameters, "lr": lr * group.lr} for group in groups])
 
-    for _ in train(model, built("mmd"), pair, Train(steps=1), own, optimizers.constant, augment.none, 0, Cursor()):
+    for _ in train(model, built("mmd"), pair, Train(steps=1), own, optimizers.constant, augment.none, Rng(0), Cursor()):
         pass
     assert seen == [0.1, 1.0]
 

@@ -12,6 +12,7 @@ from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.errors import Refused
 from tl_runner.models.backbones import mlp
+from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
@@ -48,7 +49,7 @@ def test_points_come_when_due_and_phases_share_the_steps(task):
     method, plan = Probe(), Train(steps=20, evaluations=3, log_every=8, batch=10)
     optimizer = partial(optimizers.sgd, lr=0.1)
     moved, points = [], []
-    for point in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, 0, Cursor()):
+    for point in train(model, method, pair, plan, optimizer, optimizers.constant, augment.none, Rng(0), Cursor()):
         points.append(point)
         moved.append(not all(torch.equal(a, b) for a, b in zip(first, model.backbone.parameters(), strict=True)))
     assert [point.step for point in points] == [7, 8, 14, 16, 20]
@@ -69,7 +70,7 @@ def test_a_phase_trains_nothing_but_its_groups(task):
         optimizers.sgd,
         optimizers.constant,
         augment.none,
-        0,
+        Rng(0),
         Cursor(),
     )
     assert next(points).step == 2  # the first quarter, five steps, is the head's
@@ -114,7 +115,7 @@ def test_the_knobs_for_speed_train_too(task, plan):
             optimizers.adamw,
             optimizers.constant,
             augment.none,
-            0,
+            Rng(0),
             Cursor(),
         )
     )
@@ -132,7 +133,7 @@ class Spent(Probe):
 def test_a_phase_without_parameters_is_refused(task):
     pair, model = task
     points = train(
-        model, Spent(), pair, Train(steps=4), optimizers.adamw, optimizers.constant, augment.none, 0, Cursor()
+        model, Spent(), pair, Train(steps=4), optimizers.adamw, optimizers.constant, augment.none, Rng(0), Cursor()
     )
     with pytest.raises(Refused, match="no parameters to train"):
         list(points)
@@ -160,7 +161,7 @@ class Refreshed(Probe):
 def test_a_phase_is_refreshed_at_the_start_and_after_each_evaluation(task):
     pair, model = task
     method, plan = Refreshed(), Train(steps=6, evaluations=3, batch=10)
-    list(train(model, method, pair, plan, optimizers.sgd, optimizers.constant, augment.none, 0, Cursor()))
+    list(train(model, method, pair, plan, optimizers.sgd, optimizers.constant, augment.none, Rng(0), Cursor()))
     steps = [-1.0 if value < 0 else round(6 * value) for value in method.seen]
     assert steps == [-1, 0, 1, -1, 2, 3, -1, 4, 5]  # and not after the last, for nobody
 
@@ -179,6 +180,8 @@ class Episodic(Method):
 def test_small_tasks_are_drawn_where_a_phase_says_so(task):
     pair, model = task
     points = [
-        *train(model, Episodic(), pair, Train(steps=4), optimizers.sgd, optimizers.constant, augment.none, 0, Cursor())
+        *train(
+            model, Episodic(), pair, Train(steps=4), optimizers.sgd, optimizers.constant, augment.none, Rng(0), Cursor()
+        )
     ]
     assert points[-1].rows == 4 * 18

@@ -17,7 +17,7 @@ from tl_runner.datasets.image_shifts import Shift
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import Refused, nearest
 from tl_runner.plurals import count_noun
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def cifar10_split(
         of_classes(whole, name, classes)
         for name, classes in (("cifar10 source classes", known), ("cifar10 other classes", other))
     ]
-    source, target = (limited(side, samples, derive(seed, "samples", side.name)) for side in sides)
+    source, target = (limited(side, samples, Rng(seed).child("samples", side.name)) for side in sides)
     return Drawn(source, target, limit(samples), size, pool=count_rows_by_part(sides[1]))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images, warp
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 
 CANVAS = 64  # pixels on which a glyph is drawn before it is jittered
 CLASSES = tuple("0123456789")
@@ -38,7 +38,7 @@ def digits(
     within(20, samples=samples)
     within(8, 512, size=size)
     severity = severity_of(shift, severity)
-    generator = torch.Generator().manual_seed(derive(seed, "digits"))
+    generator = Rng(seed).child("digits").generator()
     x, y = handwritten()
     if source == "rendered":
         sides = Raw("rendered", *rendered(samples, generator), CLASSES), Raw("handwritten", x, y, CLASSES)

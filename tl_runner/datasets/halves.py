@@ -10,7 +10,7 @@ from tl_runner.datasets.content import digests
 from tl_runner.datasets.image_shifts import severity_of, shift_images
 from tl_runner.datasets.split import Drawn, Raw, count_rows_by_part
 from tl_runner.errors import within
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 
 
 class Halving(NamedTuple):
@@ -42,10 +42,10 @@ def in_range(samples: int | None, size: int) -> None:
 def shifted_halves(whole: Raw, task: Halving, seed: int) -> Drawn:
     """The two domains of the task, seeded; the images are bytes."""
     source, target = halved(whole, seed) if task.sourced else (None, whole)
-    source = source and limited(source, task.samples, derive(seed, "samples", "source"))
-    target = limited(target, task.samples, derive(seed, "samples", "target"))
+    source = source and limited(source, task.samples, Rng(seed).child("samples", "source"))
+    target = limited(target, task.samples, Rng(seed).child("samples", "target"))
     shifted = task.shift != "none"
-    generator = torch.Generator().manual_seed(derive(seed, "shift", whole.name))
+    generator = Rng(seed).child("shift", whole.name).generator()
     target = target._replace(
         name=f"{whole.name} {task.shift} {task.severity}" if shifted else whole.name,
         x=shift_images(target.x, task.shift, task.severity, generator),
@@ -60,7 +60,7 @@ def halved(whole: Raw, seed: int) -> tuple[Raw, Raw]:
     Rows are divided by their content, not by their place: an image that was published twice is in one half only.
     """
     _, first, content = np.unique(digests(whole.x), return_index=True, return_inverse=True)
-    generator = torch.Generator().manual_seed(derive(seed, "halves", whole.name))
+    generator = Rng(seed).child("halves", whole.name).generator()
     part = torch.zeros_like(whole.y) if whole.part is None else whole.part
     in_first = torch.zeros(len(first), dtype=torch.bool)
     for members in _members(part[torch.from_numpy(first)]):
@@ -69,11 +69,11 @@ def halved(whole: Raw, seed: int) -> tuple[Raw, Raw]:
     return rows_of(whole, mask), rows_of(whole, ~mask)
 
 
-def limited(raw: Raw, samples: int | None, seed: int) -> Raw:
+def limited(raw: Raw, samples: int | None, rng: Rng) -> Raw:
     """At most `samples` random rows, of each part in proportion; None leaves all."""
     if samples is None or samples >= len(raw.x):
         return raw
-    generator = torch.Generator().manual_seed(seed)
+    generator = rng.generator()
     kept = [
         members[torch.randperm(len(members), generator=generator)[: samples * len(members) // len(raw.x)]]
         for members in _members(torch.zeros_like(raw.y) if raw.part is None else raw.part)

@@ -19,7 +19,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
 from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Split, Subset
 from tl_runner.errors import Refused
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 from tl_runner.storage.sections import DataInfo, SeedInfo
 
 log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor
     A given test part has the same order at every seed, so that runs can be compared row by row.
     """
     by_content = torch.from_numpy(np.argsort(content, kind="stable"))
-    generator = torch.Generator().manual_seed(derive(seed, "split", raw.name))
+    generator = Rng(seed).child("split", raw.name).generator()
     shuffled = by_content[torch.randperm(len(by_content), generator=generator)]
     given = torch.zeros_like(shuffled) if raw.part is None else raw.part[shuffled]
     train, val, test = (shuffled[given == index] for index in range(len(PARTS)))

@@ -13,7 +13,7 @@ from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import Refused
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 SHARED = tuple(name for name in cifar.CLASSES if name != "frog")  # which STL-10 has not; CIFAR-10 has no monkey
@@ -40,7 +40,7 @@ def cifar10_stl10(
         whole.name: _shared(whole)
         for whole in (cifar.read_cifar(root, download, verify), read_stl10(root, download, verify))
     }
-    sides = {name: limited(whole, samples, derive(seed, "samples", name)) for name, whole in wholes.items()}
+    sides = {name: limited(whole, samples, Rng(seed).child("samples", name)) for name, whole in wholes.items()}
     known = sides.pop(source)
     (other,) = sides.values()
     return Drawn(known, other, limit(samples), size, pool=count_rows_by_part(wholes[other.name]))

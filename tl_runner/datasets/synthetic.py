@@ -8,7 +8,7 @@ import torch
 from tl_runner.datasets.shifts import Side, strength_of, table_pair
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import Refused, within
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 
 Shift = Literal["none", "covariate", "affine", "move", "scale", "rotate", "prior", "concept", "noise", "missing"]
 
@@ -59,10 +59,10 @@ def synthetic(
         n_redundant=redundant,
         n_classes=classes,
         class_sep=separation,
-        random_state=derive(seed, "synthetic") % 2**32,
+        random_state=Rng(seed).child("synthetic").seed % 2**32,
     )
     strength = strength_of(shift, strength, STRENGTHS[shift])
-    rng = np.random.default_rng(derive(seed, "synthetic", "shift"))
+    rng = Rng(seed).child("synthetic", "shift").numpy()
     sides = table_pair(np.asarray(x), np.asarray(y), shift, strength, rng)
     return _drawn("synthetic", sides, classes, shift, strength)
 
@@ -85,7 +85,7 @@ def blobs(
     within(2, features=features, classes=classes)
     strength = strength_of(shift, strength, 1.0)
     within(0, separation=separation, strength=strength)
-    rng = np.random.default_rng(derive(seed, "blobs"))
+    rng = Rng(seed).child("blobs").numpy()
     y = rng.integers(classes, size=2 * samples)
     centres = rng.normal(size=(classes, features))
     centres *= separation / np.linalg.norm(centres[:, None] - centres, axis=-1)[np.triu_indices(classes, 1)].min()

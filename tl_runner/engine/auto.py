@@ -118,7 +118,7 @@ class Trials:
             start, streams = statistics(model), frozenset[Stream]()
             method, model, pair = prepare_training(method, model, self.task.pair, plan, resources)
             optimizer, schedule, augment = parts.optimizer, parts.schedule, parts.augment
-            for point in train(model, method, pair, plan, optimizer, schedule, augment, self.task.seed, Cursor()):
+            for point in train(model, method, pair, plan, optimizer, schedule, augment, self.task.rng, Cursor()):
                 streams = point.streams
                 yield point._replace(phase=f"trying {name}")
         except (Refused, Diverged) as error:

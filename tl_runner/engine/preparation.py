@@ -12,7 +12,6 @@ from tl_runner.engine.device import apply_kernels
 from tl_runner.errors import Refused
 from tl_runner.models.heads import blueprint
 from tl_runner.models.learning_rates import by_rate, factor, new_stages, old_parameters, served
-from tl_runner.rng import chance_of, seed_generators
 from tl_runner.training.loop import Train
 
 log = logging.getLogger(__name__)
@@ -42,10 +41,10 @@ def prepare_training(
     device = model.device
     if method.start == "features" and new_stages(model):
         raise Refused(config.NARROWED)
-    with chance_of(resources.seed, "prepare"):
+    with resources.rng.child("prepare").as_default():
         model, pair = method.prepare(model, pair, resources)
     warn_of_missing_floor(method, pair)
-    seed_generators(resources.seed)
+    resources.rng.start_training()
     return method.to(device), apply_kernels(model.to(device), plan), pair
 
 

@@ -21,7 +21,6 @@ from tl_runner.evaluation.scores import accuracy, predict
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models.batchnorm import by_domain_statistics, pack_statistics
 from tl_runner.option_names import is_ours
-from tl_runner.rng import chance_of, derive, seed_generators
 from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.cache import keep_cached, load_cached
 from tl_runner.storage.checkpoint import Checkpoint
@@ -40,9 +39,9 @@ def start_model(
 ) -> Generator[Point, None, tuple[Resources, SourceModelInfo | None]]:
     """Bring the model to the method's start, in place; what `prepare` may use then, and what the record says."""
     if method.start not in ("source", "features"):
-        return Resources(task.seed, None, task.features), None
+        return Resources(task.rng, None, task.features), None
     source_model, facts = (yield from train_source_model(model, task)) or (None, None)
-    return Resources(task.seed, source_model, task.features), facts
+    return Resources(task.rng, source_model, task.features), facts
 
 
 def identify_source(task: Task) -> dict[str, Any]:
@@ -70,7 +69,7 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
             log.warning("there is no source model and the backbone has random weights: its features are untrained")
         return None
     source, labels = pair.labelled_source
-    with chance_of(said.seed, "source head"):
+    with task.rng.child("source head").as_default():
         learner = Model(model.backbone, model.width, source.classes).to(labels.train.device)
     if pair.shared_labels:
         learner.head = model.head
@@ -84,7 +83,7 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
             return SourceModel(learner.head, source.classes), kept
         checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
         method, source_task = SourceOnly(), Pair(source, pair.target)
-        seed_generators(derive(said.seed, "pretrain"))
+        task.rng.child("pretrain").start_training()
         progress = restore_progress(checkpoint.load(), learner, method, {})
         settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
         optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay, lr_backbone=plan.lr_backbone)
@@ -96,7 +95,7 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
             optimizer,
             cosine,
             parts.augment,
-            said.seed,
+            task.rng,
             cursor := progress.cursor,
         ):
             with checkpoint.around(lambda: progress.state(learner, method, {})):

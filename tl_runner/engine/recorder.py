@@ -92,8 +92,9 @@ class Recording:
         for name, value in entries.items():
             section: Any = getattr(self.record, name)
             if isinstance(value, Mapping) and is_dataclass(section):
-                value = replace(section, **value)  # pyright: ignore[reportArgumentType] – an instance, no class
-            setattr(self.record, name, value)
+                setattr(self.record, name, replace(section, **value))  # pyright: ignore[reportArgumentType]
+            else:
+                setattr(self.record, name, value)
 
     def save(self) -> None:
         entries = {name: value for name, value in asdict(self.record).items() if name != "found"}

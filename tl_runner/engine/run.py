@@ -48,7 +48,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         progress = restore_progress(left, model, method, made := files.made())
         files.go_on(progress)
         for trained in train(
-            model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, settings.seed, progress.cursor
+            model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, task.rng, progress.cursor
         ):
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):

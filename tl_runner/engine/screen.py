@@ -26,7 +26,7 @@ from tl_runner.functional.divergence import mmd_test, told_apart
 from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
 from tl_runner.models.features import Embedded, cut_model, gather_rows
 from tl_runner.models.learning_rates import new_stages
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 from tl_runner.storage.provenance import collect_provenance
 from tl_runner.storage.record import RunRecord
 from tl_runner.training.loop import Point
@@ -81,7 +81,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     for stage in wanted:
         started, last = time.monotonic(), stage == model.stages[-1]
         embed = partial(embed_rows, model if last else cut_model(model, stage, pair.shape), cache=task.features)
-        scores, rows = _score_features(embed, whose, labelled, task.seed, source_model if last else None)
+        scores, rows = _score_features(embed, whose, labelled, task.rng, source_model if last else None)
         scores |= _measure_distances(embed, pair)
         if "error" in scores and "a_distance" in scores:
             scores["bound"] = scores["error"] + scores["a_distance"] / 2
@@ -103,14 +103,14 @@ def sample_labelled(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
 
 
 def _score_features(
-    embed: Embed, whose: Whose, labelled: Sequence[LabelledSplit], seed: int, source_model: SourceModel | None
+    embed: Embed, whose: Whose, labelled: Sequence[LabelledSplit], rng: Rng, source_model: SourceModel | None
 ) -> tuple[dict[str, float], int]:
     """The transferability scores of these features of labelled rows, and how many rows these are.
 
     Those that want a source classifier are had where there is one, on top of the whole backbone. `error`, of a linear
     classifier, is the bound's ε_s, and so had on the source's labels.
     """
-    rows = [_draw_rows(split, seed) for split in labelled]
+    rows = [_draw_rows(split, rng) for split in labelled]
     f = torch.cat([embed(split.x, of) for split, of in zip(labelled, rows, strict=True)])
     y = torch.cat([split.y[of].cpu() for split, of in zip(labelled, rows, strict=True)])
     scores = {"logme": logme(f, y), "h_score": h_score(f, y)}
@@ -149,7 +149,7 @@ def embed_rows(part: Model, split: Split, rows: Tensor, cache: Path) -> Tensor:
     return found
 
 
-def _draw_rows(labelled: LabelledSplit, seed: int) -> Tensor:
-    """The numbers of all rows of a split, in order; of a large one `ROWS` that the seed draws."""
-    rows = torch.randperm(len(labelled.x), generator=torch.Generator().manual_seed(derive(seed, "screen")))
+def _draw_rows(labelled: LabelledSplit, rng: Rng) -> Tensor:
+    """The numbers of all rows of a split, in order; of a large one `ROWS` drawn at random."""
+    rows = torch.randperm(len(labelled.x), generator=rng.child("screen").generator())
     return rows[:ROWS].sort().values.to(labelled.y.device)

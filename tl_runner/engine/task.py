@@ -13,7 +13,7 @@ from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 from tl_runner.storage.provenance import made_by
 from tl_runner.storage.record import RunRecord
 from tl_runner.storage.sections import DataInfo
@@ -35,18 +35,18 @@ class Task:
     features: Path  # in it, what frozen backbones of this configuration make of their inputs
 
     @property
-    def seed(self) -> int:
-        return self.parts.settings.seed
+    def rng(self) -> Rng:
+        return Rng(self.parts.settings.seed)
 
 
 def prepare_task(record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Task:
     """Draw and split the data, and build the network. `needs_granted`: the method learns from granted labels."""
-    seed, cache = parts.settings.seed, record.cache
+    seed, rng, cache = parts.settings.seed, Rng(parts.settings.seed), record.cache
     budget = Budget.parse(parts.settings.granted).settle(needed=needs_granted)
-    with chance_of(seed, "data"):
+    with rng.child("data").as_default():
         drawn = config.call_with(parts.dataset, seed=seed, cache=cache)
         pair, answers, data = split_domains(drawn, seed, budget, device)
-    with chance_of(seed, "model"):
+    with rng.child("model").as_default():
         backbone, width = parts.backbone(pair.shape)
         model = Model(backbone, width, pair.classes, parts.train.batchnorm).to(device)
         model.pretrained = config.starts_trained(parts.backbone)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.functional import importance, losses
+from tl_runner.rng import Rng
 
 ROWS = 500  # of a side, at most, that are compared: the interval of an A-distance is then about ±0.1
 FOLDS = 5
@@ -93,7 +94,7 @@ def mmd_test(source: Tensor, target: Tensor, permutations: int) -> MMDTest | Non
     def value(z: Tensor) -> Tensor:
         return ((z @ kernel) * z).sum(-1)
 
-    generator = torch.Generator().manual_seed(SEED)
+    generator = Rng(SEED).generator()
     seen, above = value(sides), 0
     for first in range(0, permutations, PORTION):
         count = min(PORTION, permutations - first)

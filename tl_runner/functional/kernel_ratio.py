@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.functional.losses import squared_distances
+from tl_runner.rng import Rng
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # that cross-validation tries for σ
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # and for λ
@@ -52,7 +53,7 @@ def rulsif(
     H = α mean_t φφᵀ + (1−α) mean_s φφᵀ and h = mean_t φ: the least mean square distance to r_α. σ and λ have the least
     ½θᵀHθ − hᵀθ on held-out rows, in `folds` parts of both domains.
     """
-    chance = torch.Generator().manual_seed(seed)
+    chance = Rng(seed).generator()
     parts = [torch.randperm(len(rows), generator=chance).tensor_split(folds) for rows in (source, target)]
     ridges = torch.tensor(RIDGES, dtype=torch.float64)
 
@@ -81,7 +82,7 @@ def kliep(
     w = Σ_l α_l k(x, c_l), α ≥ 0, with `centres` target rows c drawn at random; σ has the largest mean log w on held-out
     target rows, in `folds` parts.
     """
-    chance = torch.Generator().manual_seed(seed)
+    chance = Rng(seed).generator()
     parts = torch.randperm(len(target), generator=chance).tensor_split(folds)
     tried = []
     for phi_s, phi_t, phi_o in _kernels(source, target, others, centres, chance):

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tl_runner.rng import Rng
+
 MMD_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 WIDTH_FLOOR = 1e-6  # collapsed features are at distance zero: the kernel must stay finite
 FREQUENCIES = 512  # of the random Fourier features: the standard error of a kernel value is below 1/√1024
@@ -182,7 +184,7 @@ def _fourier_mmd2(source: Tensor, target: Tensor, scales: Sequence[float]) -> Te
 @lru_cache(maxsize=8)
 def normal(rows: int, columns: int, device: torch.device, seed: int = 0) -> Tensor:
     """(rows, columns) of standard normal numbers, the same wherever they are asked for."""
-    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).to(device)
+    return torch.randn(rows, columns, generator=Rng(seed).generator()).to(device)
 
 
 def covariance(features: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from tl_runner.errors import Refused
 from tl_runner.inference.inputs import list_test_inputs
 from tl_runner.inference.load import Trained
+from tl_runner.rng import Rng
 from tl_runner.storage.record import RunRecord
 
 
@@ -32,7 +33,7 @@ def samples(trained: Trained, record: RunRecord, n: int, seed: int = 0) -> Sampl
         real = next(iter(portions)).x
     except Refused as error:
         real, why = _kept(record), str(error)
-    generator = torch.Generator().manual_seed(seed)
+    generator = Rng(seed).generator()
     low, high = record.data.range
     real = real[: n // 2]
     random = preprocessing.random(n - len(real), low, high, generator)

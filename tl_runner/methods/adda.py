@@ -14,7 +14,6 @@ from tl_runner.methods import requirements
 from tl_runner.methods.discriminator import build_discriminator, discriminator_loss
 from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.strength import Strength
-from tl_runner.rng import chance_of
 
 
 class ADDA(Method):
@@ -49,7 +48,7 @@ class ADDA(Method):
         requirements.source_model(resources)
         requirements.trainable_backbone(model)
         self.source_encoder = FrozenCopy(model.backbone)
-        with chance_of(resources.seed, "critic"):  # the name makes the seed: another would make other weights
+        with resources.rng.child("critic").as_default():  # the name makes the seed: another would make other weights
             self.discriminator = build_discriminator(model.width, self.hidden, self.dropout)
         return model, pair
 

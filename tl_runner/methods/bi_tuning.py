@@ -12,7 +12,6 @@ from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
 from tl_runner.functional import losses
 from tl_runner.methods.stage_groups import group_stages
-from tl_runner.rng import chance_of
 from tl_runner.training import augment
 
 PROJECTOR = 0.1  # of the head's learning rate
@@ -77,7 +76,7 @@ class BiTuning(Method):
                 "bi_tuning compares two random views of a granted row, and only images have views here: these rows are"
                 f" {' × '.join(map(str, pair.shape))} numbers. Use method=finetune, l2sp, delta or bss"
             )
-        with chance_of(resources.seed, "projector"):
+        with resources.rng.child("projector").as_default():
             self.projector = nn.Linear(model.width, self.projection).to(model.device)
         self.encoder = deepcopy(model.backbone)
         self.key_projector = deepcopy(self.projector)

@@ -7,7 +7,6 @@ from tl_runner.core import Model, Resources
 from tl_runner.domains import Pair
 from tl_runner.functional import losses
 from tl_runner.methods.discriminator import Adversarial, discriminator_loss
-from tl_runner.rng import chance_of
 
 LARGEST, RANDOMISED = 4096, 1024  # columns up to which the product is taken whole; of its map
 
@@ -47,7 +46,7 @@ class CDAN(Adversarial):
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         self.randomised = model.width * len(model.classes) > LARGEST
         if self.randomised:
-            with chance_of(resources.seed, "multilinear map"):
+            with resources.rng.child("multilinear map").as_default():
                 self.register_buffer("of_features", torch.randn(model.width, RANDOMISED))
                 self.register_buffer("of_predictions", torch.randn(len(model.classes), RANDOMISED))
         return super().prepare(model, pair, resources)

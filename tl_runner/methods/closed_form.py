@@ -18,7 +18,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.models.features import freeze_features, gather_rows, move_source
 from tl_runner.models.heads import Fitted, fit_head
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 
 Move = Callable[[Tensor], Tensor]
 TINY = 1e-10  # of the largest singular value: a direction below it is none
@@ -45,7 +45,7 @@ class ClosedForm(Method, ABC):
         model, pair = freeze_features(model, pair, resources.cache)
         source, labels = pair.labelled_source
         move, project = self.align(
-            gather_rows(source.train).double(), gather_rows(pair.target.train).double(), resources.seed
+            gather_rows(source.train).double(), gather_rows(pair.target.train).double(), resources.rng.seed
         )
         if move:
             pair = move_source(pair, move)
@@ -54,9 +54,8 @@ class ClosedForm(Method, ABC):
         if pair.granted is not None:
             x, y = torch.cat([x, gather_rows(pair.granted.x)]), torch.cat([y, pair.granted.y.cpu()])
         with torch.no_grad():
-            head = fit_head(
-                self.head, x if project is None else project(x), y, len(model.classes), self.C, self.k, resources.seed
-            )
+            x = x if project is None else project(x)
+            head = fit_head(self.head, x, y, len(model.classes), self.C, self.k, resources.rng.seed)
         model.head = head if project is None else nn.Sequential(project, head)  # what all rows go through is part of it
         return model, pair
 
@@ -81,5 +80,4 @@ def rank(values: Tensor) -> int:
 
 def sample_rows(rows: Tensor, limit: int, seed: int, name: str) -> Tensor:
     """At most so many of the rows, drawn at random."""
-    with chance_of(seed, "rows", name):
-        return rows[torch.randperm(len(rows))[:limit]]
+    return rows[torch.randperm(len(rows), generator=Rng(seed).child("rows", name).generator())[:limit]]

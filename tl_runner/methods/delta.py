@@ -13,7 +13,7 @@ from tl_runner.errors import Refused, within
 from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.stage_groups import group_stages, list_trained_stages
 from tl_runner.models.heads import linear_classifier
-from tl_runner.rng import chance_of
+from tl_runner.rng import Rng
 
 ROWS = 256  # granted rows by which channels are judged: each channel costs a pass over them
 
@@ -32,13 +32,13 @@ def drift(now: Tensor, then: Tensor, attention: Tensor) -> Tensor:
     return 0.5 * len(attention) * (attention * gap).sum()
 
 
-def supervised_attention(model: Model, granted: LabelledSplit, at: Sequence[str], seed: int) -> Iterator[Tensor]:
+def supervised_attention(model: Model, granted: LabelledSplit, at: Sequence[str], rng: Rng) -> Iterator[Tensor]:
     """The attention (C,) of each of these stages: softmax_j(CE with channel j of its map set to 0 − CE), see `Delta`.
 
     By a logistic classifier of the model's features; on all granted rows, or `ROWS` of them drawn at random.
     """
-    with chance_of(seed, "attention"):
-        rows = torch.randperm(len(granted.x))[:ROWS].to(granted.y.device)
+    order = torch.randperm(len(granted.x), generator=rng.child("attention").generator())
+    rows = order[:ROWS].to(granted.y.device)
     y = granted.y[rows]
     maps = model.maps(granted.x.take(rows), at=at)
     (features,) = maps[model.stages[-1]]
@@ -94,14 +94,14 @@ class Delta(Method):
             raise Refused("delta holds the maps of trained stages near the source's, and this backbone has none")
         self.source = FrozenCopy(model)
         with torch.no_grad():
-            weights = [*self._attention(pair, resources.seed)]
+            weights = [*self._attention(pair, resources.rng)]
         for index, found in enumerate(weights):
             self.register_buffer(f"attention{index}", found)
         return model, pair
 
-    def _attention(self, pair: Pair, seed: int) -> Iterator[Tensor]:
+    def _attention(self, pair: Pair, rng: Rng) -> Iterator[Tensor]:
         if self.kind == "supervised":
-            return supervised_attention(self.source.net, pair.labels_granted, self.at, seed)
+            return supervised_attention(self.source.net, pair.labels_granted, self.at, rng)
         x = pair.target.train.take(torch.zeros(1, dtype=torch.long))
         maps = self.source.net.maps(x, at=self.at)
         channels = [channels_first(maps[name][0]).shape[1] for name in self.at]

@@ -14,7 +14,6 @@ from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.methods.strength import Strength
-from tl_runner.rng import chance_of
 
 
 class Adversarial(Method, ABC):
@@ -45,7 +44,7 @@ class Adversarial(Method, ABC):
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         requirements.trainable_backbone(model)
-        with chance_of(resources.seed, "critic"):  # the name makes the seed: another would make other weights
+        with resources.rng.child("critic").as_default():  # the name makes the seed: another would make other weights
             self.discriminator = build_discriminator(self.columns(model), self.hidden, self.dropout)
         return model, pair
 

@@ -42,7 +42,7 @@ class FeatureExtract(Method):
         model, pair = freeze_features(model, pair, resources.cache)
         if self.head != "linear":
             split, labels = pair.labels_granted
-            classes, seed = len(model.classes), resources.seed
+            classes, seed = len(model.classes), resources.rng.seed
             model.head = fit_head(self.head, gather_rows(split), labels.cpu(), classes, self.C, self.k, seed)
         return model, pair
 

@@ -9,7 +9,6 @@ from tl_runner.domains import Pair
 from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
-from tl_runner.rng import chance_of
 
 
 def discrepancy(logits: Tensor, others: Tensor) -> Tensor:
@@ -34,7 +33,7 @@ class MCD(Method):
         self.weight, self.reversal = weight, Strength(1.0, schedule)
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
-        with chance_of(resources.seed, "second head"):
+        with resources.rng.child("second head").as_default():
             self.second = nn.Linear(model.width, len(model.classes))
         return model, pair
 

@@ -13,7 +13,6 @@ from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.methods.strength import Strength
 from tl_runner.models.heads import perceptron
-from tl_runner.rng import chance_of
 
 
 def log_others(logits: Tensor, labels: Tensor) -> Tensor:
@@ -54,9 +53,9 @@ class MDD(Method):
         requirements.trainable_backbone(model)
         if self.hidden:
             model = deepcopy(model)
-            with chance_of(resources.seed, "head"):
+            with resources.rng.child("head").as_default():
                 model.head = self._head(model)
-        with chance_of(resources.seed, "adversarial head"):
+        with resources.rng.child("adversarial head").as_default():
             self.adversary = self._head(model)
         return model, pair
 

@@ -19,7 +19,6 @@ from tl_runner.domains import Pair
 from tl_runner.errors import Refused, within
 from tl_runner.methods import requirements
 from tl_runner.methods.stage_groups import group_stages
-from tl_runner.rng import chance_of
 
 Weights = Mapping[str, Tensor]
 
@@ -51,7 +50,7 @@ class MetaLearning(Method, ABC):
         if (rows := self.episodes.shots + self.episodes.queries) > len(labels.train):
             raise Refused(f"a task takes {rows:,} rows of each class, and the source has {len(labels.train):,} in all")
         self.episodes = self.episodes._replace(ways=min(self.episodes.ways, len(labels.train.unique())))
-        with chance_of(resources.seed, "task head"):
+        with resources.rng.child("task head").as_default():
             self.task_head = nn.Linear(model.width, self.episodes.ways)
         return model, pair
 

@@ -11,7 +11,6 @@ from tl_runner.errors import within
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
 from tl_runner.models.heads import Cosine
-from tl_runner.rng import chance_of
 
 
 class MME(Method):
@@ -33,7 +32,7 @@ class MME(Method):
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         model = deepcopy(model)
-        with chance_of(resources.seed, "cosine head"):
+        with resources.rng.child("cosine head").as_default():
             model.head = Cosine(model.width, len(model.classes), self.temperature)
         return model, pair
 

@@ -76,7 +76,7 @@ class Weighting(Method, ABC):
         if self.view == "features":
             requirements.trained_features(model, resources)
         source, target, val = rows_to_compare(model, pair, self.view, resources.cache)
-        weights, of_val = self.weights(source, target, resources.seed, val).split([len(source), len(val)])
+        weights, of_val = self.weights(source, target, resources.rng.seed, val).split([len(source), len(val)])
         self.effective_rows = effective_rows(weights)
         return model, pair.weighted(weights, of_val)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tl_runner.errors import Refused, nearest, within
 from tl_runner.models.weights import fill, read_weights
+from tl_runner.rng import Rng
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def timm(
         classifier = facts.get("classifier") or "head"
         fill(net, read_weights(Path(weights)), weights, (classifier,) if isinstance(classifier, str) else classifier)
     try:
-        stages = _in_turn(net, torch.rand(2, 3, height, across, generator=torch.Generator().manual_seed(0)))
+        stages = _in_turn(net, torch.rand(2, 3, height, across, generator=Rng(0).generator()))
     except (AssertionError, RuntimeError) as error:
         wanted = facts.get("input_size", (3, 224, 224))[-1]
         raise Refused(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tl_runner.errors import Refused, within
-from tl_runner.rng import derive
+from tl_runner.rng import Rng
 
 
 def none(x: Tensor, seed: int) -> Tensor:
@@ -46,7 +46,7 @@ def strong(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True, magnit
     within(0, 1, magnitude=magnitude)
     x = weak(x, seed, shift, flip)
     height, width = x.shape[2:]
-    turn, scale, shear, light, contrast, top, left = 2 * _uniform(x, derive(seed, "strong"), 7) - 1
+    turn, scale, shear, light, contrast, top, left = 2 * _uniform(x, Rng(seed).child("strong").seed, 7) - 1
     angle, zoom = math.pi / 4 * magnitude * turn, 1 + 0.5 * magnitude * scale
     rows = [
         torch.stack([zoom * angle.cos(), zoom * (0.5 * magnitude * shear - angle.sin()), torch.zeros_like(turn)], -1),
@@ -86,7 +86,7 @@ def strong_view(x: Tensor, seed: int, magnitude: float = 0.5, flip: bool = False
 
 def _uniform(x: Tensor, seed: int, k: int) -> Tensor:
     """(k, n) numbers in [0, 1), the same on every device."""
-    return torch.rand(k, len(x), generator=torch.Generator().manual_seed(seed)).to(x.device, non_blocking=True)
+    return torch.rand(k, len(x), generator=Rng(seed).generator()).to(x.device, non_blocking=True)
 
 
 def _mirrored(position: Tensor, length: int) -> Tensor:

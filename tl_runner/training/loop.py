@@ -15,7 +15,7 @@ from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase
 from tl_runner.domains import Labelled, Pair, Split
 from tl_runner.errors import Diverged, Refused, within
 from tl_runner.models.learning_rates import by_rate, served
-from tl_runner.rng import derive, episodes, rows
+from tl_runner.rng import Rng, episodes, rows
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
 
@@ -89,7 +89,7 @@ def train(
     optimizer: Callable[[Sequence[Group]], Optimizer | PlainOptimizer],
     schedule: Callable[[float], float],
     augment: Augment,
-    seed: int,
+    rng: Rng,
     cursor: Cursor,
 ) -> Iterator[Point]:
     """Train in place, from the cursor on, which is moved along.
@@ -122,7 +122,7 @@ def train(
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(local / steps)
-            batch = draw_batch(pair, streams, plan.batch, seed, step, augment, device, phase.episodes)
+            batch = draw_batch(pair, streams, plan.batch, rng, step, augment, device, phase.episodes)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
             watched = check_terms(terms, method)
@@ -155,7 +155,7 @@ def draw_batch(
     pair: Pair,
     streams: Set[Stream],
     n: int,
-    seed: int,
+    rng: Rng,
     step: int,
     augment: Augment,
     device: torch.device,
@@ -166,10 +166,10 @@ def draw_batch(
 
     def chosen(stream: Stream, split: Split, y: Tensor | None = None) -> Tensor:
         if tasks and stream == "source" and y is not None:
-            drawn[stream] = episodes(seed, stream, y, tasks, step)
+            drawn[stream] = episodes(rng.child(stream), y, tasks, step)
         else:
-            drawn[stream] = rows(seed, stream, len(split), n, step, device)
-        return augment(split.take(drawn[stream]), derive(seed, stream, "augment", step))
+            drawn[stream] = rows(rng.child(stream), len(split), n, step, device)
+        return augment(split.take(drawn[stream]), rng.child(stream, "augment", step).seed)
 
     source = target = granted = None
     if "source" in streams:
