@@ -51,11 +51,11 @@ def repeat(jobs: int, done: int) -> dict[str, float]:
         first = command(outputs, jobs)
         again = command(outputs, jobs)
         own = {record.id: record.seconds or 0.0 for record in read_records([outputs])[0]}
-        assert len(own) == jobs and first["outcomes"] == {"made": jobs} and again["outcomes"] == {"kept": jobs}
+        assert len(own) == jobs and first["outcomes"] == {"ran": jobs} and again["outcomes"] == {"skipped": jobs}
         loop = looped(Path(folder) / "looped", jobs)
         many(outputs, jobs, done)
         skipped = command(outputs, done)
-        assert skipped["outcomes"] == {"kept": done}
+        assert skipped["outcomes"] == {"skipped": done}
     a_job = 1000 / jobs
     start = first["first"] - own[first["id"]]
     overhead = first["launch"] - start - sum(own.values())
@@ -96,7 +96,7 @@ def timed(told: Path) -> None:
     from hydra.core.plugins import Plugins
 
     from tl_runner.cli import tl_run
-    from tl_runner.report.board import Board
+    from tl_runner.report.sweep_progress import SweepProgress
 
     tl_run.register_plugins()
     plugins = Plugins.instance().class_name_to_class
@@ -120,15 +120,15 @@ def timed(told: Path) -> None:
 
     clocked(plugins["hydra_plugins.tl_runner.sweeper.Grid"], "validate_batch_is_legal", "compose")
     clocked(plugins["hydra_plugins.tl_runner.launcher.Local"], "launch", "launch")
-    over = Board.over
+    over = SweepProgress.over
 
-    def seen(self: Board, outcome: Any) -> None:
+    def seen(self: SweepProgress, outcome: Any) -> None:
         if "first" not in spent:
             spent["first"], spent["id"] = time.perf_counter() - began["launch"], outcome.record.id
         spent["outcomes"][outcome.what] = spent["outcomes"].get(outcome.what, 0) + 1
         over(self, outcome)
 
-    Board.over = seen
+    SweepProgress.over = seen
     sys.argv[0] = "tl-run"
     try:
         tl_run.main()

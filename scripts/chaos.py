@@ -140,7 +140,7 @@ class Sweep:
             told = [*(self.outputs / "locks").glob("*.json")]
             return any(modified(path) > self.began for path in told) or self.process.poll() is not None
 
-        within(10 * PATIENCE, at_work)
+        check_range(10 * PATIENCE, at_work)
         return time.monotonic()
 
     def over_within(self, seconds: float) -> bool:
@@ -171,7 +171,7 @@ class Sweep:
 
     def left(self) -> list[tuple[int, int, str]]:
         """Processes that are still there when all have had the time to end."""
-        if within(PATIENCE, lambda: not self.alive()):
+        if check_range(PATIENCE, lambda: not self.alive()):
             return []
         left = self.alive()
         for pid, _, _ in left:
@@ -233,7 +233,7 @@ def digest(file: Path) -> str | None:
 
 def freed(path: Path) -> bool:
     """Whether nobody holds this lock; the kernel lets go a moment after it has killed the owner."""
-    return within(PATIENCE, lambda: not held(path))
+    return check_range(PATIENCE, lambda: not held(path))
 
 
 def held(path: Path) -> bool:
@@ -251,7 +251,7 @@ def modified(path: Path) -> float:
         return 0.0
 
 
-def within(seconds: float, what: Callable[[], bool]) -> bool:
+def check_range(seconds: float, what: Callable[[], bool]) -> bool:
     """Whether it comes true in this time."""
     until = time.monotonic() + seconds
     while not what():

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tl_runner import config
 from tl_runner.core import Method
-from tl_runner.errors import Refused, nearest, within
+from tl_runner.errors import UserError, check_range, nearest
 
 
 def test_every_yaml_is_known_to_these_tests():
@@ -91,13 +91,13 @@ def test_every_option_composes_and_builds(path):
     ],
 )
 def test_what_cannot_be_used_is_refused_in_words(override, message):
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         config.load(composed(override)[0])
 
 
 def test_a_group_without_an_option_is_refused():
     content, _ = composed()
-    with pytest.raises(Refused, match=r"method must name one of its options"):
+    with pytest.raises(UserError, match=r"method must name one of its options"):
         config.load({**content, "method": None})
 
 
@@ -121,7 +121,7 @@ def test_values_become_what_the_annotation_says(value, hint, expected):
 
 
 def test_a_bool_is_no_number():
-    with pytest.raises(Refused):
+    with pytest.raises(UserError):
         config.convert_value(True, int, "key")
 
 
@@ -136,11 +136,11 @@ def test_names_from_elsewhere_are_understood():
 
 
 def test_a_range_includes_its_ends_and_no_nan():
-    within(0, 1, a=0, b=1)
-    with pytest.raises(Refused, match=r"b must be between 0 and 1, got 1\.1"):
-        within(0, 1, a=0, b=1.1)
-    with pytest.raises(Refused):
-        within(0, a=float("nan"))
+    check_range(0, 1, a=0, b=1)
+    with pytest.raises(UserError, match=r"b must be between 0 and 1, got 1\.1"):
+        check_range(0, 1, a=0, b=1.1)
+    with pytest.raises(UserError):
+        check_range(0, a=float("nan"))
 
 
 class NoMethod:
@@ -152,7 +152,7 @@ class NoMethod:
 
 def test_a_target_that_is_no_method_is_refused():
     content, _ = composed()
-    with pytest.raises(Refused, match=r"test_config\.NoMethod is not a tl_runner\.Method: it has no `needs`"):
+    with pytest.raises(UserError, match=r"test_config\.NoMethod is not a tl_runner\.Method: it has no `needs`"):
         config.load({**content, "method": {"_target_": "test_config.NoMethod", "weight": 1.0}})
 
 
@@ -177,7 +177,7 @@ class Wishful(Method):
 )
 def test_a_method_that_breaks_its_contract_is_told_before_anything_is_read(name, message):
     content, _ = composed()
-    with pytest.raises(Refused, match=f"{name}.*{message}"):
+    with pytest.raises(UserError, match=f"{name}.*{message}"):
         config.load({**content, "method": {"_target_": f"test_config.{name}", "weight": 1.0}})
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from tl_runner.core import Batch, Model, Resources, SourceModel
 from tl_runner.domains import Answers, Domain, InMemory, Labelled, Labels, Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods import requirements
 from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.sum import OncePerInput
@@ -95,7 +95,7 @@ def test_maps_are_what_the_stages_make_of_each_domain(batchnorm, once):
         torch.testing.assert_close(last, backbone(x))
         torch.testing.assert_close(plain, backbone(x))
     assert (again["hidden"][0] is features[0]) == once
-    with pytest.raises(Refused, match="no stage 'conv3' – did you mean"):
+    with pytest.raises(UserError, match="no stage 'conv3' – did you mean"):
         model.maps(*xs, at=["conv3"])
 
 
@@ -104,12 +104,12 @@ def test_maps_of_features_that_are_computed_once_are_refused():
     model = FeatureModel(Model(backbone, width, ("a", "b")))
     x = torch.rand(3, 6)
     assert model.maps(x)["hidden"] == (x,)
-    with pytest.raises(Refused, match="no maps of conv1"):
+    with pytest.raises(UserError, match="no maps of conv1"):
         model.maps(x, at=["conv1"])
 
 
 def test_the_source_head_is_a_copy():
-    with pytest.raises(Refused, match="no source model"):
+    with pytest.raises(UserError, match="no source model"):
         requirements.source_head(Resources(Rng(0)))
     head = nn.Linear(4, 3)
     copy = requirements.source_head(Resources(Rng(0), SourceModel(head, ("a", "b", "c"))))

@@ -26,7 +26,7 @@ from support.made_up_runs import made_up
 
 import tl_runner
 from tl_runner import notebook
-from tl_runner.errors import Diverged, Refused
+from tl_runner.errors import DivergedError, UserError
 from tl_runner.storage.record import describe_run, read_records
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -119,7 +119,7 @@ def test_a_run_that_was_interrupted_goes_on_and_ends_as_one_that_was_not():
     ],
 )
 def test_a_bad_configuration_is_refused_in_words_and_is_on_record(words, message):
-    with pytest.raises(Refused, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         tl_runner.run([*words, *SMALL], outputs="out")
     (record,) = read_records([Path("out")])[0]
     assert record.status == "failed" and message in (record.error or "")
@@ -135,7 +135,7 @@ def test_a_bad_configuration_is_refused_in_words_and_is_on_record(words, message
 )
 def test_what_is_no_list_of_overrides_is_refused(words, message):
     for call in (tl_runner.run, tl_runner.run_sweep):
-        with pytest.raises(Refused, match=re.escape(message)):
+        with pytest.raises(UserError, match=re.escape(message)):
             call(words)
     assert not [*Path().iterdir()]
 
@@ -146,11 +146,11 @@ def test_options_of_a_users_and_what_their_code_raises(mine):
     with pytest.raises(LookupError, match="as a user's code does"):
         tl_runner.run(["method=mine", "method.how=raises", *SMALL], config_dir=mine)
     for _ in range(2):  # in training, and from the record
-        with pytest.raises(Diverged):
+        with pytest.raises(DivergedError):
             tl_runner.run(["method=mine", "method.how=diverges", *SMALL], config_dir=mine)
     statuses = sorted(run.status for run in read_records([Path("outputs")])[0])
     assert statuses == ["diverged", "failed", "ok"]
-    with pytest.raises(Refused, match="there is no such folder"):
+    with pytest.raises(UserError, match="there is no such folder"):
         tl_runner.run(SMALL, config_dir="nowhere")
 
 
@@ -173,7 +173,7 @@ def test_a_call_leaves_the_process_as_it_was(mine):
         tl_runner.run([*SMALL, "threads=2"])
         tl_runner.run(["method=mine", *SMALL], config_dir=mine, progress=False)
         tl_runner.run_sweep(["method=mine", "seed=0,1", "hydra/launcher=basic", *SMALL], config_dir=mine)
-        with pytest.raises(Refused):
+        with pytest.raises(UserError):
             tl_runner.run(["method=none_such"])
         assert state() == before
         assert compose("config", overrides=["method=coral"]).method.weight
@@ -204,7 +204,7 @@ def test_a_sweep_returns_every_record_in_order():
     ]  # fmt: skip
     assert "unknown key method.weight" in (records[0].error or "")
     assert records[2].id == tl_runner.run([*SMALL, "seed=1", "method.weight=1"]).id
-    with pytest.raises(Refused, match="did you mean 'coral'"):
+    with pytest.raises(UserError, match="did you mean 'coral'"):
         tl_runner.run_sweep(["method=source_only,corla", *SMALL])
 
 
@@ -241,12 +241,12 @@ def test_the_leaderboard_is_the_table_that_is_printed(typed):
 
 
 def test_the_leaderboard_refuses_in_words(caplog):
-    with pytest.raises(Refused, match="there is no folder nowhere"):
+    with pytest.raises(UserError, match="there is no folder nowhere"):
         tl_runner.leaderboard("nowhere")
     Path("empty").mkdir()
-    with pytest.raises(Refused, match="no runs in empty"):
+    with pytest.raises(UserError, match="no runs in empty"):
         tl_runner.leaderboard(Path("empty"))
-    with pytest.raises(Refused, match="score takes accuracy, balanced, macro_f1, got 'f2'"):
+    with pytest.raises(UserError, match="score takes accuracy, balanced, macro_f1, got 'f2'"):
         tl_runner.leaderboard("empty", score="f2")  # pyright: ignore[reportArgumentType]
     made_up(Path("outputs"), "mmd", 0)
     Path("empty/run.json").write_text("{")

@@ -16,10 +16,10 @@ from conftest import QUICK, composed, made
 from PIL import Image
 from test_architecture import COMMANDS
 
-from tl_runner.engine.job import Order
+from tl_runner.engine.job import Job
 from tl_runner.openmp import let_threads_sleep
 from tl_runner.storage.record import describe_run
-from tl_runner.sweep.remote import Parcel
+from tl_runner.sweep.remote import RemoteJob
 
 SPIN = {"GOMP_SPINCOUNT": "5000"}
 SLEEPS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4", **SPIN}
@@ -132,7 +132,7 @@ def test_a_job_on_another_machine_has_it_as_it_unpacks(launcher, spied, tmp_path
     """Nothing of the environment in which the command was typed comes there."""
     _needs(launcher)
     plugin: Any = import_module(f"tl_runner.sweep.plugins.{launcher.partition('_')[0]}")
-    parcel = Parcel(Order(describe_run(*composed(*TINY))), threads=1, full_error=False)
+    parcel = RemoteJob(Job(describe_run(*composed(*TINY))), threads=1, full_error=False)
     sent = (plugin._make, parcel) if launcher == "ray" else plugin.Requeueable(parcel)
     (tmp_path / "sent").write_bytes(pickle.dumps(sent))
     loaded = spied("-c", "import pickle; pickle.load(open('sent', 'rb')); import torch")

@@ -29,7 +29,7 @@ from typing import (
 from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
 from omegaconf.errors import ValidationError
 
-from tl_runner.errors import MOVED, Refused, nearest, within
+from tl_runner.errors import MOVED, UserError, check_range, nearest
 from tl_runner.option_names import find_path, is_ours, list_names, name_parts
 from tl_runner.options import NoEffect
 from tl_runner.training.checkpoint_selection import Evidence
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from tl_runner.datasets.split import Drawn
     from tl_runner.evaluation.diagnosis import Diagnose
     from tl_runner.storage.record import RunRecord
-    from tl_runner.trackers.guarded import Tracker
+    from tl_runner.trackers.tracker import Tracker
     from tl_runner.training.loop import Train
     from tl_runner.training.plain_optimizers import PlainOptimizer
-    from tl_runner.training.pretrain import Pretrain
+    from tl_runner.training.pretrain_options import Pretrain
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,14 @@ class Settings:
     objective: Literal["auto", "floor", "information", "bnm", "dev", "agreement", "oracle"] = "auto"
 
     def __post_init__(self) -> None:
-        within(0, checkpoint_every=self.checkpoint_every)
-        within(0.001, timeout=1.0 if self.timeout is None else self.timeout)
-        within(0, 2**32 - 1, seed=self.seed)
-        within(1, 1024, threads=1 if self.threads is None else self.threads)
+        check_range(0, checkpoint_every=self.checkpoint_every)
+        check_range(0.001, timeout=1.0 if self.timeout is None else self.timeout)
+        check_range(0, 2**32 - 1, seed=self.seed)
+        check_range(1, 1024, threads=1 if self.threads is None else self.threads)
         if not self.outputs.strip():
-            raise Refused("outputs must name a folder")
+            raise UserError("outputs must name a folder")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise Refused(f"device takes auto, cpu, cuda or cuda:N, got {self.device!r}")
+            raise UserError(f"device takes auto, cpu, cuda or cuda:N, got {self.device!r}")
 
 
 class MethodPart(Protocol):
@@ -120,7 +120,7 @@ class Parts(NamedTuple):
 
 
 def load(config: Mapping[str, Any]) -> Parts:
-    """Check and build every part; raises `Refused` before any data is touched."""
+    """Check and build every part; raises `UserError` before any data is touched."""
     config = name_parts(config)
     parts: dict[str, Any] = {group: build(config.get(group), group) for group in GROUPS}
     _check_contract(parts["method"], config["method"]["_target_"])
@@ -128,11 +128,11 @@ def load(config: Mapping[str, Any]) -> Parts:
         log.warning("this method trains from scratch: it ignores backbone.weights=%s", config["backbone"]["weights"])
         parts["backbone"] = build(drop_weights(config["backbone"]), "backbone")
     if parts["method"].start == "features" and config["augment"]["_target_"] != "none":
-        raise Refused("this method computes the features of each row once: it can't use random views: set augment=none")
+        raise UserError("this method computes each row's features once, so it can't use random views: set augment=none")
     if parts["method"].start == "features" and getattr(parts["backbone"], "keywords", {}).get("bottleneck"):
-        raise Refused(NARROWED)
+        raise UserError(NARROWED)
     if unknown := required_parameters(parts["dataset"]) - OFFERED:
-        raise Refused(
+        raise UserError(
             f"dataset._target_={config['dataset']['_target_']}: {min(unknown)} needs a default or is seed or cache"
         )
     # The ranges of a schedule and of a rule are checked where it is called.
@@ -146,20 +146,20 @@ def _check_contract(method: Any, target: str) -> None:
     from tl_runner.core import Start
 
     if not hasattr(method, "needs"):
-        raise Refused(f"method._target_={target} is not a tl_runner.Method: it has no `needs`")
+        raise UserError(f"method._target_={target} is not a tl_runner.Method: it has no `needs`")
     if hasattr(type(method), "add_module") and "_modules" not in vars(method):
-        raise Refused(f"{type(method).__name__}.__init__ must begin with super().__init__()")
+        raise UserError(f"{type(method).__name__}.__init__ must begin with super().__init__()")
     if method.start not in get_args(Start):
         known = ", ".join(get_args(Start))
-        raise Refused(f"{type(method).__name__}.start is one of {known}, got {method.start!r}")
+        raise UserError(f"{type(method).__name__}.start is one of {known}, got {method.start!r}")
 
 
 def _tried(group: str, part: Any, value: Any) -> None:
     """Call a function with its options, which it may refuse, on a value like any other."""
     try:
         part(value)
-    except Refused as error:  # about one of its options, by name
-        raise Refused(f"{group}.{error}") from error
+    except UserError as error:  # about one of its options, by name
+        raise UserError(f"{group}.{error}") from error
 
 
 def settings(config: Mapping[str, Any]) -> Settings:
@@ -170,9 +170,9 @@ def settings(config: Mapping[str, Any]) -> Settings:
 def build(node: Any, group: str) -> Any:
     """The part that a node describes: an instance of a class, or a function with its options bound."""
     if not isinstance(node, Mapping):
-        raise Refused(f"{group} must name one of its options, as in {group}=…, got {node!r}")
+        raise UserError(f"{group} must name one of its options, as in {group}=…, got {node!r}")
     if "_target_" not in node:
-        raise Refused(f"this {group} has no _target_: its YAML must name a class or function, as _target_: module.name")
+        raise UserError(f"this {group} has no _target_: its YAML must name a class or function (_target_: module.name)")
     target = locate(node["_target_"], group)
     options = check_options(target, {key: value for key, value in node.items() if key != "_target_"}, f"{group}.")
     warn_of_no_effect(target, options, group)
@@ -180,8 +180,8 @@ def build(node: Any, group: str) -> Any:
         return partial(target, **options)
     try:
         return target(**options)
-    except Refused as error:  # about one of its options, by name
-        raise Refused(f"{group}.{error}" if str(error).partition(" ")[0] in options else str(error)) from error
+    except UserError as error:  # about one of its options, by name
+        raise UserError(f"{group}.{error}" if str(error).partition(" ")[0] in options else str(error)) from error
 
 
 def warn_of_no_effect(target: Any, options: Mapping[str, Any], group: str) -> None:
@@ -206,7 +206,7 @@ def build_named(group: str, said: Any, key: str) -> Any:
         name, options = said, {}
     known = list_names(group)
     if not isinstance(name, str) or name not in known or not isinstance(options, Mapping):
-        raise Refused(
+        raise UserError(
             f"{key} takes the name of a {group}, as in mcc or {{mcc: {{temperature: 2}}}}, or a node with a _target_,"
             f" got {said!r}{nearest(str(name), known)}"
         )
@@ -239,7 +239,7 @@ def locate(target: str, group: str) -> Any:
     known = re.split(r"\W", group)[0]  # of method.parts[0] it is method
     path = find_path(known, target) if is_ours(target) else str(target)
     if path is None:
-        raise Refused(
+        raise UserError(
             f"{group}._target_ takes module.name or the name of an option, got {target!r}"
             f"{nearest(target, list_names(known))}"
         )
@@ -247,14 +247,16 @@ def locate(target: str, group: str) -> Any:
     try:
         found = import_module(module)
     except ModuleNotFoundError as error:
-        raise Refused(
+        raise UserError(
             f"{group}._target_={path}: there is no module {error.name!r} here."
             " Modules are looked up in the environment, the working folder and --config-dir"
         ) from error
     except Exception as error:  # whatever a module of a user's does when it is imported
-        raise Refused(f"{group}._target_={path} can't be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{group}._target_={path} can't be imported: {type(error).__name__}: {error}") from error
     if not callable(getattr(found, name, None)):
-        raise Refused(f"{group}._target_={path}: {module} has no class or function {name!r}{nearest(name, dir(found))}")
+        raise UserError(
+            f"{group}._target_={path}: {module} has no class or function {name!r}{nearest(name, dir(found))}"
+        )
     return getattr(found, name)
 
 
@@ -264,10 +266,10 @@ def schema(target: Any) -> dict[str, inspect.Parameter]:
         parameters = inspect.signature(target).parameters
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except (TypeError, ValueError, NameError) as error:
-        raise Refused(f"the signature of {target!r} can't be read: {error}") from error
+        raise UserError(f"the signature of {target!r} can't be read: {error}") from error
     bare = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     if inspect.isclass(target) and bare:
-        raise Refused(f"{target.__name__}.__init__ must give {', '.join(bare)} a default: it is what the YAML repeats")
+        raise UserError(f"{target.__name__}.__init__ must give {', '.join(bare)} a default, which the YAML repeats")
     return {
         name: parameter.replace(annotation=hints.get(name, Any))
         for name, parameter in parameters.items()
@@ -281,9 +283,9 @@ def check_options(target: Any, options: Mapping[str, Any], prefix: str) -> dict[
     for name in options:
         if name not in known:
             if name in MOVED and prefix.startswith("method"):
-                raise Refused(f"unknown key {prefix}{name}: {MOVED[name]}")
+                raise UserError(f"unknown key {prefix}{name}: {MOVED[name]}")
             listed = ", ".join(prefix + key for key in known) or "it has none"
-            raise Refused(f"unknown key {prefix}{name}{nearest(name, known)} (possible: {listed})")
+            raise UserError(f"unknown key {prefix}{name}{nearest(name, known)} (possible: {listed})")
     return {
         name: convert_value(options[name], parameter.annotation, prefix + name)
         if name in options
@@ -317,7 +319,7 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
                 return tuple(convert_value(item, arguments[0], f"{key}[{index}]") for index, item in enumerate(value))
         else:
             return value
-    raise Refused(f"{key} takes {_in_words(options)}, got {value!r}{_nearest_literal(value, options)}")
+    raise UserError(f"{key} takes {_in_words(options)}, got {value!r}{_nearest_literal(value, options)}")
 
 
 def _in_words(options: Sequence[Any]) -> str:

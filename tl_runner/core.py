@@ -1,4 +1,4 @@
-"""The nouns of training: a `Batch`, a `Model`, and the contract of a `Method`."""
+"""The types of training: a `Batch`, a `Model`, and the contract of a `Method`."""
 
 # Strict, but for what torch, NumPy and SciPy leave untyped.
 # pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.domains import Labelled, Pair
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 from tl_runner.functional import losses
 from tl_runner.rng import Rng
 
@@ -178,10 +178,10 @@ class Model(nn.Module):
         return tuple(name for name, _ in self.backbone.named_children())
 
     def upto(self, stage: str) -> tuple[str, ...]:
-        """The stages up to and with this one; raises `Refused` where there is none of that name."""
+        """The stages up to and with this one; raises `UserError` where there is none of that name."""
         if stage not in self.stages:
             known = ", ".join(self.stages)
-            raise Refused(f"this backbone has no stage {stage!r}{nearest(stage, self.stages)} (possible: {known})")
+            raise UserError(f"this backbone has no stage {stage!r}{nearest(stage, self.stages)} (possible: {known})")
         return self.stages[: self.stages.index(stage) + 1]
 
     def freeze(self, stages: Sequence[str]) -> None:
@@ -212,7 +212,7 @@ class Model(nn.Module):
     def maps(self, *xs: Tensor, at: Sequence[str] = ()) -> dict[str, tuple[Tensor, ...]]:
         """What each of these stages, and the last, makes of each tensor of inputs, by the stage's name; in one pass.
 
-        That of the last are the features; they come last. Raises `Refused` for a stage that there is not.
+        That of the last are the features; they come last. Raises `UserError` for a stage that there is not.
         """
         for name in at:
             self.upto(name)
@@ -229,18 +229,16 @@ class Model(nn.Module):
 
 
 class Group(NamedTuple):
-    """Parameters that share a learning rate; `decay` says whether they decay. See `learning_rates`.
+    """Parameters that share a learning rate. See `models/learning_rates.py`.
 
-    `lr` is a factor of the optimiser's rate; where `of_backbone` is true, of the backbone's (`optimizer.lr_backbone`).
-    None leaves it to the loop: the backbone's rate for its parameters, the full rate for all others. The loop sets
-    `pretrained`. A group that several phases share needs a list of parameters: an iterator is empty after the first.
+    A group that several phases share needs a list of parameters: an iterator is empty after the first.
     """
 
     parameters: Iterable[nn.Parameter]
-    lr: float | None = None
-    decay: bool = True
-    of_backbone: bool = False
-    pretrained: bool = False
+    lr: float | None = None  # a factor of the optimiser's rate; None: the backbone's rate for its parameters, else 1
+    decay: bool = True  # whether weight decay applies
+    of_backbone: bool = False  # `lr` is a factor of the backbone's rate, `optimizer.lr_backbone`
+    pretrained: bool = False  # set by the loop: these parameters were trained before
 
 
 class Episodes(NamedTuple):
@@ -256,28 +254,24 @@ class Episodes(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A part of training with an optimiser of its own: its share of the steps, and what it trains.
+    """A part of training with an optimiser of its own. Parameters that are in none of its groups get no gradient.
 
-    What is in no group gets no gradient. `frozen` are stages of the backbone that stay as they are, their BatchNorm
-    statistics too (their parameters belong in no group), `streams` what a batch holds in this phase; None is what the
-    method needs, and granted labels where there are some. `episodes` says how source rows are drawn, if not at random,
-    `pretrained` that the phases before it are the backbone's pre-training. `refresh` is called before the first step
-    and after each evaluation, without a gradient, for what is computed anew from all rows now and then; the model comes
-    as it is, in either mode.
+    `refresh` is for what is computed from all rows now and then, such as centroids: it is called before the first step
+    and after each evaluation, without gradients, with the model in either mode.
     """
 
-    name: str
-    share: float
-    groups: Sequence[Group]
-    frozen: Sequence[str] = ()
-    streams: Set[Stream] | None = None
-    episodes: Episodes | None = None
-    pretrained: bool = False
+    name: str  # as the curve has it
+    share: float  # of the steps
+    groups: Sequence[Group]  # what it trains
+    frozen: Sequence[str] = ()  # stages of the backbone that do not change, not even their BatchNorm statistics
+    streams: Set[Stream] | None = None  # what a batch holds; None: the method's needs, and granted labels if there are
+    episodes: Episodes | None = None  # how source rows are drawn; None: at random
+    pretrained: bool = False  # the phases before it were the backbone's pre-training
     refresh: Callable[[Model, Pair], None] | None = None
 
 
 class SourceModel(NamedTuple):
-    """The model that was trained on the labelled source, beside its backbone, which is the run's model's: its head."""
+    """The head of the source model. Its backbone is `model.backbone`."""
 
     head: nn.Module
     classes: tuple[str, ...]  # the source's
@@ -305,15 +299,15 @@ class Terms(dict[str, Tensor]):
 
 
 Start = Literal["backbone", "source", "features", "scratch"]
-SourceLabels = Literal["kept", "left", "unused"]
+SourceLabels = Literal["throughout", "start", "unused"]
 
 
 class Method(nn.Module):
     """A way of transferring: a subclass sets `needs`, the streams that a batch must hold, and writes `terms`.
 
-    Its hyper-parameters are the parameters of its `__init__`, its parameters (a discriminator's, say) move and are
-    saved as any module's. Granted target labels join by `model.encode(batch).supervise()`; a method that leaves a
-    stream unread is refused rather than let a label budget do nothing.
+    The arguments of `__init__` are its hyper-parameters, and the keys of its YAML. Parameters, such as a
+    discriminator's, are trained and saved with the model. `model.encode(batch).supervise()` uses granted target labels
+    where there are some. A method that never reads a stream which it needs is refused: labels would have no effect.
 
     `start` says what the model is when `prepare` gets it: the `backbone` as configured; `source`, trained on the
     labelled source before (`pretrain` in the configuration); `features`, the same, of which the method computes the
@@ -328,15 +322,15 @@ class Method(nn.Module):
 
     @property
     def source_labels(self) -> SourceLabels:
-        """What the source's labels are to the model's head.
+        """When the model's head learns from the source's labels.
 
-        `kept`: it learns from them until the end, so that accuracy on the source is a floor for selecting a checkpoint.
-        `left`: it has learnt from them at first, or starts from the source model's head; both domains need the same
-        classes. `unused`: it learns from target labels alone, and the domains may have different classes.
+        `throughout`: until the last step, so that source accuracy is a floor for selecting a checkpoint.
+        `start`: only at first, or by starting from the source model's head. Both domains need the same classes.
+        `unused`: never; it learns from target labels alone, and the domains may have different classes.
         """
         if "source" in self.needs:
-            return "kept"
-        return "unused" if "granted" in self.needs else "left"
+            return "throughout"
+        return "unused" if "granted" in self.needs else "start"
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         """Once, before training: what the method needs to add or change. Returns new values, changes none."""
@@ -351,4 +345,4 @@ class Method(nn.Module):
 
         With scalars to log beside them they are `Terms`. Every method writes it, but one that has no phases.
         """
-        raise Refused(f"{type(self).__name__} has phases to train and no `terms`: the named scalars of its loss")
+        raise UserError(f"{type(self).__name__} has phases to train and no `terms`: the named scalars of its loss")

@@ -1,4 +1,4 @@
-"""The nouns of data: what a run transfers between. All of it is immutable.
+"""The types of data: what a run transfers between. All of it is immutable.
 
 No label is in it that a method may not see: a `Domain` of the target has none. The target's answers live in
 `Answers`, which `run` alone opens, once, at the end.
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 
 class Labelled(NamedTuple):
@@ -170,7 +170,7 @@ class Pair:
             ):
                 raise ValueError(f"{len(of)} finite weights, none below 0, are needed, got {given}")
         if not weights.sum() > 0:
-            raise Refused("all source rows would weigh 0: the weights leave nothing to train on")
+            raise UserError("all source rows would weigh 0: the weights leave nothing to train on")
         weights = (weights / weights.double().mean()).float().to(labels.train.device)
         return replace(self, weights=weights, val_weights=val)
 

@@ -62,19 +62,19 @@ MOVED = {
 }
 
 
-class Refused(ValueError):
+class UserError(ValueError):
     """A configuration, a file or a request that can't be used, said in words for the person who made it."""
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """Training met a number that is not finite."""
 
 
-class Late(TimeoutError):
+class TimeLimitError(TimeoutError):
     """A run took longer than it was given."""
 
 
-class Busy(RuntimeError):
+class LockedError(RuntimeError):
     """Another process is making the run."""
 
 
@@ -89,10 +89,10 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f" – did you mean {spelled.get(close[0], close[0])!r}?" if close else ""
 
 
-def within(low: float, high: float = float("inf"), **values: float) -> None:
+def check_range(low: float, high: float = float("inf"), **values: float) -> None:
     """Refuse, by name, any value outside [low, high]; NaN and infinity are outside of everything."""
     bounds = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
     for name, value in values.items():
         infinite = abs(value) == float("inf")
         if infinite or not low <= value <= high:
-            raise Refused(f"{name} must be {'finite' if infinite else bounds}, got {value}")
+            raise UserError(f"{name} must be {'finite' if infinite else bounds}, got {value}")

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tl_runner import options
-from tl_runner.errors import Diverged, Refused
+from tl_runner.errors import DivergedError, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_runner.engine.job import Order
+    from tl_runner.engine.job import Job
     from tl_runner.storage.record import RunRecord
 
 T = TypeVar("T")
@@ -39,30 +39,30 @@ def run(
     interrupted one goes on from its checkpoint. `outputs` is the folder that holds runs/, `config_dir` one of options
     of your own (`--config-dir`). `progress` prints a dozen lines, or a live line on a terminal.
 
-    Raises `Refused` in words for what can't be run; `Diverged` where training met a number that is not finite, in this
-    call or when the run was made; `Busy` where another process is at it; else what the run raised. The record on disk
-    says so, too. Ctrl-C, or a kernel's interrupt, stops the run at its next point with a checkpoint and raises
+    Raises `UserError` for what can't be run; `DivergedError` where training met a number that is not finite, in this
+    call or when the run was made; `LockedError` where another process makes it; else what the run raised. The record on
+    disk says so, too. Ctrl-C, or a kernel's interrupt, stops the run at its next point with a checkpoint and raises
     `KeyboardInterrupt`; the second one stops it at once.
     """
-    from tl_runner.engine.job import find_completed, run_or_skip
+    from tl_runner.engine.job import find_skippable, run_or_skip
     from tl_runner.report.consoles import consoles
-    from tl_runner.sweep.task import warn_other_data
+    from tl_runner.sweep.command import warn_other_data
 
     words = _check_words(overrides, outputs)
     with _undisturbed(config_dir, progress) as folders:
-        order = _compose(words, outputs, folders)
+        job = _compose(words, outputs, folders)
         console = consoles()[0]
-        if made := find_completed(order.record):
-            console.print(f"{order.name}: already complete, skipped", highlight=False, markup=False)
+        if made := find_skippable(job.record):
+            console.print(f"{job.name}: already complete, skipped", highlight=False, markup=False)
         else:
             from tl_runner.report.live import watch_training
 
-            warn_other_data([order])
+            warn_other_data([job])
             stop = threading.Event()
             with _borrowed_torch(), _interrupted_in_order(lambda: True, stop.set):
-                made = watch_training(run_or_skip(order.record, stop.is_set), order.record, console)
+                made = watch_training(run_or_skip(job.record, stop.is_set), job.record, console)
     if made.status == "diverged":
-        raise Diverged(made.error or "the run diverged when it was made")
+        raise DivergedError(made.error or "the run diverged when it was made")
     return made
 
 
@@ -78,11 +78,11 @@ def run_sweep(
     Returns a record for each run, in the order in which the combinations are listed; runs that failed are among them:
     see `status` and `error`. A job that fails ends no other. The keywords are those of `run`.
 
-    Raises `Refused` in words, before any run begins, where a combination can't be composed. Ctrl-C stops the jobs at
+    Raises `UserError` in words, before any run begins, where a combination can't be composed. Ctrl-C stops the jobs at
     their next points, with checkpoints, and raises `KeyboardInterrupt`.
     """
     from tl_runner.cli.tl_run import register_plugins
-    from tl_runner.sweep.task import Command
+    from tl_runner.sweep.command import Command
 
     words = options.settle_swept_keys(["-m", *_check_words(overrides, outputs)])[1:]
     task = Command(words)
@@ -100,7 +100,7 @@ def run_sweep(
     in_order = _interrupted_in_order(lambda: task.working, stop)
     with _undisturbed(config_dir, progress) as folders, _without_main_file(), in_this_process, in_order:
         _refuse_in_words(sweep, words, outputs, folders, lambda: not task.working)
-    if any(outcome.what in ("stopped", "waiting") for outcome in task.outcomes):
+    if any(outcome.what in ("stopped", "queued") for outcome in task.outcomes):
         raise KeyboardInterrupt("stopped; call again to resume")
     return [outcome.record for outcome in task.outcomes]
 
@@ -111,7 +111,7 @@ def leaderboard(
 ) -> "pd.DataFrame":
     """The table of `tl-report` on the runs in these folders, a row per setting: the columns of its csv format.
 
-    Accuracies and differences are shares, 0.01 for one point. Raises `Refused` where there are no runs.
+    Accuracies and differences are shares, 0.01 for one point. Raises `UserError` where there are no runs.
     """
     from typing import get_args
 
@@ -120,30 +120,30 @@ def leaderboard(
     from tl_runner.storage.record import find_oracle_trials, read_records
 
     if score not in get_args(Score):
-        raise Refused(f"score takes {', '.join(get_args(Score))}, got {score!r}")
+        raise UserError(f"score takes {', '.join(get_args(Score))}, got {score!r}")
     folders = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if missing := [str(folder) for folder in folders if not folder.exists()]:
-        raise Refused(f"there is no folder {', '.join(missing)}")
+        raise UserError(f"there is no folder {', '.join(missing)}")
     found, faults = read_records(folders)
     for fault in faults:
         logging.getLogger("tl_runner.notebook").warning(fault)
     if not found:
-        raise Refused(f"no runs in {', '.join(map(str, folders))}; create some with tl_runner.run")
+        raise UserError(f"no runs in {', '.join(map(str, folders))}; create some with tl_runner.run")
     return leaderboard(found, find_oracle_trials(folders), score)
 
 
 def _check_words(overrides: Sequence[str], outputs: str | Path | None) -> list[str]:
     """The words of a command line that these arguments stand for."""
     if isinstance(overrides, str):
-        raise Refused(f"overrides are a list, as in [{', '.join(map(repr, overrides.split()))}]")
+        raise UserError(f"overrides are a list, as in [{', '.join(map(repr, overrides.split()))}]")
     words = [str(word) for word in overrides]
     for word in words:
         if word.startswith("-"):
-            raise Refused(
+            raise UserError(
                 f"{word} is a switch of the command line. From Python: run_sweep for -m, config_dir= for --config-dir"
             )
         if options.parse_words([word]).get("dry", "false").lower() not in ("false", "0", "no", "off"):
-            raise Refused("dry=true makes no run, so there is no record to return: use it with tl-run")
+            raise UserError("dry=true makes no run, so there is no record to return: use it with tl-run")
     return [*words, *([] if outputs is None else [f"outputs={_quoted(str(outputs))}"])]
 
 
@@ -153,27 +153,27 @@ def _quoted(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 
 
-def _compose(words: list[str], outputs: str | Path | None, folders: Sequence[Path]) -> "Order":
+def _compose(words: list[str], outputs: str | Path | None, folders: Sequence[Path]) -> "Job":
     """The order that these words are."""
     from hydra.core.hydra_config import HydraConfig
 
     from tl_runner.cli.tl_run import register_plugins
     from tl_runner.storage.contents import Contents
     from tl_runner.storage.record import outputs_of
+    from tl_runner.sweep.command import make_job
     from tl_runner.sweep.compose import read_composed
-    from tl_runner.sweep.task import make_order
 
-    described: list[Order | Exception] = []
+    described: list[Job | Exception] = []
 
     def describe(composed: Any) -> None:
         try:
             described.append(
-                make_order(read_composed(composed, HydraConfig.get()), words, Contents(outputs_of(composed)))
+                make_job(read_composed(composed, HydraConfig.get()), words, Contents(outputs_of(composed)))
             )
         except Exception as error:  # Hydra would print a line of its own
             described.append(error)
 
-    def compose() -> "Order":
+    def compose() -> "Job":
         register_plugins()
         _hydra(folders).run("config", describe, words, with_log_configuration=False)
         if isinstance(described[0], Exception):
@@ -202,7 +202,7 @@ def _refuse_in_words(
     composing: Callable[[], bool],
 ) -> T:  # fmt: skip
     """Do the work; what goes wrong while it is `composing` is refused in words, and the attempt is on record."""
-    from tl_runner.cli.attempt import record_attempt
+    from tl_runner.cli.failed_command import record_attempt
     from tl_runner.cli.hydra_errors import reword_error
 
     try:
@@ -217,7 +217,7 @@ def _refuse_in_words(
             record_attempt(words, message, None if outputs is None else str(outputs))
         except OSError as fault:
             message += f"\nNo record could be kept: {fault}"
-        raise Refused(message) from error
+        raise UserError(message) from error
 
 
 @contextmanager

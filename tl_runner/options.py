@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 
 
 class NoEffect:
@@ -119,12 +119,12 @@ def overview(folders: Sequence[Path]) -> str:
 def detail(words: Sequence[str], folders: Sequence[Path]) -> str:
     """The YAML of each option named as group=name: what `tl-run --help method=mmd` prints.
 
-    Raises `Refused` where there is no such option.
+    Raises `UserError` where there is no such option.
     """
     known = {f"{option.group}={option.name}": option.text for option in list_options(folders)}
     for word in words:
         if word not in known:
-            raise Refused(f"there is no {word}{nearest(word, known)}; tl-run --help lists all options")
+            raise UserError(f"there is no {word}{nearest(word, known)}; tl-run --help lists all options")
     return "\n".join(f"{word}\n\n{known[word]}" for word in words)
 
 

@@ -22,7 +22,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.cifar import cifar10, cifar10_split
 from tl_runner.datasets.split import Drawn, split_domains
 from tl_runner.datasets.stl10 import cifar10_stl10
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 BATCHES = [name for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list)]
 CPU, NOTHING = torch.device("cpu"), Budget("count", 0)
@@ -113,14 +113,14 @@ def test_the_archive_is_found_in_its_folder_around_it_and_packed(published, monk
 def test_what_is_not_there_is_told_with_the_archive_the_folder_and_the_keys(tmp_path):
     message = r"CIFAR-10 is not in .*{} \({}\): neither cifar-10-batches-py/ nor cifar-10-python.tar.gz is there\. Set"
     message += r" dataset\.root=… .* or dataset\.download=true to fetch it from https://www\.cs\.toronto\.edu"
-    with pytest.raises(Refused, match=message.format("nowhere", "there is no such folder")):
+    with pytest.raises(UserError, match=message.format("nowhere", "there is no such folder")):
         cifar10(0, root="nowhere")
     (tmp_path / "full").mkdir()
     for number in range(7):
         (tmp_path / "full" / f"f{number}").touch()
-    with pytest.raises(Refused, match=message.format("full", "it holds f0, f1, f2, f3, f4, …")):
+    with pytest.raises(UserError, match=message.format("full", "it holds f0, f1, f2, f3, f4, …")):
         cifar10_split(0, root="full")
-    with pytest.raises(Refused, match=r"STL-10 is not in .*stl10_binary"):
+    with pytest.raises(UserError, match=r"STL-10 is not in .*stl10_binary"):
         cifar_folder(tmp_path)
         cifar10_stl10(0, root=str(tmp_path), verify=False)
 
@@ -128,11 +128,11 @@ def test_what_is_not_there_is_told_with_the_archive_the_folder_and_the_keys(tmp_
 def test_a_file_that_is_not_the_published_one_is_named_and_read_on_request(published):
     file = published / "root" / "cifar-10-batches-py" / "data_batch_3"
     file.write_bytes(file.read_bytes().replace(b"data_batch_3", b"data_batch_x"))
-    with pytest.raises(Refused, match=r"data_batch_3 is not the published file: .* dataset\.verify=false reads it"):
+    with pytest.raises(UserError, match=r"data_batch_3 is not the published file: .* dataset\.verify=false reads it"):
         cifar10(0, root=str(published / "root"))
     assert len(cifar.read_cifar(str(published / "root"), download=False, verify=False).x) == 120
     file.unlink()
-    with pytest.raises(Refused, match=r"lacks data_batch_3 of CIFAR-10: set dataset\.root"):
+    with pytest.raises(UserError, match=r"lacks data_batch_3 of CIFAR-10: set dataset\.root"):
         cifar10(0, root=str(published / "root"))
 
 
@@ -142,11 +142,11 @@ def test_a_download_is_extracted_checked_and_leaves_nothing_else(published, addr
     assert sorted(path.name for path in Path("new/folder").iterdir()) == ["cifar-10-batches-py", CIFAR10.filename]
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/")
     cifar.read_cifar("new/folder", download=True, verify=True)  # is not fetched again
-    with pytest.raises(Refused, match=r"CIFAR-10 could not be downloaded from http://127.0.0.1:9/ to other"):
+    with pytest.raises(UserError, match=r"CIFAR-10 could not be downloaded from http://127.0.0.1:9/ to other"):
         cifar.read_cifar("other", download=True, verify=True)
     monkeypatch.setattr(CIFAR10, "url", address)
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
-    with pytest.raises(Refused, match=r"could not be downloaded .* corrupted"):
+    with pytest.raises(UserError, match=r"could not be downloaded .* corrupted"):
         cifar.read_cifar("other", download=True, verify=True)
     assert not list(Path("other").iterdir())
 
@@ -154,9 +154,9 @@ def test_a_download_is_extracted_checked_and_leaves_nothing_else(published, addr
 def test_a_packed_archive_is_checked_before_it_is_opened(published):
     packed = published / "packed" / CIFAR10.filename
     packed.write_bytes(packed.read_bytes()[:-100])
-    with pytest.raises(Refused, match=r"cifar-10-python.tar.gz is not the published file"):
+    with pytest.raises(UserError, match=r"cifar-10-python.tar.gz is not the published file"):
         cifar10(0, root=str(packed.parent))
-    with pytest.raises(Refused, match=r"cifar-10-python.tar.gz can't be extracted"):
+    with pytest.raises(UserError, match=r"cifar-10-python.tar.gz can't be extracted"):
         cifar10(0, root=str(packed.parent), verify=False)
     assert [path.name for path in packed.parent.iterdir()] == [CIFAR10.filename]
 
@@ -180,7 +180,7 @@ def test_no_member_of_an_archive_leaves_its_folder(tmp_path):
         add("cifar-10-batches-py/test_batch", b"", type=tarfile.SYMTYPE, linkname="../../secret")
         add("cifar-10-batches-py/data_batch_2", b"", type=tarfile.LNKTYPE, linkname="../../secret")
         add("cifar-10-batches-py/notes", b"y")
-    with pytest.raises(Refused, match=r"holds no file of CIFAR-10: cifar-10-batches-py/data_batch_1, "):
+    with pytest.raises(UserError, match=r"holds no file of CIFAR-10: cifar-10-batches-py/data_batch_1, "):
         cifar10(0, root=str(root), verify=False)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [CIFAR10.filename, "root", "secret"]
 
@@ -200,7 +200,7 @@ def test_fewer_batches_are_read_when_they_need_not_be_the_published_ones(tmp_pat
     drawn = cifar10(0, root=str(tmp_path), verify=False)
     assert drawn.target.part is None and len(drawn.target.x) == 20
     assert len(split_domains(drawn, 0, NOTHING, CPU)[0].target.test) == 4
-    with pytest.raises(Refused, match=r"has no data_batch_1 or other batch to train on"):
+    with pytest.raises(UserError, match=r"has no data_batch_1 or other batch to train on"):
         cifar10(0, root=str(cifar_folder(tmp_path / "b", batches=["test_batch"])), verify=False)
 
 
@@ -212,14 +212,14 @@ def test_the_names_of_the_classes_are_optional(tmp_path):
     assert cifar10(0, root=str(tmp_path), verify=False).target.classes == cifar.CLASSES
     for wrong in (["a"] * 10, ["a", "b"], list(range(10)), 7):
         meta.write_bytes(pickle.dumps({"label_names": wrong}))
-        with pytest.raises(Refused, match=r"batches\.meta: its label_names are not ten different names"):
+        with pytest.raises(UserError, match=r"batches\.meta: its label_names are not ten different names"):
             cifar10(0, root=str(tmp_path), verify=False)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": np.zeros((20, 3072), np.float32)}, r"its data is float32 of shape \(20, 3072\), not an array"),
+        ({"data": np.zeros((20, 3072), np.float32)}, r"its data is float32 of shape \(20, 3072\), not a uint8 array"),
         ({"data": np.zeros((20, 784), np.uint8)}, r"its data is uint8 of shape \(20, 784\)"),
         ({"data": np.zeros((20, 3, 32, 32), np.uint8)}, r"its data is uint8 of shape \(20, 3, 32, 32\)"),
         ({"data": [[0] * 3072] * 20}, "its data is list"),
@@ -234,7 +234,7 @@ def test_the_names_of_the_classes_are_optional(tmp_path):
 )
 def test_a_batch_that_is_not_in_the_format_is_named(tmp_path, changes, message):
     cifar_folder(tmp_path, **changes)
-    with pytest.raises(Refused, match=f"data_batch_1.* {message}"):
+    with pytest.raises(UserError, match=f"data_batch_1.* {message}"):
         cifar10(0, root=str(tmp_path), verify=False)
 
 
@@ -245,10 +245,10 @@ def test_other_pickles_are_named(tmp_path):
         ({"a": 1}, "holds a dict of a, not one with data and labels"),
     ):
         file.write_bytes(pickle.dumps(content))
-        with pytest.raises(Refused, match=f"test_batch {message}"):
+        with pytest.raises(UserError, match=f"test_batch {message}"):
             cifar10(0, root=str(tmp_path), verify=False)
     file.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
-    with pytest.raises(Refused, match=r"test_batch asks for os\.system"):
+    with pytest.raises(UserError, match=r"test_batch asks for os\.system"):
         cifar10(0, root=str(tmp_path), verify=False)
     assert not Path("ran").exists()
 
@@ -278,7 +278,7 @@ def test_other_classes_are_numbered_on_each_side(tmp_path):
 )
 def test_classes_that_are_too_few_or_unknown_are_refused(tmp_path, classes, message):
     cifar_folder(tmp_path)
-    with pytest.raises(Refused, match=f"dataset.source_classes.* {message}"):
+    with pytest.raises(UserError, match=f"dataset.source_classes.* {message}"):
         cifar10_split(0, root=str(tmp_path), verify=False, source_classes=classes)
 
 
@@ -296,7 +296,7 @@ def test_two_collections_share_nine_classes(tmp_path):
         assert side.x.shape[1:] == (3, 32, 32) and side.part is not None and side.part.unique().tolist() == [0, 2]
     names = ["plane", *cifar.CLASSES[1:]]
     (tmp_path / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
-    with pytest.raises(Refused, match=r"cifar10 has no class airplane .*: plane, automobile"):
+    with pytest.raises(UserError, match=r"cifar10 has no class airplane .*: plane, automobile"):
         cifar10_stl10(0, root=str(tmp_path), verify=False)
     (tmp_path / "cifar-10-batches-py" / "batches.meta").unlink()
     back = cifar10_stl10(0, root=str(tmp_path), verify=False, source="stl10", samples=20)
@@ -337,10 +337,10 @@ def test_stl_in_a_wrong_format_is_named(tmp_path):
     folder = stl_folder(tmp_path)
 
     def refused(message: str) -> None:
-        with pytest.raises(Refused, match=message):
+        with pytest.raises(UserError, match=message):
             stl10.read_stl10(str(tmp_path), download=False, verify=False)
 
-    with pytest.raises(Refused, match=r"train_X.bin is not the published file: its MD5 is not 918c28"):
+    with pytest.raises(UserError, match=r"train_X.bin is not the published file: its MD5 is not 918c28"):
         stl10.read_stl10(str(tmp_path), download=False, verify=True)
     (folder / "class_names.txt").write_text("cat\ndog\n")
     refused(r"class_names.txt does not name STL-10's ten classes: airplane, ")
@@ -359,7 +359,7 @@ def test_stl_in_a_wrong_format_is_named(tmp_path):
 @pytest.mark.parametrize("load", [cifar10, cifar10_split, cifar10_stl10])
 def test_sizes_out_of_range_are_refused_before_a_file_is_looked_for(load):
     for options in ({"samples": 19}, {"size": 7}, {"size": 1025}):
-        with pytest.raises(Refused, match="must be"):
+        with pytest.raises(UserError, match="must be"):
             load(0, root="nowhere", **options)
 
 

@@ -24,7 +24,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.cells import typed
 from tl_runner.datasets.encoding import code, encode
 from tl_runner.datasets.split import split_domains
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 csv: Any = table.csv  # whose source is never None
 CPU, NOTHING = torch.device("cpu"), Budget("count", 0)
@@ -211,7 +211,7 @@ def test_label_sets_that_differ():
     header = [*data.feature_names, "label"]
     source = write("a.csv", header, [row for row in rows[::2] if row[-1] != "cultivar 2"])
     target = write("b.csv", header, rows[1::2])
-    with pytest.raises(Refused, match=r"the target alone has 'cultivar 2'. dataset.labels=shared keeps"):
+    with pytest.raises(UserError, match=r"the target alone has 'cultivar 2'. dataset.labels=shared keeps"):
         csv(0, source=source, target=target)
     differ = csv(0, source=source, target=target, labels="differ")
     assert (len(differ.source.classes), len(differ.target.classes)) == (2, 3)
@@ -225,7 +225,7 @@ def test_label_sets_that_differ():
     assert stated.source.classes == stated.target.classes == ("cultivar 0", "cultivar 2")
     assert 2 not in stated.target.y and set(stated.source.y.tolist()) == {0, 1} and set(stated.target.y.tolist()) == {0}
     assert stated.notes["label_knowledge"] == {"by": "label_set", "classes": ["cultivar 0", "cultivar 2"]}
-    with pytest.raises(Refused, match=r"no domain has a class 'cultivar 3' – did you mean 'cultivar \d'\?"):
+    with pytest.raises(UserError, match=r"no domain has a class 'cultivar 3' – did you mean 'cultivar \d'\?"):
         csv(0, source=source, target=target, label_set=("cultivar 0", "cultivar 3"))
     assert torch.equal(shared.target.x, differ.target.x[differ.target.y < 2])
     turned = csv(0, source=target, target=source, labels="shared")
@@ -303,7 +303,7 @@ OTHER = GOOD.replace("0.", "3.")
 def test_what_cannot_be_used_is_refused_in_words(source, target, options, message):
     Path("a.csv").write_text(source)
     Path("b.csv").write_text(target)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         csv(0, **{"source": "a.csv", "target": "b.csv", **options})
 
 
@@ -319,7 +319,7 @@ def test_what_cannot_be_used_is_refused_in_words(source, target, options, messag
 def test_bytes_that_are_no_table_are_refused(data, message):
     Path("a.csv").write_bytes(data)
     Path("b.csv").write_text(OTHER)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         csv(0, source="a.csv", target="b.csv")
 
 
@@ -340,7 +340,7 @@ def sides(column: Sequence[Any], **options: Any) -> Any:
     ],
 )
 def test_a_column_that_is_likely_a_mistake_is_refused_unless_it_is_named(column, message, keeps):
-    with pytest.raises(Refused, match=message) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         sides(column)
     assert f"dataset.{keeps}=[it]" in str(refused.value)
     assert sides(column, **{keeps: ("it",)}).source.x.shape == (len(column), 2)
@@ -349,7 +349,7 @@ def test_a_column_that_is_likely_a_mistake_is_refused_unless_it_is_named(column,
 
 def test_more_texts_than_one_hot_is_for_are_refused_however_often_they_repeat(monkeypatch):
     monkeypatch.setattr(columns, "TOO_MANY", 110)
-    with pytest.raises(Refused, match="111 different texts in 333 rows"):
+    with pytest.raises(UserError, match="111 different texts in 333 rows"):
         sides([f"zip {i % 111}" for i in range(333)])
 
 
@@ -357,7 +357,7 @@ def test_more_texts_than_one_hot_is_for_are_refused_however_often_they_repeat(mo
 def test_a_measurement_or_an_identifier_is_no_label(labels):
     rows = [[i / 7, label] for i, label in enumerate(labels)]
     files = write("a.csv", ["x", "label"], rows), write("b.csv", ["x", "label"], rows[::-1])
-    with pytest.raises(Refused, match=r"column 'label' of a.csv has 60 different values .* regression"):
+    with pytest.raises(UserError, match=r"column 'label' of a.csv has 60 different values .* regression"):
         csv(0, source=files[0], target=files[1])
 
 

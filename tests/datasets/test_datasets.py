@@ -12,7 +12,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits, glyphs, handwritten, through_8x8
 from tl_runner.datasets.split import Drawn, Raw, fingerprint, split_domains
 from tl_runner.datasets.synthetic import STRENGTHS, blobs, synthetic
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.rng import Rng
 from tl_runner.storage.sections import SeedInfo
 
@@ -164,13 +164,13 @@ def test_a_strength_without_a_shift_is_refused():
         lambda: blobs(0, shift="none", strength=2.0),
         lambda: digits(0, severity=2),
     ):
-        with pytest.raises(Refused, match="has no shift to belong to"):
+        with pytest.raises(UserError, match="has no shift to belong to"):
             load()
 
 
 @pytest.mark.parametrize("granted", ["0.1", "-1", "120%", "some", "5.0"])
 def test_a_budget_that_could_be_read_two_ways_is_refused(granted):
-    with pytest.raises(Refused, match="granted takes auto"):
+    with pytest.raises(UserError, match="granted takes auto"):
         Budget.parse(granted)
 
 
@@ -178,15 +178,15 @@ def test_auto_is_what_the_method_needs():
     assert str(Budget.parse("auto").settle(needed=False)) == "0"
     assert str(Budget.parse("auto").settle(needed=True)) == "10"
     assert [str(Budget.parse(text)) for text in ("all", "10%", "5")] == ["all", "10%", "5"]
-    with pytest.raises(Refused, match="granted=0 leaves it none"):
+    with pytest.raises(UserError, match="granted=0 leaves it none"):
         Budget.parse("0").settle(needed=True)
 
 
 def test_what_is_not_there_cannot_be_granted_or_split():
-    with pytest.raises(Refused, match=r"granted=500 asks for 500 labels of class '0', but the train split .* has \d+"):
+    with pytest.raises(UserError, match=r"granted=500 asks for 500 labels of class '0', but the train split .* has \d"):
         split_domains(blobs(0), 0, Budget("count", 500), CPU)
     tiny = Raw("tiny", torch.zeros(5, 2), torch.zeros(5, dtype=torch.long), ("a", "b"))
-    with pytest.raises(Refused, match="the val split of tiny would hold 1 of its 5 rows"):
+    with pytest.raises(UserError, match="the val split of tiny would hold 1 of its 5 rows"):
         split_domains(Drawn(tiny, tiny, {}), 0, NOTHING, CPU)
 
 
@@ -253,7 +253,7 @@ def test_strengths_and_sizes_out_of_range_are_refused():
         {"classes": 9},
     ]
     for options in wrong:
-        with pytest.raises(Refused):
+        with pytest.raises(UserError):
             synthetic(0, **options)
 
 
@@ -306,12 +306,12 @@ def test_images_that_are_in_both_domains_are_said_and_a_copy_is_refused(caplog):
     mixed = other._replace(x=torch.cat([one.x[:4], other.x[4:]]))
     split_domains(Drawn(one, mixed, {}), 0, NOTHING, CPU)
     assert "4 of 30 images of the target also occur in the source" in caplog.text
-    with pytest.raises(Refused, match="every image of the target also occurs in the source"):
+    with pytest.raises(UserError, match="every image of the target also occurs in the source"):
         split_domains(Drawn(one, one._replace(name="copy"), {}), 0, NOTHING, CPU)
 
 
 def test_one_class_is_nothing_to_tell_apart():
-    with pytest.raises(Refused, match="the source has one class, a"):
+    with pytest.raises(UserError, match="the source has one class, a"):
         split_domains(Drawn(bytes_of(30, 0, ("a",)), bytes_of(30, 1, ("a",)), {}), 0, NOTHING, CPU)
 
 

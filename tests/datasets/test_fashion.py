@@ -18,7 +18,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.fashion import fashion, read_fashion
 from tl_runner.datasets.halves import halved, limited, shifted_halves, task
 from tl_runner.datasets.split import Drawn, Raw, split_domains
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.rng import Rng
 from tl_runner.storage.sections import SeedInfo
 
@@ -74,13 +74,13 @@ def test_debians_package_is_found_without_a_root(monkeypatch):
 
 def test_what_is_not_there_is_told_with_the_folders_and_the_keys():
     with pytest.raises(
-        Refused, match=r"is not in .*data \(there is no such folder\) or .*no-debian .* dataset\.root=…"
+        UserError, match=r"is not in .*data \(there is no such folder\) or .*no-debian .* dataset\.root=…"
     ):
         fashion(0)
-    with pytest.raises(Refused, match=r"Fashion-MNIST is not in .*nowhere .* dataset\.download=true .* Debian's"):
+    with pytest.raises(UserError, match=r"Fashion-MNIST is not in .*nowhere .* dataset\.download=true .* Debian's"):
         fashion(0, root="nowhere")
     (idx_files(Path("mine")) / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(Refused, match=r"mine has no t10k-labels-idx1-ubyte.gz, plain or gzipped: dataset.download"):
+    with pytest.raises(UserError, match=r"mine has no t10k-labels-idx1-ubyte.gz, plain or gzipped: dataset.download"):
         fashion(0, root="mine")
 
 
@@ -125,7 +125,7 @@ def test_only_what_is_missing_is_downloaded_and_it_is_checked(monkeypatch):
 )  # fmt: skip
 def test_an_idx_file_holds_exactly_what_it_promises(content, message):
     Path("file").write_bytes(content)
-    with pytest.raises(Refused, match=f"^file .*{message}"):
+    with pytest.raises(UserError, match=f"^file .*{message}"):
         idx.read_idx(Path("file"))
 
 
@@ -139,7 +139,7 @@ def test_arrays_of_any_shape_are_read_plain_and_zipped():
 def test_a_bomb_is_not_inflated_beyond_its_header():
     Path("bomb").write_bytes(gzip.compress(packed(np.zeros(10, np.uint8)) + bytes(50_000_000), 9))
     tracemalloc.start()
-    with pytest.raises(Refused, match=r"promises \(10,\), that is 10 bytes, and holds more"):
+    with pytest.raises(UserError, match=r"promises \(10,\), that is 10 bytes, and holds more"):
         idx.read_idx(Path("bomb"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -159,7 +159,7 @@ def test_a_bomb_is_not_inflated_beyond_its_header():
 def test_files_that_do_not_fit_each_other_are_named(name, array, message):
     folder = idx_files(Path("data"))
     (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(packed(array)))
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         fashion(0)
 
 
@@ -252,20 +252,20 @@ def test_the_default_is_noise_with_a_source_and_none_without():
         0,
     )
     assert task("set", "none", None, None, 28)[1:3] == ("none", 0)
-    with pytest.raises(Refused, match="has no shift to belong to"):
+    with pytest.raises(UserError, match="has no shift to belong to"):
         task(None, None, 2, None, 28)
 
 
 def test_options_out_of_range_are_refused_before_a_file_is_looked_for():
     wrong: list[dict[str, Any]] = [{"severity": 6}, {"samples": 19}, {"size": 7}, {"shift": "none", "severity": 1}]
     for options in wrong:
-        with pytest.raises(Refused, match=r"must be|belong"):
+        with pytest.raises(UserError, match=r"must be|belong"):
             fashion(0, root="nowhere", **options)
 
 
 def test_fashion_has_no_colour_to_lose():
     idx_files(Path("data"))
-    with pytest.raises(Refused, match="grayscale takes colours away"):
+    with pytest.raises(UserError, match="grayscale takes colours away"):
         fashion(0, shift="grayscale")  # type: ignore[arg-type]
     drawn = fashion(0, shift="rotate", severity=2, samples=40)
     assert len(drawn.target.x) == len(sourced(drawn).x) == 40 and drawn.target.x.dtype == torch.uint8

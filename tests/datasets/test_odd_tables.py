@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tl_runner.datasets import table
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.preprocessing.batching import Input
 from tl_runner.preprocessing.tables import Columns
 
@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[Cell, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_numbers_in_another_notation_are_refused_unless_they_are_named(name):
     cell, message = REFUSED[name]
-    with pytest.raises(Refused, match=message) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         drawn(cell)
     assert "column 'it'" in str(refused.value) and "dataset.categorical=[it]" in str(refused.value)
     assert facts(drawn(cell, categorical=("it",)))["kind"] == "categorical"
@@ -99,12 +99,12 @@ def test_numbers_in_another_notation_are_refused_unless_they_are_named(name):
     ],
 )
 def test_a_column_that_one_side_alone_writes_so_is_refused(source, target, message):
-    with pytest.raises(Refused, match=rf"column 'it'.*{message}"):
+    with pytest.raises(UserError, match=rf"column 'it'.*{message}"):
         drawn(source, target)
 
 
 def test_codes_of_which_one_side_lost_the_zeros_are_refused():
-    with pytest.raises(Refused, match=r"'01' \(source\) and '1' \(target\)"):
+    with pytest.raises(UserError, match=r"'01' \(source\) and '1' \(target\)"):
         drawn(words("01", "02"), words("1", "2"), categorical=("it",))
 
 
@@ -178,7 +178,7 @@ def test_few_whole_numbers_are_classes_without_a_word(label, caplog):
     ],
 )
 def test_labels_that_cannot_be_used_are_refused_with_the_cause(label, other, message):
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         drawn(label=lambda i: f'"{label(i)}"', other=other)
 
 
@@ -187,7 +187,7 @@ def test_na_is_a_class_or_a_domain_where_it_is_no_word_for_a_missing_value():
     assert drawn(label=words("EU", "NA"), missing=kept).source.classes == ("EU", "NA")
     Path("all.csv").write_text("site,x,label\n" + "".join(f"{'EN'[i % 2]}A,{i / 7},{i // 2 % 2}\n" for i in range(40)))
     one: dict[str, Any] = {"file": "all.csv", "domain": "site", "source": "EA", "target": "NA"}
-    with pytest.raises(Refused, match=r"NA: there is no such value .*NA is a word for a missing .*missing=.*'N/A', "):
+    with pytest.raises(UserError, match=r"NA: there is no such value .*NA is a word for a missing .*missing=.*'N/A', "):
         csv(0, **one)
     assert len(csv(0, **one, missing=kept).target.x) == 20
 
@@ -217,7 +217,7 @@ def files(top: str, rows: Sequence[str] = BODY, encoding: str = "utf-8") -> None
 )
 def test_lines_above_and_below_the_table_are_refused_with_the_cause(top, rows, message):
     files(top, rows)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         csv(0, source="a.csv", target="b.csv")
 
 
@@ -248,7 +248,7 @@ def test_a_header_may_begin_with_a_hash():
 )
 def test_wide_encodings_are_named(encoding, named):
     files("", encoding=encoding)
-    with pytest.raises(Refused, match=rf"a.csv is {named}, .* iconv -f {named} -t UTF-8 OLD > NEW"):
+    with pytest.raises(UserError, match=rf"a.csv is {named}, .* iconv -f {named} -t UTF-8 OLD > NEW"):
         csv(0, source="a.csv", target="b.csv")
     Path("a.csv").write_bytes(Path("a.csv").read_bytes().decode(named).encode())  # as iconv does
     assert len(table.read_cells("a.csv", "a.csv", "comma", ())) == 20
@@ -281,10 +281,10 @@ def new(*rows: str, top: str = "") -> str:
 )
 def test_a_finished_run_refuses_numbers_in_another_notation(cell, what):
     with pytest.raises(
-        Refused, match=rf"column 'age': new.csv:3 holds '.*', which is no finite .*1 of 2.*but {what}.*write"
+        UserError, match=rf"column 'age': new.csv:3 holds '.*', which is no finite .*1 of 2.*but {what}.*write"
     ):
         TABLE(new("50,True", f"{cell},True"))
-    with pytest.raises(Refused, match=rf"column 'age': row 1:1 holds .*but {what}"):
+    with pytest.raises(UserError, match=rf"column 'age': row 1:1 holds .*but {what}"):
         TABLE({"age": cell.strip('"'), "flag": "True"})
 
 
@@ -310,7 +310,7 @@ def test_a_finished_run_says_what_a_file_writes_otherwise(rows, message, caplog)
 def test_a_finished_run_reads_past_the_line_for_excel_and_refuses_a_comment():
     (portion,) = TABLE.portions([Input(Path(new("50,True", top="sep=,\n")))], 8)
     assert portion.names == ["new.csv:3"]
-    with pytest.raises(Refused, match=r"line 1 of new.csv holds '# made by x' alone, .*is it a comment"):
+    with pytest.raises(UserError, match=r"line 1 of new.csv holds '# made by x' alone, .*is it a comment"):
         TABLE(new("50,True", top="# made by x\n"))
-    with pytest.raises(Refused, match=r"has no column 'age'.*Is its first line a comment"):
+    with pytest.raises(UserError, match=r"has no column 'age'.*Is its first line a comment"):
         TABLE(new("50,True", top="# made, by x\n"))

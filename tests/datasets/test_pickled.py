@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tl_runner.datasets.pickled import read_pickled
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 12) * 10  # has bytes above 127
 
@@ -105,7 +105,7 @@ class Call:
 def test_what_is_no_data_is_refused_by_its_name_and_not_run(content, named, protocol):
     file = written({"data": content}, protocol)
     started = time.monotonic()
-    with pytest.raises(Refused, match=f"^batch .*({named})"):
+    with pytest.raises(UserError, match=f"^batch .*({named})"):
         read_pickled(file)
     assert not Path("ran").exists() and time.monotonic() - started < 1
 
@@ -136,7 +136,7 @@ def test_broken_and_crafted_files_are_refused(content, message):
     if message is None:
         assert read_pickled(file) == ([], 1)
         return
-    with pytest.raises(Refused, match=f"^batch .*{message}"):
+    with pytest.raises(UserError, match=f"^batch .*{message}"):
         read_pickled(file)
     assert not Path("ran").exists()
 
@@ -145,7 +145,7 @@ def test_broken_and_crafted_files_are_refused(content, message):
 def test_every_truncation_is_refused(protocol):
     whole = pickle.dumps({"data": IMAGES, "labels": [1, 2]}, protocol)
     for end in range(len(whole)):
-        with pytest.raises(Refused, match=r"^batch "):
+        with pytest.raises(UserError, match=r"^batch "):
             read_pickled(written(whole[:end]))
 
 
@@ -170,7 +170,7 @@ def test_no_few_bytes_take_all_memory_or_the_stack():
         if name in ("memo", "deep"):
             read_pickled(written(content))  # is data, if odd
             continue
-        with pytest.raises(Refused, match=r"^batch "):
+        with pytest.raises(UserError, match=r"^batch "):
             read_pickled(written(content))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

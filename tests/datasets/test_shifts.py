@@ -7,7 +7,7 @@ import torch
 
 from tl_runner.datasets import image_shifts
 from tl_runner.datasets.image_shifts import IMAGE_SHIFTS, GreyShift, Shift, severity_of, shift_images, warp
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 
 def photos(n: int = 48, channels: int = 3, side: int = 32) -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_a_full_grayscale_has_the_luma_in_all_channels():
 
 def test_grey_images_have_no_colour_to_lose():
     for x in (photos(channels=1), (photos(channels=1) * 255).to(torch.uint8)):
-        with pytest.raises(Refused, match=r"dataset.shift=grayscale takes colours away, and these images have 1"):
+        with pytest.raises(UserError, match=r"dataset.shift=grayscale takes colours away, and these images have 1"):
             shifted(x, "grayscale", 3)
 
 
@@ -110,7 +110,7 @@ def test_warping_by_a_quarter_turn_is_rot90():
 def test_a_severity_is_from_1_to_5_and_belongs_to_a_shift():
     assert severity_of("blur", None) == 3 and severity_of("blur", 4) == 4 and severity_of("none", None) == 0
     for severity in (0, 6):
-        with pytest.raises(Refused, match="severity must be between 1 and 5"):
+        with pytest.raises(UserError, match="severity must be between 1 and 5"):
             severity_of("blur", severity)
-    with pytest.raises(Refused, match="has no shift to belong to"):
+    with pytest.raises(UserError, match="has no shift to belong to"):
         severity_of("none", 2)

@@ -15,20 +15,20 @@ from conftest import QUICK, composed
 from rich.console import Console
 from support.failing import exhausted
 
-from tl_runner.engine.job import Order, Outcome, find_completed, run_or_skip, run_order
-from tl_runner.engine.plan import estimate_seconds, plan_orders
+from tl_runner.engine.dry_run import estimate_seconds, plan_jobs
+from tl_runner.engine.job import Job, Outcome, find_skippable, run_job, run_or_skip
 from tl_runner.engine.recorder import Recording, open_recording
 from tl_runner.engine.run import run
-from tl_runner.errors import Busy, Refused
+from tl_runner.errors import LockedError, UserError
 from tl_runner.report import tables
-from tl_runner.report.board import Board
 from tl_runner.report.consoles import complain
+from tl_runner.report.sweep_progress import SweepProgress
 from tl_runner.storage import lock
 from tl_runner.storage.lock import claim_lock, hold_lock, read_owner
 from tl_runner.storage.record import RunRecord, describe_run, find_on_other_data, read_record, read_stored
 from tl_runner.sweep import slots as module
+from tl_runner.sweep.command import warn_other_data
 from tl_runner.sweep.slots import count_slots
-from tl_runner.sweep.task import warn_other_data
 
 
 def described(outputs: Path, *overrides: str) -> RunRecord:
@@ -36,7 +36,7 @@ def described(outputs: Path, *overrides: str) -> RunRecord:
 
 
 def attended(record: RunRecord) -> Outcome:
-    return run_order(Order(record), lambda: False, exhausted)
+    return run_job(Job(record), lambda: False, exhausted)
 
 
 def test_a_second_owner_is_told_who_the_first_is_and_how_far(tmp_path):
@@ -44,7 +44,7 @@ def test_a_second_owner_is_told_who_the_first_is_and_how_far(tmp_path):
         claim.tell(step=3, steps=10)
         claim.write()
         with (
-            pytest.raises(Busy, match=rf"^process {os.getpid()} on .* is running this, at step 3 of 10$"),
+            pytest.raises(LockedError, match=rf"^process {os.getpid()} on .* is running this, at step 3 of 10$"),
             claim_lock(tmp_path / "a" / "run"),
         ):
             pass
@@ -65,7 +65,7 @@ def test_a_lock_dies_with_its_owner(tmp_path):
     process = context.Process(target=hold)
     process.start()
     assert ready.recv() == process.pid
-    with pytest.raises(Busy, match=f"process {process.pid} "), claim_lock(tmp_path / "run"):
+    with pytest.raises(LockedError, match=f"process {process.pid} "), claim_lock(tmp_path / "run"):
         pass
     process.kill()
     process.join()
@@ -77,7 +77,7 @@ def test_a_lock_dies_with_its_owner(tmp_path):
 def test_on_a_file_system_whose_locks_others_do_not_see_the_heartbeat_counts(tmp_path):
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
-    with pytest.raises(Busy, match="process 1 on elsewhere"), claim_lock(tmp_path / "run"):
+    with pytest.raises(LockedError, match="process 1 on elsewhere"), claim_lock(tmp_path / "run"):
         pass
     os.utime(file, (file.stat().st_mtime - lock.DEAD - 1,) * 2)
     with claim_lock(tmp_path / "run"):
@@ -124,17 +124,17 @@ def test_one_at_a_time(tmp_path):
 
 def test_a_run_is_made_kept_left_to_others_or_stopped(tmp_path):
     made = attended(described(tmp_path))
-    assert (made.what, made.record.status, made.failed) == ("made", "ok", False)
+    assert (made.what, made.record.status, made.failed) == ("ran", "ok", False)
     kept = attended(described(tmp_path))
-    assert (kept.what, kept.record.scores, kept.failed) == ("kept", made.record.scores, False)
+    assert (kept.what, kept.record.scores, kept.failed) == ("skipped", made.record.scores, False)
     other = described(tmp_path, "seed=1")
     with claim_lock(other.lock):
         elsewhere = attended(other)
-    assert elsewhere.what == "elsewhere" and not elsewhere.failed and "is running this" in elsewhere.told
-    stopped = run_order(Order(other), lambda: True, exhausted)
+    assert elsewhere.what == "locked" and not elsewhere.failed and "is running this" in elsewhere.message
+    stopped = run_job(Job(other), lambda: True, exhausted)
     assert stopped.what == "stopped" and not stopped.failed
     assert read_record(other.folder / "run.json").error == "interrupted"
-    assert [planned.state for planned in plan_orders([Order(described(tmp_path, f"seed={n}")) for n in (0, 1, 2)])] == [
+    assert [planned.state for planned in plan_jobs([Job(described(tmp_path, f"seed={n}")) for n in (0, 1, 2)])] == [
         "done", "to resume", "new",
     ]  # fmt: skip
 
@@ -144,12 +144,12 @@ def test_whoever_waited_at_the_lock_finds_the_run_made(tmp_path, monkeypatch):
     asked = []
 
     def then_not_yet(record: RunRecord) -> RunRecord | None:
-        asked.append(find_completed(record))
+        asked.append(find_skippable(record))
         return asked[-1] if len(asked) > 1 else None
 
     exhausted(run(described(tmp_path)), record)
-    monkeypatch.setattr("tl_runner.engine.job.find_completed", then_not_yet)
-    assert attended(record).what == "kept" and len(asked) == 2
+    monkeypatch.setattr("tl_runner.engine.job.find_skippable", then_not_yet)
+    assert attended(record).what == "skipped" and len(asked) == 2
 
 
 def failing_with(error: BaseException) -> Callable[..., RunRecord]:
@@ -163,26 +163,26 @@ def failing_with(error: BaseException) -> Callable[..., RunRecord]:
 @pytest.mark.parametrize("error", [SystemExit(3), KeyError("k"), MemoryError(), GeneratorExit()])
 def test_an_error_ends_its_run_only(error, tmp_path):
     failing = failing_with(error)
-    outcome = run_order(Order(described(tmp_path)), lambda: False, failing)
-    assert outcome.failed and outcome.record.status == "failed" and type(error).__name__ in outcome.told
-    assert f"The traceback is in {outcome.record.folder / 'run.log'}" in outcome.told
-    full = run_order(Order(described(tmp_path)), lambda: False, failing, full_error=True)
-    assert "Traceback (most recent call last)" in full.told
+    outcome = run_job(Job(described(tmp_path)), lambda: False, failing)
+    assert outcome.failed and outcome.record.status == "failed" and type(error).__name__ in outcome.message
+    assert f"The traceback is in {outcome.record.folder / 'run.log'}" in outcome.message
+    full = run_job(Job(described(tmp_path)), lambda: False, failing, full_error=True)
+    assert "Traceback (most recent call last)" in full.message
 
 
 def test_a_run_for_which_there_is_not_enough_memory_is_told_so(tmp_path):
     with pytest.raises(RuntimeError) as torchs:
         torch.empty(10**14)
     for error in (torchs.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
-        outcome = run_order(Order(described(tmp_path)), lambda: False, failing_with(error))
-        assert "Not enough memory: try a smaller train.batch" in outcome.told
-    assert "memory" not in run_order(Order(described(tmp_path)), lambda: False, failing_with(KeyError("k"))).told
+        outcome = run_job(Job(described(tmp_path)), lambda: False, failing_with(error))
+        assert "Not enough memory: try a smaller train.batch" in outcome.message
+    assert "memory" not in run_job(Job(described(tmp_path)), lambda: False, failing_with(KeyError("k"))).message
 
 
 def test_a_run_ends_at_its_time_limit_and_goes_on_when_it_is_typed_again(tmp_path):
     late = attended(described(tmp_path, "timeout=0.001", "train.log_every=5"))
-    assert late.failed and late.told == "it exceeded timeout=0.001 s at step 5 of 20"
-    assert read_record(late.record.folder / "run.json").error == late.told
+    assert late.failed and late.message == "it exceeded timeout=0.001 s at step 5 of 20"
+    assert read_record(late.record.folder / "run.json").error == late.message
     again = attended(described(tmp_path, "train.log_every=5", "timeout=null"))
     assert again.record.status == "ok" and again.record.environment.resumed == 5
 
@@ -191,20 +191,20 @@ def test_a_run_that_diverged_is_not_made_again_unless_by_force(tmp_path):
     words = ["optimizer.lr=1e30", "optimizer=sgd", "train.clip=null"]
     assert attended(described(tmp_path, *words)).record.status == "diverged"
     again = attended(described(tmp_path, *words))
-    assert (again.what, again.failed) == ("kept", True) and "not a finite number" in again.told
-    assert attended(described(tmp_path, *words, "force=true")).what == "made"
+    assert (again.what, again.failed) == ("skipped", True) and "not a finite number" in again.message
+    assert attended(described(tmp_path, *words, "force=true")).what == "ran"
 
 
 def test_a_plan_estimates_from_runs_that_are_alike(tmp_path):
     exhausted(run(first := described(tmp_path)), first)
-    planned = plan_orders(
-        [Order(described(tmp_path, *words)) for words in ([], ["seed=1"], ["train.steps=30"], ["method=dann"])]
+    planned = plan_jobs(
+        [Job(described(tmp_path, *words)) for words in ([], ["seed=1"], ["train.steps=30"], ["method=dann"])]
     )
     assert [each.state for each in planned] == ["done", "new", "new", "new"]
     assert [each.seconds for each in planned] == [0.0, first.seconds, first.seconds, None]
     assert estimate_seconds(planned, 2) == (first.seconds, 1)
     assert not read_stored(described(tmp_path, "seed=1"))
-    assert plan_orders([Order(described(tmp_path / "nowhere"))])[0].state == "new"
+    assert plan_jobs([Job(described(tmp_path / "nowhere"))])[0].state == "new"
 
 
 @pytest.mark.parametrize(
@@ -229,14 +229,14 @@ def test_places_share_the_cores_and_the_gpus(cores, gpus, asked, expected, monke
 
 @pytest.mark.parametrize("asked", [(0, 1), ("many", 1), (2.5, 1), ("auto", 0), ("auto", 0.5), (True, 1)])
 def test_impossible_places_are_refused(asked):
-    with pytest.raises(Refused, match=r"^hydra\.launcher\.(n_jobs|jobs_per_gpu) takes"):
+    with pytest.raises(UserError, match=r"^hydra\.launcher\.(n_jobs|jobs_per_gpu) takes"):
         count_slots(*asked)
 
 
 def test_a_board_tells_failures_at_once_and_notes_once(tmp_path):
     console = Console(width=200, record=True, force_terminal=False)
-    shown = Board(4, console, console)
-    orders = [Order(described(tmp_path, f"seed={n}"), "optimizer.lr=1") for n in range(4)]
+    shown = SweepProgress(4, console, console)
+    orders = [Job(described(tmp_path, f"seed={n}"), "optimizer.lr=1") for n in range(4)]
     with claim_lock(orders[0].record.lock) as claim:
         claim.tell(step=5, steps=20, phase="train")
         claim.write()
@@ -245,8 +245,8 @@ def test_a_board_tells_failures_at_once_and_notes_once(tmp_path):
     shown.over(Outcome(*orders[0], "stopped"))
     for order in orders[1:3]:
         order.record.status = "failed"
-        shown.over(Outcome(*order, "made", "[bold]why[/bold]", ("a note",)))
-    shown.over(Outcome(*orders[3], "waiting"))
+        shown.over(Outcome(*order, "ran", "[bold]why[/bold]", ("a note",)))
+    shown.over(Outcome(*orders[3], "queued"))
     console.print(shown)
     text = console.export_text()
     assert "5/20 digits small mmd optimizer.lr=1 seed=0  train" in text and "seed=1  starting" in text
@@ -262,11 +262,11 @@ def test_a_large_sweep_lists_what_did_not_end_well(tmp_path, monkeypatch):
     for number, record in enumerate(records):
         record.status = "failed" if number == 2 else "ok"
     console = Console(width=200, record=True)
-    console.print(tables.outcomes([Outcome(r, "", "made") for r in records[:3]] + [Outcome(records[3], "", "kept")]))
+    console.print(tables.outcomes([Outcome(r, "", "ran") for r in records[:3]] + [Outcome(records[3], "", "skipped")]))
     text = console.export_text()
     assert "4 runs, 1 failed, 1 skipped; the 1 that did not complete" in text
     assert "mmd-small-s2" in text and "mmd-small-s0" not in text
-    planned = plan_orders([Order(record) for record in records])
+    planned = plan_jobs([Job(record) for record in records])
     console.print(*tables.plan(planned, 1))
     assert "4 runs: 4 new" in console.export_text()
 
@@ -288,7 +288,7 @@ def test_a_run_that_leaves_the_working_folder_is_where_it_belongs(tmp_path, monk
         os.chdir(tmp_path)
         return exhausted(points, record)
 
-    outcome = run_order(Order(described(Path("outputs"), "train.log_every=5")), lambda: False, leaving)
+    outcome = run_job(Job(described(Path("outputs"), "train.log_every=5")), lambda: False, leaving)
     assert outcome.record.status == "ok" and Path.cwd() == tmp_path / "home"
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert read_record(outcome.record.folder / "run.json").status == "ok"
@@ -301,7 +301,7 @@ def test_a_run_whose_last_word_could_not_be_written_is_not_ok(tmp_path, monkeypa
 
     monkeypatch.setattr(Recording, "save", full)
     outcome = attended(described(tmp_path))
-    assert outcome.failed and outcome.record.status == "failed" and "No space left" in outcome.told
+    assert outcome.failed and outcome.record.status == "failed" and "No space left" in outcome.message
 
 
 def test_no_control_sequence_reaches_the_terminal():
@@ -328,7 +328,7 @@ def test_a_record_that_cannot_be_read_is_said_before_it_is_made_again(tmp_path, 
     record = described(tmp_path)
     record.folder.mkdir(parents=True)
     (record.folder / "run.json").write_text("{")
-    assert plan_orders([Order(record)])[0].state == "new"
+    assert plan_jobs([Job(record)])[0].state == "new"
     assert f"{record.folder / 'run.json'} can't be read: running it again" in caplog.text
     assert attended(record).record.status == "ok"
 
@@ -353,16 +353,16 @@ def test_changed_data_is_a_new_run_and_the_earlier_one_stays(tmp_path, monkeypat
     assert first.data.read == {"files": 2, "bytes": sum(Path(name).stat().st_size for name in ("a.csv", "b.csv"))}
     assert read_record(first.folder / "run.json").data.files == first.data.files and len(str(first.data.files)) == 16
     os.utime("b.csv")
-    assert attended(of_tables(tmp_path / "out")).what == "kept" and not find_on_other_data(first)
+    assert attended(of_tables(tmp_path / "out")).what == "skipped" and not find_on_other_data(first)
     csv_files(Path(), moved=3)
     changed = of_tables(tmp_path / "out")
     assert changed.id != first.id and changed.setting != first.setting
-    (planned,) = plan_orders([Order(changed)])
+    (planned,) = plan_jobs([Job(changed)])
     assert planned.state == "new" and planned.since and planned.since.folder == first.folder
     console = Console(width=200, record=True)
     console.print(*tables.plan([planned], 1))
     assert f"new: data changed since {first.folder.name}" in console.export_text()
-    assert attended(changed).what == "made" and read_record(first.folder / "run.json").status == "ok"
+    assert attended(changed).what == "ran" and read_record(first.folder / "run.json").status == "ok"
     assert find_on_other_data(changed) is None  # it is there now
     csv_files(Path())
     assert attended(of_tables(tmp_path / "out")).record.id == first.id
@@ -384,7 +384,7 @@ def test_the_same_command_in_another_folder_is_another_run_unless_it_holds_the_s
 def test_a_run_whose_data_is_not_there_fails_in_its_datasets_words_and_is_on_record(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = attended(of_tables(tmp_path / "out"))
-    assert outcome.failed and "a.csv" in outcome.told and "there is no such file" in outcome.told
+    assert outcome.failed and "a.csv" in outcome.message and "there is no such file" in outcome.message
     assert read_record(outcome.record.folder / "run.json").data.read == {"files": 0, "bytes": 0}
 
 
@@ -393,7 +393,7 @@ def test_data_that_changes_between_the_command_and_the_run_is_refused(tmp_path, 
     record = of_tables(tmp_path / "out")
     csv_files(tmp_path, moved=4)
     outcome = attended(record)
-    assert outcome.failed and "Changed data is another run: type the command again" in outcome.told
+    assert outcome.failed and "Changed data is another run: type the command again" in outcome.message
     assert attended(of_tables(tmp_path / "out")).record.status == "ok"
 
 
@@ -414,10 +414,10 @@ def test_new_data_is_said_once_for_all_runs_of_a_command(tmp_path, monkeypatch, 
         with open_recording(record):
             pass
     caplog.clear()
-    warn_other_data([Order(record) for record in seeds])
+    warn_other_data([Job(record) for record in seeds])
     assert not caplog.records
     csv_files(tmp_path, moved=4)
-    warn_other_data([Order(of_tables(tmp_path / "out", f"seed={seed}")) for seed in (0, 1, 2)])
+    warn_other_data([Job(of_tables(tmp_path / "out", f"seed={seed}")) for seed in (0, 1, 2)])
     assert [record.getMessage() for record in caplog.records] == [
         f"new: the data changed since {seeds[0].folder} was made by the same configuration; 2 of 3 runs read other"
         " files or other content"

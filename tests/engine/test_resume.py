@@ -18,7 +18,7 @@ from tl_runner import rng
 from tl_runner.core import Model
 from tl_runner.domains import InMemory
 from tl_runner.engine.run import run
-from tl_runner.errors import Diverged
+from tl_runner.errors import DivergedError
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models.features import Embedded
 from tl_runner.storage.checkpoint import Checkpoint
@@ -150,7 +150,7 @@ def test_half_a_line_and_lines_after_the_checkpoint_are_made_again(tmp_path):
 
 def test_no_checkpoint_is_kept_of_a_run_that_diverged_or_was_refused(tmp_path):
     record = described(tmp_path, "optimizer.lr=1e30", "optimizer=sgd", "train.clip=null")
-    with pytest.raises(Diverged):
+    with pytest.raises(DivergedError):
         to_the_end(run(record))
     assert record.status == "diverged" and not [*record.folder.glob("checkpoint*")]
 

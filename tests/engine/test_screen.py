@@ -23,12 +23,12 @@ from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Pair
 from tl_runner.engine import screen
 from tl_runner.engine.screen import Screened
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional.divergence import mmd_test, told_apart
 from tl_runner.functional.transferability import h_score, leep, linear_error, logme, nce
 from tl_runner.report import screening
-from tl_runner.report.agreement import agreement, spearman
-from tl_runner.report.agreement import describe_origin as of_runs
+from tl_runner.report.rank_correlation import agreement, spearman
+from tl_runner.report.rank_correlation import match_runs as of_runs
 from tl_runner.rng import Rng
 from tl_runner.storage.record import RunRecord, describe_run, read_records
 from tl_runner.storage.sections import DataInfo, Metrics, Scores, TrainingInfo
@@ -123,7 +123,7 @@ def test_stages_are_scored_where_feature_extract_reads_them():
     assert len({each.scores["logme"] for each in found}) == 4
     (one,) = screened(*QUICKER, "pretrain=none", "backbone=small", stages=("conv2",))
     assert one.scores == found[2].scores
-    with pytest.raises(Refused, match="no stage 'conv3' – did you mean 'conv2'"):
+    with pytest.raises(UserError, match="no stage 'conv3' – did you mean 'conv2'"):
         screened(*QUICKER, "backbone=small", stages=("conv3",))
 
 
@@ -139,7 +139,7 @@ def test_of_a_large_split_some_rows_are_drawn_with_their_labels(monkeypatch):
 
 def test_what_can_not_be_scored_is_refused():
     rows = InMemory(torch.zeros(4, 2))
-    with pytest.raises(Refused, match="no source and no label to score on: granted=5"):
+    with pytest.raises(UserError, match="no source and no label to score on: granted=5"):
         screen.sample_labelled(Pair(None, Domain("target", ("a", "b"), rows, rows, rows)))
     own = LabelledSplit(rows, torch.tensor([0, 1, 0, 1]))
     assert screen.sample_labelled(Pair(None, Domain("target", ("a", "b"), rows, rows, rows), own)) == (

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from support.permuted import bytes_under
 
 from tl_runner.domains import InMemory
-from tl_runner.engine.job import find_completed
+from tl_runner.engine.job import find_skippable
 from tl_runner.evaluation.diagnosis import accuracies, joint_error, label_shift
 from tl_runner.evaluation.figure_data import SIDE, components, thumbnails
 from tl_runner.storage.record import describe_run
@@ -129,10 +129,10 @@ def test_a_run_is_made_again_for_a_fuller_diagnosis_and_for_no_lesser_one(tmp_pa
     again = made(tmp_path, "method=source_only", *QUICK)
     assert first.diagnosis is None and again.diagnosis is not None
     asked = describe_run(*composed("method=source_only", "diagnose=none", *QUICK, f"outputs={tmp_path}", "device=cpu"))
-    kept = find_completed(asked)
+    kept = find_skippable(asked)
     assert kept is not None and kept.diagnosis == again.diagnosis
     asked.config["diagnose"]["level"] = "full"
-    assert find_completed(asked) is None
+    assert find_skippable(asked) is None
 
 
 def test_weights_are_shown_at_their_extremes(tmp_path):

@@ -26,13 +26,13 @@ def mmd2_by_loops(source: np.ndarray, target: np.ndarray, unbiased: bool) -> flo
     def k(a: np.ndarray, b: np.ndarray) -> float:
         return sum(math.exp(-np.sum((a - b) ** 2) / (scale * width)) for scale in (0.25, 0.5, 1, 2, 4))
 
-    def within(rows: np.ndarray) -> float:
+    def check_range(rows: np.ndarray) -> float:
         return float(
             np.mean([k(a, b) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j or not unbiased])
         )
 
     between = float(np.mean([k(a, b) for a in source for b in target]))
-    return within(source) + within(target) - 2 * between
+    return check_range(source) + check_range(target) - 2 * between
 
 
 @pytest.mark.parametrize("estimator", ["biased", "unbiased"])

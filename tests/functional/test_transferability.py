@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
 
 
@@ -188,7 +188,7 @@ def test_the_linear_error_is_none_where_there_is_too_little_to_fit():
 
 
 def test_what_can_not_be_scored_is_refused():
-    with pytest.raises(Refused, match="of one class"):
+    with pytest.raises(UserError, match="of one class"):
         admit(torch.zeros(5))
     admit(torch.tensor([0, 1]))
     for score in (leep, logme, h_score, nce):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import tl_runner
 from tl_runner.core import Model
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.inference.export import Format, export, farthest
 from tl_runner.inference.load import Trained
 from tl_runner.inference.samples import samples
@@ -187,7 +187,7 @@ def test_a_file_that_computes_something_else_is_not_left(to, by, refused):
     Path("model").write_text("old")
     if refused:
         with pytest.raises(
-            Refused, match=f"the {to} file does not match the model: on 9 samples a probability differs by"
+            UserError, match=f"the {to} file does not match the model: on 9 samples a probability differs by"
         ):
             export(which, torch.randn(9, 4), to, Path("model"), {})
         assert [path.read_text() for path in Path().iterdir()] == ["old"]
@@ -203,7 +203,7 @@ class Undecided(nn.Module):
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
 def test_what_a_format_can_not_express_is_refused_in_words(to):
     which = trained(backbones.linear((4,), width=8), (4,), nn.Sequential(nn.Linear(8, CLASSES), Undecided()))
-    with pytest.raises(Refused, match=f"this model can't be written as {to}: "):
+    with pytest.raises(UserError, match=f"this model can't be written as {to}: "):
         export(which, torch.randn(9, 4), to, Path("model"), {})
     assert not list(Path().iterdir())
 
@@ -238,7 +238,7 @@ def test_the_largest_difference_is_that_of_any_row_in_a_call_of_any_size():
     assert farthest(lambda part: part, off(5, -0.25), x) == pytest.approx(0.25)
     assert np.isnan(farthest(lambda part: part, off(5, float("nan")), x))
     assert farthest(lambda part: part, lambda part: part if len(part) > 1 else part + 1, x) == pytest.approx(1.0)
-    with pytest.raises(Refused, match=r"for inputs \(1, 3\) the file gives \(1, 2\), the model \(1, 3\)"):
+    with pytest.raises(UserError, match=r"for inputs \(1, 3\) the file gives \(1, 2\), the model \(1, 3\)"):
         farthest(lambda part: part, lambda part: part[:, :2], x)
 
 

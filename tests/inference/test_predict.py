@@ -20,7 +20,7 @@ import tl_runner
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.inference.inputs import list_inputs, list_test_inputs
 from tl_runner.inference.predict import agreement, predictions
 from tl_runner.storage.record import RunRecord
@@ -232,7 +232,7 @@ def test_predictions_that_are_not_those_of_the_run_are_told(shot, tmp_path):
     other = found.roll(1, dims=1)
     rows, same, largest = agreement(other, record)
     assert (rows, same) == (12, 0) and largest == pytest.approx((other - found).abs().max().item(), abs=EXACT)
-    with pytest.raises(Refused, match="stored predictions for 12 test rows, and 3 were made"):
+    with pytest.raises(UserError, match="stored predictions for 12 test rows, and 3 were made"):
         agreement(found[:3], record)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Batch, Method, Model, Terms
 from tl_runner.domains import Labelled
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional import losses
 from tl_runner.methods.adda import ADDA
 from tl_runner.methods.bsp import BSP, largest_squared
@@ -99,10 +99,10 @@ def test_schedule_is_the_strength_of_the_reversal(kind, schedule):
     method = kind(dropout=0.0, hidden=8, schedule=schedule)
     model, batch = begun(method)
     features = [rows.detach().requires_grad_() for rows in model.features(*batch.inputs)]
-    loss, _ = method.oppose(model, *features, P)
+    loss, _ = method.adversarial_loss(model, *features, P)
     (got,) = torch.autograd.grad(loss, features[:1])
     method.reversal = Strength(1.0, "constant")
-    loss, _ = method.oppose(model, *features, P)
+    loss, _ = method.adversarial_loss(model, *features, P)
     (full,) = torch.autograd.grad(loss, features[:1])
     torch.testing.assert_close(got, full * losses.scheduled(schedule, P))
 
@@ -390,10 +390,10 @@ def test_the_discriminator_has_a_rate_of_its_own(method):
 
 def test_adda_refuses_in_words_what_it_cannot_go_on_from():
     pair, model = task()
-    with pytest.raises(Refused, match=r"no source model here: .* and pretrain=default"):
+    with pytest.raises(UserError, match=r"no source model here: .* and pretrain=default"):
         prepare(ADDA(), model, pair, has_source_model=False)
     bare = Model(nn.Sequential(nn.Flatten()), 10, pair.classes)
-    with pytest.raises(Refused, match="this backbone has no parameters"):
+    with pytest.raises(UserError, match="this backbone has no parameters"):
         prepare(ADDA(), bare, pair)
 
 
@@ -454,5 +454,5 @@ def test_weight_scales_the_term(kind, term):
         values.append(method.terms(model, batch, P)[term])
     torch.testing.assert_close(values[1], 2 * values[0])
     assert values[0] != 0
-    with pytest.raises(Refused, match="weight must be at least 0"):
+    with pytest.raises(UserError, match="weight must be at least 0"):
         kind(weight=-1.0)

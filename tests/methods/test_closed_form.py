@@ -20,7 +20,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Domain, InMemory, Labelled, LabelledSplit, Labels, Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.closed_form import affine_map, sample_rows
 from tl_runner.methods.coral_linear import CoralLinear, recolouring
 from tl_runner.methods.ot_map import OTMap, move_along, transport_plan, transport_source
@@ -190,7 +190,7 @@ def test_a_plan_that_its_solver_did_not_finish_is_told_of_and_one_that_is_none_r
         patch.setattr(ot, name, lambda *words, **options: solver(*words, **{**options, "numItermax": steps}))
         warnings.simplefilter("ignore")  # POT's own
         if steps == 1:
-            with pytest.raises(Refused, match=r"no transport plan was found with method.entropy=0.*\d% of the mass"):
+            with pytest.raises(UserError, match=r"no transport plan was found with method.entropy=0.*\d% of the mass"):
                 transport_plan(*clouds(), entropy)
         else:
             transport_plan(*clouds(), entropy)
@@ -275,7 +275,7 @@ def test_every_option_does_something():
     "wrong", [lambda: CoralLinear(ridge=0.0), lambda: SubspaceAlignment(0), lambda: TCA(mu=0.0), lambda: OTMap(-1.0)]
 )
 def test_values_out_of_range_are_refused(wrong):
-    with pytest.raises(Refused, match="must be"):
+    with pytest.raises(UserError, match="must be"):
         wrong()
 
 

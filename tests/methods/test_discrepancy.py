@@ -13,7 +13,7 @@ from support.tasks import batch_of, images
 
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional import losses
 from tl_runner.functional.distances import DISTANCES, cosine, sliced_wasserstein2
 from tl_runner.methods.afn import AFN, norm_step
@@ -424,7 +424,7 @@ def test_weight_and_schedule_scale_the_term(name):
     torch.testing.assert_close(term(weight=2.0, schedule="constant"), 2 * one)
     torch.testing.assert_close(term(weight=1.0, schedule="linear"), 0.2 * one)
     torch.testing.assert_close(term(weight=1.0, schedule="ramp"), losses.ramp(0.2) * one)
-    with pytest.raises(Refused, match="weight must be at least 0"):
+    with pytest.raises(UserError, match="weight must be at least 0"):
         kind(weight=-1.0)
 
 

@@ -21,7 +21,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.feature_extract import FeatureExtract
 from tl_runner.models.backbones import small
 from tl_runner.models.features import cut_model, gather_rows
@@ -101,7 +101,7 @@ def test_the_backbone_stays_and_the_linear_head_is_trained_by_the_loop(tmp_path)
 
 
 def test_neighbours_that_are_all_rows_are_refused():
-    with pytest.raises(Refused, match=r"head=knn with k=3 needs more than 3 labelled rows, got 3: set a smaller k"):
+    with pytest.raises(UserError, match=r"head=knn with k=3 needs more than 3 labelled rows, got 3: set a smaller k"):
         fit_head("knn", torch.eye(3), torch.arange(3), 3, 1.0, 3, 0)
 
 
@@ -131,7 +131,7 @@ def _the_stored_model_predicts_as_the_run_did(record) -> None:
 def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
     pair, model = task()
     with pytest.raises(
-        Refused, match=r"no stage 'conv3' – did you mean 'conv[12]'.*possible: pixels, conv1, conv2, hidden"
+        UserError, match=r"no stage 'conv3' – did you mean 'conv[12]'.*possible: pixels, conv1, conv2, hidden"
     ):
         prepare(FeatureExtract(layer="conv3"), model, pair)
 

@@ -23,7 +23,7 @@ from tl_runner.domains import Pair
 from tl_runner.engine.preparation import check_task
 from tl_runner.engine.pretrain import train_source_model
 from tl_runner.engine.task import Task
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.finetune import Finetune, frozen_stages
 from tl_runner.methods.l2sp import L2SP
 from tl_runner.methods.mmd import MMD
@@ -32,7 +32,7 @@ from tl_runner.rng import Rng
 from tl_runner.storage.sections import SourceModelInfo
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, draw_batch, train
-from tl_runner.training.pretrain import Pretrain
+from tl_runner.training.pretrain_options import Pretrain
 
 CPU = torch.device("cpu")
 
@@ -97,12 +97,12 @@ def test_the_backbone_learns_at_its_own_rate(task):
 
 @pytest.mark.parametrize("freeze", ["upto:conv9", "upto:", "all", "upto:covn1"])
 def test_a_stage_that_does_not_exist_is_refused_with_those_that_do(freeze, task):
-    with pytest.raises(Refused, match=r"conv1.*conv2.*hidden"):
+    with pytest.raises(UserError, match=r"conv1.*conv2.*hidden"):
         prepare(Finetune(freeze), task[1], task[0])
 
 
 def test_lp_ft_of_the_head_alone_says_nothing():
-    with pytest.raises(Refused, match=r"method\.lp_ft"):
+    with pytest.raises(UserError, match=r"method\.lp_ft"):
         Finetune(freeze="head_only", lp_ft=True)
 
 
@@ -243,9 +243,9 @@ def test_a_source_model_is_of_its_seed_where_the_data_is_the_same(tmp_path):
 def test_methods_that_need_the_same_labels_or_a_source_refuse_what_has_none():
     differ, _, _ = split_domains(other_classes(), 0, Budget("count", 2), CPU)
     sourceless, _, _ = split_domains(other_classes()._replace(source=None), 0, Budget("count", 2), CPU)
-    with pytest.raises(Refused, match="the source has the classes a, b, c, the target 0, 1, 2: MMD needs the same"):
+    with pytest.raises(UserError, match="the source has the classes a, b, c, the target 0, 1, 2: MMD needs the same"):
         check_task(MMD(), differ)
-    with pytest.raises(Refused, match=r"no source domain.*MMD learns from source rows"):
+    with pytest.raises(UserError, match=r"no source domain.*MMD learns from source rows"):
         check_task(MMD(), sourceless)
     check_task(Finetune(), differ)
     check_task(Finetune(), sourceless)
@@ -273,7 +273,7 @@ def test_whole_runs_without_a_source_of_the_same_labels(method, data, tmp_path, 
 
 def test_augmentation_is_refused_where_features_are_computed_once():
     for method in ("feature_extract", "tradaboost"):
-        with pytest.raises(Refused, match="augment=none"):
+        with pytest.raises(UserError, match="augment=none"):
             config.load(composed(f"method={method}", "augment=weak")[0])
 
 
@@ -298,5 +298,5 @@ def test_a_source_model_with_the_targets_head_is_another_than_one_without(tmp_pa
 def test_l2sp_of_a_backbone_without_parameters_is_refused():
     pair, _, _ = split_domains(blobs(0, samples=90), 0, Budget("count", 2), CPU)
     backbone, width = identity(pair.shape)
-    with pytest.raises(Refused, match="this backbone has none"):
+    with pytest.raises(UserError, match="this backbone has none"):
         prepare(L2SP(), Model(backbone, width, pair.classes), pair)

@@ -16,13 +16,13 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.anil import ANIL
 from tl_runner.methods.maml import MAML, query_loss
 from tl_runner.methods.reptile import Reptile, reptile
 from tl_runner.models.backbones import identity, mlp, small
 from tl_runner.models.batchnorm import by_domain_statistics
-from tl_runner.models.learning_rates import factor
+from tl_runner.models.learning_rates import lr_factor
 from tl_runner.rng import Rng
 from tl_runner.training import augment
 from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
@@ -184,7 +184,7 @@ def test_after_the_tasks_come_the_granted_rows_as_in_fine_tuning(name):
     prepare(method, model, pair)
     meta, adapt = method.phases(model)
     assert (meta.share, adapt.share) == (0.25, 0.75) and (meta.streams, adapt.streams) == ({"source"}, {"granted"})
-    assert [[factor(group) for group in begin_phase(p, model, method)] for p in (meta, adapt)] == [
+    assert [[lr_factor(group) for group in begin_phase(p, model, method)] for p in (meta, adapt)] == [
         [1.0, 1.0],
         [1.0, 0.1],
     ]
@@ -246,14 +246,14 @@ def test_tasks_are_learnt_better_with_time(name):
 def test_a_backbone_without_parameters_is_refused():
     pair, _ = task()
     backbone, width = identity(pair.shape)
-    with pytest.raises(Refused, match="this backbone has no parameters"):
+    with pytest.raises(UserError, match="this backbone has no parameters"):
         prepare(built("maml"), Model(backbone, width, pair.classes), pair)
 
 
 @pytest.mark.parametrize("method", [MAML(queries=1_000_000), ANIL(shots=1_000_000), Reptile(steps=1_000_000)])
 def test_a_task_of_more_rows_than_there_are_is_refused(method):
     pair, model = task()
-    with pytest.raises(Refused, match=r"a task takes [15],000,00\d rows of each class, and the source has 120 in all"):
+    with pytest.raises(UserError, match=r"a task takes [15],000,00\d rows of each class, and the source has 120"):
         prepare(method, model, pair)
 
 
@@ -263,10 +263,10 @@ def test_a_task_of_more_rows_than_there_are_is_refused(method):
 )  # fmt: skip
 def test_values_out_of_range_are_refused(options, message):
     for kind in KINDS.values():
-        with pytest.raises(Refused, match=f"{message} must be"):
+        with pytest.raises(UserError, match=f"{message} must be"):
             kind(**options)
     for kind in (MAML, ANIL):
-        with pytest.raises(Refused, match="queries must be"):
+        with pytest.raises(UserError, match="queries must be"):
             kind(queries=0)
 
 

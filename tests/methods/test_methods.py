@@ -12,7 +12,7 @@ from support.tasks import batch_of, images, prepare, task
 from tl_runner import config
 from tl_runner.core import Batch, Method, Model, Phase
 from tl_runner.domains import Labelled, Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional import losses
 from tl_runner.methods.auto import Auto
 from tl_runner.methods.dann import DANN
@@ -31,7 +31,7 @@ def test_terms_are_finite_named_scalars_and_what_is_trained_gets_a_gradient(name
     pair, model = images("5" if "granted" in method.needs else granted)
     try:
         model, pair = prepare(method, model, pair)
-    except Refused as refused:
+    except UserError as refused:
         assert granted == "5" and "granted" in str(refused)  # of what would do nothing
         return
     for phase in method.phases(model):
@@ -92,12 +92,17 @@ def learnt_of_source_labels(method: Method, shift: int) -> torch.Tensor:
 def test_a_method_keeps_the_source_labels_where_it_learns_from_source_labels_until_the_end(said):
     before, after = (learnt_of_source_labels(config.build_named("method", said, "method"), shift) for shift in (0, 1))
     method: Method = config.build_named("method", said, "method")
-    assert (method.source_labels == "kept") == (not torch.equal(before, after))
+    assert (method.source_labels == "throughout") == (not torch.equal(before, after))
 
 
 @pytest.mark.parametrize(
     ("streams", "labels"),
-    [({"source"}, "kept"), ({"source", "granted"}, "kept"), ({"granted", "target"}, "unused"), ({"target"}, "left")],
+    [
+        ({"source"}, "throughout"),
+        ({"source", "granted"}, "throughout"),
+        ({"granted", "target"}, "unused"),
+        ({"target"}, "start"),
+    ],
 )
 def test_what_source_labels_are_to_a_method_follows_from_its_needs_unless_it_says_more(streams, labels):
     class Plain(Method):
@@ -196,9 +201,9 @@ def steps_of(method: Method, pair: Pair, model: Model, **plan):
 
 
 def test_a_method_that_ignores_a_stream_is_refused():
-    with pytest.raises(Refused, match=r"Forgetful never reads batch.target: it would have no effect"):
+    with pytest.raises(UserError, match=r"Forgetful never reads batch.target, which has no effect"):
         steps_of(Forgetful(), *task())
-    with pytest.raises(Refused, match=r"Exploding never reads batch.granted"):
+    with pytest.raises(UserError, match=r"Exploding never reads batch.granted"):
         steps_of(Exploding(), *task("5"))
 
 
@@ -225,7 +230,7 @@ class Returning(Method):
     ],
 )
 def test_a_method_that_breaks_the_contract_of_terms_is_told_how(returned, message):
-    with pytest.raises(Refused, match=f"Returning.*{message}"):
+    with pytest.raises(UserError, match=f"Returning.*{message}"):
         steps_of(Returning(returned), *task())
 
 
@@ -236,13 +241,13 @@ def test_what_moves_features_refuses_a_backbone_without_parameters(name):
     pair, _ = task(granted)
     backbone, width = identity(pair.shape)
     model = Model(backbone, width, pair.classes)
-    with pytest.raises(Refused, match=r"this backbone has no parameters|as identity, has no features"):
+    with pytest.raises(UserError, match=r"this backbone has no parameters|as identity, has no features"):
         prepared, seen = prepare(method, model, pair)
         steps_of(method, seen, prepared)
 
 
 def test_a_method_without_terms_is_told_what_is_missing():
-    with pytest.raises(Refused, match="Method has phases to train and no `terms`"):
+    with pytest.raises(UserError, match="Method has phases to train and no `terms`"):
         steps_of(Method(), *task())
 
 
@@ -250,7 +255,7 @@ def test_a_stream_that_does_not_exist_is_refused():
     class Wishful(Forgetful):
         needs = frozenset({"source", "labels"})  # pyright: ignore[reportAssignmentType]
 
-    with pytest.raises(Refused, match=r"Wishful.needs names 'labels'; a batch has source, target and granted"):
+    with pytest.raises(UserError, match=r"Wishful.needs names 'labels'; a batch has source, target and granted"):
         steps_of(Wishful(), *task())
 
 

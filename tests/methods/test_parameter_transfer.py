@@ -21,7 +21,7 @@ from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import Drawn, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.bi_tuning import BiTuning, contrast
 from tl_runner.methods.bss import BSS, shrinkage
 from tl_runner.methods.co_tuning import CoTuning, relation
@@ -30,7 +30,7 @@ from tl_runner.methods.finetune import Finetune
 from tl_runner.methods.lwf import LwF, distillation
 from tl_runner.methods.stochnorm import StochasticNorm, StochNorm
 from tl_runner.models.backbones import identity, mlp, small
-from tl_runner.models.learning_rates import LrBackbone, factor
+from tl_runner.models.learning_rates import LrBackbone, lr_factor
 from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
@@ -112,17 +112,17 @@ def test_each_stage_learns_at_a_factor_of_the_next_ones_rate(decay, task):
 
 
 def test_what_gradual_cannot_do_is_refused(task):
-    with pytest.raises(Refused, match="it has no effect with freeze=head_only"):
+    with pytest.raises(UserError, match="it has no effect with freeze=head_only"):
         Finetune("head_only", gradual=True)
-    with pytest.raises(Refused, match="choose one of them"):
+    with pytest.raises(UserError, match="choose one of them"):
         Finetune(gradual=True, lp_ft=True)
-    with pytest.raises(Refused, match="lr_decay must be between 0 and 1"):
+    with pytest.raises(UserError, match="lr_decay must be between 0 and 1"):
         Finetune(lr_decay=2.6)
     pair, model = task
-    with pytest.raises(Refused, match="none with parameters to unfreeze"):
+    with pytest.raises(UserError, match="none with parameters to unfreeze"):
         prepare(Finetune("upto:hidden", gradual=True), model, pair, source_head=SOURCE_HEAD)
     backbone, width = identity(pair.shape)
-    with pytest.raises(Refused, match="none with parameters to unfreeze"):
+    with pytest.raises(UserError, match="none with parameters to unfreeze"):
         prepare(Finetune(gradual=True), Model(backbone, width, pair.classes), pair, source_head=SOURCE_HEAD)
 
 
@@ -178,7 +178,7 @@ def test_delta_adds_its_layers_and_weighs_them(task):
     terms = {layers: method.terms(model, batch, 0.5)["delta"].item() for layers, method in found.items()}
     assert terms[()] == pytest.approx(2 * sum(terms[(stage,)] for stage in STAGES), rel=1e-5)
     assert min(terms.values()) > 0
-    with pytest.raises(Refused, match="no stage 'conv9'"):
+    with pytest.raises(UserError, match="no stage 'conv9'"):
         prepare(Delta(layers=["conv9"]), model, pair, source_head=SOURCE_HEAD)
 
 
@@ -241,7 +241,7 @@ def test_shrinkage_is_finite_where_all_rows_are_equal_and_refuses_what_there_is_
         features.requires_grad_()
         shrinkage(features, 2).backward()
         assert features.grad is not None and torch.isfinite(features.grad).all()
-    with pytest.raises(Refused, match="k=5 singular values are asked for, and a batch of 6 rows × 4 features has 4"):
+    with pytest.raises(UserError, match="k=5 singular values are asked for, and a batch of 6 rows × 4 features has 4"):
         shrinkage(torch.ones(6, 4), 5)
 
 
@@ -299,7 +299,7 @@ def test_the_source_head_trains_at_the_rate_of_the_backbone(method, task):
     model, _ = prepare(method, model, pair, source_head=SOURCE_HEAD)
     (phase,) = method.phases(model)
     groups = begin_phase(phase, model, method)
-    rates = {id(parameter): factor(group, 0.3) for group in groups for parameter in group.parameters}
+    rates = {id(parameter): lr_factor(group, 0.3) for group in groups for parameter in group.parameters}
     assert {rates[id(p)] for p in [*method.source_head.parameters(), *model.backbone.parameters()]} == {0.3}
     assert {rates[id(p)] for p in model.head.parameters()} == {1.0}
 
@@ -307,7 +307,7 @@ def test_the_source_head_trains_at_the_rate_of_the_backbone(method, task):
 @pytest.mark.parametrize("method", [LwF(), CoTuning()])
 def test_without_a_source_model_there_is_no_head_to_keep(method, task):
     pair, model = task
-    with pytest.raises(Refused, match=r"there is no source model here: .* pretrain=default"):
+    with pytest.raises(UserError, match=r"there is no source model here: .* pretrain=default"):
         prepare(method, model, pair, has_source_model=False)
 
 
@@ -372,10 +372,10 @@ def test_stochnorm_changes_a_copy_of_the_network_and_refuses_one_without_batchno
     x = pair.target.train.take(torch.arange(9))
     assert torch.equal(prepared.eval()(x), model.eval()(x))
     plain, other = table()
-    with pytest.raises(Refused, match="this backbone has none: use method=finetune"):
+    with pytest.raises(UserError, match="this backbone has none: use method=finetune"):
         prepare(StochNorm(), other, plain, source_head=SOURCE_HEAD)
     other.backbone.add_module("more", nn.Sequential(nn.SyncBatchNorm(8)))
-    with pytest.raises(Refused, match="this network has SyncBatchNorm, which is another layer"):
+    with pytest.raises(UserError, match="this network has SyncBatchNorm, which is another layer"):
         prepare(StochNorm(), other, plain, source_head=SOURCE_HEAD)
 
 
@@ -533,7 +533,7 @@ def test_the_contrasts_of_bi_tuning_leave_the_head_alone(task):
 def test_the_projector_of_bi_tuning_learns_at_a_tenth_of_the_heads_rate(task):
     method, _, model = bi_tuning(task)
     (phase,) = method.phases(model)
-    rates = {p: factor(group) for group in begin_phase(phase, model, method) for p in group.parameters}
+    rates = {p: lr_factor(group) for group in begin_phase(phase, model, method) for p in group.parameters}
     (head,), (projector,) = ({rates[p] for p in part.parameters()} for part in (model.head, method.projector))
     assert projector == pytest.approx(0.1 * head)
 
@@ -548,7 +548,7 @@ def test_the_queue_forgets_the_oldest_keys_first(task):
         expected = seen[-30:] + [-1] * (30 - len(seen[-30:]))
         assert sorted(method.labels.tolist()) == sorted(expected)
         assert (method.labels >= 0).tolist() == method.keys_z.any(1).tolist()
-    with pytest.raises(Refused, match=r"queue=1 keys a class are 10, fewer than the 16 rows of a batch"):
+    with pytest.raises(UserError, match=r"queue=1 keys a class are 10, fewer than the 16 rows of a batch"):
         method, pair, model = bi_tuning(task, queue=1)
         method.terms(model, granted(pair), 0.0)
 
@@ -575,7 +575,7 @@ def test_the_views_of_bi_tuning_are_as_they_are_asked_for(option, task):
 
 def test_bi_tuning_of_rows_that_have_no_views_is_refused():
     pair, model = table()
-    with pytest.raises(Refused, match="only images have views here: these rows are 10 numbers"):
+    with pytest.raises(UserError, match="only images have views here: these rows are 10 numbers"):
         prepare(BiTuning(), model, pair, source_head=SOURCE_HEAD)
 
 

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from support.densities import gaussians
 from test_weighted import task
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.balanced import Balanced
 from tl_runner.methods.sample_selection import SampleSelection
 from tl_runner.rng import Rng
@@ -39,7 +39,7 @@ def test_of_rows_that_are_alike_as_many_are_kept():
 
 
 def test_more_folds_than_rows_are_refused():
-    with pytest.raises(Refused, match=r"parts of 4 rows"):
+    with pytest.raises(UserError, match=r"parts of 4 rows"):
         SampleSelection("density_ratio").weights(torch.randn(9, 1), torch.randn(4, 1), 0)
 
 
@@ -57,5 +57,5 @@ def test_each_side_has_its_share_of_the_loss_whatever_its_size(gamma):
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
 def test_a_share_is_between_0_and_1(wrong):
-    with pytest.raises(Refused, match="gamma must be between 0 and 1"):
+    with pytest.raises(UserError, match="gamma must be between 0 and 1"):
         Balanced(wrong)

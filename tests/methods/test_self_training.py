@@ -17,7 +17,7 @@ from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional import losses
 from tl_runner.methods.adamatch import AdaMatch, align_distribution, mix_logits
 from tl_runner.methods.fixmatch import FixMatch
@@ -194,7 +194,7 @@ def test_adamatch_is_the_loop_over_rows(labels):
 @pytest.mark.parametrize("method", [FixMatch, AdaMatch])
 def test_mirror_images_of_a_table_are_refused(method):
     pair, model = table()
-    with pytest.raises(Refused, match=r"method.flip mirrors images, and these rows are not images"):
+    with pytest.raises(UserError, match=r"method.flip mirrors images, and these rows are not images"):
         prepare(method(flip=True), model, pair)
     pair, model = pictures()
     prepare(method(flip=True), model, pair)

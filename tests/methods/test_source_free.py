@@ -18,7 +18,7 @@ from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional import losses
 from tl_runner.methods.adabn import AdaBN
 from tl_runner.methods.shot import SHOT, by_centroid
@@ -110,7 +110,7 @@ def test_the_head_stays_as_it_was_and_what_is_to_be_trained_moves(method, grante
 @pytest.mark.parametrize("method", ALL)
 def test_without_a_source_model_there_is_nothing_to_adapt(method):
     pair, model = task()
-    with pytest.raises(Refused, match=r"no source model here: .* and pretrain=default"):
+    with pytest.raises(UserError, match=r"no source model here: .* and pretrain=default"):
         prepare(method(), model, pair, has_source_model=False)
 
 
@@ -118,14 +118,14 @@ def test_without_a_source_model_there_is_nothing_to_adapt(method):
 def test_a_model_without_batchnorm_is_refused(method):
     pair, _, _ = split_domains(blobs(0, samples=100), 0, Budget.parse("0"), CPU)
     model = Model(*mlp(pair.shape, width=4), pair.classes)
-    with pytest.raises(Refused, match="no BatchNorm"):
+    with pytest.raises(UserError, match="no BatchNorm"):
         prepare(method(), model, pair)
 
 
 def test_tent_refuses_batchnorm_that_has_nothing_to_train():
     pair, model = task()
     model.backbone = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, affine=False), nn.Linear(64, 8))
-    with pytest.raises(Refused, match="scales and shifts"):
+    with pytest.raises(UserError, match="scales and shifts"):
         prepare(Tent(), model, pair)
 
 
@@ -355,17 +355,17 @@ def test_adabn_changes_statistics_alone_and_leaves_its_argument():
 
 def test_adabn_has_no_use_for_labels_nor_one_row_for_statistics():
     pair, model = task("5")
-    with pytest.raises(Refused, match="granted labels have no effect"):
+    with pytest.raises(UserError, match="granted labels have no effect"):
         prepare(AdaBN(), model, pair)
     model, x = normalised()
-    with pytest.raises(Refused, match="single target row"):
+    with pytest.raises(UserError, match="single target row"):
         renormalise(model, InMemory(x[:1]))
 
 
 @pytest.mark.parametrize("name", ["tent", "adabn"])
 def test_a_run_on_a_network_without_batchnorm_says_why_it_failed(name, tmp_path):
     words = [word for word in QUICK if "size" not in word]
-    with pytest.raises(Refused, match="no BatchNorm whose statistics could follow the target"):
+    with pytest.raises(UserError, match="no BatchNorm whose statistics could follow the target"):
         made(tmp_path, f"method={name}", "dataset=blobs", "backbone=mlp", *words)
 
 

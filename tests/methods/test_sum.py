@@ -5,11 +5,11 @@ import torch
 from conftest import QUICK, made
 from support.tasks import batch_of, images, prepare
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.coral import CORAL
 from tl_runner.methods.mmd import MMD
 from tl_runner.methods.sum import Sum
-from tl_runner.models.learning_rates import by_rate
+from tl_runner.models.learning_rates import with_rates
 from tl_runner.training.loop import begin_phase
 
 
@@ -55,7 +55,7 @@ def test_parts_with_other_streams_get_their_own():
 
 def test_every_parameter_is_in_one_group_at_its_rate():
     _, model, method = ready("mmd", {"dann": {"lr_critic": 0.5}})
-    groups = by_rate(method.phases(model)[0].groups, model)
+    groups = with_rates(method.phases(model)[0].groups, model)
     listed = [parameter for group in groups for parameter in group.parameters]
     assert len(listed) == len({*listed}) == len([*model.parameters(), *method.parameters()])
     assert {group.lr for group in groups} == {1.0, 0.5}
@@ -75,7 +75,7 @@ def test_every_parameter_is_in_one_group_at_its_rate():
     ],
 )
 def test_parts_that_cannot_be_are_refused_in_words(parts, message):
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         Sum(parts)
 
 
@@ -88,12 +88,12 @@ def test_parts_that_cannot_be_are_refused_in_words(parts, message):
     ],
 )
 def test_parts_that_do_not_add_up_are_refused_in_words(parts, message):
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         ready(*parts, granted="5")
 
 
 def test_a_sum_serves_the_tasks_that_all_of_its_parts_serve():
-    assert Sum(["co_tuning", "bss"]).source_labels == "unused" and Sum(["mmd", "mcc"]).source_labels == "kept"
+    assert Sum(["co_tuning", "bss"]).source_labels == "unused" and Sum(["mmd", "mcc"]).source_labels == "throughout"
 
 
 def test_what_counts_once_is_said(caplog):

@@ -16,7 +16,7 @@ from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs, synthetic
 from tl_runner.domains import Pair
 from tl_runner.engine.preparation import prepare_training
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.evaluation.scores import collect_evidence, predict
 from tl_runner.methods.density_ratio import DensityRatio
 from tl_runner.methods.kliep import KLIEP
@@ -136,12 +136,12 @@ def test_weights_that_rest_on_a_few_rows_are_said(caplog):
 def test_more_folds_than_rows_are_refused():
     pair, model = task()
     for kind in (DensityRatio, KLIEP, ULSIF, RULSIF):
-        with pytest.raises(Refused, match=r"method\.folds=61 parts of 60 rows"):
+        with pytest.raises(UserError, match=r"method\.folds=61 parts of 60 rows"):
             prepare(kind(folds=61), model, pair)
 
 
 def test_kmm_refuses_more_rows_than_it_could_compare():
-    with pytest.raises(Refused, match=r"20,001 are too many .* method=kliep or method=ulsif take any number"):
+    with pytest.raises(UserError, match=r"20,001 are too many .* method=kliep or method=ulsif take any number"):
         KMM().weights(torch.zeros(MOST + 1, 1), torch.zeros(5, 1), 0)
 
 

@@ -10,7 +10,7 @@ from torchvision import models
 
 from tl_runner import config
 from tl_runner.core import Model
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.models import backbones
 from tl_runner.models.weights import fill, read_weights, unwrap
 
@@ -23,7 +23,7 @@ IMAGE = {"small", "resnet18", "resnet50", "timm"}
 def test_a_backbone_maps_rows_to_its_width_or_refuses_the_shape(name, shape):
     build = config.build(composed(f"backbone={name}")[0]["backbone"], "backbone")
     if name in IMAGE and len(shape) == 1:
-        with pytest.raises(Refused, match="reads images, but this dataset has rows of 7 numbers: use backbone=mlp"):
+        with pytest.raises(UserError, match="reads images, but this dataset has rows of 7 numbers: use backbone=mlp"):
             build(shape)
         return
     module, width = build(shape)
@@ -32,7 +32,7 @@ def test_a_backbone_maps_rows_to_its_width_or_refuses_the_shape(name, shape):
 
 
 def test_an_image_too_small_is_refused():
-    with pytest.raises(Refused, match="at least 8×8 pixels, got 4×4"):
+    with pytest.raises(UserError, match="at least 8×8 pixels, got 4×4"):
         backbones.resnet18((1, 4, 4))
 
 
@@ -68,7 +68,7 @@ def test_a_checkpoint_that_does_not_fit_lists_what_differs(weights, tmp_path):
     changed = {key: value for key, value in weights.items() if key != "bn1.weight"}
     changed |= {"surplus": torch.zeros(1), "conv1.weight": torch.zeros(64, 1, 7, 7)}
     torch.save(changed, tmp_path / "other.pth")
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         backbones.resnet18((3, 32, 32), weights=str(tmp_path / "other.pth"))
     for words in ("1 missing: bn1.weight", "1 unexpected: surplus", "conv1.weight (64, 1, 7, 7) for (64, 3, 7, 7)"):
         assert words in str(refusal.value)
@@ -86,15 +86,15 @@ def test_files_that_hold_no_weights_are_refused_and_never_run(content, tmp_path,
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(Refused, match=r"bad.pth (can't be read|holds no state dict)"):
+    with pytest.raises(UserError, match=r"bad.pth (can't be read|holds no state dict)"):
         backbones.resnet18((3, 32, 32), weights=str(path))
     assert "must never run" not in capsys.readouterr().out
 
 
 def test_missing_files_and_stems_without_weights_are_refused():
-    with pytest.raises(Refused, match="there is no such file"):
+    with pytest.raises(UserError, match="there is no such file"):
         backbones.resnet18((3, 32, 32), weights="nowhere.pth")
-    with pytest.raises(Refused, match="stem=imagenet; set that, or weights=null"):
+    with pytest.raises(UserError, match="stem=imagenet; set that, or weights=null"):
         backbones.resnet50((3, 32, 32), weights="imagenet", stem="cifar")
 
 
@@ -103,7 +103,7 @@ def test_a_download_that_fails_says_how_to_pass_a_file(monkeypatch):
         raise URLError("no connection")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(Refused, match=r"no connection.*Fetch https://.*resnet18.*pth .*backbone.weights=PATH"):
+    with pytest.raises(UserError, match=r"no connection.*Fetch https://.*resnet18.*pth .*backbone.weights=PATH"):
         backbones.resnet18((3, 32, 32), weights="imagenet")
 
 
@@ -145,29 +145,29 @@ def test_weights_for_a_model_of_timm_are_loaded_without_their_classifier(tmp_pat
     module, _ = backbones.timm((1, 32, 32), "efficientnet_lite0", str(tmp_path / "w.safetensors"))
     assert torch.equal(module.get_submodule("conv_stem").weight, published.conv_stem.weight)  # pyright: ignore
     assert module.get_submodule("pixels").mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])  # pyright: ignore
-    with pytest.raises(Refused, match="does not fit this network"):
+    with pytest.raises(UserError, match="does not fit this network"):
         backbones.timm((1, 32, 32), "resnet18", str(tmp_path / "w.safetensors"))
 
 
 def test_a_model_that_timm_does_not_have_or_that_wants_another_size_is_refused(monkeypatch):
     import timm as library
 
-    with pytest.raises(Refused, match=r"timm has no such model – did you mean 'resnet18'"):
+    with pytest.raises(UserError, match=r"timm has no such model – did you mean 'resnet18'"):
         backbones.timm((3, 32, 32), "resnet_18")
-    with pytest.raises(Refused, match=r"can't read images of 32×32 .*try dataset.size=224"):
+    with pytest.raises(UserError, match=r"can't read images of 32×32 .*try dataset.size=224"):
         backbones.timm((3, 32, 32), "vit_tiny_patch16_224")
 
     def offline(*_, **__):
         raise OSError("no connection")
 
     monkeypatch.setattr(library, "create_model", offline)
-    with pytest.raises(Refused, match=r"its published weights are not available: no connection"):
+    with pytest.raises(UserError, match=r"its published weights are not available: no connection"):
         backbones.timm((3, 32, 32), "resnet18", "pretrained")
 
 
 def test_a_pickled_model_is_told_what_to_save(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
-    with pytest.raises(Refused, match=r"It names code \(torch.nn.modules.linear.Linear\).* save model\.state_dict\(\)"):
+    with pytest.raises(UserError, match=r"names code \(torch.nn.modules.linear.Linear\).* save model\.state_dict\(\)"):
         backbones.resnet18((3, 32, 32), str(tmp_path / "model.pt"))
 
 
@@ -215,7 +215,7 @@ def test_a_state_dict_from_before_num_batches_tracked_is_loaded(state, tmp_path,
     filled = loaded(old, tmp_path)
     assert same(filled, state, {COUNTED}) and state[COUNTED] == 1 and filled[COUNTED] == 0
     assert "w.pth: 1 num_batches_tracked, which PyTorch before 0.4.1 did not save, stay 0" in caplog.text
-    with pytest.raises(Refused, match=r"– 1 missing: layer.1.running_mean$"):
+    with pytest.raises(UserError, match=r"– 1 missing: layer.1.running_mean$"):
         loaded({name: value for name, value in old.items() if name != "layer.1.running_mean"}, tmp_path)
 
 
@@ -283,7 +283,7 @@ def test_a_name_of_the_network_is_no_prefix(tmp_path):
 
 
 def test_an_unknown_prefix_or_entry_is_named_with_what_was_found_and_expected(state, tmp_path):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         loaded(behind("module.student.", state), tmp_path)
     for words in (
         "5 missing: layer.0.weight, layer.1.bias",
@@ -291,7 +291,7 @@ def test_an_unknown_prefix_or_entry_is_named_with_what_was_found_and_expected(st
         "6 fit behind 'module.student.', which is none of module., model., net., encoder., backbone., _orig_mod.",
     ):
         assert words in str(refusal.value)
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         loaded({"teacher": state, "epoch": 3, "model": {"student": state, "t": 1}}, tmp_path)
     for words in (
         "w.pth, in its entry 'model', holds no state dict: it has student (8 tensors), t (int)",
@@ -302,20 +302,20 @@ def test_an_unknown_prefix_or_entry_is_named_with_what_was_found_and_expected(st
 
 def test_what_could_be_one_or_another_is_refused(state, tmp_path):
     with pytest.raises(
-        Refused, match=r"holds more than one state dict \(model, encoder\): it has encoder \(8 tensors\)"
+        UserError, match=r"holds more than one state dict \(model, encoder\): it has encoder \(8 tensors\)"
     ):
         loaded({"encoder": state, "model": state}, tmp_path)
-    with pytest.raises(Refused, match=r"more than once, behind 'net\.', 'backbone\.': save one of them alone"):
+    with pytest.raises(UserError, match=r"more than once, behind 'net\.', 'backbone\.': save one of them alone"):
         loaded(behind("net.", state) | behind("backbone.", state), tmp_path)
-    with pytest.raises(Refused, match=r"holds no state dict: it has epoch \(int\), layer.0.weight \(Tensor\)"):
+    with pytest.raises(UserError, match=r"holds no state dict: it has epoch \(int\), layer.0.weight \(Tensor\)"):
         loaded({**state, "epoch": 3}, tmp_path)
-    with pytest.raises(Refused, match="holds no state dict: it has nothing"):
+    with pytest.raises(UserError, match="holds no state dict: it has nothing"):
         loaded({}, tmp_path)
 
 
 def test_a_checkpoint_with_a_moving_average_beside_its_weights_is_refused(tmp_path):
     state = {"a.weight": torch.zeros(2)}
     for other in ("state_dict_ema", "teacher"):
-        with pytest.raises(Refused, match=f"several states of one network .state_dict, {other}."):
+        with pytest.raises(UserError, match=f"several states of one network .state_dict, {other}."):
             unwrap({"state_dict": state, other: state}, "file")
     assert unwrap({"state_dict": state, "optimizer": {"step": torch.zeros(1)}}, "file") == (state, ["state_dict"])

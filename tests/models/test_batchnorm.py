@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Group, Method, Model, Phase, Stream
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.evaluation.scores import accuracy, predict
 from tl_runner.functional.losses import supervised
 from tl_runner.inference.load import load
@@ -258,7 +258,7 @@ def test_a_run_is_scored_saved_and_predicted_with_the_statistics_of_each_domain(
     for then, norm in zip(again, batchnorm.batchnorms(target), strict=True):
         torch.testing.assert_close(then, norm.running_mean)
     assert not torch.allclose(predict(target, source.test), predict(at_source, source.test))
-    with pytest.raises(Refused, match="domain takes target or source"):
+    with pytest.raises(UserError, match="domain takes target or source"):
         load(record.folder, domain="both")  # pyright: ignore[reportArgumentType]
 
 

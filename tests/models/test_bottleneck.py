@@ -10,7 +10,7 @@ import tl_runner
 from tl_runner import config
 from tl_runner.core import Method, Model
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.delta import Delta
 from tl_runner.methods.finetune import Finetune
 from tl_runner.methods.l2sp import L2SP
@@ -18,7 +18,7 @@ from tl_runner.methods.shot import SHOT
 from tl_runner.methods.weighted import Weighted
 from tl_runner.models import backbones
 from tl_runner.models.backbones import Bottleneck
-from tl_runner.models.learning_rates import factor, new_parameters, old_parameters
+from tl_runner.models.learning_rates import lr_factor, new_parameters, old_parameters
 from tl_runner.rng import Rng
 from tl_runner.storage.record import describe_run
 from tl_runner.training import optimizers
@@ -52,7 +52,7 @@ def test_it_is_the_last_stage_and_off_by_default(name):
     assert isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d) and isinstance(relu, nn.ReLU)
     found = net(torch.rand(5, 3, 32, 32))
     assert found.shape == (5, 7) and (found >= 0).all()
-    with pytest.raises(Refused, match="bottleneck must be at least 1"):
+    with pytest.raises(UserError, match="bottleneck must be at least 1"):
         build((3, 32, 32), bottleneck=0)
 
 
@@ -74,7 +74,7 @@ def test_it_learns_at_the_full_rate_and_what_is_below_at_the_backbones(method: M
     pair, model = narrow()
     model, pair = prepare(method, model, pair)
     (phase,) = method.phases(model)
-    rates = {p: factor(group) for group in begin_phase(phase, model, method) for p in group.parameters}
+    rates = {p: lr_factor(group) for group in begin_phase(phase, model, method) for p in group.parameters}
     new = new_parameters(model)
     assert len(new) == 4 and {rates[p] for p in new} == {1.0}
     below = {rates[p] for p in old_parameters(model)}
@@ -100,7 +100,7 @@ def test_where_the_backbone_is_frozen_it_trains_along_with_the_head(options):
 
 def test_to_freeze_it_is_refused():
     pair, model = narrow()
-    with pytest.raises(Refused, match="stage 'bottleneck' is new and trains along with the head: freeze=head_only"):
+    with pytest.raises(UserError, match="stage 'bottleneck' is new and trains along with the head: freeze=head_only"):
         prepare(Finetune("upto:bottleneck"), model, pair)
 
 
@@ -117,13 +117,13 @@ def test_methods_that_hold_to_the_source_do_not_hold_it():
 
 @pytest.mark.parametrize("method", ["feature_extract", "sa", "tca", "coral_linear", "tradaboost"])
 def test_it_is_never_on_frozen_features(method):
-    with pytest.raises(Refused, match=r"features are computed once.*set backbone.bottleneck=null"):
+    with pytest.raises(UserError, match=r"features are computed once.*set backbone.bottleneck=null"):
         config.load(composed(f"method={method}", *NARROW)[0])
 
 
 def test_features_of_one_that_has_learnt_nothing_are_not_compared():
     pair, model = narrow("0")
-    with pytest.raises(Refused, match="new bottleneck are random without a source model"):
+    with pytest.raises(UserError, match="new bottleneck are random without a source model"):
         prepare(Weighted(view="features"), model, pair, has_source_model=False)
     prepare(Weighted(view="features"), model, pair)
     prepare(Weighted(), model, pair)

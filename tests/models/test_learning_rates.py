@@ -14,12 +14,12 @@ from torch import nn
 
 from tl_runner import config
 from tl_runner.core import Group, Method, Model, Phase
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional.losses import supervised
 from tl_runner.methods.auto import Auto
 from tl_runner.methods.finetune import Finetune
 from tl_runner.models.backbones import mlp
-from tl_runner.models.learning_rates import LrBackbone, by_rate, factor, served
+from tl_runner.models.learning_rates import LrBackbone, lr_factor, resolve_backbone_rates, with_rates
 from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, begin_phase, train
@@ -85,8 +85,8 @@ def test_a_stage_learns_at_a_factor_of_the_backbones_rate():
     model.pretrained = True
     method = Finetune(lr_decay=0.5)
     groups = begin_phase(method.phases(model)[0], model, method)
-    assert [factor(group) for group in groups] == [1.0, 0.025, 0.05, 0.1]
-    assert [factor(group, 0.4) for group in groups] == [1.0, 0.1, 0.2, 0.4]
+    assert [lr_factor(group) for group in groups] == [1.0, 0.025, 0.05, 0.1]
+    assert [lr_factor(group, 0.4) for group in groups] == [1.0, 0.1, 0.2, 0.4]
 
 
 def test_no_method_has_a_factor_of_its_own():
@@ -101,9 +101,9 @@ def test_who_types_the_old_key_gets_the_new_ones_name(words, here):
 
 
 def test_the_old_key_in_a_part_and_in_a_yaml_gets_the_new_ones_name():
-    with pytest.raises(Refused, match=r"method.parts\[1\].lr_backbone: use optimizer.lr_backbone"):
+    with pytest.raises(UserError, match=r"method.parts\[1\].lr_backbone: use optimizer.lr_backbone"):
         config.load(composed("method=sum", "method.parts=[mmd,{l2sp:{lr_backbone:1}}]")[0])
-    with pytest.raises(Refused, match=r"unknown key method.lr_backbone: use optimizer.lr_backbone"):
+    with pytest.raises(UserError, match=r"unknown key method.lr_backbone: use optimizer.lr_backbone"):
         config.load(composed("method=finetune", "+method.lr_backbone=1")[0])
 
 
@@ -111,7 +111,7 @@ def test_the_old_key_in_a_part_and_in_a_yaml_gets_the_new_ones_name():
 @pytest.mark.parametrize("value", ["-1", "some"])
 def test_what_is_no_factor_is_refused(key, value, tmp_path):
     with pytest.raises(
-        Refused, match=r"lr_backbone (must be at least 0|takes a number or auto|takes auto or a number)"
+        UserError, match=r"lr_backbone (must be at least 0|takes a number or auto|takes auto or a number)"
     ):
         made(tmp_path, "method=mmd", f"{key}={value}", *TINY)
 
@@ -156,7 +156,7 @@ def test_a_file_of_weights_makes_the_backbone_learn_slower_and_the_source_model_
     seen: list[list[tuple[float, bool]]] = []
 
     def watched(groups, lr, weight_decay, lr_backbone):
-        seen.append([(factor(group, lr_backbone), group.of_backbone) for group in groups])
+        seen.append([(lr_factor(group, lr_backbone), group.of_backbone) for group in groups])
         return optimizers.adamw(groups, lr, weight_decay=weight_decay, lr_backbone=lr_backbone)
 
     monkeypatch.setattr("tl_runner.engine.pretrain.adamw", watched)
@@ -209,7 +209,7 @@ def test_a_factor_that_a_method_sets_is_not_multiplied():
     model.pretrained = True
     for lr_backbone in ("auto", 0.5):
         groups = begin_phase(Own().phases(model)[0], model, Own())
-        assert [factor(group, lr_backbone) for group in groups] == [0.3, 0.7]
+        assert [lr_factor(group, lr_backbone) for group in groups] == [0.3, 0.7]
 
 
 def test_an_optimiser_without_the_key_gets_the_factors_of_auto():
@@ -230,12 +230,12 @@ def test_splitting_keeps_the_order_and_all_parameters():
     backbone, width = mlp((6,), width=4, depth=2)
     model = Model(backbone, width, ["a", "b"])
     mixed = [*model.head.parameters(), *backbone.parameters(), nn.Parameter(torch.zeros(1))]
-    groups = by_rate([Group(mixed), Group([]), Group(iter([*model.head.parameters()]), 0.5, decay=False)], model)
+    groups = with_rates([Group(mixed), Group([]), Group(iter([*model.head.parameters()]), 0.5, decay=False)], model)
     assert [group.of_backbone for group in groups] == [False, True, False, False]
     listed = [p for group in groups[:3] for p in group.parameters]
     assert all(a is b for a, b in zip(listed, mixed, strict=True))
     assert (groups[3].lr, groups[3].decay, len([*groups[3].parameters])) == (0.5, False, 2)
-    assert served(optimizers.sgd, groups) == groups
+    assert resolve_backbone_rates(optimizers.sgd, groups) == groups
 
 
 def test_a_search_can_vary_it(tmp_path, typed):

@@ -16,7 +16,7 @@ import tl_runner
 from tl_runner.core import Model
 from tl_runner.datasets.encoding import encode, fit
 from tl_runner.datasets.picture import square
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.preprocessing.batching import Input, Unknown
 from tl_runner.preprocessing.images import Images
 from tl_runner.preprocessing.recorded import read_preprocessing
@@ -99,7 +99,7 @@ def test_grey_is_repeated_or_one_channel_and_colour_is_refused_where_there_was_n
         one, three = Images(1, 8, 8, resize), Images(3, 8, 8, resize)
         assert torch.equal(one(grey), three(grey)[:, :1])
         assert torch.equal(one(grey.convert("RGB")), one(grey))  # grey in all but its mode
-        with pytest.raises(Refused, match=r"image 2: it has colour, and this run was trained on grey images alone"):
+        with pytest.raises(UserError, match=r"image 2: it has colour, and this run was trained on grey images alone"):
             one(grey, colour)
 
 
@@ -124,9 +124,9 @@ def test_images_that_can_not_be_read_are_named(tmp_path):
         ("gone.png", "No such file"),
         (tmp_path, "a folder"),
     ):
-        with pytest.raises(Refused, match=f"{name}: .*{why}"):
+        with pytest.raises(UserError, match=f"{name}: .*{why}"):
             SQUARE(name)
-    with pytest.raises(Refused, match="at least one image"):
+    with pytest.raises(UserError, match="at least one image"):
         SQUARE()
     noise(9, 9).save("good.png")
     (portion,) = SQUARE.portions([Input(Path(name)) for name in ("gone.png", "good.png")], 8)
@@ -181,7 +181,7 @@ def test_a_gap_where_training_had_none_is_filled_and_said(caplog):
     ],
 )
 def test_tables_that_do_not_fit_are_refused_in_words(rows, message):
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         TABLE(lines("new.csv", *rows))
 
 
@@ -192,11 +192,11 @@ def test_other_columns_may_be_as_they_are():
 
 
 def test_rows_that_do_not_fit_are_refused_in_words():
-    with pytest.raises(Refused, match=r"row 2 has no column 'city' – did you mean 'City'\?"):
+    with pytest.raises(UserError, match=r"row 2 has no column 'city' – did you mean 'City'\?"):
         TABLE({"age": 1, "city": "Ulm", "dose": 1}, {"age": 1, "City": "Ulm", "dose": 1})
-    with pytest.raises(Refused, match="column 'dose': row 1:1 holds 'much'"):
+    with pytest.raises(UserError, match="column 'dose': row 1:1 holds 'much'"):
         TABLE({"age": 1, "city": "Ulm", "dose": "much"})
-    with pytest.raises(Refused, match="no row at line 7: the file has changed"):
+    with pytest.raises(UserError, match="no row at line 7: the file has changed"):
         next(TABLE.portions([Input(Path(lines("a.csv", "age,city,dose", "1,Ulm,2")), [7])], 1))
 
 
@@ -223,9 +223,9 @@ def test_the_record_tells_the_preprocessing():
 def test_what_the_record_does_not_tell_is_refused_when_it_is_used(data: DataInfo, why: str):
     unknown = read_preprocessing(data, {"_target_": "toys.blobs"})
     assert isinstance(unknown, Unknown)
-    with pytest.raises(Refused, match=why):
+    with pytest.raises(UserError, match=why):
         unknown("a.png")
-    with pytest.raises(Refused, match=why.partition(": ")[0]):
+    with pytest.raises(UserError, match=why.partition(": ")[0]):
         unknown.portions([], 3)
 
 

@@ -33,11 +33,11 @@ from tl_runner.report.page import (
     samples,
 )
 from tl_runner.report.page.answer import answer
-from tl_runner.report.page.board import Cell, board
 from tl_runner.report.page.drawing import Chart, Scale, columns, spanning
 from tl_runner.report.page.groups import Group, baseline, chosen, grouped, partner
-from tl_runner.report.page.kept import Kept
-from tl_runner.report.page.paper import page
+from tl_runner.report.page.leaderboard_table import Cell, board
+from tl_runner.report.page.render import page
+from tl_runner.report.page.run_files import RunFiles
 from tl_runner.report.ranking import Ranking, rankings
 from tl_runner.report.statistics import Ranks
 from tl_runner.storage.record import RunRecord, read_records
@@ -77,11 +77,11 @@ def whole(found: list[RunRecord]) -> str:
     return page(found, frame, list(rankings(found)), list_caveats(found, frame), MADE)
 
 
-def truth(run: Kept) -> np.ndarray:
+def truth(run: RunFiles) -> np.ndarray:
     return load_file(run.record.folder / "diagnosis.safetensors")["labels"]
 
 
-def predicted(run: Kept, step: int) -> np.ndarray:
+def predicted(run: RunFiles, step: int) -> np.ndarray:
     return load_file(run.record.folder / "predictions.safetensors")[f"step_{step}"]
 
 
@@ -153,7 +153,7 @@ def test_classes_gain_against_the_baseline_of_the_same_seed(groups):
 
 def test_accuracies_of_classes_are_counted_where_the_diagnosis_has_none(groups):
     run = groups["mmd"].runs[0]
-    bare = Kept(replace(run.record, diagnosis={}), [])
+    bare = RunFiles(replace(run.record, diagnosis={}), [])
     assert confusions.by_class(bare) == pytest.approx(confusions.by_class(run))
 
 
@@ -177,7 +177,7 @@ def test_the_terms_of_the_bound_stand_end_to_end(groups):
     ]
     assert [x + width for x, width in boxes[:2]] == pytest.approx([x for x, _ in boxes[1:]], abs=0.11)
     assert boxes[1][1] == pytest.approx(10 * boxes[0][1], abs=0.6)  # 0.5 and 0.05, in tenths of a pixel
-    bare = replace(group, runs=tuple(Kept(replace(run.record, diagnosis=None), []) for run in group.runs))
+    bare = replace(group, runs=tuple(RunFiles(replace(run.record, diagnosis=None), []) for run in group.runs))
     assert "has the terms of the bound" in (bound.figure([bare]).missing or "")
 
 
@@ -196,7 +196,7 @@ def test_reliability_is_drawn_as_accuracy_over_confidence(groups):
 def test_what_gives_no_probabilities_has_no_reliability(groups):
     run = groups["mmd"].runs[0]
     scores = replace(run.record.scores, target={"accuracy": 0.5})
-    bare = replace(groups["mmd"], runs=(Kept(replace(run.record, scores=scores), []),))
+    bare = replace(groups["mmd"], runs=(RunFiles(replace(run.record, scores=scores), []),))
     assert "no probabilities" in calibration.figure([bare]).missing
     assert len(calibration.figure([bare, groups["kmm"]]).panels) == 1
 
@@ -523,7 +523,7 @@ def test_a_page_of_failures_alone_is_a_page(tmp_path):
     made_up(tmp_path, "mmd", 0, status="failed")
     found = read_records([tmp_path])[0]
     whole = page(found, leaderboard(found), [], [], MADE)
-    assert "there is no answer yet" in whole and "Refused: &lt;script&gt;" in whole
+    assert "there is no answer yet" in whole and "UserError: &lt;script&gt;" in whole
 
 
 def test_broken_files_are_told_and_the_rest_is_drawn(tmp_path):

@@ -11,7 +11,7 @@ from support.made_up_runs import made_up
 
 from tl_runner.report.caveats import list_caveats
 from tl_runner.report.leaderboard import leaderboard
-from tl_runner.report.page.paper import page
+from tl_runner.report.page.render import page
 from tl_runner.storage.record import read_records
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from conftest import composed
 
 from tl_runner import config, option_names, options
 from tl_runner.engine.recorder import Recording
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.methods.mmd import MMD
 from tl_runner.option_names import find_path, list_names, name_methods, name_part, name_parts
 from tl_runner.storage.identity import identify
@@ -115,7 +115,7 @@ def test_parts_from_outside_and_what_is_no_part_stay_as_they_are():
         assert name_part("method", node) == node
         assert name_methods(node) == node
     assert name_parts({"seed": {"_target_": "mmd"}}) == {"seed": {"_target_": "mmd"}}
-    with pytest.raises(Refused, match=r"takes module\.name or the name of an option"):
+    with pytest.raises(UserError, match=r"takes module\.name or the name of an option"):
         config.build({"_target_": "nothing"}, "method")
 
 

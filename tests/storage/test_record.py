@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 import tl_runner
 from tl_runner.engine.recorder import open_recording
-from tl_runner.errors import Diverged, Refused
+from tl_runner.errors import DivergedError, UserError
 from tl_runner.storage import atomic
 from tl_runner.storage.atomic import write_atomically
-from tl_runner.storage.record import SCHEMA, describe_run, find_finished, read_record, read_records
+from tl_runner.storage.record import SCHEMA, describe_run, find_complete, read_record, read_records
 
 
 def identity(*overrides: str) -> str:
@@ -60,8 +60,8 @@ def test_a_name_cannot_leave_the_outputs(tmp_path):
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
-        (Refused("in words"), "failed", "in words"),
-        (Diverged("step 3"), "diverged", "step 3"),
+        (UserError("in words"), "failed", "in words"),
+        (DivergedError("step 3"), "diverged", "step 3"),
         (KeyError("k"), "failed", "KeyError: 'k'"),
         (KeyboardInterrupt(), "running", "interrupted"),
         (SystemExit(3), "failed", "SystemExit: 3"),
@@ -75,7 +75,7 @@ def test_whatever_ends_a_run_is_on_record(error, status, told, tmp_path):
     stored = read_record(record.folder / "run.json")
     assert (stored.status, stored.error) == (status, told)
     assert ("Traceback" in (record.folder / "run.log").read_text()) == (status != "running")
-    assert find_finished(record) is None
+    assert find_complete(record) is None
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -178,14 +178,14 @@ def test_the_saved_model_is_the_selected_checkpoint(tmp_path):
 
 
 def test_loading_what_is_no_run_or_kept_no_weights_is_refused(tmp_path):
-    with pytest.raises(Refused, match="holds no run"):
+    with pytest.raises(UserError, match="holds no run"):
         tl_runner.load(tmp_path)
     record = made(tmp_path / "damaged", *QUICK)
     (record.folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(Refused, match="can't be read into the run's network"):
+    with pytest.raises(UserError, match="can't be read into the run's network"):
         tl_runner.load(record.folder)
     record = made(tmp_path, *QUICK, "save=false")
-    with pytest.raises(Refused, match=r"has no model\.safetensors: the run is 'ok', save=False"):
+    with pytest.raises(UserError, match=r"has no model\.safetensors: the run is 'ok', save=False"):
         tl_runner.load(record.folder)
 
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tl_runner.engine.job import Order, run_order
+from tl_runner.engine.job import Job, run_job
 from tl_runner.storage.record import RunRecord, describe_run
 from tl_runner.sweep.workers import IMPORTED
 
@@ -97,15 +97,15 @@ def make(config: Mapping[str, Any], choices: Mapping[str, str], source: bool, po
             if passed == point:
                 told.send(os.getpid())
 
-    run_order(Order(describe_run({**config}, choices)), lambda: False, show)
+    run_job(Job(describe_run({**config}, choices)), lambda: False, show)
 
 
 def race(config: Mapping[str, Any], choices: Mapping[str, str], go: Path, told: Connection) -> None:
     """Make a run, or try to, once a file is there; tell what became of it."""
     told.send("ready")
     until(go.exists)
-    outcome = run_order(Order(describe_run({**config}, choices)), lambda: False, exhausted)
-    told.send((outcome.what, outcome.record.status, outcome.told))
+    outcome = run_job(Job(describe_run({**config}, choices)), lambda: False, exhausted)
+    told.send((outcome.what, outcome.record.status, outcome.message))
 
 
 def exhausted(points: Generator[Any, None, RunRecord], _: RunRecord) -> RunRecord:
@@ -131,7 +131,7 @@ def hold(config: Mapping[str, Any], choices: Mapping[str, str], point: int, told
         time.sleep(1000)
         raise AssertionError("nobody came")
 
-    run_order(Order(describe_run({**config}, choices)), lambda: False, show)
+    run_job(Job(describe_run({**config}, choices)), lambda: False, show)
 
 
 def end_while_emptying(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
@@ -146,4 +146,4 @@ def end_while_emptying(config: Mapping[str, Any], choices: Mapping[str, str]) ->
         os.kill(os.getpid(), signal.SIGKILL)
 
     shutil.rmtree = half  # pyright: ignore[reportAttributeAccessIssue]
-    run_order(Order(describe_run({**config}, choices)), lambda: False, exhausted)
+    run_job(Job(describe_run({**config}, choices)), lambda: False, exhausted)

@@ -57,7 +57,7 @@ def made_up(
         },
         status=status,
         seconds=1.5 + seed,
-        error=None if status == "ok" else "Refused: <script>alert(1)</script> was no method",
+        error=None if status == "ok" else "UserError: <script>alert(1)</script> was no method",
         environment=Environment(
             python="3.11.7", versions={"tl_runner": "0.1.0", "torch": "2.15.0"}, device="cpu", threads=1,
             engine="eager", commit="0123456789abcdef", dirty=True,

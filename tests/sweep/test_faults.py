@@ -13,7 +13,7 @@ from conftest import QUICK, composed
 from support import failing
 from support.equal_runs import equal
 
-from tl_runner.engine.job import Order, Outcome, run_order
+from tl_runner.engine.job import Job, Outcome, run_job
 from tl_runner.storage.record import RunRecord, describe_run, read_records, read_stored
 
 SMALL = [*QUICK, "checkpoint_every=0", "threads=1", "device=cpu"]
@@ -24,7 +24,7 @@ def described(outputs: Path, *overrides: str) -> RunRecord:
 
 
 def attended(record: RunRecord) -> Outcome:
-    return run_order(Order(record), lambda: False, failing.exhausted)
+    return run_job(Job(record), lambda: False, failing.exhausted)
 
 
 def curve(record: RunRecord) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def killed(record: RunRecord, source: bool, point: int) -> None:
 def test_a_run_killed_wherever_it_was_and_typed_again_ends_as_if_nothing_had_been(method, kills, tmp_path):
     long = [f"method={method}", "train.steps=120", "pretrain.steps=120"]
     whole, cut = described(tmp_path / "whole", *long), described(tmp_path / "cut", *long)
-    assert attended(whole).what == "made"
+    assert attended(whole).what == "ran"
     for source, point in kills:
         killed(cut, source, point)
         left = read_stored(cut)
@@ -71,9 +71,9 @@ def test_a_run_killed_wherever_it_was_and_typed_again_ends_as_if_nothing_had_bee
         (weights,) = (tmp_path / "cut" / "cache" / "source_models").glob("*.safetensors")
         (before,) = (tmp_path / "whole" / "cache" / "source_models").glob("*.safetensors")
         assert weights.read_bytes() == before.read_bytes()
-    assert attended(cut).what == "made" and cut.environment.resumed >= 45
+    assert attended(cut).what == "ran" and cut.environment.resumed >= 45
     equal(whole, cut)
-    assert attended(described(tmp_path / "cut", *long)).what == "kept"
+    assert attended(described(tmp_path / "cut", *long)).what == "skipped"
 
 
 @pytest.mark.slow
@@ -91,11 +91,11 @@ def test_fifty_processes_that_start_the_same_run_at_once_make_it_once(tmp_path):
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    (winner,) = [outcome for outcome in outcomes if outcome[0] == "made"]
+    (winner,) = [outcome for outcome in outcomes if outcome[0] == "ran"]
     assert winner[1] == "ok"
     others = [outcome for outcome in outcomes if outcome is not winner]
-    assert {what for what, _, _ in others} <= {"elsewhere", "kept"}
-    assert all("is running this" in told for what, _, told in others if what == "elsewhere")
+    assert {what for what, _, _ in others} <= {"locked", "skipped"}
+    assert all("is running this" in told for what, _, told in others if what == "locked")
     whole = described(tmp_path / "whole")
     attended(whole)
     made = read_stored(record)
@@ -146,13 +146,13 @@ def test_on_a_full_disk_a_run_fails_in_words_and_goes_on_when_there_is_space(poi
             fillers.append(fill(disk))
             return failing.exhausted(points, record)
 
-        outcome = run_order(Order(record), lambda: False, show)
-        assert outcome.what == "made" and outcome.failed
-        assert "No space left on device" in outcome.told
+        outcome = run_job(Job(record), lambda: False, show)
+        assert outcome.what == "ran" and outcome.failed
+        assert "No space left on device" in outcome.message
         assert contents(other.folder) == before
 
         again = attended(described(disk / "outputs"))  # still full
-        assert again.failed and "No space left on device" in again.told
+        assert again.failed and "No space left on device" in again.message
 
         fillers[0].unlink()
         found, faults = read_records([disk])
@@ -182,7 +182,7 @@ def test_where_outputs_cannot_be_written_one_message_says_so(tmp_path):
 def test_a_file_in_the_place_of_outputs_is_an_error_in_words(tmp_path):
     (tmp_path / "outputs").write_text("a file")
     outcome = attended(described(tmp_path / "outputs"))
-    assert outcome.failed and "outputs" in outcome.told
+    assert outcome.failed and "outputs" in outcome.message
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_a_record_that_cannot_be_read_is_reported_and_its_run_made_again(torn, t
     found, (fault,) = read_records([tmp_path])
     assert found == [] and str(file) in fault and "can't be read" in fault
     again = described(tmp_path / "outputs")
-    assert attended(again).what == "made"
+    assert attended(again).what == "ran"
     assert read_records([tmp_path])[1] == [] and len(read_records([tmp_path])[0]) == 1
     for name in ("model.safetensors", "predictions.safetensors"):
         assert (again.folder / name).read_bytes() == before[name]

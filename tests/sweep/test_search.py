@@ -22,8 +22,8 @@ from support.failing import exhausted
 from support.refusals import told
 
 from tl_runner.config import Settings
-from tl_runner.engine.job import Order, Outcome, run_order
-from tl_runner.errors import Refused
+from tl_runner.engine.job import Job, Outcome, run_job
+from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord, describe_run, read_records
 from tl_runner.storage.sections import Metrics, Scores
 from tl_runner.sweep.space import Choice, Numbers, parse_space
@@ -35,7 +35,7 @@ from tl_runner.sweep.findings import format_findings as in_words
 from tl_runner.sweep.findings import summarise_study
 from tl_runner.sweep.search import Search, list_midway_values, measure_objective
 from tl_runner.sweep.study import Study, state
-from tl_runner.sweep.study_spec import OBJECTIVES, Way, specify_study
+from tl_runner.sweep.study_spec import OBJECTIVES, SearchOptions, specify_study
 
 TINY = ["train=tiny", "dataset=blobs", "backbone=mlp", "dataset.samples=300", "device=cpu", "threads=1"]
 RATE = "optimizer.lr=tag(log, interval(1e-3, 1e-1))"
@@ -58,10 +58,10 @@ def search(
 ) -> Search:
     """The search for these words, a study for each swept method, before anything is run."""
 
-    def order(words: Sequence[str]) -> Order:
-        return Order(describe_run(*composed(*words, f"outputs={outputs}")))
+    def order(words: Sequence[str]) -> Job:
+        return Job(describe_run(*composed(*words, f"outputs={outputs}")))
 
-    studies, way = [], Way(trials, sampler, startup, pruner, 0)
+    studies, way = [], SearchOptions(trials, sampler, startup, pruner, 0)
     for part in parse_space(parsed(*TINY, *words)).by("method").values():
         first = [d.typed(d.values[0]) if isinstance(d, Choice) else d.typed(d.low) for d in part.dimensions]
         probe = order([*part.fixed, *first]).record
@@ -80,7 +80,7 @@ def ended(searching: Search) -> Iterator[Outcome]:
                 return end.value
 
     for job in searching.jobs():
-        yield searching.take(run_order(job.order, lambda job=job: searching.unpromising(job.order), show))
+        yield searching.take(run_job(job.job, lambda job=job: searching.unpromising(job.job), show))
 
 
 def searched(outputs: Path, *words: str, **how: Any) -> tuple[list[dict[str, Any]], list[Outcome]]:
@@ -130,7 +130,7 @@ def test_the_grammar_of_a_sweep_is_that_of_a_space(word, dimension):
     ],
 )
 def test_what_cannot_be_searched_is_refused_in_words(word, says):
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(UserError, match=says):
         parse_space(parsed(word))
 
 
@@ -225,13 +225,13 @@ def test_of_equal_floors_the_more_informative_is_the_best(tmp_path):
 
 def test_a_run_that_was_made_before_is_told_at_once_and_two_trials_may_have_one_run(tmp_path):
     (found,), outcomes = searched(tmp_path, "optimizer.lr=0.01,0.02", trials=6)
-    assert sorted(outcome.what for outcome in outcomes) == ["kept"] * 4 + ["made"] * 2
+    assert sorted(outcome.what for outcome in outcomes) == ["ran"] * 2 + ["skipped"] * 4
     assert found["counts"]["ok"] == 6
     searching = search(tmp_path / "other", "optimizer.lr=0.01,0.02", trials=6)
     jobs = [*searching.jobs()]  # all at once, as with six places
     assert len(jobs) == 2
     for job in jobs:
-        searching.take(run_order(job.order, lambda: False, exhausted))
+        searching.take(run_job(job.job, lambda: False, exhausted))
     assert [state(trial) for trial in searching.studies[0].trials()] == ["ok"] * 6
 
 
@@ -293,7 +293,7 @@ def test_every_method_gets_as_many_trials(tmp_path):
 def test_the_oracle_is_called_so_and_its_runs_are_the_same(tmp_path):
     (floor,), plain = searched(tmp_path, RATE, trials=3)
     (found,), outcomes = searched(tmp_path, RATE, trials=3, objective="oracle")
-    assert [o.record.id for o in plain] == [o.record.id for o in outcomes] and {o.what for o in outcomes} == {"kept"}
+    assert [o.record.id for o in plain] == [o.record.id for o in outcomes] and {o.what for o in outcomes} == {"skipped"}
     assert [trial["value"] for trial in found["trials"]] == [
         outcome.record.scores.selected["accuracy"] for outcome in outcomes if outcome.record.scores
     ]
@@ -310,12 +310,12 @@ def test_a_run_without_a_floor_is_no_silent_zero(tmp_path):
     record.scores = Scores(None, reached, reached, reached, reached)
     record.evidence = {"floor": None, "information": 0.1}
     with pytest.raises(
-        Refused, match=r"has no floor .* granted=5 .* objective=information, bnm and agreement need no labels"
+        UserError, match=r"has no floor .* granted=5 .* objective=information, bnm and agreement need no labels"
     ):
         measure_objective(record, "floor")
     assert measure_objective(record, "oracle") == (0.5, 0.1)
     record.evidence = None
-    with pytest.raises(Refused, match="force=true"):
+    with pytest.raises(UserError, match="force=true"):
         measure_objective(record, "floor")
 
 
@@ -323,7 +323,7 @@ def test_each_objective_is_what_the_run_knows_of_its_checkpoint_and_none_of_them
     words = ["method.weight=1e-3,0.3,100", "method=mmd"]
     for objective in OBJECTIVES:
         (found,), outcomes = searched(tmp_path, *words, trials=4, objective=objective)
-        assert {outcome.what for outcome in outcomes} <= {"kept", "made"} and found["objective"] == objective
+        assert {outcome.what for outcome in outcomes} <= {"skipped", "ran"} and found["objective"] == objective
         for trial in found["trials"]:
             (record,) = [o.record for o in outcomes if str(o.record.folder) in trial["runs"]][:1]
             assert record.evidence and record.scores
@@ -365,7 +365,7 @@ def test_agreement_is_that_among_all_trials_whichever_ended_first(tmp_path):
 def test_a_run_without_predictions_to_agree_on_is_refused(tmp_path):
     (found,), _ = searched(tmp_path, RATE, trials=1, objective="agreement")
     (Path(found["best"]["runs"][0]) / "validation.safetensors").unlink()
-    with pytest.raises(Refused, match=r"validation\.safetensors.* force=true, or choose another objective"):
+    with pytest.raises(UserError, match=r"validation\.safetensors.* force=true, or choose another objective"):
         searched(tmp_path, RATE, trials=1, objective="agreement")
 
 
@@ -394,7 +394,7 @@ def test_held_out_granted_labels_come_before_agreement_and_one_study_has_one_obj
     assert [trial["value"] for trial in found["trials"]] == floors
     searching = search(tmp_path / "mixed", "backbone=mlp,linear", trials=6, objective="auto")
     searching.studies[0].end(searching.studies[0].ask()[0], "ok", 0.5, information=0.0, runs=[], by="floor")  # pyright: ignore[reportOptionalSubscript]
-    with pytest.raises(Refused, match=r"judged by floor, another by agreement.*per=method"):
+    with pytest.raises(UserError, match=r"judged by floor, another by agreement.*per=method"):
         for _ in ended(searching):
             pass
 
@@ -407,9 +407,9 @@ def test_a_name_holds_one_study(tmp_path):
     searched(tmp_path, RATE, trials=1, name="mine")
     assert (tmp_path / "studies/mine/journal.log").exists()
     assert searched(tmp_path, RATE, trials=1, name="mine")[1] == []
-    with pytest.raises(Refused, match=r"has another study: optimizer\.lr numbers from 0\.001"):
+    with pytest.raises(UserError, match=r"has another study: optimizer\.lr numbers from 0\.001"):
         search(tmp_path, "optimizer.lr=interval(0.1, 0.2)", name="mine")
-    with pytest.raises(Refused, match="has another study"):
+    with pytest.raises(UserError, match="has another study"):
         search(tmp_path, RATE, "method=coral", name="mine")
 
 

@@ -14,10 +14,10 @@ import pytest
 from conftest import QUICK, composed
 from support import failing
 
-from tl_runner.engine.job import Order, Outcome, run_order
+from tl_runner.engine.job import Job, Outcome, run_job
 from tl_runner.storage.record import describe_run, read_record, read_records
 from tl_runner.sweep import workers
-from tl_runner.sweep.local import TICK, sweep
+from tl_runner.sweep.local import TICK, run_locally
 from tl_runner.sweep.slots import Slot
 
 PLACES = [Slot(0, 1, None), Slot(1, 1, None)]
@@ -34,20 +34,20 @@ def _faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def ordered(hows: Sequence[str], **third: Any) -> list[Order]:
+def ordered(hows: Sequence[str], **third: Any) -> list[Job]:
     """A run for each way to go wrong, by seed; the third one has settings of its own."""
     config, choices = composed(*SMALL, *FAULTY, f"outputs={Path('outputs').absolute()}")
     orders = []
     for seed, how in enumerate(hows):
         own = third if seed == 2 else {}
         orders.append(
-            Order(describe_run({**config, **own, "seed": seed, "method": {**config["method"], "how": how}}, choices))
+            Job(describe_run({**config, **own, "seed": seed, "method": {**config["method"], "how": how}}, choices))
         )
     return orders
 
 
-def swept(orders: Sequence[Order], **named: Any) -> dict[int, Outcome]:
-    outcomes = {o.record.seed: o for o in sweep(iter(orders), PLACES, lambda: False, False, **named)}
+def swept(orders: Sequence[Job], **named: Any) -> dict[int, Outcome]:
+    outcomes = {o.record.seed: o for o in run_locally(iter(orders), PLACES, lambda: False, False, **named)}
     assert len(outcomes) == len(orders)
     return outcomes
 
@@ -75,23 +75,23 @@ def test_whatever_ends_the_third_of_five_jobs_ends_no_other(how, told, monkeypat
     outcomes = swept(orders)
     assert [outcomes[seed].failed for seed in range(5)] == [False, False, True, False, False]
     assert [outcomes[seed].record.status for seed in range(5)] == ["ok", "ok", "failed", "ok", "ok"]
-    assert told in outcomes[2].told
+    assert told in outcomes[2].message
     folder = orders[2].record.folder
     kept = read_record(folder / "run.json")
     assert kept.status == "failed" and told.partition(", with")[0] in (kept.error or "")
-    assert str(folder / "run.log") in outcomes[2].told or how == "is_slow"
+    assert str(folder / "run.log") in outcomes[2].message or how == "is_slow"
     if how == "segfaults":
         assert "Fatal Python error: Segmentation fault" in (folder / "run.log").read_text(errors="replace")
 
     again = swept([order for order in orders if order.record.seed != 2])
-    assert {outcome.what for outcome in again.values()} == {"kept"}
+    assert {outcome.what for outcome in again.values()} == {"skipped"}
 
 
 def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):
     orders = ordered(["waits", "fine", "fine", "fine"])
     hit: list[int] = []
 
-    def kill(_: Sequence[Order]) -> None:
+    def kill(_: Sequence[Job]) -> None:
         for file in tmp_path.glob("here-*"):
             hit.append(int(file.name.removeprefix("here-")))
             file.unlink()
@@ -100,10 +100,10 @@ def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):
     outcomes = swept(orders, under_way=kill)
     assert len(hit) == 1 and failing.until(lambda: failing.gone(hit[0]))
     assert [outcomes[seed].record.status for seed in range(4)] == ["failed", "ok", "ok", "ok"]
-    assert "SIGKILL" in outcomes[0].told
+    assert "SIGKILL" in outcomes[0].message
     Path("go").touch()
     again = swept(ordered(["waits", "fine", "fine", "fine"]))
-    assert [again[seed].what for seed in range(4)] == ["made", "kept", "kept", "kept"]
+    assert [again[seed].what for seed in range(4)] == ["ran", "skipped", "skipped", "skipped"]
     assert again[0].record.status == "ok" and again[0].record.environment.resumed == 10
     assert steps(orders[0].record.folder) == [5, 10, 15, 20]
 
@@ -111,15 +111,15 @@ def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):
 @pytest.mark.slow
 def test_two_sweeps_at_once_share_the_runs_that_both_want():
     def one(seeds: range) -> list[Outcome]:
-        return [*sweep(iter([orders[seed] for seed in seeds]), PLACES, lambda: False, False)]
+        return [*run_locally(iter([orders[seed] for seed in seeds]), PLACES, lambda: False, False)]
 
     orders = ordered(["fine"] * 8)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(one, [range(6), range(2, 8)])
     assert (len(first), len(second)) == (6, 6)
     whats = [(outcome.record.seed, outcome.what) for outcome in [*first, *second]]
-    assert sorted(seed for seed, what in whats if what == "made") == [*range(8)]
-    assert {what for _, what in whats} <= {"made", "kept", "elsewhere"}
+    assert sorted(seed for seed, what in whats if what == "ran") == [*range(8)]
+    assert {what for _, what in whats} <= {"ran", "skipped", "locked"}
     assert all(steps(order.record.folder) == [5, 10, 15, 20] for order in orders)
 
 
@@ -127,8 +127,8 @@ def test_two_sweeps_at_once_share_the_runs_that_both_want():
 def test_a_source_model_that_two_runs_want_at_once_is_trained_once():
     config, choices = composed(*SMALL, "method=finetune", "pretrain.steps=100", "outputs=outputs")
     other = composed(*SMALL, "method=l2sp", "pretrain.steps=100", "outputs=outputs")
-    orders = [Order(describe_run(config, choices)), Order(describe_run(*other))]
-    outcomes = [*sweep(iter(orders), PLACES, lambda: False, False)]
+    orders = [Job(describe_run(config, choices)), Job(describe_run(*other))]
+    outcomes = [*run_locally(iter(orders), PLACES, lambda: False, False)]
     assert [outcome.record.status for outcome in outcomes] == ["ok", "ok"]
     assert sorted(outcome.record.training.source_model.shared for outcome in outcomes) == [False, True]
     assert len({outcome.record.training.source_model.id for outcome in outcomes}) == 1
@@ -227,7 +227,7 @@ def test_a_sweep_whose_launcher_was_killed_or_interrupted_goes_on():
     for record in found:
         assert steps(record.folder) == [5, 10, 15, 20]
         whole = describe_run({**record.config, "outputs": "whole"}, record.choices)
-        assert run_order(Order(whole), lambda: False, failing.exhausted).what == "made"
+        assert run_job(Job(whole), lambda: False, failing.exhausted).what == "ran"
         for name in ("model", "predictions"):
             one, other = (folder / f"{name}.safetensors" for folder in (record.folder, whole.folder))
             assert one.read_bytes() == other.read_bytes()

@@ -21,12 +21,12 @@ from mlflow.tracking import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tl_runner.engine.run import run
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord, describe_run
-from tl_runner.trackers.guarded import Guarded, final, flat, scalars
 from tl_runner.trackers.mlflow import load, mlflow
 from tl_runner.trackers.none import none
 from tl_runner.trackers.tensorboard import tensorboard
+from tl_runner.trackers.tracker import Guarded, final, flat, scalars
 from tl_runner.training.loop import Point
 
 # MLflow 3.17 configures its tables in a way that SQLAlchemy 2.1 deprecates.
@@ -408,12 +408,12 @@ def test_real_failures_are_said_in_words(made, record, caplog):
 )
 def test_a_library_that_is_missing_is_refused_before_the_run(record, tracker, module, message, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         Guarded(tracker, record)
 
 
 def test_an_option_out_of_range_is_refused(record):
-    with pytest.raises(Refused, match="every must be at least 0"):
+    with pytest.raises(UserError, match="every must be at least 0"):
         Guarded(partial(mlflow, every=-1), record)
 
 

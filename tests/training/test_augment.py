@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.training.augment import none, strong, weak
 
 
@@ -62,5 +62,5 @@ def test_a_strong_view_changes_more_the_larger_its_magnitude():
 
 @pytest.mark.parametrize("view", [weak, strong])
 def test_a_table_has_no_views(view):
-    with pytest.raises(Refused, match="augment=none"):
+    with pytest.raises(UserError, match="augment=none"):
         view(torch.rand(5, 7), 0)

@@ -10,7 +10,7 @@ from tl_runner.core import Episodes, Group, Method, Model, Phase, Terms
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.models.backbones import mlp
 from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
@@ -135,7 +135,7 @@ def test_a_phase_without_parameters_is_refused(task):
     points = train(
         model, Spent(), pair, Train(steps=4), optimizers.adamw, optimizers.constant, augment.none, Rng(0), Cursor()
     )
-    with pytest.raises(Refused, match="no parameters to train"):
+    with pytest.raises(UserError, match="no parameters to train"):
         list(points)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tl_runner import options
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
@@ -30,14 +30,14 @@ def extend_path(folders: Sequence[Path]) -> None:
     """Let parts be found in the working folder and beside a user's options, behind all that is installed."""
     for folder in folders:
         if taken := options.find_shadowed(folder):
-            raise Refused(f"{folder} holds options that have the name of a built-in option: rename {', '.join(taken)}")
+            raise UserError(f"{folder} holds options with the name of a built-in option: rename {', '.join(taken)}")
     sys.path.extend(str(folder.resolve()) for folder in (Path(), *folders))
 
 
 def find_config_dir(config_dir: Path | None) -> list[Path]:
-    """The folder that --config-dir names, if it does; raises `Refused` where there is none."""
+    """The folder that --config-dir names, if it does; raises `UserError` where there is none."""
     if config_dir and not config_dir.is_dir():
-        raise Refused(f"--config-dir {config_dir}: there is no such folder")
+        raise UserError(f"--config-dir {config_dir}: there is no such folder")
     return [config_dir] if config_dir else []
 
 
@@ -79,7 +79,7 @@ def _spoken(work: Callable[[], None]) -> None:
 
         if os.environ.get(FULL_ERROR, "0") not in ("", "0"):
             raise
-        complain(errors, str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
+        complain(errors, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         sys.exit(1)
     finally:
         ours.removeHandler(handler)

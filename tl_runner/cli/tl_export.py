@@ -52,19 +52,19 @@ def main() -> None:
 
 def _export(asked: argparse.Namespace) -> None:
     extend_path(find_config_dir(asked.config_dir))
-    from tl_runner.errors import Refused, within
+    from tl_runner.errors import UserError, check_range
     from tl_runner.inference.export import OUTPUT, SUFFIXES, export
     from tl_runner.inference.load import load, read_finished
     from tl_runner.inference.samples import samples
     from tl_runner.inference.sheet import writable
 
-    within(3, 10**6, samples=asked.samples)
+    check_range(3, 10**6, samples=asked.samples)
     trained, record = load(asked.run, asked.domain), read_finished(asked.run)
     out = writable(
         asked.out or asked.run / f"model{SUFFIXES[asked.to]}", lambda file: file.suffix == SUFFIXES[asked.to]
     )
     if other := [to for to, suffix in SUFFIXES.items() if out.suffix == suffix and to != asked.to]:
-        raise Refused(f"--out {out} is named as --to {other[0]} writes it, and this is --to {asked.to}")
+        raise UserError(f"--out {out} is named as --to {other[0]} writes it, and this is --to {asked.to}")
     tried = samples(trained, record, asked.samples)
     if tried.why:
         log.info("checked on random inputs alone: %s", tried.why)

@@ -65,7 +65,7 @@ def main() -> None:
 def _predict(asked: argparse.Namespace) -> None:
     extend_path(find_config_dir(asked.config_dir))
     from tl_runner.engine.device import claim_device
-    from tl_runner.errors import Refused
+    from tl_runner.errors import UserError
     from tl_runner.inference.inputs import list_inputs, list_test_inputs
     from tl_runner.inference.load import load, read_finished
     from tl_runner.inference.predict import agreement
@@ -92,7 +92,7 @@ def _predict(asked: argparse.Namespace) -> None:
             f" probabilities differ by at most {largest:.1e}"
         )
         if largest > OTHER:
-            raise Refused(f"{told}: these are not the rows that the run was scored on, or not in their order")
+            raise UserError(f"{told}: these are not the rows that the run was scored on, or not in their order")
         log.log(logging.INFO if same == rows else logging.WARNING, told)
         if same == rows and record.scores:
             log.info("so their accuracy is the run's target accuracy, %.1f %%", 100 * record.scores.target["accuracy"])
@@ -102,7 +102,7 @@ def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_
     """Write a line for each row; the probabilities (n, C)."""
     import torch
 
-    from tl_runner.errors import Refused
+    from tl_runner.errors import UserError
     from tl_runner.inference.predict import predictions
     from tl_runner.inference.sheet import Sheet
 
@@ -111,7 +111,7 @@ def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_
     for predicted in predictions(trained, chosen):
         for name, why in predicted.bad.items():
             if on_bad == "error":
-                raise Refused(f"{name}: {why}; --on-bad skip leaves such files out")
+                raise UserError(f"{name}: {why}; --on-bad skip leaves such files out")
             log.warning("skipped: %s: %s", name, why)
         if predicted.names:
             sheet.add(predicted)
@@ -123,5 +123,5 @@ def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_
     if skipped:
         log.warning("%d of %s could not be read", skipped, count_noun(len(chosen), "file"))
     if not done:
-        raise Refused("no input could be predicted")
+        raise UserError("no input could be predicted")
     return torch.cat(kept)

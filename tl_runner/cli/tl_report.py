@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tl_runner.cli.process import ensure_streams, run_command
 from tl_runner.cli.tl_report_diff import diff
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 EXAMPLES = """examples
   tl-report                                  all runs below outputs/
@@ -56,12 +56,12 @@ def _report(said: argparse.Namespace) -> None:
     missing = [str(path) for path in said.paths if not path.exists()]
     console, errors = consoles()
     if said.html and (refusal := unfit(said.html)):
-        raise Refused(refusal)
+        raise UserError(refusal)
     found, faults = read_records(path for path in said.paths if path.exists())
     for fault in [*(f"{path} does not exist" for path in missing), *faults]:
         complain(errors, fault, "warning: ", "yellow")
     if not found:
-        raise Refused(f"no runs in {', '.join(map(str, said.paths))}; create some with tl-run")
+        raise UserError(f"no runs in {', '.join(map(str, said.paths))}; create some with tl-run")
     board = leaderboard(found, find_oracle_trials(said.paths), said.score)
     ranked, cautions = list(rankings(found, said.score)), list_caveats(found, board)
     if said.format == "table":
@@ -69,7 +69,7 @@ def _report(said: argparse.Namespace) -> None:
     else:
         console.file.write(formats.format_leaderboard(said.format, board, ranked, cautions))
     if said.html:
-        from tl_runner.report.page.paper import save
+        from tl_runner.report.page.render import save
 
         size = save(said.html, found, board, ranked, [*cautions, *faults])
         complain(errors, f"the page is {said.html}, {size / 1e6:.1f} MB", "note: ", "green")

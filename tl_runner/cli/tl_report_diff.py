@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun, pluralize
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def diff(words: Sequence[str]) -> None:
     try:
         if len(paths) != 2:
             folder = "; the folder of that name is ./diff" if Path("diff").is_dir() else ""
-            raise Refused(f"diff compares two runs, as in tl-report diff RUN1 RUN2; it got {len(paths)}{folder}")
+            raise UserError(f"diff compares two runs, as in tl-report diff RUN1 RUN2; it got {len(paths)}{folder}")
         if Path("diff").is_dir():
             complain(errors, "diff is treated as the command; the folder of that name is ./diff", "note: ", "yellow")
         first, second = map(_run, paths)
         console.print(*side_by_side(first, second), sep="\n")
-    except Refused as error:
+    except UserError as error:
         if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
             raise
         complain(errors, str(error))
@@ -51,7 +51,7 @@ def diff(words: Sequence[str]) -> None:
 
 
 def _run(path: Path) -> "RunRecord":
-    """The record of the run in this folder; raises `Refused` where there is none."""
+    """The record of the run in this folder; raises `UserError` where there is none."""
     from tl_runner.storage.record import read_record
 
     file = path / "run.json" if path.is_dir() else path
@@ -61,8 +61,8 @@ def _run(path: Path) -> "RunRecord":
         if path.is_dir():
             inside = sum(1 for _ in path.rglob("run.json"))
             more = f"; {count_noun(inside, 'run')} {pluralize(inside, 'lies')} below it: name one" if inside else ""
-            raise Refused(f"{path} holds no run: it has no run.json{more}") from error
+            raise UserError(f"{path} holds no run: it has no run.json{more}") from error
         beside = [str(path.parent / each.name) for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise Refused(f"{path} does not exist{nearest(str(path), beside)}") from error
+        raise UserError(f"{path} does not exist{nearest(str(path), beside)}") from error
     except (OSError, ValueError) as error:
-        raise Refused(f"{file} can't be read: {error}") from error
+        raise UserError(f"{file} can't be read: {error}") from error

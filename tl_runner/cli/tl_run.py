@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from tl_runner import options
 from tl_runner.cli.process import INTERRUPTED, ensure_streams, extend_path
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tl_runner.storage.contents import Contents
     from tl_runner.storage.record import RunRecord
-    from tl_runner.sweep.task import Command
+    from tl_runner.sweep.command import Command
 
 SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that run nothing
 
@@ -32,7 +32,7 @@ def main() -> None:
         asked = [word for word in words if "=" in word and not word.startswith("-")]
         try:
             print(options.detail(asked, folders) if asked else options.overview(folders))
-        except Refused as error:
+        except UserError as error:
             sys.exit(f"error: {error}")
     elif "--version" in words:
         from importlib.metadata import version
@@ -59,7 +59,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     from tl_runner.cli.hydra_errors import reword_error
     from tl_runner.engine.job import FULL_ERROR
     from tl_runner.report.consoles import complain, consoles, show_warnings
-    from tl_runner.sweep.task import Command
+    from tl_runner.sweep.command import Command
 
     console, errors = consoles()
     show_warnings(errors)
@@ -86,7 +86,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
             _refuse(words, reword_error(error, words, folders), errors)
         return 1
     _show(task, {"-m", "--multirun"} & set(words) != set(), console)
-    if any(outcome.what in ("stopped", "waiting") for outcome in task.outcomes):
+    if any(outcome.what in ("stopped", "queued") for outcome in task.outcomes):
         complain(errors, "stopped. Rerun the same command to resume", "note: ", "yellow")
         return INTERRUPTED
     return int(any(outcome.failed for outcome in task.outcomes))
@@ -128,13 +128,13 @@ def _show(task: "Command", multirun: bool, console: "Console") -> None:
     for text in task.said:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for outcome in task.outcomes if not multirun else ():
-        if outcome.what in ("made", "kept") and not outcome.failed:
+        if outcome.what in ("ran", "skipped") and not outcome.failed:
             console.print(*tables.result(outcome.record, _baseline(outcome.record, task.contents)), sep="\n")
 
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":
     """The baseline's finished run on the same data that differs in the method alone, or also in its label budget."""
-    from tl_runner.storage.record import describe_run, find_finished
+    from tl_runner.storage.record import describe_run, find_complete
 
     choices = {**record.choices, "method": record.baseline}
     if choices == record.choices:
@@ -146,13 +146,13 @@ def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | 
     ]
     for described in tried:
         described.config = {**described.config, "outputs": str(record.folder.parents[2])}  # wherever it lies now
-    found = filter(None, map(find_finished, tried))
+    found = filter(None, map(find_complete, tried))
     return next((run for run in found if run.data.fingerprint == record.data.fingerprint), None)
 
 
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
     """Say why nothing could be composed, and keep a record of the attempt, so that it is in the tables too."""
-    from tl_runner.cli.attempt import record_attempt
+    from tl_runner.cli.failed_command import record_attempt
     from tl_runner.report.consoles import complain
 
     if SHOW & set(words):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from tl_runner import options
 from tl_runner.cli.process import INTERRUPTED, ensure_streams, extend_path, find_config_dir
-from tl_runner.errors import Diverged, Refused
+from tl_runner.errors import DivergedError, UserError
 from tl_runner.plurals import count_noun
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tl_runner.engine.job import Order
+    from tl_runner.engine.job import Job
     from tl_runner.engine.screen import Screened
 
 USED = (
@@ -77,30 +77,30 @@ def _screen(said: argparse.Namespace) -> int:
         words, stages = _staged(said.words)
         from tl_runner.sweep.combinations import compose_combinations
 
-        orders = compose_combinations(words, folders, USED)
+        jobs = compose_combinations(words, folders, USED)
     except Exception as error:
         if full_error:
             raise
         complain(errors, reword_error(error, said.words, [options.conf(), *folders], several=True))
         return 1
     screened, failed = [], 0
-    for number, order in enumerate(orders, 1):
+    for number, job in enumerate(jobs, 1):
         if errors.is_terminal:
-            errors.print(f"{number}/{len(orders)} {_name(order)}", highlight=False, markup=False)
+            errors.print(f"{number}/{len(jobs)} {_name(job)}", highlight=False, markup=False)
         try:
-            found = _candidates(order, stages, errors)
+            found = _candidates(job, stages, errors)
         except Exception as error:  # whatever a backbone of a user's raises: the others are screened all the same
             if full_error:
                 raise
-            known = isinstance(error, Refused | Diverged)
-            complain(errors, f"{_name(order)}: {error if known else f'{type(error).__name__}: {error}'}")
+            known = isinstance(error, UserError | DivergedError)
+            complain(errors, f"{_name(job)}: {error if known else f'{type(error).__name__}: {error}'}")
             failed += 1
         else:
-            screened += [(candidate, order.variant) for candidate in found]
+            screened += [(candidate, job.variant) for candidate in found]
     if not screened:
         return 1
     missing = [f"{path} does not exist" for path in said.runs or () if not path.exists()]
-    runs, faults = read_records(said.runs or [orders[0].record.outputs])
+    runs, faults = read_records(said.runs or [jobs[0].record.outputs])
     for fault in [*missing, *faults]:
         complain(errors, fault, "warning: ", "yellow")
     from tl_runner.report import screening
@@ -122,23 +122,23 @@ def _staged(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     named = [word.partition("=")[2] for word in words if word.startswith("stage=")]
     stages = tuple(filter(None, named[-1].strip("[]").split(","))) if named else ()
     if named and not stages:
-        raise Refused("stage takes all, or names of stages, as in stage=conv1,conv2")
+        raise UserError("stage takes all, or names of stages, as in stage=conv1,conv2")
     return [word for word in words if not word.startswith("stage=")], stages
 
 
-def _candidates(order: "Order", stages: Sequence[str], errors: "Console") -> "list[Screened]":
+def _candidates(job: "Job", stages: Sequence[str], errors: "Console") -> "list[Screened]":
     """The candidates of an order; the training of its source model is shown, and said how long it took."""
     from tl_runner.engine.screen import screen
     from tl_runner.report.live import watch_training
 
-    found = watch_training(screen(order.record, stages), order.record, errors)
-    if (source := order.record.training.source_model) and not source.shared:
+    found = watch_training(screen(job.record, stages), job.record, errors)
+    if (source := job.record.training.source_model) and not source.shared:
         steps = count_noun(source.steps, "step")
-        told = f"{_name(order)}: trained a source model of {steps} in {source.seconds:.1f} s (cached)"
+        told = f"{_name(job)}: trained a source model of {steps} in {source.seconds:.1f} s (cached)"
         errors.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
     return found
 
 
-def _name(order: "Order") -> str:
-    choices = order.record.choices
-    return " ".join(filter(None, [choices["dataset"], choices["backbone"], order.variant, f"seed={order.record.seed}"]))
+def _name(job: "Job") -> str:
+    choices = job.record.choices
+    return " ".join(filter(None, [choices["dataset"], choices["backbone"], job.variant, f"seed={job.record.seed}"]))

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 
 class Archive(NamedTuple):
@@ -35,7 +35,7 @@ def files_of(archive: Archive, root: str, download: bool, verify: bool) -> dict[
     """The archive's files by name, from root/<folder>, root itself, or the archive extracted or downloaded there.
 
     With `verify` all of `files` are there, and as published; without, those are returned that there are.
-    Raises `Refused` in words where there is none.
+    Raises `UserError` in words where there is none.
     """
     base = Path(root).expanduser()
     folder = _extracted(archive, base)
@@ -47,7 +47,7 @@ def files_of(archive: Archive, root: str, download: bool, verify: bool) -> dict[
         elif download:
             fetch(archive.title, archive.url, packed, archive.md5)
         else:
-            raise Refused(
+            raise UserError(
                 f"{archive.title} is not in {told(base)}: neither {archive.folder}/ nor {archive.packed} is there."
                 " Set dataset.root=… to a folder that holds one, or dataset.download=true to fetch it from"
                 f" {archive.url}"
@@ -56,7 +56,7 @@ def files_of(archive: Archive, root: str, download: bool, verify: bool) -> dict[
     found = {name: folder / name for name in archive.all if (folder / name).is_file()}
     if verify:
         if missing := [name for name in archive.files if name not in found]:
-            raise Refused(
+            raise UserError(
                 f"{folder} lacks {', '.join(missing)} of {archive.title}: set dataset.root=… to a folder that has"
                 f" all files, or delete this one and set dataset.download=true"
             )
@@ -75,7 +75,7 @@ def fetch(title: str, url: str, file: Path, md5: str) -> None:
             download_url(url, place, file.name, md5)
             (Path(place) / file.name).replace(file)
     except (OSError, RuntimeError) as error:  # RuntimeError is torchvision's for a wrong MD5
-        raise Refused(
+        raise UserError(
             f"{title} could not be downloaded from {url} to {file.parent}: {error}."
             " Put the file there yourself, or set dataset.root=… to a folder that has it"
         ) from error
@@ -99,7 +99,7 @@ def _as_published(file: Path, md5: str | None) -> None:
     from torchvision.datasets.utils import check_integrity
 
     if not check_integrity(file, md5):
-        raise Refused(
+        raise UserError(
             f"{file} is not the published file: its MD5 is not {md5}. Replace it; or dataset.verify=false reads it as"
             " it is (whatever it holds, no code in it is run)"
         )
@@ -123,14 +123,14 @@ def _extract(archive: Archive, packed: Path) -> Path:
                     with (whole / name).open("wb") as file:
                         shutil.copyfileobj(content, file)
             if not any(whole.iterdir()):
-                raise Refused(f"{packed} holds no file of {archive.title}: {', '.join(wanted)} were looked for")
+                raise UserError(f"{packed} holds no file of {archive.title}: {', '.join(wanted)} were looked for")
             try:
                 whole.replace(folder)
             except OSError:
                 if _extracted(archive, packed.parent) is None:  # else another run has just done the same
                     raise
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise Refused(
+        raise UserError(
             f"{packed} can't be extracted: {error}. Set dataset.root=… to a folder that holds {archive.folder}/"
         ) from error
     return folder

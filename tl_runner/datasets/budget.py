@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class Budget(NamedTuple):
         share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
         if share and float(share[1]) <= 100:
             return cls("share", float(share[1]) / 100)
-        raise Refused(f"granted takes auto, 0, a count per class (5), a share (10%) or all, got {granted!r}")
+        raise UserError(f"granted takes auto, 0, a count per class (5), a share (10%) or all, got {granted!r}")
 
     def settle(self, needed: bool) -> "Budget":
         """`auto` as a number: none for a method that needs none."""
         if self.kind == "auto":
             return Budget("upto", AUTO_PER_CLASS) if needed else Budget("count", 0)
         if needed and self.kind != "all" and not self.amount:
-            raise Refused("this method learns from granted target labels: granted=0 leaves it none; try granted=10")
+            raise UserError("this method learns from granted target labels: granted=0 leaves it none; try granted=10")
         return self
 
     def choose(self, labels: Tensor, classes: Sequence[str], domain: str) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ class Budget(NamedTuple):
             return ceil(round(self.amount * there, 9))  # 7 % of 100 are 7, whatever a float makes of it
         wanted = there if self.kind == "all" else int(self.amount)
         if wanted > there and self.kind == "count":
-            raise Refused(
+            raise UserError(
                 f"granted={self} asks for {count_noun(wanted, 'label')} of class {name!r}, but the train split of"
                 f" {domain} has {there}"
             )

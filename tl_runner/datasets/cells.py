@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 
 Cells = NDArray[np.object_]  # of text, None where missing
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
@@ -50,7 +50,7 @@ class Table:
     def split_off(self, name: str, key: str) -> tuple[Cells, "Table"]:
         """A column, which the option `key` names, and the table without it."""
         if name not in self.cells:
-            raise Refused(
+            raise UserError(
                 f"dataset.{key}={name}: {self.file} has no such column{nearest(name, self.cells)}"
                 f" (it has {listed(self.cells)}){about_comment(self.header)}"
             )
@@ -86,11 +86,11 @@ def read_cells(
         if len(record) != len(header):
             cut = f"is it cut off, or does a cell hold a {separator} without quotes around it?"
             why = "is it a comment, as its # says? Take it out" if record[0].startswith("#") else cut
-            raise Refused(f"line {line} of {file} has {len(record)} cells, the header {len(header)}: {why}")
+            raise UserError(f"line {line} of {file} has {len(record)} cells, the header {len(header)}: {why}")
         lines.append(line)
         rows.append([None if (word := cell.strip()).lower() in absent else word for cell in record])
     if not rows:
-        raise Refused(f"{file} has a header and no rows")
+        raise UserError(f"{file} has a header and no rows")
     cells = np.array(rows, dtype=object)
     kept = {name: cells[:, index] for index, name in enumerate(header) if name in used}
     return Table(Path(file).stem, file, header, np.array(lines), kept)
@@ -130,23 +130,23 @@ def _text(file: str, said: str) -> str:
     if not path.is_file():
         there = sorted(entry.name for entry in path.parent.glob("*") if entry.is_file())
         what = "that is a folder" if path.is_dir() else f"there is no such file{nearest(path.name, there)}"
-        raise Refused(f"{said}: {what} (in {path.parent.resolve()}: {listed(there) or 'no file'})")
+        raise UserError(f"{said}: {what} (in {path.parent.resolve()}: {listed(there) or 'no file'})")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Refused(f"{said} can't be read: {error.strerror}") from error
+        raise UserError(f"{said} can't be read: {error.strerror}") from error
     if encoding := _wide_encoding(data):
-        raise Refused(
+        raise UserError(
             f'{file} is {encoding}, as Excel\'s "Unicode text" is, and must be UTF-8: convert it, as in'
             f' iconv -f {encoding} -t UTF-8 OLD > NEW, or export it as "CSV UTF-8"'
         )
     if b"\0" in data:
-        raise Refused(f"{file} is no UTF-8 text: a spreadsheet or an archive must be exported as CSV first")
+        raise UserError(f"{file} is no UTF-8 text: a spreadsheet or an archive must be exported as CSV first")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise Refused(
+        raise UserError(
             f"line {line} of {file} is not UTF-8: convert the file, as in iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
         ) from error
 
@@ -173,7 +173,7 @@ def _without_separator_line(text: str, file: str, separator: str) -> str:
     if sign != SEPARATORS[separator]:
         right = [name for name, other in SEPARATORS.items() if other == sign]
         mend = f"set dataset.separator={right[0]}" if right else f"possible: {listed(SEPARATORS)}"
-        raise Refused(
+        raise UserError(
             f"line 1 of {file} says that {sign!r} separates its cells, and dataset.separator={separator}: {mend}"
         )
     return text[match.end() :]  # the end of the line stays, so that lines count as in an editor
@@ -188,7 +188,7 @@ def _refuse_line_above_header(
     other_separator = bool(header) and any(sign in header[0] for sign in SEPARATORS.values())
     above = len(header) == 1 < len(record) and (comment or not other_separator)
     if above or (comment and (len(header) == 1 or len(record) != len(header))):
-        raise Refused(
+        raise UserError(
             f"line {top} of {file} holds {', '.join(header)!r}"
             + (f" alone, line {line} has {len(record)} cells" if above else "")
             + f": is it a {'comment' if comment else 'title'}? The first line must name the columns: take out what"
@@ -206,22 +206,22 @@ def _records(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[s
                 yield begins, record
             begins = reader.line_num + 1
     except csv.Error as error:
-        raise Refused(f"the row at line {begins} of {file} can't be read: {error}; are its quotes closed?") from error
+        raise UserError(f"the row at line {begins} of {file} can't be read: {error}; are its quotes closed?") from error
 
 
 def _check_header(file: str, header: Sequence[str], used: Sequence[str], separator: str, least: int) -> None:
     if not header:
-        raise Refused(f"{file} is empty: its first line must name the columns")
+        raise UserError(f"{file} is empty: its first line must name the columns")
     if len(header) < least:
         others = [name for name, sign in SEPARATORS.items() if sign in header[0]]
         other = f"set dataset.separator={others[0]}? It holds for both files" if others else ""
         hint = other or "a label and one more are needed"
-        raise Refused(f"{file} has one column with dataset.separator={separator}: {hint}")
+        raise UserError(f"{file} has one column with dataset.separator={separator}: {hint}")
     for index, name in enumerate(header, 1):
         if name in used and not name:
-            raise Refused(
+            raise UserError(
                 f"column {index} of {file} has no name. If it numbers the rows, as pandas writes it:"
                 f" {typed('drop', [''])} leaves it out"
             )
         if used.count(name) > 1:
-            raise Refused(f"{file} has {used.count(name)} columns of the name {name!r}: rename all but one")
+            raise UserError(f"{file} has {used.count(name)} columns of the name {name!r}: rename all but one")

@@ -15,7 +15,7 @@ from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited, rows_of, shifted_halves, task
 from tl_runner.datasets.image_shifts import Shift
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
 from tl_runner.rng import Rng
 
@@ -63,13 +63,13 @@ def cifar10_split(
     for name in source_classes:
         if name not in whole.classes:
             listed = ", ".join(whole.classes)
-            raise Refused(
+            raise UserError(
                 f"dataset.source_classes: CIFAR-10 has no class {name!r}{nearest(name, whole.classes)} ({listed})"
             )
     known = tuple(name for name in whole.classes if name in source_classes)
     other = tuple(name for name in whole.classes if name not in source_classes)
     if min(len(known), len(other)) < 2:
-        raise Refused(
+        raise UserError(
             f"dataset.source_classes leaves {count_noun(len(known), 'class')} to the source and {len(other)} to the"
             " target: each needs 2 or more"
         )
@@ -107,7 +107,7 @@ def read_cifar(root: str, download: bool, verify: bool) -> Raw:
     files = files_of(archive, root, download, verify)
     if not batches["train"].keys() & files.keys():
         folder = next(iter(files.values())).parent
-        raise Refused(f"{folder} has no {next(iter(batches['train']))} or other batch to train on: see dataset.root")
+        raise UserError(f"{folder} has no {next(iter(batches['train']))} or other batch to train on: see dataset.root")
     if missing := [name for name in published if name not in files]:
         log.warning("CIFAR-10 is read without %s, which are not there", ", ".join(missing))
     parts = [(part, _batch(files[name])) for part, listed in batches.items() for name in listed if name in files]
@@ -123,13 +123,13 @@ def _batch(file: Path) -> tuple[np.ndarray, np.ndarray]:
     x, y = content["data"], content["labels"]
     if not (isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 2 and x.shape[1] == 3072):
         kind = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise Refused(f"{file}: its data is {kind}, not an array (n, 3072) of uint8: 32×32 red, then green, then blue")
+        raise UserError(f"{file}: its data is {kind}, not a uint8 array (n, 3072): 32×32 red, then green, then blue")
     if not isinstance(y, np.ndarray):
         y = np.array(y if isinstance(y, list) and all(isinstance(label, int) for label in y) else [None])
     if y.dtype.kind not in "iu" or y.ndim != 1 or not ((y >= 0) & (y < len(CLASSES))).all():
-        raise Refused(f"{file}: its labels are not all whole numbers from 0 to 9")
+        raise UserError(f"{file}: its labels are not all whole numbers from 0 to 9")
     if len(x) != len(y):
-        raise Refused(f"{file} has {len(x)} images and {len(y)} labels")
+        raise UserError(f"{file} has {len(x)} images and {len(y)} labels")
     return x.reshape(-1, 3, 32, 32), y.astype(np.int64)
 
 
@@ -139,15 +139,15 @@ def _names(file: Path) -> tuple[str, ...]:
     names = [name.decode("latin1") if isinstance(name, bytes) else name for name in listed]
     texts = {name for name in names if isinstance(name, str)}
     if not len(texts) == len(names) == len(CLASSES):
-        raise Refused(f"{file}: its label_names are not ten different names")
+        raise UserError(f"{file}: its label_names are not ten different names")
     return tuple(names)
 
 
 def _dict(file: Path, *keys: str) -> dict[str, Any]:
     content = pickled.read_pickled(file)
     if not isinstance(content, dict):
-        raise Refused(f"{file} holds a {type(content).__name__}, not a dict with {' and '.join(keys)}")
+        raise UserError(f"{file} holds a {type(content).__name__}, not a dict with {' and '.join(keys)}")
     if any(key not in content for key in keys):
         held = ", ".join([*content][:9]) or "nothing"
-        raise Refused(f"{file} holds a dict of {held}, not one with {' and '.join(keys)}")
+        raise UserError(f"{file} holds a dict of {held}, not one with {' and '.join(keys)}")
     return content

@@ -10,7 +10,7 @@ import numpy as np
 from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, names, observed, typed
 from tl_runner.datasets.notation import another_notation
 from tl_runner.datasets.spelling import about_respelled, doubles, respelled
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun, pluralize
 
 log = logging.getLogger(__name__)
@@ -29,14 +29,14 @@ def split_label(
     """
     cells, features = table.split_off(label, "label")
     if not features.cells:
-        raise Refused(f"{table.file} has no column but the label {label!r} to learn from")
+        raise UserError(f"{table.file} has no column but the label {label!r} to learn from")
     empty = np.flatnonzero(cells == None)  # noqa: E711  (of each cell)
     if len(empty):
         again = literally(table.file)
         words = sorted(set(observed(again.cells[label][np.isin(again.lines, table.lines[empty])])))
         kept = [word for word in missing if word.strip().lower() not in {word.lower() for word in words}]
         as_class = f", or, if {listed(map(repr, words))} is a class, set {typed('missing', kept)}" if words else ""
-        raise Refused(
+        raise UserError(
             f"{len(empty)} of the {count_noun(len(cells), 'row')} of {table.name} {pluralize(len(empty), 'has')} no"
             f" label in column {label!r}"
             f" ({table.file}, lines {listed(map(str, table.lines[empty]))}): take them out{as_class}; the target's"
@@ -45,7 +45,7 @@ def split_label(
     classes = names(cells)
     different = set(classes)
     if len(different) > FEW and (_fractions(different) or len(different) > len(classes) / 2):
-        raise Refused(
+        raise UserError(
             f"column {label!r} of {table.file} has {len(different)} different values in {len(classes)} rows, like"
             f" {classes[0]!r}: a label is one of a few classes, and no measurement (that would be regression, which"
             " tl_runner does not do). dataset.label=COLUMN names another"
@@ -118,7 +118,7 @@ def resolve_classes(
         said = f"the domains' classes differ: {'; '.join(only)}."
         if pairs := respelled(target, source):
             said += f" These differ only in spelling, write them alike: {about_respelled(pairs)}."
-        raise Refused(
+        raise UserError(
             f"{said} dataset.labels=shared keeps the rows of shared classes;"
             " dataset.label_set=[…] states the classes without a look at the target's labels; dataset.labels=differ"
             " keeps all, for methods that transfer between label sets"
@@ -126,7 +126,7 @@ def resolve_classes(
     for side, left in (("source", source), ("target", target)):
         if len(left) < 2:
             what = f"one class, {left[0]!r}" if left else "no class"
-            raise Refused(f"dataset.labels={policy} leaves the {side} {what}: at least 2 are needed")
+            raise UserError(f"dataset.labels={policy} leaves the {side} {what}: at least 2 are needed")
     return tuple(source), tuple(target)
 
 
@@ -136,24 +136,26 @@ def select_stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], 
     That a class is in no row of the target is not looked at: it is what the statement is there to leave unknown.
     """
     if policy != "same":
-        raise Refused(
+        raise UserError(
             f"dataset.label_set states the classes, and dataset.labels={policy} reads them from the target's labels:"
             " name one of the two"
         )
     there = sort_names({name for side in sides.values() for name in side})
     for name in label_set:
         if name not in there:
-            raise Refused(
+            raise UserError(
                 f"dataset.label_set: no domain has a class {name!r}{nearest(name, there)} (there are {listed(there)})"
             )
     if len(set(label_set)) < max(2, len(label_set)):
-        raise Refused(f"dataset.label_set={listed(label_set)}: name two classes or more, each once")
+        raise UserError(f"dataset.label_set={listed(label_set)}: name two classes or more, each once")
     for side, own in sides.items():
         if pairs := respelled([name for name in label_set if name not in own], own):
             told = ", ".join(f"{mine!r} and {theirs!r}" for mine, theirs in pairs.items())
-            raise Refused(f"dataset.label_set names classes that the {side} spells otherwise: {told}. Write them alike")
+            raise UserError(
+                f"dataset.label_set names classes that the {side} spells otherwise: {told}. Use one spelling"
+            )
         if not {*own} & {*label_set}:
-            raise Refused(
+            raise UserError(
                 f"dataset.label_set={listed(label_set)}: the {side} has no row of any of these classes (it has"
                 f" {listed(own)})"
             )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tl_runner.datasets import notation
 from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, observed, typed
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def kinds(
             if name not in numeric:
                 _refuse_points_between_thousands(name, table, categorical, numeric)
         if name not in numeric and len(cells) > 2 and np.ptp(values - source.lines) == 0:
-            raise Refused(
+            raise UserError(
                 f"column {name!r} of {source.file} numbers the rows ({cells[0]}, {cells[1]}, …):"
                 f" {typed('drop', [name])} leaves it out, {typed('numeric', [*numeric, name])} keeps it"
             )
@@ -75,7 +75,7 @@ def _refuse_empty(name: str, source: Table, target: Table) -> None:
     }
     if empty:
         where = " and ".join(f"no value in the {role} ({table.file})" for role, table in empty.items())
-        raise Refused(
+        raise UserError(
             f"column {name!r} has {where}: each cell is empty, or a word for a missing value (dataset.missing)."
             f" {typed('drop', [name])} leaves the column out"
         )
@@ -92,10 +92,10 @@ def _refuse_text(name: str, table: Table, categorical: Sequence[str], missing: S
         )
         as_categories = typed("categorical", [*categorical, name])
         if found := notation.form(word):
-            raise Refused(
+            raise UserError(
                 f"{said}, but {found.what}: {found.mend}. If the column holds categories, set {as_categories}"
             )
-        raise Refused(
+        raise UserError(
             f"{said}. If it stands for a missing value, set"
             f" {typed('missing', [*missing, word])}; if the column holds categories, {as_categories}"
         )
@@ -104,7 +104,7 @@ def _refuse_text(name: str, table: Table, categorical: Sequence[str], missing: S
 def _refuse_free_text(name: str, source: Table, present: Cells, categorical: Sequence[str]) -> None:
     different = len(set(present))
     if different > TOO_MANY or (different > MANY and different > len(present) / 2):
-        raise Refused(
+        raise UserError(
             f"column {name!r} of {source.file} holds {different} different texts in {len(present)} rows, like"
             f" {present[0]!r}: an identifier or free text? {typed('drop', [name])} leaves it out,"
             f" {typed('categorical', [*categorical, name])} treats each as a category"
@@ -122,7 +122,7 @@ def _refuse_another_notation(name: str, source: Table, categorical: Sequence[str
     )
     keys = f"{typed('drop', [name])} leaves it out, {typed('categorical', [*categorical, name])} takes each"
     if found.likely:
-        raise Refused(f"{said}: {found.mend}. {keys} value as a category")
+        raise UserError(f"{said}: {found.mend}. {keys} value as a category")
     log.warning(
         "%s: its %d different values are treated as unordered categories. If they are quantities, %s."
         " %s value as a category without this warning", said, len(set(observed(cells))), found.mend, keys,
@@ -137,7 +137,7 @@ def _refuse_numbers_beside_a_word(name: str, source: Table, categorical: Sequenc
     if different > notation.FEW and len(others) <= SPARE:
         rows = sum(words[word] for word in others)
         first = int(np.isin(source.cells[name], others).argmax())
-        raise Refused(
+        raise UserError(
             f"column {name!r} of {source.file} holds {different} different numbers, and {listed(map(repr, others))} in"
             f" {rows} of {count_noun(len(source), 'row')} (the first is line {source.lines[first]}). If"
             f" {'that stands' if len(others) == 1 else 'those stand'} for a missing value, set"
@@ -152,7 +152,7 @@ def _refuse_points_between_thousands(
     """`1.100` beside `900` is likely 1100, and would be read as 1.1."""
     cells = table.cells[name]
     if (first := notation.points_between_thousands(cells)) is not None:
-        raise Refused(
+        raise UserError(
             f"column {name!r}: line {table.lines[first]} of {table.file} holds {cells[first]!r} beside whole numbers:"
             f" does the point stand between thousands? It would be read as {float(cells[first]):g}. If so, take such"
             f" points out; if they are decimal points, set {typed('numeric', [*numeric, name])}; if the column holds"

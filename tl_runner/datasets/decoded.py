@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tl_runner.datasets.picture import Square, square, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, Numbers, PixelFormat
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 from tl_runner.storage.atomic import open_atomically
 
@@ -107,7 +107,7 @@ def _believed(pixels: Path, said: Path, n: int, row: int) -> Facts | None:
 def _room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise Refused(
+        raise UserError(
             f"the decoded images take {needed / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} free:"
             " set a smaller dataset.size, or outputs= to a folder on a larger disk"
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images, warp
 from tl_runner.datasets.split import Drawn, Raw
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
 CANVAS = 64  # pixels on which a glyph is drawn before it is jittered
@@ -35,8 +35,8 @@ def digits(
     samples: of the source, at most: there are 898 handwritten ones. size: pixels a side, interpolated from 8×8.
     shift, severity (1–5, by default 3): what is done to the target's images, if anything.
     """
-    within(20, samples=samples)
-    within(8, 512, size=size)
+    check_range(20, samples=samples)
+    check_range(8, 512, size=size)
     severity = severity_of(shift, severity)
     generator = Rng(seed).child("digits").generator()
     x, y = handwritten()
@@ -91,7 +91,7 @@ def glyphs() -> Tensor:
     folders = [Path(place) / "mpl-data" / "fonts" / "ttf" for place in (spec and spec.submodule_search_locations) or ()]
     files = sorted(file for folder in folders for file in folder.glob("DejaVu*.ttf") if "Display" not in file.name)
     if not files:
-        raise Refused(
+        raise UserError(
             "dataset.source=rendered draws the DejaVu fonts that ship inside matplotlib: none were found there"
         )
 

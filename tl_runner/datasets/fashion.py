@@ -10,7 +10,7 @@ from tl_runner.datasets.archives import fetch, told
 from tl_runner.datasets.halves import shifted_halves, task
 from tl_runner.datasets.image_shifts import GreyShift
 from tl_runner.datasets.split import PARTS, Drawn, Raw
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashion-mnist puts the files
 PREFIXES = {"train": "train", "test": "t10k"}
@@ -50,7 +50,7 @@ def read_fashion(root: str | None, download: bool) -> Raw:
     places = [place for top in tops for place in (top / "FashionMNIST" / "raw", top)]
     folder = next((place for place in places if any(_file(place, name).is_file() for name in published)), None)
     if folder is None and not download:
-        raise Refused(
+        raise UserError(
             f"Fashion-MNIST is not in {' or '.join(map(told, tops))}: {next(iter(published))} and three more were"
             " looked for. Set dataset.root=… to the folder that has them, dataset.download=true to fetch them, or"
             " install Debian's dataset-fashion-mnist"
@@ -60,7 +60,7 @@ def read_fashion(root: str | None, download: bool) -> Raw:
         if _file(folder, name).is_file():
             continue
         if not download:
-            raise Refused(f"{folder} has no {name}, plain or gzipped: dataset.download=true fetches it")
+            raise UserError(f"{folder} has no {name}, plain or gzipped: dataset.download=true fetches it")
         fetch("Fashion-MNIST", FashionMNIST.mirrors[0] + name, folder / name, md5)
     sides = [_labelled(folder, prefix) for prefix in PREFIXES.values()]
     x, y = (torch.cat(tensors) for tensors in zip(*sides, strict=True))
@@ -78,9 +78,9 @@ def _labelled(folder: Path, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = (_file(folder, f"{prefix}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
     x, y = idx.read_idx(images), idx.read_idx(labels)
     if x.ndim != 3 or x.shape[1:] != (28, 28):
-        raise Refused(f"{images} holds an array of shape {x.shape}, not images of 28×28")
+        raise UserError(f"{images} holds an array of shape {x.shape}, not images of 28×28")
     if y.shape != x.shape[:1]:
-        raise Refused(f"{labels} holds labels of shape {y.shape} for the {len(x)} images of {images.name}")
+        raise UserError(f"{labels} holds labels of shape {y.shape} for the {len(x)} images of {images.name}")
     if len(y) and y.max() > 9:
-        raise Refused(f"{labels} holds the label {y.max()}: Fashion-MNIST has 0 to 9")
+        raise UserError(f"{labels} holds the label {y.max()}: Fashion-MNIST has 0 to 9")
     return torch.tensor(x)[:, None], torch.tensor(y, dtype=torch.long)

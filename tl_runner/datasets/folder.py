@@ -15,7 +15,7 @@ from tl_runner.datasets.decoded import decode_images
 from tl_runner.datasets.listing import ClassFolder, class_folders, folders, quoted
 from tl_runner.datasets.pixel_format import Channels, PixelFormat, doubts
 from tl_runner.datasets.split import Drawn, Raw
-from tl_runner.errors import Refused, nearest, within
+from tl_runner.errors import UserError, check_range, nearest
 from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ def image_folder(
     skipped and counted. memory: GiB that the images may take; more stay on disk, memory-mapped. Unless `channels` says
     it, they have one channel where no file of either domain has colour, else three. The seed decides nothing here.
     """
-    within(8, 1024, size=size)
-    within(0, memory=memory)
+    check_range(8, 1024, size=size)
+    check_range(0, memory=memory)
     base = Path(root).expanduser()
     domains = _domains(base, source, target)
     how = PixelFormat(bit_depth, channels).checked()
@@ -58,7 +58,7 @@ def image_folder(
     sides = {role: [each for each in found[role] if each.label in classes[role]] for role in domains}
     for each in (each for side in sides.values() for each in side):
         if not each.files:
-            raise Refused(f"{str(each.path)!r} holds no image (other files: {each.others}): fill or remove it")
+            raise UserError(f"{str(each.path)!r} holds no image (other files: {each.others}): fill or remove it")
     if others := sum(each.others for side in sides.values() for each in side):
         log.warning("ignored %s without an image extension: run.log lists them", count_noun(others, "file"))
     images = {
@@ -68,7 +68,7 @@ def image_folder(
     bad = {role: side.facts.bad for role, side in images.items()}
     _judge(sides, bad, on_bad)
     if bit_depth is not None and not any(side.facts.numbers.deep_images for side in images.values()):
-        raise Refused(f"dataset.bit_depth={bit_depth}: no file holds more than 8 bits a pixel; leave it out")
+        raise UserError(f"dataset.bit_depth={bit_depth}: no file holds more than 8 bits a pixel; leave it out")
     for role, side in images.items():
         for doubt in doubts(side.facts.numbers, how):
             log.warning("%s: %s", domains[role], doubt)
@@ -100,12 +100,12 @@ def image_folder(
 def _domains(root: Path, source: str | None, target: str | None) -> dict[str, Path]:
     """The folder of each role, looked up among those that are there: no name leads out of the root."""
     if not root.is_dir():
-        raise Refused(f"there is no folder {str(root.absolute())!r}: set dataset.root=…")
+        raise UserError(f"there is no folder {str(root.absolute())!r}: set dataset.root=…")
     there = folders(root, root)
     if not there:
-        raise Refused(f"{str(root)!r} holds no folder: it needs one for each domain, or set dataset.root=…")
+        raise UserError(f"{str(root)!r} holds no folder: it needs one for each domain, or set dataset.root=…")
     if target is None:
-        raise Refused(
+        raise UserError(
             f"name the domains, with dataset.source=… dataset.target=…, or only the target where the source is in the"
             f" backbone's weights: {str(root)!r} holds {quoted(there)}"
         )
@@ -115,9 +115,9 @@ def _domains(root: Path, source: str | None, target: str | None) -> dict[str, Pa
         if name not in there:
             deeper = [str(path) for path in there.values() if name in folders(path, root)]
             instead = f" – {deeper[0]!r} holds it: set dataset.root={deeper[0]}" if deeper else nearest(name, there)
-            raise Refused(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{instead}")
+            raise UserError(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{instead}")
     if len({there[name].resolve() for name in chosen.values()}) < len(chosen):
-        raise Refused(f"source and target are both {target!r}: there is nothing to transfer")
+        raise UserError(f"source and target are both {target!r}: there is nothing to transfer")
     return {role: there[name] for role, name in chosen.items()}
 
 
@@ -136,14 +136,14 @@ def _classes(found: Sides, labels: Policy, label_set: Sequence[str]) -> dict[str
             for role, paths in named.items()
             if paths.keys() - shared
         ]
-        raise Refused(
+        raise UserError(
             f"the classes differ: {'; '.join(only)}. Set dataset.labels=shared to use the {len(shared)} that both"
             " have, dataset.label_set=[…] to state the classes yourself, or dataset.labels=differ for a method that can"
             " transfer between them"
         )
     if labels == "shared":
         if not shared:
-            raise Refused(f"no class is in both: {quoted(classes['source'])} and {quoted(classes['target'])}")
+            raise UserError(f"no class is in both: {quoted(classes['source'])} and {quoted(classes['target'])}")
         return dict.fromkeys(named, tuple(sorted(shared)))
     return classes
 
@@ -158,7 +158,7 @@ def _judge(sides: Sides, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> N
     all_files = count_noun(sum(map(len, files.values())), "file")
     what = f"{len(told)} of {all_files} can't be read: {', '.join(told[:SHOWN])}{more}"
     if on_bad == "error":
-        raise Refused(f"{what}; fix or remove them, or set dataset.on_bad=skip")
+        raise UserError(f"{what}; fix or remove them, or set dataset.on_bad=skip")
     log.warning("skipped: %s", what)
 
 
@@ -173,6 +173,6 @@ def _rows(
     y = torch.tensor([classes.index(each.label) for each in side])[folder]
     there = {classes.index(each.label) for each in side}  # a stated class may have no folder
     if lost := sorted(there - set(y.tolist())):
-        raise Refused(f"{domain}: of class {quoted(classes[i] for i in lost)} no image can be read")
+        raise UserError(f"{domain}: of class {quoted(classes[i] for i in lost)} no image can be read")
     divided = side[0].part is not None
     return y, torch.tensor([each.part for each in side])[folder] if divided else None

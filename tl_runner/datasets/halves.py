@@ -9,7 +9,7 @@ from torch import Tensor
 from tl_runner.datasets.content import digests
 from tl_runner.datasets.image_shifts import severity_of, shift_images
 from tl_runner.datasets.split import Drawn, Raw, count_rows_by_part
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.rng import Rng
 
 
@@ -35,8 +35,8 @@ def task(source: str | None, shift: str | None, severity: int | None, samples: i
 
 def in_range(samples: int | None, size: int) -> None:
     """Refuse fewer than 20 images a domain, and sides of fewer than 8 pixels or more than 1,024."""
-    within(20, samples=20 if samples is None else samples)
-    within(8, 1024, size=size)
+    check_range(20, samples=20 if samples is None else samples)
+    check_range(8, 1024, size=size)
 
 
 def shifted_halves(whole: Raw, task: Halving, seed: int) -> Drawn:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tl_runner.datasets.shifts import strength_of
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 
 Shift = Literal[
     "none", "noise", "blur", "contrast", "brightness", "fog", "pixelate", "grayscale", "invert", "rotate"
@@ -70,7 +70,7 @@ def _pixelate(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
 def _grayscale(x: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """A fifth to all of the way to the luma, equal in all three channels."""
     if x.shape[1] != len(LUMA):
-        raise Refused(f"dataset.shift=grayscale takes colours away, and these images have {x.shape[1]} channel(s)")
+        raise UserError(f"dataset.shift=grayscale takes colours away, and these images have {x.shape[1]} channel(s)")
     luma = (x * torch.tensor(LUMA).view(-1, 1, 1)).sum(1, keepdim=True)
     return torch.lerp(x, luma.expand_as(x), severity / 5)
 
@@ -102,7 +102,7 @@ IMAGE_SHIFTS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
 def severity_of(shift: str, given: int | None) -> int:
     """How severe a shift is: as given, or 3; 0 for `none`, which takes no severity."""
     severity = int(strength_of(shift, given, SEVERITY))
-    within(0 if shift == "none" else 1, 5, severity=severity)
+    check_range(0 if shift == "none" else 1, 5, severity=severity)
     return severity
 
 

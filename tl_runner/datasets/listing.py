@@ -18,7 +18,7 @@ from tl_runner.datasets.decoded import File
 from tl_runner.datasets.part_names import parts_among
 from tl_runner.datasets.picture import extensions
 from tl_runner.datasets.split import PARTS
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 from tl_runner.storage.litter import is_litter
 
@@ -58,12 +58,12 @@ def folders(parent: Path, root: Path, passed: list[Path] | None = None) -> dict[
         if not entry.is_dir():
             continue
         if not entry.name.isprintable():
-            raise Refused(f"the name of the folder {entry.path!r} is no printable text: rename it")
+            raise UserError(f"the name of the folder {entry.path!r} is no printable text: rename it")
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root.resolve()):
-            raise Refused(f"{entry.path} is a link that leaves {root}: put the folder itself there")
+            raise UserError(f"{entry.path} is a link that leaves {root}: put the folder itself there")
         name = normalize("NFC", entry.name)  # macOS writes é as two characters, others as one
         if name in found:
-            raise Refused(f"{parent} holds two folders whose names look alike, {name!r}: put their files into one")
+            raise UserError(f"{parent} holds two folders whose names look alike, {name!r}: put their files into one")
         found[name] = Path(entry.path)
     return found
 
@@ -84,7 +84,7 @@ def class_folders(domain: Path, root: Path) -> Listing:
     named = {part: inside if part is None else folders(place, root, passed) for part, place in by_part.items()}
     if empty := [part for part, classes in named.items() if not classes]:
         path = by_part[empty[0]]
-        raise Refused(f"{path} holds no class folder: an image lies at {path / 'CLASS' / 'IMAGE.png'}")
+        raise UserError(f"{path} holds no class folder: an image lies at {path / 'CLASS' / 'IMAGE.png'}")
     if loose:
         log.warning("%s: ignored %s beside the class folders", domain, count_noun(loose, "image"))
     found = [
@@ -102,7 +102,7 @@ def _by_part(domain: Path, inside: Iterable[str], parts: dict[str, int | None]) 
     inside = list(inside)
     by_part = {part: name for name, part in parts.items() if part is not None}
     if 0 not in by_part or len(by_part) < len(inside):
-        raise Refused(
+        raise UserError(
             f"{domain} holds {quoted(inside)}: a divided domain holds train and, where there are such, val and"
             " test, one folder for each and nothing else; rename or move the others"
         )
@@ -115,7 +115,7 @@ def _refuse_a_part_among_classes(domain: Path, inside: dict[str, Path], root: Pa
     """A folder named as a part beside classes, and in it folders of their names: `cup`, `pen` and `test/cup`."""
     for name, path in inside.items():
         if parts_among([name]) and (classes := folders(path, root).keys() & inside.keys()):
-            raise Refused(
+            raise UserError(
                 f"{path} is named as a part of the domain and holds {quoted(sorted(classes))}, as {domain} itself does:"
                 f" put the classes beside it into {domain / PARTS[0]}, or rename it if it is a class"
             )
@@ -148,7 +148,7 @@ def _question_inner_folders(domain: Path, found: Sequence[ClassFolder]) -> None:
     """Folders within classes are no error, unless they are parts; the same ones in all classes may be the classes."""
     for each in found:
         if len(parts := parts_among(each.inner)) > 1:
-            raise Refused(
+            raise UserError(
                 f"{each.path} holds {quoted(sorted(parts))}, parts of a domain, which must stand above its classes:"
                 f" {domain}/train/{each.label}, not {domain}/{each.label}/train"
             )
@@ -189,7 +189,7 @@ def _class_folder(label: str, part: int | None, path: Path, domain: Path, passed
             if entry.is_dir(follow_symlinks=False):
                 pending.append(Path(entry.path))
             elif entry.is_dir():
-                raise Refused(f"{entry.path!r} is a link to a folder within a class: put the images themselves there")
+                raise UserError(f"{entry.path!r} is a link to a folder within a class: put the images themselves there")
             elif _like_an_image(entry):
                 files.append(File(Path(entry.path), os.path.relpath(entry.path, domain), _stamp(entry)))
             else:
@@ -226,7 +226,7 @@ def _entries(folder: Path, passed: list[Path] | None = None) -> Sequence[os.DirE
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise Refused(f"{str(folder)!r} can't be listed: {error.strerror}") from error
+        raise UserError(f"{str(folder)!r} can't be listed: {error.strerror}") from error
     if passed is not None:
         passed += [Path(entry.path) for entry in found if is_litter(entry.name)]
     return [entry for entry in found if not is_litter(entry.name)]

@@ -14,23 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 PLAIN = re.compile(r"[|<>=]?(b1|[iu][1248]|f[248]|[SU]\d{1,4})")  # types of items that are values, not objects
 HOMES = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
 
 
 def read_pickled(file: Path) -> Any:
-    """What a pickle holds, the keys of its dicts as text; raises `Refused`, naming the file.
+    """What a pickle holds, the keys of its dicts as text; raises `UserError`, naming the file.
 
     Arrays are views of the file's bytes, and can't be written to.
     """
     try:
         return _Machine(file.read_bytes()).run()
-    except Refused as error:
-        raise Refused(f"{file} {error}") from error
+    except UserError as error:
+        raise UserError(f"{file} {error}") from error
     except (ValueError, TypeError, LookupError, ArithmeticError, OSError, MemoryError) as error:
-        raise Refused(f"{file} can't be read as a pickle of arrays: {error or 'it ends too early'}") from error
+        raise UserError(f"{file} can't be read as a pickle of arrays: {error or 'it ends too early'}") from error
 
 
 class _Unbuilt:
@@ -57,7 +57,7 @@ class _Machine:
             elif name in STEPS:
                 STEPS[name](self, argument)
             elif name not in ("PROTO", "FRAME", "STOP"):
-                raise Refused(f"uses the pickle operation {name}, which arrays of numbers have no need of")
+                raise UserError(f"uses the pickle operation {name}, which arrays of numbers have no need of")
         return self.stack.pop()
 
     def last(self, n: int) -> list[Any]:
@@ -84,7 +84,7 @@ class _Machine:
     def name(self, module: str, name: str) -> None:
         known = GLOBALS.get(name if module in HOMES else f"{module}.{name}")
         if known is None:
-            raise Refused(
+            raise UserError(
                 f"asks for {module}.{name}: only arrays, lists, tuples, dicts, numbers, strings and bytes are read"
             )
         self.stack.append(known)
@@ -104,7 +104,7 @@ class _Machine:
     def push(self, made: Any) -> None:
         self.made += len(made) if isinstance(made, bytes) else getattr(made, "nbytes", 0)
         if self.made > 2 * len(self.data):  # once as bytes, once as an array
-            raise Refused("makes more data than it holds")
+            raise UserError("makes more data than it holds")
         self.stack.append(made)
 
 
@@ -136,12 +136,12 @@ def _dtype(code: Any, *_: Any) -> _Unbuilt:
     """`numpy.dtype`, of plain values; BUILD says (version, byte order, None, None, None, …)."""
     code = code.decode("latin1") if isinstance(code, bytes) else code
     if not PLAIN.fullmatch(_is(str, code)):
-        raise Refused(f"has an array of type {code!r}: only numbers and text are read")
+        raise UserError(f"has an array of type {code!r}: only numbers and text are read")
 
     def finish(state: Any) -> np.dtype:
         order = state[1].decode() if isinstance(state[1], bytes) else state[1]
         if order not in ("|", "<", ">", "=") or any(part is not None for part in state[2:5]):
-            raise Refused("has an array of records: only numbers and text are read")
+            raise UserError("has an array of records: only numbers and text are read")
         return np.dtype(code).newbyteorder(order)
 
     return _Unbuilt(finish)
@@ -154,7 +154,7 @@ def _scalar(dtype: Any, raw: Any) -> Any:
 def _encode(text: str, encoding: str) -> bytes:
     """`_codecs.encode`, by which Python 3 writes bytes for Python 2."""
     if encoding not in ("latin1", "latin-1"):
-        raise Refused(f"encodes text as {encoding!r}: only latin1 is read")
+        raise UserError(f"encodes text as {encoding!r}: only latin1 is read")
     return _is(str, text).encode("latin1")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.plurals import count_noun, pluralize
 
 Span = tuple[float, float]
@@ -24,7 +24,7 @@ class PixelFormat(NamedTuple):
     channels: Channels | None = None
 
     def checked(self) -> "PixelFormat":
-        within(1, 32, bit_depth=1 if self.bit_depth is None else self.bit_depth)
+        check_range(1, 32, bit_depth=1 if self.bit_depth is None else self.bit_depth)
         return self
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -70,7 +70,7 @@ def affine(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
 
 def concept(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """The same x, other labels: the share `strength` of the rows furthest in a random direction has the next class."""
-    within(0, 1, strength=strength)
+    check_range(0, 1, strength=strength)
     position = x @ rng.normal(size=x.shape[1])
     changed = position >= np.quantile(position, 1 - strength) if strength > 0 else np.zeros(len(x), dtype=bool)
     return x, np.where(changed, (y + 1) % (y.max() + 1), y)
@@ -83,7 +83,7 @@ def noise(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
 
 def missing(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     """A share `strength` of the cells is lost and filled with the column's mean."""
-    within(0, 1, strength=strength)
+    check_range(0, 1, strength=strength)
     return np.where(rng.random(x.shape) < strength, x.mean(0), x), y
 
 
@@ -107,7 +107,7 @@ TABLE_SHIFTS: dict[str, Callable[[Floats, Ints, float, Generator], Side]] = {
 
 def table_pair(x: Floats, y: Ints, shift: str, strength: float, rng: Generator) -> tuple[Side, Side]:
     """A pool of rows as (source, target), each at most half of it, without a row in both."""
-    within(0, 50, strength=strength)
+    check_range(0, 50, strength=strength)
     half = len(x) // 2
     if shift == "covariate":
         target = covariate(x, y, half, strength, rng)
@@ -119,5 +119,5 @@ def table_pair(x: Floats, y: Ints, shift: str, strength: float, rng: Generator) 
 def strength_of(shift: str, given: float | None, default: float) -> float:
     """How strong a shift is: as given or its default; 0 for `none`, which takes no strength."""
     if shift == "none" and given is not None:
-        raise Refused(f"a strength or severity of {given:g} has no shift to belong to: set dataset.shift too")
+        raise UserError(f"a strength or severity of {given:g} has no shift to belong to: set dataset.shift too")
     return 0.0 if shift == "none" else default if given is None else given

@@ -18,7 +18,7 @@ from torch import Tensor
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
 from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Split, Subset
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.rng import Rng
 from tl_runner.storage.sections import DataInfo, SeedInfo
 
@@ -83,7 +83,7 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
     raws = {role: raw for role, raw in sides.items() if raw is not None}
     for role, raw in raws.items():
         if len(raw.classes) < 2:
-            raise Refused(f"the {role} has one class, {', '.join(raw.classes)}: there is nothing to tell apart")
+            raise UserError(f"the {role} has one class, {', '.join(raw.classes)}: there is nothing to tell apart")
     content = {role: digests(raw.x) for role, raw in raws.items()}
     _refuse_copies(raws, content)
     parts = {role: _parts(raw, content[role], seed) for role, raw in raws.items()}
@@ -179,7 +179,7 @@ def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uin
     if "source" in raws and raws["target"].x.dtype == torch.uint8:
         again = int(np.isin(content["target"], content["source"]).sum())
         if again == len(content["target"]):
-            raise Refused("every image of the target also occurs in the source: there is nothing to transfer")
+            raise UserError("every image of the target also occurs in the source: there is nothing to transfer")
         if again:
             occur = "occurs" if again == 1 else "occur"
             log.warning("%d of %d images of the target also %s in the source", again, len(content["target"]), occur)
@@ -203,7 +203,7 @@ def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor
     parts = {"train": kept, "val": torch.cat([val, cut_val]), "test": torch.cat([test, cut_test])}
     for part, rows in parts.items():
         if len(rows) < 2:
-            raise Refused(
+            raise UserError(
                 f"the {part} split of {raw.name} would hold {len(rows)} of its {len(raw.x)} rows; it needs 2 or more"
             )
     return parts

@@ -12,7 +12,7 @@ from tl_runner.datasets import cifar
 from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.rng import Rng
 
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -56,7 +56,7 @@ def read_stl10(root: str, download: bool, verify: bool) -> Raw:
     files = files_of(archive, root, download, verify)
     if missing := [name for name in published if name not in files]:
         folder = next(iter(files.values())).parent
-        raise Refused(
+        raise UserError(
             f"{folder} lacks {', '.join(missing)} of STL-10: set dataset.root=… to a folder that has all files"
         )
     listed = files.get(STL10.class_names_file)
@@ -70,7 +70,7 @@ def read_stl10(root: str, download: bool, verify: bool) -> Raw:
 
 def _shared(whole: Raw) -> Raw:
     if missing := [name for name in SHARED if name not in whole.classes]:
-        raise Refused(
+        raise UserError(
             f"{whole.name} has no class {', '.join(missing)} in its list of names: {', '.join(whole.classes)}"
         )
     return cifar.of_classes(whole, whole.name, SHARED)
@@ -79,7 +79,7 @@ def _shared(whole: Raw) -> Raw:
 def _names(file: Path) -> tuple[str, ...]:
     names = tuple(file.read_text(encoding="utf-8", errors="replace").split())
     if sorted(names) != sorted(CLASSES):
-        raise Refused(f"{file} does not name STL-10's ten classes: {', '.join(CLASSES)}")
+        raise UserError(f"{file} does not name STL-10's ten classes: {', '.join(CLASSES)}")
     return names
 
 
@@ -88,11 +88,11 @@ def _labels(images: Path, file: Path) -> Tensor:
     labels = np.fromfile(file, np.uint8)
     length = images.stat().st_size
     if not length or length != len(labels) * PIXELS:
-        raise Refused(
+        raise UserError(
             f"{images} has {length} bytes, and {file.name} {len(labels)} labels: each image takes {PIXELS} bytes"
         )
     if labels.min() < 1 or labels.max() > len(CLASSES):
-        raise Refused(f"{file} holds labels from {labels.min()} to {labels.max()}: STL-10 has 1 to 10")
+        raise UserError(f"{file} holds labels from {labels.min()} to {labels.max()}: STL-10 has 1 to 10")
     return torch.from_numpy(labels.astype(np.int64) - 1)
 
 

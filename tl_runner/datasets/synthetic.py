@@ -7,7 +7,7 @@ import torch
 
 from tl_runner.datasets.shifts import Side, strength_of, table_pair
 from tl_runner.datasets.split import Drawn, Raw
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
 Shift = Literal["none", "covariate", "affine", "move", "scale", "rotate", "prior", "concept", "noise", "missing"]
@@ -44,14 +44,16 @@ def synthetic(
     """
     from sklearn.datasets import make_classification
 
-    within(10, samples=samples)
-    within(1, features=features, informative=informative)
-    within(0, redundant=redundant, separation=separation)
-    within(2, classes=classes)
+    check_range(10, samples=samples)
+    check_range(1, features=features, informative=informative)
+    check_range(0, redundant=redundant, separation=separation)
+    check_range(2, classes=classes)
     if informative + redundant > features:
-        raise Refused(f"{informative} informative and {redundant} redundant columns do not fit in features={features}")
+        raise UserError(
+            f"{informative} informative and {redundant} redundant columns do not fit into features={features}"
+        )
     if classes * 2 > 2**informative:
-        raise Refused(f"{classes} classes of two clusters each need more than informative={informative} columns")
+        raise UserError(f"{classes} classes of two clusters each need more than informative={informative} columns")
     x, y = make_classification(
         n_samples=2 * samples,
         n_features=features,
@@ -81,10 +83,10 @@ def blobs(
     The two nearest centres are `separation` apart; the translation is `strength` (by default 1) times that, in a
     random direction.
     """
-    within(10, samples=samples)
-    within(2, features=features, classes=classes)
+    check_range(10, samples=samples)
+    check_range(2, features=features, classes=classes)
     strength = strength_of(shift, strength, 1.0)
-    within(0, separation=separation, strength=strength)
+    check_range(0, separation=separation, strength=strength)
     rng = Rng(seed).child("blobs").numpy()
     y = rng.integers(classes, size=2 * samples)
     centres = rng.normal(size=(classes, features))

@@ -27,7 +27,7 @@ from tl_runner.datasets.columns import Kind, kinds
 from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.spelling import about_respelled, doubles, respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
@@ -96,12 +96,12 @@ def _domains(
     """The source's and the target's rows, from two files or by the values of a column of one."""
     if file is None and domain is None and source is not None and target is not None:
         if Path(source).expanduser().resolve() == Path(target).expanduser().resolve():
-            raise Refused(f"dataset.source and dataset.target are one file, {source}: there is nothing to transfer")
+            raise UserError(f"dataset.source and dataset.target are one file, {source}: there is nothing to transfer")
         return reading(source, f"dataset.source={source}"), reading(target, f"dataset.target={target}")
     if file is None or domain is None:
         given = {"source": source, "target": target, "file": file, "domain": domain}
         said = " ".join(f"dataset.{key}={value}" for key, value in given.items() if value is not None)
-        raise Refused(f"dataset=csv takes {WAYS}; given: {said or 'none of them'}")
+        raise UserError(f"dataset=csv takes {WAYS}; given: {said or 'none of them'}")
     of_row, table = reading(file, f"dataset.file={file}").split_off(domain, "domain")
     of_row = names(of_row)
     there = sort_names(observed(of_row))
@@ -111,11 +111,11 @@ def _domains(
             gap = [word for word in missing if word.strip().lower() == str(value).strip().lower()]
             kept = typed("missing", [word for word in missing if word not in gap])
             mend = f". {value} is a word for a missing value: {kept} changes that" if gap else ""
-            raise Refused(
+            raise UserError(
                 f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {listed(there)}){mend}"
             )
     if source == target:
-        raise Refused(f"dataset.source and dataset.target are both {source}: there is nothing to transfer")
+        raise UserError(f"dataset.source and dataset.target are both {source}: there is nothing to transfer")
     if without := len(of_row) - len(observed(of_row)):
         log.warning(
             "%s: ignored %s without a value in column %r, which names the domain",
@@ -148,7 +148,7 @@ def _refuse_said_twice(**options: Sequence[str | None]) -> None:
     for key, columns in options.items():
         for name in filter(None, columns):
             if name in said:
-                raise Refused(f"column {name!r} is named twice, in dataset.{said[name]} and in dataset.{key}")
+                raise UserError(f"column {name!r} is named twice, in dataset.{said[name]} and in dataset.{key}")
             said[name] = key
 
 
@@ -159,14 +159,14 @@ def _refuse_other_columns(source: Table, target: Table, **options: Sequence[str]
         for name in columns:
             if name not in there:
                 files = " and ".join(dict.fromkeys((source.file, target.file)))
-                raise Refused(
+                raise UserError(
                     f"dataset.{key}: there is no column {name!r} in {files}{nearest(name, there)}"
                     f" (possible: {listed(sorted(there))})"
                 )
     for mine, theirs in ((source, target), (target, source)):
         if extra := [name for name in mine.cells if name not in theirs.cells]:
             close = nearest(extra[0], theirs.cells)
-            raise Refused(
+            raise UserError(
                 f"{mine.file} has columns that {theirs.file} does not have: {listed(extra)}{close}."
                 " Rename them, or leave them out: dataset.drop=[…]"
             )
@@ -181,7 +181,7 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
 
     known, other = rows(source), rows(target)
     if known == other:
-        raise Refused(f"{source.name} and {target.name} hold the same rows: there is nothing to transfer")
+        raise UserError(f"{source.name} and {target.name} hold the same rows: there is nothing to transfer")
     if again := sum(count for row, count in other.items() if row in known):
         log.warning(
             "%d of the %s of the target also %s in the source, with the same label: if these are the same cases, the"
@@ -200,7 +200,7 @@ def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, Kind]) -> 
             there, here = (_categories(table.cells[column]) for table in (target, source))
             pairs = respelled(there, here)
             if pairs and len(pairs) == len(there):
-                raise Refused(
+                raise UserError(
                     f"column {column!r}: the source and the target have no category in common, as they spell them"
                     f" differently: {about_respelled(pairs)}. Write them alike, or leave the column out:"
                     f" {typed('drop', [column])}"

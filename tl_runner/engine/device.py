@@ -6,7 +6,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from tl_runner.core import Model
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.training.loop import Train
 
 
@@ -19,7 +19,7 @@ def claim_device(name: str, threads: int | None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise Refused(
+        raise UserError(
             f"device={name}: PyTorch finds {torch.cuda.device_count()} CUDA devices here; use device=cpu or auto"
         )
     return device

@@ -1,4 +1,4 @@
-"""A run as a job: left alone where it was made before, gone on with where it was cut off, left to whoever is at it."""
+"""A run as a job of a command: skip it if it is complete, resume it if it was interrupted, leave it if it is locked."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tl_runner.config import settings
-from tl_runner.errors import Busy, Diverged, Late, Refused
+from tl_runner.errors import DivergedError, LockedError, TimeLimitError, UserError
 from tl_runner.storage.lock import Claim, claim_lock
 from tl_runner.storage.provenance import collect_provenance
 from tl_runner.storage.record import RunRecord, read_stored
@@ -24,8 +24,8 @@ LEVELS = ("none", "basic", "full")  # of `diagnose`
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks serves for ours too
 
 
-class Order(NamedTuple):
-    """A run to be made; `variant` tells it from others of its sweep, beside the choices and the seed."""
+class Job(NamedTuple):
+    """A run to make. `variant` distinguishes it from jobs of its sweep with the same choices and seed."""
 
     record: RunRecord
     variant: str = ""
@@ -36,69 +36,69 @@ class Order(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of an order, and what to tell of it.
+    """What happened to a job.
 
-    made: it was run, well or not, see its record; kept: it was made before; elsewhere: another process is at it;
-    stopped: it was asked to stop, and goes on when it is typed again; waiting: it was not begun; pruned: a search has
-    stopped it for good.
+    ran: the run was made; its record says how it ended. skipped: it was complete, or had diverged, before. locked:
+    another process is making it. stopped: it was asked to stop, and can be resumed. queued: it did not start. pruned: a
+    search stopped it for good.
     """
 
     record: RunRecord
     variant: str
-    what: Literal["made", "kept", "elsewhere", "stopped", "waiting", "pruned"]
-    told: str = ""
-    notes: tuple[str, ...] = ()
+    what: Literal["ran", "skipped", "locked", "stopped", "queued", "pruned"]
+    message: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
-        return self.what in ("made", "kept") and self.record.status != "ok"
+        return self.what in ("ran", "skipped") and self.record.status != "ok"
 
 
-def run_order(
-    order: Order,
-    asked: Callable[[], bool],
+def run_job(
+    job: Job,
+    should_stop: Callable[[], bool],
     show: "Callable[[Generator[Point, None, RunRecord], RunRecord], RunRecord]",
     full_error: bool = False,
 ) -> Outcome:
-    """Make an order's run by `show`, which iterates its points. Whatever goes wrong in it ends this run only.
+    """Make the job's run by `show`, which iterates its points. Any error in it ends this run only.
 
-    `asked` says whether it shall stop; it does so at its next point, and leaves a checkpoint. `full_error`: tell errors
-    with their tracebacks.
+    When `should_stop()` is true, the run stops at its next point with a checkpoint. `full_error` adds tracebacks to
+    error messages.
     """
-    record, variant = order
+    record, variant = job
     home = Path.cwd()
     try:
-        made = show(run_or_skip(record, asked), record)
-        return Outcome(made, variant, "made" if made is record else "kept", made.error or "")
-    except Busy as error:
-        return Outcome(read_stored(record) or record, variant, "elsewhere", str(error))
+        made = show(run_or_skip(record, should_stop), record)
+        return Outcome(made, variant, "ran" if made is record else "skipped", made.error or "")
+    except LockedError as error:
+        return Outcome(read_stored(record) or record, variant, "locked", str(error))
     except KeyboardInterrupt:
         return Outcome(record, variant, "stopped")
     except BaseException as error:  # whatever a method of a user's raises
         if record.status != "diverged":  # what it says on disk may be another word, for want of room
             record.status = "failed"
-        return Outcome(record, variant, "made", _told(error, record, full_error))
+        return Outcome(record, variant, "ran", _describe_error(error, record, full_error))
     finally:
         os.chdir(home)  # which a method may have left
 
 
-def run_or_skip(record: RunRecord, asked: Callable[[], bool]) -> "Generator[Point, None, RunRecord]":
-    """The stored run, where it was made before; else the run, made under its lock."""
-    if earlier := find_completed(record):
+def run_or_skip(record: RunRecord, should_stop: Callable[[], bool]) -> "Generator[Point, None, RunRecord]":
+    """Return the stored run if there is one to skip to; else make the run under its lock."""
+    if earlier := find_skippable(record):
         return earlier
     with claim_lock(record.lock.absolute()) as claim:
-        if earlier := find_completed(record):  # by whoever held the lock until now
+        if earlier := find_skippable(record):  # which another process made meanwhile
             return earlier
         from tl_runner.engine.run import run
 
         limit = record.config.get("timeout")
-        return (yield from _watched(run(record), claim, asked, limit if isinstance(limit, int | float) else None))
+        return (yield from _watched(run(record), claim, should_stop, limit if isinstance(limit, int | float) else None))
 
 
-def find_completed(record: RunRecord) -> RunRecord | None:
-    """The run of the same identity that has come to an end, good or diverged, unless it must be made again.
+def find_skippable(record: RunRecord) -> RunRecord | None:
+    """The stored run of this identity if it is complete or diverged, and need not be made again.
 
-    What has changed since is said.
+    Logs a warning where the stored run used other versions or another device.
     """
     earlier = read_stored(record)
     if earlier is None and (record.folder / "run.json").exists():
@@ -111,7 +111,7 @@ def find_completed(record: RunRecord) -> RunRecord | None:
     if wanted.save and earlier.status == "ok" and not (earlier.folder / "model.safetensors").exists():
         log.warning("%s is complete, but its weights are missing: running it again", earlier.folder.name)
         return None
-    if earlier.status == "ok" and _thoroughness(record) > _thoroughness(earlier):
+    if earlier.status == "ok" and _diagnosis_level(record) > _diagnosis_level(earlier):
         log.warning("%s is complete, but with a smaller diagnosis: running it again", earlier.folder.name)
         return None
     then, now = earlier.environment.versions, collect_provenance().versions
@@ -123,7 +123,7 @@ def find_completed(record: RunRecord) -> RunRecord | None:
     return earlier
 
 
-def _thoroughness(record: RunRecord) -> int:
+def _diagnosis_level(record: RunRecord) -> int:
     """How much of a diagnosis a configuration asks for."""
     node = record.config.get("diagnose")
     level = node.get("level") if isinstance(node, dict) else None
@@ -131,9 +131,9 @@ def _thoroughness(record: RunRecord) -> int:
 
 
 def _watched(
-    points: "Generator[Point, None, RunRecord]", claim: Claim, asked: Callable[[], bool], limit: float | None
+    points: "Generator[Point, None, RunRecord]", claim: Claim, should_stop: Callable[[], bool], limit: float | None
 ) -> "Generator[Point, None, RunRecord]":
-    """The same points; on their way others are told how far the run is, and it is stopped when it is time to."""
+    """The same points. After each one, writes the progress into the lock file, and stops the run if it must stop."""
     started = time.monotonic()
     while True:
         try:
@@ -142,23 +142,23 @@ def _watched(
             return end.value
         try:
             claim.tell(step=point.step, steps=point.steps, phase=point.phase)
-            if asked():
+            if should_stop():
                 raise KeyboardInterrupt
             if limit is not None and time.monotonic() - started > limit:
-                raise Late(f"it exceeded timeout={limit:g} s at step {point.step} of {point.steps}")
+                raise TimeLimitError(f"it exceeded timeout={limit:g} s at step {point.step} of {point.steps}")
             yield point
         except BaseException as error:
             points.throw(error)  # so the run leaves a checkpoint, and its record says why
             raise
 
 
-def _told(error: BaseException, record: RunRecord, full: bool) -> str:
-    """An error for a person; one that was not meant for them comes with its kind and the place of the traceback."""
+def _describe_error(error: BaseException, record: RunRecord, full: bool) -> str:
+    """The message of an error. One that no code of ours raised on purpose has its type and the traceback's file."""
     if full:
         return "".join(traceback.format_exception(error)).rstrip()
-    if isinstance(error, Refused | Diverged | Late):
+    if isinstance(error, UserError | DivergedError | TimeLimitError):
         return str(error)
-    trace, said = record.folder / "run.log", f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
-        said += "\nNot enough memory: try a smaller train.batch, backbone or method"
-    return said + (f"\nThe traceback is in {trace}" if trace.exists() else "")
+    trace, message = record.folder / "run.log", f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or any(words in message for words in OUT_OF_MEMORY):
+        message += "\nNot enough memory: try a smaller train.batch, backbone or method"
+    return message + (f"\nThe traceback is in {trace}" if trace.exists() else "")

@@ -9,9 +9,9 @@ from tl_runner.config import MethodPart
 from tl_runner.core import Method, Model, Resources
 from tl_runner.domains import Pair
 from tl_runner.engine.device import apply_kernels
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.models.heads import blueprint
-from tl_runner.models.learning_rates import by_rate, factor, new_stages, old_parameters, served
+from tl_runner.models.learning_rates import lr_factor, new_stages, old_parameters, resolve_backbone_rates, with_rates
 from tl_runner.training.loop import Train
 
 log = logging.getLogger(__name__)
@@ -21,12 +21,12 @@ def check_task(method: Method | MethodPart, pair: Pair) -> None:
     """Refuse, in words, a method that can't serve this task."""
     name = type(method).__name__
     if pair.source is None and "source" in method.needs:
-        raise Refused(
+        raise UserError(
             f"this task has no source domain, its source is in the backbone's weights; {name} learns from source"
             " rows. Use method=finetune, l2sp, feature_extract or target_only, or name a dataset.source"
         )
     if pair.source is not None and not pair.shared_labels and method.source_labels != "unused":
-        raise Refused(
+        raise UserError(
             f"the source has the classes {', '.join(pair.source.classes)}, the target {', '.join(pair.classes)}:"
             f" {name} needs the same on both sides. Parameter and feature transfer and meta-learning do not (finetune,"
             " l2sp, feature_extract, target_only, …); where a dataset has it, dataset.labels=shared keeps the rows of"
@@ -40,7 +40,7 @@ def prepare_training(
     """What the method makes of the network and the pair before its first step; chance is as training begins with it."""
     device = model.device
     if method.start == "features" and new_stages(model):
-        raise Refused(config.NARROWED)
+        raise UserError(config.NARROWED)
     with resources.rng.child("prepare").as_default():
         model, pair = method.prepare(model, pair, resources)
     warn_of_missing_floor(method, pair)
@@ -67,9 +67,9 @@ def list_backbone_rates(method: Method, model: Model, optimizer: Callable[..., A
     found: dict[str, list[float]] = {}
     used = False
     for phase in method.phases(model):
-        groups = served(optimizer, by_rate(phase.groups, model, phase.pretrained))
+        groups = resolve_backbone_rates(optimizer, with_rates(phase.groups, model, phase.pretrained))
         inside = [group for group in groups if not of_model.isdisjoint(group.parameters)]
-        found[phase.name] = sorted({round(factor(group, said), 6) for group in inside})
+        found[phase.name] = sorted({round(lr_factor(group, said), 6) for group in inside})
         used = used or any(group.of_backbone for group in groups)
     if said != "auto" and not used:
         log.warning(
@@ -81,7 +81,7 @@ def list_backbone_rates(method: Method, model: Model, optimizer: Callable[..., A
 
 def warn_of_missing_floor(method: Method, pair: Pair) -> None:
     """Warn where source rows are weighed, and accuracy on the source is no floor because of that."""
-    if pair.weights is None or pair.granted is not None or method.source_labels != "kept":
+    if pair.weights is None or pair.granted is not None or method.source_labels != "throughout":
         return
     name = type(method).__name__
     if pair.val_weights is None:

@@ -13,13 +13,13 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_runner.errors import Diverged, Late, Refused
+from tl_runner.errors import DivergedError, TimeLimitError, UserError
 from tl_runner.storage import data_files
 from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import map_leaves
 from tl_runner.storage.provenance import collect_provenance, made_by
-from tl_runner.storage.record import RunRecord, find_finished
+from tl_runner.storage.record import RunRecord, find_complete
 from tl_runner.storage.sections import DataInfo, TrainingInfo
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tl_runner.engine.progress import Progress
     from tl_runner.storage.checkpoint import Checkpoint
-    from tl_runner.trackers.guarded import Guarded, Tracker
+    from tl_runner.trackers.tracker import Guarded, Tracker
     from tl_runner.training.loop import Point
 
 
@@ -39,7 +39,7 @@ class Recording:
 
     def __init__(self, record: RunRecord):
         self.record = record
-        self.spare = find_finished(record) is not None
+        self.spare = find_complete(record) is not None
         self.place = record.folder.absolute()  # whatever working folder the run's own code changes to
         self.folder = self.place.with_name(f"{self.place.name}.new") if self.spare else self.place
         self.cache = record.cache
@@ -136,14 +136,14 @@ class Recording:
         To be called when the data has been read: what changes later changes nothing.
         """
         if data_files.hash_data(self.record.config.get("dataset"), self.contents).digest != self.record.data.files:
-            raise Refused(
+            raise UserError(
                 "files of the dataset changed after the command had looked at them and before the run had read them."
                 " Changed data is another run: type the command again when nothing writes to them any more"
             )
 
     def track(self, part: "Callable[[RunRecord], Tracker]") -> None:
-        """Show the run's points elsewhere too; raises `Refused` where the tracker's library is missing."""
-        from tl_runner.trackers.guarded import Guarded
+        """Show the run's points elsewhere too; raises `UserError` where the tracker's library is missing."""
+        from tl_runner.trackers.tracker import Guarded
 
         self.tracker = Guarded(part, self.record)
 
@@ -193,17 +193,19 @@ def open_recording(record: RunRecord) -> Iterator[Recording]:
     files.open()
     handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    ours = logging.getLogger("tl_runner")
-    ours.setLevel(logging.INFO)
-    ours.addHandler(handler)
+    logger = logging.getLogger("tl_runner")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
     try:
         yield files
         record.status = "ok"
     except BaseException as error:
-        record.status = "diverged" if isinstance(error, Diverged) else "failed"
-        over = isinstance(error, Refused | Diverged)
+        record.status = "diverged" if isinstance(error, DivergedError) else "failed"
+        over = isinstance(error, UserError | DivergedError)
         record.error = (
-            str(error) if isinstance(error, Refused | Diverged | Late) else f"{type(error).__name__}: {error}"
+            str(error)
+            if isinstance(error, UserError | DivergedError | TimeLimitError)
+            else f"{type(error).__name__}: {error}"
         )
         if isinstance(error, KeyboardInterrupt | GeneratorExit):  # nothing is wrong with it: it is unfinished
             record.status, record.error = "running", "interrupted"
@@ -213,7 +215,7 @@ def open_recording(record: RunRecord) -> Iterator[Recording]:
         raise
     finally:
         record.seconds = round(files.earlier + time.monotonic() - started, 3)
-        ours.removeHandler(handler)
+        logger.removeHandler(handler)
         handler.close()
         files.close(over)
 

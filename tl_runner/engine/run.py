@@ -3,7 +3,7 @@
 from collections.abc import Generator
 
 from tl_runner import config
-from tl_runner.engine.auto import resolve_method
+from tl_runner.engine.auto_trials import resolve_method
 from tl_runner.engine.device import claim_device, describe_device
 from tl_runner.engine.preparation import check_task, describe_training, prepare_training
 from tl_runner.engine.pretrain import start_model
@@ -53,7 +53,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
                 sides = by_domain_statistics(model, pair, point.streams, start)
-                evidence, predicted = collect_evidence(sides, pair, point.step, method.source_labels == "kept")
+                evidence, predicted = collect_evidence(sides, pair, point.step, method.source_labels == "throughout")
                 progress.judge(evidence, predicted, parts.select, sides)
                 point = point._replace(evidence=evidence)
             files.curve(point)

@@ -20,7 +20,7 @@ from tl_runner.domains import LabelledSplit, Pair, Split, Subset
 from tl_runner.engine.device import claim_device, describe_device
 from tl_runner.engine.pretrain import train_source_model
 from tl_runner.engine.task import prepare_task
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional.divergence import ROWS as COMPARED
 from tl_runner.functional.divergence import mmd_test, told_apart
 from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
@@ -71,7 +71,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     whose, labelled = sample_labelled(pair)
     admit(torch.cat([part.y for part in labelled]))
     if new_stages(model):
-        raise Refused(config.NARROWED)
+        raise UserError(config.NARROWED)
     wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained
@@ -92,12 +92,12 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
 def sample_labelled(pair: Pair) -> tuple[Whose, list[LabelledSplit]]:
     """The labelled rows to score on, and whose labels: all that the target grants, else the source's val split.
 
-    Raises `Refused` where there are neither.
+    Raises `UserError` where there are neither.
     """
     if granted := [part for part in (pair.granted, pair.held_out) if part is not None]:
         return "granted target labels", granted
     if pair.source is None:
-        raise Refused("there is no source and no label to score on: granted=5 reveals 5 target labels per class")
+        raise UserError("there is no source and no label to score on: granted=5 reveals 5 target labels per class")
     source, labels = pair.labelled_source
     return "the source's labels", [LabelledSplit(source.val, labels.val)]
 
@@ -141,11 +141,11 @@ def _measure_distances(embed: Embed, pair: Pair) -> dict[str, float]:
 
 
 def embed_rows(part: Model, split: Split, rows: Tensor, cache: Path) -> Tensor:
-    """What this part of a model makes of these rows, (n, d) on the CPU; cached. `Refused` where it is not finite."""
+    """What this part of a model makes of these rows, (n, d) on the CPU; cached. `UserError` where it is not finite."""
     whole = len(rows) == len(split)
     found = gather_rows(Embedded(split if whole else Subset(split, rows.to(part.device)), part, cache))
     if not bool(torch.isfinite(found).all()):
-        raise Refused(f"the features at stage {part.stage or part.stages[-1]!r} are not finite numbers")
+        raise UserError(f"the features at stage {part.stage or part.stages[-1]!r} are not finite numbers")
     return found
 
 

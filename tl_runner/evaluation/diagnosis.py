@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Model
 from tl_runner.domains import Pair, Split, Subset
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.scores import Reading, accuracy, examine_split
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
@@ -52,7 +52,7 @@ class Diagnose:
     permutations: int = 500
 
     def __post_init__(self) -> None:
-        within(19, 100_000, permutations=self.permutations)
+        check_range(19, 100_000, permutations=self.permutations)
 
     def before(self, model: Model, pair: Pair, frozen: bool, cache: Path | None = None) -> Setup:
         """With the network as training finds it, before the method prepares anything.

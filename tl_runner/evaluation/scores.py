@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tl_runner.core import Model
 from tl_runner.domains import Pair, Split
-from tl_runner.errors import Diverged
+from tl_runner.errors import DivergedError
 from tl_runner.functional import importance, label_free
 from tl_runner.functional.divergence import ROWS, told_apart
 from tl_runner.models.batchnorm import Sides
@@ -129,7 +129,7 @@ def collect_evidence(sides: Sides, pair: Pair, step: int, keeps_source: bool) ->
     """
     target, test = examine_split(sides.target, pair.target.val), predict(sides.target, pair.target.test)
     if not bool(torch.isfinite(test).all()):
-        raise Diverged(f"the model's predictions at step {step} are not finite numbers")
+        raise DivergedError(f"the model's predictions at step {step} are not finite numbers")
     source_val, risk, a_distance = None, None, None
     floor: Floor = None, 0, None
     source = examine_split(sides.source, pair.source.val) if pair.source else None

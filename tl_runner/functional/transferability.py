@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 TINY = 1e-300  # in place of a probability of 0 that is divided by or whose logarithm weighs 0
 DECADES = (-12, 8)  # of the noise against the largest squared singular value, between which the evidence is maximised
@@ -152,6 +152,6 @@ def _numbered(labels: Tensor, rows: Tensor) -> tuple[Tensor, int]:
 
 
 def admit(labels: Tensor) -> None:
-    """Raises `Refused` where the labels are of one class: nothing can be told from them."""
+    """Raises `UserError` where the labels are of one class: nothing can be told from them."""
     if len(labels.unique()) < 2:
-        raise Refused("the labelled rows are all of one class: transferability needs two or more")
+        raise UserError("the labelled rows are all of one class: transferability needs two or more")

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.inference.load import Trained
 from tl_runner.models.features import rows_per_batch
 from tl_runner.storage.atomic import open_atomically
@@ -53,7 +53,7 @@ def export(trained: Trained, samples: Tensor, to: Format, out: Path, facts: dict
     """Write the model as `out`, in this format, with any number of rows a call, and check it on samples (n, …), n ≥ 3.
 
     The model is on the CPU. `facts` go into the file beside the names of the classes and what is known of the
-    preprocessing. Raises `Refused` where the format can't express the model, or where a probability of the file is
+    preprocessing. Raises `UserError` where the format can't express the model, or where a probability of the file is
     off by more than `TOLERANCE`; there is no new file then, and an old one stays as it was.
     """
     model = Classifier(trained.model).eval()
@@ -65,7 +65,7 @@ def export(trained: Trained, samples: Tensor, to: Format, out: Path, facts: dict
             file.flush()
             difference = farthest(model, read(Path(file.name)), samples)
         if not difference <= TOLERANCE:  # NaN is not either
-            raise Refused(
+            raise UserError(
                 f"the {to} file does not match the model: on {len(samples)} samples a probability differs by up to"
                 f" {difference:.1e}, and {TOLERANCE:.0e} is allowed; it was removed"
             )
@@ -82,7 +82,7 @@ def farthest(model: Run, other: Run, samples: Tensor) -> float:
     for part in parts:
         mine, theirs = model(part), other(part)
         if mine.shape != theirs.shape:
-            raise Refused(f"for inputs {tuple(part.shape)} the file gives {tuple(theirs.shape)}, the model"
+            raise UserError(f"for inputs {tuple(part.shape)} the file gives {tuple(theirs.shape)}, the model"
                           f" {tuple(mine.shape)}")  # fmt: skip
         differences.append((mine - theirs).abs().max())
     return float(torch.stack(differences).max())  # NaN is the largest
@@ -94,7 +94,7 @@ def _write_onnx(model: nn.Module, example: Tensor, said: dict[str, Any], file: I
         import onnxruntime  # noqa: F401  (it runs the check)
         import onnxscript  # noqa: F401  (PyTorch's exporter needs it)
     except ImportError as error:
-        raise Refused(f'--to onnx needs the package {error.name}: pip install "tl_runner[export]"') from error
+        raise UserError(f'--to onnx needs the package {error.name}: pip install "tl_runner[export]"') from error
     program = torch.onnx.export(
         model, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
         input_names=[INPUT], output_names=[OUTPUT], verbose=False,
@@ -154,11 +154,11 @@ def _in_words(to: Format) -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.filterwarnings("ignore", "The given buffer is not writable")  # of torch.export.load, in 2.11
             yield
-    except (Refused, OSError):
+    except (UserError, OSError):
         raise
     except Exception as error:  # whatever the exporter meets in a network that it can't express
         cause: BaseException = error
         while cause.__cause__:  # the exporters wrap what was wrong in advice to write to their makers
             cause = cause.__cause__
         told = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
-        raise Refused(f"this model can't be written as {to}: {type(cause).__name__}: {told}") from error
+        raise UserError(f"this model can't be written as {to}: {type(cause).__name__}: {told}") from error

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Preprocessing
 from tl_runner.preprocessing.tables import Columns
@@ -26,7 +26,7 @@ def list_test_inputs(run: Path, preprocessing: Preprocessing) -> list[Input]:
     """The files or lines of the target's test split, in the order of the run's predictions, by its test.csv."""
     file = run / "test.csv"
     if not file.is_file():
-        raise Refused(f"{run} has no test.csv: its dataset is not made of files")
+        raise UserError(f"{run} has no test.csv: its dataset is not made of files")
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         names = [row[0] for row in csv.reader(lines)][1:]
     if not isinstance(preprocessing, Columns):
@@ -38,7 +38,7 @@ def list_test_inputs(run: Path, preprocessing: Preprocessing) -> list[Input]:
             for path, group in groupby(places, key=lambda place: place[0])
         ]
     if absent := [str(path) for path, _ in found if not path.is_file()]:
-        raise Refused(
+        raise UserError(
             f"{len(absent)} of {count_noun(len(found), 'file')} of {file} {pluralize(len(absent), 'is')} missing, such"
             f" as {absent[0]}: the run recorded these names; the working folder is {Path.cwd()}"
         )
@@ -48,13 +48,13 @@ def list_test_inputs(run: Path, preprocessing: Preprocessing) -> list[Input]:
 def _files(path: Path, preprocessing: Preprocessing) -> Iterable[Path]:
     if not path.exists():
         there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise Refused(f"{path}: there is no such file or folder{nearest(path.name, there)}")
+        raise UserError(f"{path}: there is no such file or folder{nearest(path.name, there)}")
     if not path.is_dir():
         return [path]
     found = sorted(file for file in _below(path) if file.suffix.lower() in preprocessing.endings)
     if not found:
         others = sum(1 for _ in _below(path))
-        raise Refused(f"{path} holds no {preprocessing.takes} (other files, at any depth: {others})")
+        raise UserError(f"{path} holds no {preprocessing.takes} (other files, at any depth: {others})")
     return found
 
 
@@ -62,7 +62,7 @@ def _below(folder: Path) -> Iterator[Path]:
     """The files in a folder at any depth, without what is hidden or left by other programs."""
 
     def refuse(error: OSError) -> None:
-        raise Refused(f"{error.filename} can't be listed: {error.strerror}") from error
+        raise UserError(f"{error.filename} can't be listed: {error.strerror}") from error
 
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not is_litter(name)]

@@ -5,7 +5,7 @@ from typing import NamedTuple, get_args
 
 from tl_runner import config
 from tl_runner.core import Model
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.models.batchnorm import Side, unpack_statistics
 from tl_runner.models.heads import rebuild_head
 from tl_runner.preprocessing.batching import Preprocessing
@@ -32,19 +32,19 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
     """The selected checkpoint of the run in this folder, in evaluation mode on the CPU, ready for use.
 
     `domain` says whose rows the model is to meet: its BatchNorm layers have the target's statistics, or the source's.
-    Nothing but the folder is needed, no dataset. Raises `Refused` where it holds no run, one that did not end well,
+    Nothing but the folder is needed, no dataset. Raises `UserError` where it holds no run, one that did not end well,
     or one whose weights were not kept.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if domain not in get_args(Side):
-        raise Refused(f"domain takes target or source, got {domain!r}")
+        raise UserError(f"domain takes target or source, got {domain!r}")
     folder = Path(run)
     record = read_finished(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise Refused(
+        raise UserError(
             f"{folder} has no model.safetensors: the run is {record.status!r}, save={record.config.get('save')};"
             " rerun its tl-run command with save=true"
         )
@@ -54,21 +54,21 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
     try:
         model.load_state_dict(unpack_statistics(load_file(weights), domain))
     except (SafetensorError, RuntimeError) as error:
-        raise Refused(f"{weights} can't be read into the run's network: {error}") from error
+        raise UserError(f"{weights} can't be read into the run's network: {error}") from error
     return Trained(model.eval(), read_preprocessing(record.data, record.config["dataset"]), model.classes)
 
 
 def read_finished(folder: Path) -> RunRecord:
-    """The record of the run in this folder; raises `Refused` where there is none, or it did not end well."""
+    """The record of the run in this folder; raises `UserError` where there is none, or it did not end well."""
     if not (folder / "run.json").is_file():
-        raise Refused(f"{folder} holds no run: {_instead(folder)}")
+        raise UserError(f"{folder} holds no run: {_instead(folder)}")
     try:
         record = read_record(folder / "run.json")
     except (OSError, ValueError) as error:
-        raise Refused(f"{folder} holds no run: {error}") from error
+        raise UserError(f"{folder} holds no run: {error}") from error
     if record.status != "ok":
         why = f" ({record.error})" if record.error else ""
-        raise Refused(f"the run in {folder} is {record.status!r}{why}: it has no model")
+        raise UserError(f"the run in {folder} is {record.status!r}{why}: it has no model")
     return record
 
 

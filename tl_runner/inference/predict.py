@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.inference.load import Trained
 from tl_runner.models.features import rows_per_batch
 from tl_runner.preprocessing.batching import Input
@@ -41,7 +41,7 @@ def predictions(trained: Trained, inputs: Sequence[Input]) -> Iterator[Predicted
         logits = model(x.to(model.device)).float() if len(x) else torch.empty(0, len(trained.classes))
         found = logits.softmax(-1).cpu()
         if not bool(torch.isfinite(found).all()):
-            raise Refused("the model's predictions are not finite numbers")
+            raise UserError("the model's predictions are not finite numbers")
         yield Predicted(names, found, bad)
 
 
@@ -55,8 +55,8 @@ def agreement(found: Tensor, record: RunRecord) -> Agreement:
     try:
         stored = load_file(file)[f"step_{step}"]
     except (OSError, SafetensorError, KeyError) as error:
-        raise Refused(f"{file} does not hold the predictions of step {step}: {error}") from error
+        raise UserError(f"{file} does not hold the predictions of step {step}: {error}") from error
     if stored.shape != found.shape:
-        raise Refused(f"the run stored predictions for {len(stored)} test rows, and {len(found)} were made")
+        raise UserError(f"the run stored predictions for {len(stored)} test rows, and {len(found)} were made")
     same = int((stored.argmax(-1) == found.argmax(-1)).sum())
     return Agreement(len(found), same, float((stored - found).abs().max()))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.inference.inputs import list_test_inputs
 from tl_runner.inference.load import Trained
 from tl_runner.rng import Rng
@@ -31,7 +31,7 @@ def samples(trained: Trained, record: RunRecord, n: int, seed: int = 0) -> Sampl
     try:
         portions = preprocessing.portions(list_test_inputs(record.folder, preprocessing), max(1, n // 2))
         real = next(iter(portions)).x
-    except Refused as error:
+    except UserError as error:
         real, why = _kept(record), str(error)
     generator = Rng(seed).generator()
     low, high = record.data.range

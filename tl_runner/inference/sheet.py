@@ -8,7 +8,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.inference.predict import Predicted
 from tl_runner.storage.atomic import open_atomically
 
@@ -38,13 +38,13 @@ class Sheet:
 
 
 def writable(out: Path, ours: Callable[[Path], bool]) -> Path:
-    """The path, if a file can be put there, in the place of none or of an earlier one of `ours`; raises `Refused`."""
+    """The path, if a file can be put there, in the place of none or of an earlier one of `ours`; raises `UserError`."""
     if out.is_dir():
-        raise Refused(f"{out} is a folder: name a file")
+        raise UserError(f"{out} is a folder: name a file")
     if not out.parent.is_dir():
-        raise Refused(f"{out}: there is no folder {out.parent}")
+        raise UserError(f"{out}: there is no folder {out.parent}")
     if out.exists() and not (out.is_file() and (not out.stat().st_size or ours(out))):
-        raise Refused(f"{out} exists and this command did not write it: choose another file")
+        raise UserError(f"{out} exists and this command did not write it: choose another file")
     return out
 
 

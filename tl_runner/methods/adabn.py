@@ -5,7 +5,7 @@ from copy import deepcopy
 
 from tl_runner.core import Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.methods import requirements
 from tl_runner.models.batchnorm import ROWS, renormalise
 
@@ -22,13 +22,13 @@ class AdaBN(Method):
 
     def __init__(self, rows: int = ROWS):
         super().__init__()
-        within(2, rows=rows)
+        check_range(2, rows=rows)
         self.rows = rows
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         requirements.source_model(resources)
         if pair.granted is not None:
-            raise Refused(
+            raise UserError(
                 "adabn uses only statistics of the inputs: granted labels have no effect. Use granted=0, or method=tent"
             )
         model = deepcopy(model)

@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, SourceLabels, Terms
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.methods.discriminator import build_discriminator, discriminator_loss
@@ -36,13 +36,13 @@ class ADDA(Method):
         schedule: losses.Schedule = "ramp",
     ):
         super().__init__()
-        within(1, hidden=hidden)
-        within(0, 1, dropout=dropout)
+        check_range(1, hidden=hidden)
+        check_range(0, 1, dropout=dropout)
         self.strength, self.hidden, self.dropout = Strength(weight, schedule), hidden, dropout
 
     @property
     def source_labels(self) -> SourceLabels:
-        return "left"  # source rows are for the discriminator; their labels have done their work
+        return "start"  # source rows are for the discriminator; their labels have done their work
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         requirements.source_model(resources)

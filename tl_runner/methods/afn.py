@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, Terms
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
 
@@ -35,7 +35,7 @@ class AFN(Method):
 
     def __init__(self, weight: float = 5e-4, step: float = 1.0, schedule: losses.Schedule = "constant"):
         super().__init__()
-        within(0, step=step)
+        check_range(0, step=step)
         self.strength, self.step = Strength(weight, schedule), step
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Terms:

@@ -1,11 +1,11 @@
-"""Which method, chosen by the run itself and without target labels: see `tl_runner.engine.auto`."""
+"""Which method, chosen by the run itself and without target labels: see `tl_runner.engine.auto_trials`."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from tl_runner import config
 from tl_runner.core import Method, SourceLabels, Start, Stream
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 
 BASE = "source_only"  # no adaptation, which every other has to beat
 
@@ -21,7 +21,7 @@ class Auto:
 
     needs: Set[Stream] = frozenset({"source", "target"})
     start: Start = "backbone"
-    source_labels: SourceLabels = "kept"  # the method that takes its place says it for itself
+    source_labels: SourceLabels = "throughout"  # the method that takes its place says it for itself
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class Auto:
         rungs: int = 2,
         reduction: int = 2,
     ):
-        within(0, 1, margin=margin)
-        within(1, 6, rungs=rungs)
-        within(2, reduction=reduction)
+        check_range(0, 1, margin=margin)
+        check_range(1, 6, rungs=rungs)
+        check_range(2, reduction=reduction)
         names = [_name(each) for each in candidates]
         if len({*names}) < len(names) or not {*names} - {BASE}:
-            raise Refused(f"candidates must be different methods, source_only aside one or more; got {[*candidates]}")
+            raise UserError(f"candidates must be different methods, source_only aside one or more; got {[*candidates]}")
         self.said = {BASE: BASE, **dict(zip(names, candidates, strict=True))}
         self.margin, self.rungs, self.reduction = margin, rungs, reduction
         for name in self.said:
@@ -45,9 +45,9 @@ class Auto:
         """A fresh candidate."""
         found: Method = config.build_named("method", self.said[name], f"method.candidates: {name}")
         if isinstance(found, Auto):
-            raise Refused("method.candidates: auto can't be a candidate of its own")
+            raise UserError("method.candidates: auto can't be a candidate of its own")
         if "granted" in found.needs:
-            raise Refused(
+            raise UserError(
                 f"method.candidates: {name} learns from granted target labels, which can judge it too: compare such"
                 " methods on some of those that are held out, as hydra/sweeper=tl_optuna does"
             )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, SourceLabels
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 
 
 class Balanced(Method):
@@ -19,12 +19,12 @@ class Balanced(Method):
 
     def __init__(self, gamma: float = 0.5):
         super().__init__()
-        within(0, 1, gamma=gamma)
+        check_range(0, 1, gamma=gamma)
         self.gamma = gamma
 
     @property
     def source_labels(self) -> SourceLabels:
-        return "kept" if self.gamma < 1 else "left"  # at 1 they count nothing
+        return "throughout" if self.gamma < 1 else "start"  # at 1 they count nothing
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         share = {"source": 1 - self.gamma, "granted": self.gamma}

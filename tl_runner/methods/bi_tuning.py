@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.functional import losses
 from tl_runner.methods.stage_groups import group_stages
 from tl_runner.training import augment
@@ -62,17 +62,17 @@ class BiTuning(Method):
         magnitude: float = 0.5,
     ):
         super().__init__()
-        within(0, weight=weight)
-        within(1e-3, temperature=temperature)
-        within(0, 1, momentum=momentum, magnitude=magnitude)
-        within(1, queue=queue, projection=projection)
+        check_range(0, weight=weight)
+        check_range(1e-3, temperature=temperature)
+        check_range(0, 1, momentum=momentum, magnitude=magnitude)
+        check_range(1, queue=queue, projection=projection)
         self.weight, self.temperature, self.momentum, self.queue = weight, temperature, momentum, queue
         self.projection, self.flip, self.magnitude = projection, flip, magnitude
         self.next = 0  # place in the queue
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         if len(pair.shape) != 3:
-            raise Refused(
+            raise UserError(
                 "bi_tuning compares two random views of a granted row, and only images have views here: these rows are"
                 f" {' × '.join(map(str, pair.shape))} numbers. Use method=finetune, l2sp, delta or bss"
             )
@@ -121,7 +121,7 @@ class BiTuning(Method):
         """These keys in the place of the oldest."""
         places, n = len(self.labels), len(y)
         if n > places:
-            raise Refused(f"method.queue={self.queue} keys a class are {places}, fewer than the {n} rows of a batch")
+            raise UserError(f"method.queue={self.queue} keys a class are {places}, fewer than the {n} rows of a batch")
         at = (torch.arange(n, device=y.device) + self.next) % places
         self.keys_h[at], self.keys_z[at], self.labels[at] = h, z, y
         self.next = (self.next + n) % places

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, Phase
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.methods.stage_groups import group_stages
 
 
 def shrinkage(features: Tensor, k: int) -> Tensor:
     """Σ_{i ≤ k} σ_{−i}², the squares of the k smallest of the min(n, d) singular values; (…, n, d) -> (…), float32.
 
-    Raises `Refused` where there are fewer than k.
+    Raises `UserError` where there are fewer than k.
     """
     n, d = features.shape[-2:]
     if k > min(n, d):
-        raise Refused(
+        raise UserError(
             f"method.k={k} singular values are asked for, and a batch of {n} rows × {d} features has {min(n, d)}"
         )
     with torch.autocast(features.device.type, enabled=False):
@@ -35,8 +35,8 @@ class BSS(Method):
 
     def __init__(self, weight: float = 1e-3, k: int = 1):
         super().__init__()
-        within(0, weight=weight)
-        within(1, k=k)
+        check_range(0, weight=weight)
+        check_range(1, k=k)
         self.weight, self.k = weight, k
 
     def phases(self, model: Model) -> Sequence[Phase]:

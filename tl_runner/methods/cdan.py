@@ -40,7 +40,7 @@ class CDAN(Adversarial):
         super().__init__(weight, hidden, dropout, lr_critic, schedule)
         self.entropy = entropy
 
-    def columns(self, model: Model) -> int:
+    def discriminator_width(self, model: Model) -> int:
         return RANDOMISED if self.randomised else model.width * len(model.classes)
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
@@ -51,7 +51,7 @@ class CDAN(Adversarial):
                 self.register_buffer("of_predictions", torch.randn(len(model.classes), RANDOMISED))
         return super().prepare(model, pair, resources)
 
-    def oppose(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    def adversarial_loss(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         features, rows = torch.cat([source, target]), [len(source), len(target)]
         predictions = model.head(features).detach().float().softmax(-1)
         features = losses.reverse(features, self.reversal(progress))

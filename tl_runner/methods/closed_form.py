@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.models.features import freeze_features, gather_rows, move_source
 from tl_runner.models.heads import Fitted, fit_head
 from tl_runner.rng import Rng
@@ -32,8 +32,8 @@ class ClosedForm(Method, ABC):
 
     def __init__(self, head: Fitted, C: float, k: int):  # noqa: N803
         super().__init__()
-        within(1e-9, C=C)
-        within(1, k=k)
+        check_range(1e-9, C=C)
+        check_range(1, k=k)
         self.head: Fitted = head
         self.C, self.k = C, k
 

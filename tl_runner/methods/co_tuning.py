@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.methods import requirements
 from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.stage_groups import group_stages
@@ -39,7 +39,7 @@ class CoTuning(Method):
 
     def __init__(self, weight: float = 2.3):
         super().__init__()
-        within(0, weight=weight)
+        check_range(0, weight=weight)
         self.weight = weight
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:

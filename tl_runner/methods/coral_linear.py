@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.methods.closed_form import ClosedForm, Move, affine_map
 from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours
 
@@ -22,7 +22,7 @@ class CoralLinear(ClosedForm):
         k: NumberOfNeighbours = 5,
     ):
         super().__init__(head, C, k)
-        within(1e-9, ridge=ridge)
+        check_range(1e-9, ridge=ridge)
         self.ridge = ridge
 
     def align(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:

@@ -28,9 +28,9 @@ class DANN(Adversarial):
     ):
         super().__init__(weight, hidden, dropout, lr_critic, schedule)
 
-    def columns(self, model: Model) -> int:
+    def discriminator_width(self, model: Model) -> int:
         return model.width
 
-    def oppose(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    def adversarial_loss(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         features = losses.reverse(torch.cat([source, target]), self.reversal(progress))
         return discriminator_loss(*self.discriminator(features).split([len(source), len(target)]))

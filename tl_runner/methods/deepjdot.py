@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
 
@@ -48,7 +48,7 @@ class DeepJDOT(Method):
         schedule: losses.Schedule = "ramp",
     ):
         super().__init__()
-        within(0, cost_features=cost_features, cost_labels=cost_labels)
+        check_range(0, cost_features=cost_features, cost_labels=cost_labels)
         self.strength = Strength(weight, schedule)
         self.cost_features, self.cost_labels = cost_features, cost_labels
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Batch, Encoded, Method, Model, Phase, Resources
 from tl_runner.domains import LabelledSplit, Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.stage_groups import group_stages, list_trained_stages
 from tl_runner.models.heads import linear_classifier
@@ -84,14 +84,14 @@ class Delta(Method):
         attention: Literal["uniform", "supervised"] = "uniform",
     ):
         super().__init__()
-        within(0, weight=weight)
+        check_range(0, weight=weight)
         self.weight, self.layers = weight, layers
         self.kind: Literal["uniform", "supervised"] = attention
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         self.at = list(dict.fromkeys(self.layers or list_trained_stages(model)))
         if not self.at:
-            raise Refused("delta holds the maps of trained stages near the source's, and this backbone has none")
+            raise UserError("delta holds the maps of trained stages near the source's, and this backbone has none")
         self.source = FrozenCopy(model)
         with torch.no_grad():
             weights = [*self._attention(pair, resources.rng)]

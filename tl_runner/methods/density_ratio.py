@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import importance
 from tl_runner.methods.weighting import Order, View, Weighting, check_folds
 
@@ -16,8 +16,8 @@ class DensityRatio(Weighting):
 
     def __init__(self, C: float = 1.0, folds: int = 5, view: View = "inputs", order: Order = "joint"):  # noqa: N803
         super().__init__(view, order)
-        within(1e-9, C=C)
-        within(2, 100, folds=folds)
+        check_range(1e-9, C=C)
+        check_range(2, 100, folds=folds)
         self.C, self.folds = C, folds
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:

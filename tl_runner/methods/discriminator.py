@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, Terms
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.methods.strength import Strength
@@ -28,24 +28,24 @@ class Adversarial(Method, ABC):
 
     def __init__(self, weight: float, hidden: int, dropout: float, lr_critic: float, schedule: losses.Schedule):
         super().__init__()
-        within(0, weight=weight, lr_critic=lr_critic)
-        within(1, hidden=hidden)
-        within(0, 1, dropout=dropout)
+        check_range(0, weight=weight, lr_critic=lr_critic)
+        check_range(1, hidden=hidden)
+        check_range(0, 1, dropout=dropout)
         self.weight, self.hidden, self.dropout, self.lr_critic = weight, hidden, dropout, lr_critic
         self.reversal = Strength(1.0, schedule)
 
     @abstractmethod
-    def columns(self, model: Model) -> int:
+    def discriminator_width(self, model: Model) -> int:
         """How many numbers of a row the discriminator sees."""
 
     @abstractmethod
-    def oppose(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    def adversarial_loss(self, model: Model, source: Tensor, target: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """The discriminator's loss on these features (n, d), (m, d), which they ascend on, and its accuracy."""
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         requirements.trainable_backbone(model)
         with resources.rng.child("critic").as_default():  # the name makes the seed: another would make other weights
-            self.discriminator = build_discriminator(self.columns(model), self.hidden, self.dropout)
+            self.discriminator = build_discriminator(self.discriminator_width(model), self.hidden, self.dropout)
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
@@ -55,7 +55,7 @@ class Adversarial(Method, ABC):
     def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
         seen = model.encode(batch)
         supervised = seen.supervise()
-        loss, accuracy = self.oppose(model, seen.source, seen.target, progress)
+        loss, accuracy = self.adversarial_loss(model, seen.source, seen.target, progress)
         return Terms({**supervised, self.term: self.weight * loss}, {"discriminator_accuracy": accuracy})
 
 

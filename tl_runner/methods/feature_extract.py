@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.models.features import cut_model, freeze_features, gather_rows
 from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours, fit_head
 
@@ -32,8 +32,8 @@ class FeatureExtract(Method):
         k: NumberOfNeighbours = 5,
     ):
         super().__init__()
-        within(1e-9, C=C)
-        within(1, k=k)
+        check_range(1e-9, C=C)
+        check_range(1, k=k)
         self.head: Head = head
         self.layer, self.C, self.k = layer, C, k
 

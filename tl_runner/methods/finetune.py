@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.methods.stage_groups import group_new_parameters, group_stages, list_trained_stages
 from tl_runner.models.learning_rates import new_stages
 from tl_runner.options import NoEffect
@@ -24,11 +24,11 @@ def frozen_stages(model: Model, freeze: str) -> tuple[str, ...]:
         return tuple(name for name in model.stages if name not in new)
     kind, _, stage = freeze.partition(":")
     if kind != "upto" or not stage:
-        raise Refused(
+        raise UserError(
             f"method.freeze takes none, head_only or upto:STAGE, got {freeze!r} (stages: {', '.join(model.stages)})"
         )
     if stage in new:
-        raise Refused(f"stage {stage!r} is new and trains along with the head: freeze=head_only freezes all below it")
+        raise UserError(f"stage {stage!r} is new and trains along with the head: freeze=head_only freezes all below it")
     return model.upto(stage)
 
 
@@ -54,18 +54,18 @@ class Finetune(Method):
         gradual: bool = False,
     ):
         super().__init__()
-        within(0, 1, lr_decay=lr_decay)
+        check_range(0, 1, lr_decay=lr_decay)
         if freeze == "head_only" and (lp_ft or gradual):
             name, after = ("lp_ft", "the whole network") if lp_ft else ("gradual", "one stage after the other")
-            raise Refused(f"method.{name} trains {after} after the head: it has no effect with freeze=head_only")
+            raise UserError(f"method.{name} trains {after} after the head: it has no effect with freeze=head_only")
         if lp_ft and gradual:
-            raise Refused("method.gradual begins with the head alone, as method.lp_ft does: choose one of them")
+            raise UserError("method.gradual begins with the head alone, as method.lp_ft does: choose one of them")
         self.freeze, self.lr_decay, self.lp_ft, self.gradual = freeze, lr_decay, lp_ft, gradual
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         frozen = frozen_stages(model, self.freeze)  # a stage that does not exist is refused before anything is trained
         if self.gradual and not {*list_trained_stages(model)} - {*frozen}:
-            raise Refused(
+            raise UserError(
                 "method.gradual unfreezes the backbone's stages, and there are none with parameters to unfreeze"
             )
         return model, pair

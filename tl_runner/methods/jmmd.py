@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods.discrepancy import Compared, Discrepancy
 
@@ -38,7 +38,7 @@ class JMMD(Discrepancy):
         schedule: losses.Schedule = "ramp",
     ):
         super().__init__(weight, layers, normalise, schedule)
-        within(0.01, sigma=sigma)
+        check_range(0.01, sigma=sigma)
         self.sigma = sigma
 
     def measure(self, compared: Compared) -> Tensor:

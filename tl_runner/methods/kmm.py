@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.functional import kernel_ratio
 from tl_runner.methods.weighting import Order, View, Weighting
 
@@ -18,13 +18,13 @@ class KMM(Weighting):
 
     def __init__(self, bandwidth: float = 1.0, bound: float = 1000.0, view: View = "inputs", order: Order = "joint"):
         super().__init__(view, order)
-        within(1e-6, bandwidth=bandwidth)
-        within(1, bound=bound)  # below, no weights have mean 1
+        check_range(1e-6, bandwidth=bandwidth)
+        check_range(1, bound=bound)  # below, no weights have mean 1
         self.bandwidth, self.bound = bandwidth, bound
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:
         if len(source) > MOST:
-            raise Refused(
+            raise UserError(
                 f"kmm compares every source row with every other, {len(source):,} are too many (at most {MOST:,}):"
                 " method=kliep or method=ulsif take any number, or set dataset.samples"
             )

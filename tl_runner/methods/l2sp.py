@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.methods.stage_groups import group_stages
 from tl_runner.models.learning_rates import new_parameters, old_parameters
 
@@ -24,13 +24,13 @@ class L2SP(Method):
 
     def __init__(self, weight_backbone: float = 0.01, weight_head: float = 0.01):
         super().__init__()
-        within(0, weight_backbone=weight_backbone, weight_head=weight_head)
+        check_range(0, weight_backbone=weight_backbone, weight_head=weight_head)
         self.weight_backbone, self.weight_head = weight_backbone, weight_head
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         start = [parameter.detach().clone() for parameter in old_parameters(model)]
         if not start:
-            raise Refused("l2sp holds a backbone's parameters near the source's, and this backbone has none")
+            raise UserError("l2sp holds a backbone's parameters near the source's, and this backbone has none")
         for index, tensor in enumerate(start):
             self.register_buffer(f"start{index}", tensor)
         return model, pair

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.methods import requirements
 from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.stage_groups import group_stages
@@ -45,8 +45,8 @@ class LwF(Method):
         temperature: Annotated[float, NoEffect("form", "outputs")] = 2.0,
     ):
         super().__init__()
-        within(0, weight=weight)
-        within(1e-3, temperature=temperature)
+        check_range(0, weight=weight)
+        check_range(1e-3, temperature=temperature)
         self.weight, self.temperature = weight, temperature
         self.form: Literal["kl", "outputs"] = form
 

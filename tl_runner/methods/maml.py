@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tl_runner.core import Episodes, Model, Terms
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.methods.meta_learning import MetaLearning, Weights, classes_of, descend
 
 
@@ -32,7 +32,7 @@ class MAML(MetaLearning):
         first_order: bool = False,
         meta: float = 0.5,
     ):
-        within(1, queries=queries)
+        check_range(1, queries=queries)
         super().__init__(Episodes(tasks, ways, shots, queries), steps, lr_inner, meta)
         self.first_order = first_order
 

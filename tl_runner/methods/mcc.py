@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, Terms
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
 
@@ -35,7 +35,7 @@ class MCC(Method):
 
     def __init__(self, weight: float = 1.0, temperature: float = 2.5, schedule: losses.Schedule = "constant"):
         super().__init__()
-        within(0.01, temperature=temperature)
+        check_range(0.01, temperature=temperature)
         self.strength, self.temperature = Strength(weight, schedule), temperature
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Terms:

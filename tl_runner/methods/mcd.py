@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Batch, Method, Model, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
 
@@ -29,7 +29,7 @@ class MCD(Method):
 
     def __init__(self, weight: float = 1.0, schedule: losses.Schedule = "ramp"):
         super().__init__()
-        within(0, weight=weight)
+        check_range(0, weight=weight)
         self.weight, self.reversal = weight, Strength(1.0, schedule)
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Batch, Method, Model, Resources, Terms
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.methods.strength import Strength
@@ -42,10 +42,10 @@ class MDD(Method):
         schedule: losses.Schedule = "ramp",
     ):
         super().__init__()
-        within(0, weight=weight)
-        within(1, margin=margin)
-        within(0, hidden=hidden)
-        within(0, 1, dropout=dropout)
+        check_range(0, weight=weight)
+        check_range(1, margin=margin)
+        check_range(0, hidden=hidden)
+        check_range(0, 1, dropout=dropout)
         self.weight, self.margin, self.hidden, self.dropout = weight, margin, hidden, dropout
         self.reversal = Strength(1.0, schedule)
 

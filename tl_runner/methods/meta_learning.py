@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from tl_runner.core import Batch, Episodes, Group, Method, Model, Phase, Resources, SourceLabels, Terms
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.methods import requirements
 from tl_runner.methods.stage_groups import group_stages
 
@@ -30,10 +30,10 @@ class MetaLearning(Method, ABC):
 
     def __init__(self, episodes: Episodes, steps: int, lr_inner: float, meta: float):
         super().__init__()
-        within(1, tasks=episodes.tasks, shots=episodes.shots, steps=steps)
-        within(2, ways=episodes.ways)
-        within(0, lr_inner=lr_inner)
-        within(0.01, 0.99, meta=meta)
+        check_range(1, tasks=episodes.tasks, shots=episodes.shots, steps=steps)
+        check_range(2, ways=episodes.ways)
+        check_range(0, lr_inner=lr_inner)
+        check_range(0.01, 0.99, meta=meta)
         self.episodes, self.steps, self.lr_inner, self.meta = episodes, steps, lr_inner, meta
 
     @property
@@ -48,7 +48,7 @@ class MetaLearning(Method, ABC):
         requirements.trainable_backbone(model)
         _, labels = pair.labelled_source
         if (rows := self.episodes.shots + self.episodes.queries) > len(labels.train):
-            raise Refused(f"a task takes {rows:,} rows of each class, and the source has {len(labels.train):,} in all")
+            raise UserError(f"a task takes {rows:,} rows of each class, and the source has {len(labels.train):,}")
         self.episodes = self.episodes._replace(ways=min(self.episodes.ways, len(labels.train.unique())))
         with resources.rng.child("task head").as_default():
             self.task_head = nn.Linear(model.width, self.episodes.ways)

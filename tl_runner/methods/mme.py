@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
 from tl_runner.models.heads import Cosine
@@ -26,8 +26,8 @@ class MME(Method):
 
     def __init__(self, weight: float = 0.1, temperature: float = 0.05, schedule: losses.Schedule = "constant"):
         super().__init__()
-        within(0, weight=weight)
-        within(1e-3, temperature=temperature)
+        check_range(0, weight=weight)
+        check_range(1e-3, temperature=temperature)
         self.weight, self.temperature, self.reversal = weight, temperature, Strength(1.0, schedule)
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:

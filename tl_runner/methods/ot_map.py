@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.functional.importance import nearest
 from tl_runner.functional.losses import WIDTH_FLOOR
 from tl_runner.methods.closed_form import ClosedForm, Move, sample_rows
@@ -35,8 +35,8 @@ class OTMap(ClosedForm):
         k: NumberOfNeighbours = 5,
     ):
         super().__init__(head, C, k)
-        within(0, 100, entropy=entropy)
-        within(2, rows=rows)
+        check_range(0, 100, entropy=entropy)
+        check_range(2, rows=rows)
         self.entropy, self.rows = entropy, rows
 
     def align(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
@@ -51,7 +51,7 @@ def transport_source(source: Tensor, target: Tensor, entropy: float) -> Tensor:
 
 
 def transport_plan(source: Tensor, target: Tensor, entropy: float) -> Tensor:
-    """γ (n, m), rows of sum 1/n and columns of sum 1/m; one that its solver did not finish is told of, or `Refused`."""
+    """γ (n, m), rows of sum 1/n, columns of sum 1/m. Warns, or raises `UserError`, without convergence."""
     import ot
 
     cost = torch.cdist(source, target).square()
@@ -65,7 +65,7 @@ def transport_plan(source: Tensor, target: Tensor, entropy: float) -> Tensor:
     plan = np.asarray(found)
     off = max(abs(plan.sum(axis) - wanted).sum() for axis, wanted in zip((1, 0), masses, strict=True))
     if not off < OFF:
-        raise Refused(
+        raise UserError(
             f"no transport plan was found with method.entropy={entropy:g}, {off:.0%} of the mass is not where it should"
             " be: 0 is the exact plan, 0.01 and more are found, and fewer method.rows are easier"
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.core import Episodes, Model, Terms
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.methods.meta_learning import MetaLearning, Weights, classes_of, descend
 
 
@@ -27,7 +27,7 @@ class Reptile(MetaLearning):
         lr_inner: float = 0.1,
         meta: float = 0.5,
     ):
-        within(1, shots=shots, steps=steps)  # before they are multiplied
+        check_range(1, shots=shots, steps=steps)  # before they are multiplied
         super().__init__(Episodes(tasks, ways, shots * steps, 0), steps, lr_inner, meta)
 
     def over_tasks(self, model: Model, tasks: Sequence[Tensor]) -> Terms:

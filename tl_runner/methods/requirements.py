@@ -5,14 +5,14 @@ from copy import deepcopy
 from torch import nn
 
 from tl_runner.core import Model, Resources, SourceModel
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.models.learning_rates import new_stages
 
 
 def source_model(resources: Resources) -> SourceModel:
-    """The source model, whose head the method uses; raises `Refused` where there is none."""
+    """The source model, whose head the method uses; raises `UserError` where there is none."""
     if resources.source_model is None:
-        raise Refused(
+        raise UserError(
             "this method keeps the source model's head, and there is no source model here: it needs a dataset"
             " with a source, and pretrain=default"
         )
@@ -20,22 +20,22 @@ def source_model(resources: Resources) -> SourceModel:
 
 
 def source_head(resources: Resources) -> nn.Module:
-    """A copy of the source model's head, for the source's classes; raises `Refused` where there is no source model."""
+    """A copy of the source model's head, for the source's classes; raises `UserError` without a source model."""
     return deepcopy(source_model(resources).head)
 
 
 def trained_features(model: Model, resources: Resources) -> None:
-    """Raises `Refused` where the last stage is new and has learnt nothing yet: its features say nothing."""
+    """Raises `UserError` where the last stage is new and has learnt nothing yet: its features say nothing."""
     if new_stages(model) and resources.source_model is None:
-        raise Refused(
+        raise UserError(
             "this method compares features before anything is trained, and those of a new bottleneck are random without"
             " a source model: use pretrain=default or backbone.bottleneck=null"
         )
 
 
 def trainable_backbone(model: Model) -> None:
-    """Raises `Refused` where the backbone has no parameters, which are all that the method moves."""
+    """Raises `UserError` where the backbone has no parameters, which are all that the method moves."""
     if next(model.backbone.parameters(), None) is None:
-        raise Refused(
+        raise UserError(
             "this method trains the backbone, and this backbone has no parameters: use backbone=linear or mlp"
         )

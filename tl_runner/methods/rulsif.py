@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import kernel_ratio
 from tl_runner.methods.weighting import Order, View, Weighting, check_folds
 
@@ -17,9 +17,9 @@ class RULSIF(Weighting):
         self, alpha: float = 0.1, centres: int = 100, folds: int = 5, view: View = "inputs", order: Order = "joint"
     ):
         super().__init__(view, order)
-        within(0, 0.99, alpha=alpha)  # at 1 all rows weigh the same
-        within(1, centres=centres)
-        within(2, 100, folds=folds)
+        check_range(0, 0.99, alpha=alpha)  # at 1 all rows weigh the same
+        check_range(1, centres=centres)
+        check_range(2, 100, folds=folds)
         self.alpha, self.centres, self.folds = alpha, centres, folds
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.methods.closed_form import ClosedForm, Move, affine_map, rank
 from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours, affine
 
@@ -23,7 +23,7 @@ class SubspaceAlignment(ClosedForm):
         k: NumberOfNeighbours = 5,
     ):
         super().__init__(head, C, k)
-        within(1, dimensions=dimensions)
+        check_range(1, dimensions=dimensions)
         self.dimensions = dimensions
 
     def align(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import importance
 from tl_runner.methods.weighting import Order, View, Weighting, check_folds
 
@@ -28,7 +28,7 @@ class SampleSelection(Weighting):
         order: Order = "joint",
     ):
         super().__init__(view, order)
-        within(1e-6, 1, fraction=fraction)
+        check_range(1e-6, 1, fraction=fraction)
         self.by, self.fraction = by, fraction
 
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tl_runner.core import Method, Model, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
 from tl_runner.training.augment import strong_view
@@ -29,14 +29,14 @@ class SelfTraining(Method, ABC):
 
     def __init__(self, weight: float, threshold: float, magnitude: float, flip: bool, schedule: losses.Schedule):
         super().__init__()
-        within(0, threshold=threshold)
-        within(0, 1, magnitude=magnitude)
+        check_range(0, threshold=threshold)
+        check_range(0, 1, magnitude=magnitude)
         self.strength = Strength(weight, schedule)
         self.threshold, self.magnitude, self.flip = threshold, magnitude, flip
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         if self.flip and len(pair.shape) != 3:
-            raise Refused("method.flip mirrors images, and these rows are not images")
+            raise UserError("method.flip mirrors images, and these rows are not images")
         return model, pair
 
     def strong(self, x: Tensor) -> Tensor:

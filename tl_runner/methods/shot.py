@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.methods.strength import Strength
@@ -32,7 +32,7 @@ class SHOT(Method):
 
     def __init__(self, weight: float = 1.0, beta: float = 0.3, schedule: losses.Schedule = "constant"):
         super().__init__()
-        within(0, beta=beta)
+        check_range(0, beta=beta)
         self.strength, self.beta = Strength(weight, schedule), beta
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:

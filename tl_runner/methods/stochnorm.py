@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_runner.core import Batch, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.methods.stage_groups import group_stages
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -47,7 +47,7 @@ class StochasticNorm(_BatchNorm):
 def stochastic(net: nn.Module, p: float) -> int:
     """Replace every BatchNorm layer of `net`, in place, by a `StochasticNorm` of the same state; returns how many.
 
-    Raises `Refused` for layers that do more than BatchNorm.
+    Raises `UserError` for layers that do more than BatchNorm.
     """
     found = 0
     for name, layer in net.named_children():
@@ -55,7 +55,7 @@ def stochastic(net: nn.Module, p: float) -> int:
             setattr(net, name, StochasticNorm(cast(_BatchNorm, layer), p))
             found += 1
         elif isinstance(layer, _BatchNorm):
-            raise Refused(
+            raise UserError(
                 f"stochnorm takes the place of BatchNorm with running statistics, and this network has"
                 f" {type(layer).__name__}, which is another layer: use method=finetune"
             )
@@ -75,13 +75,13 @@ class StochNorm(Method):
 
     def __init__(self, p: float = 0.5):
         super().__init__()
-        within(0, 1, p=p)
+        check_range(0, 1, p=p)
         self.p = p
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         model = deepcopy(model)
         if not stochastic(model.backbone, self.p):
-            raise Refused("stochnorm changes BatchNorm layers, and this backbone has none: use method=finetune")
+            raise UserError("stochnorm changes BatchNorm layers, and this backbone has none: use method=finetune")
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:

@@ -1,6 +1,6 @@
 """How much a term of a loss counts while training goes on."""
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import losses
 
 
@@ -8,7 +8,7 @@ class Strength:
     """weight · schedule(p), p the fraction of training done: see `losses.scheduled`."""
 
     def __init__(self, weight: float, schedule: losses.Schedule):
-        within(0, weight=weight)
+        check_range(0, weight=weight)
         self.weight = weight
         self.schedule: losses.Schedule = schedule
 

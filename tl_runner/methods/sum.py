@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from tl_runner import config
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, SourceLabels, Terms
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused
-from tl_runner.models.learning_rates import by_rate
+from tl_runner.errors import UserError
+from tl_runner.models.learning_rates import with_rates
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class Sum(Method):
     """Σ over the parts' terms, those of equal name counted once, on features that are computed once per batch.
 
     A part is a method's name, with other options as {name: {key: value}}, or a node with a `_target_`. Each is prepared
-    on what the one before left. Refused are parts that are no plain sums: without a phase or with several, with frozen
+    on what the one before left. Parts are refused that are no plain sums: without a phase or with several, with frozen
     stages or streams of their own, of another start, or which train the model at other rates.
     """
 
@@ -28,9 +28,9 @@ class Sum(Method):
         built: list[Method] = [config.build_named("method", part, f"method.parts[{i}]") for i, part in enumerate(parts)]
         kinds = [type(part).__name__ for part in built]
         if len(built) < 2 or len({*kinds}) < len(kinds):
-            raise Refused(f"parts must be two different methods or more, as in method.parts=[mcc,bsp], got {kinds}")
+            raise UserError(f"parts must be two different methods or more, as in method.parts=[mcc,bsp], got {kinds}")
         if alone := [type(part).__name__ for part in built if part.start in ("features", "scratch")]:
-            raise Refused(
+            raise UserError(
                 f"method.parts: {alone[0]} can't be part of a sum: it computes features once, or starts from scratch"
             )
         self.parts = nn.ModuleList(built)
@@ -41,7 +41,7 @@ class Sum(Method):
     @property
     def source_labels(self) -> SourceLabels:
         found = {part.source_labels for part in self.each()}
-        return "kept" if "kept" in found else "left" if "left" in found else "unused"
+        return "throughout" if "throughout" in found else "start" if "start" in found else "unused"
 
     def each(self) -> Sequence[Method]:
         return [part for part in self.parts if isinstance(part, Method)]
@@ -51,7 +51,7 @@ class Sum(Method):
             before = pair.weights
             model, pair = part.prepare(model, pair, resources)
             if before is not None and pair.weights is not before:
-                raise Refused("method.parts: two of them weigh the source's rows")
+                raise UserError("method.parts: two of them weigh the source's rows")
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
@@ -62,15 +62,15 @@ class Sum(Method):
         for part in self.each():
             name, phases = type(part).__name__, part.phases(model)
             if len(phases) != 1 or phases[0].frozen or phases[0].streams or phases[0].episodes:
-                raise Refused(f"method.parts: {name} is not a sum of terms: it has its own training procedure")
+                raise UserError(f"method.parts: {name} is not a sum of terms: it has its own training procedure")
             mine: set[nn.Parameter] = set()
             refreshed += [phases[0].refresh] if phases[0].refresh else []
-            for group in by_rate(phases[0].groups, model):
+            for group in with_rates(phases[0].groups, model):
                 for parameter in group.parameters:
                     rate = group.lr, group.of_backbone
                     *other, decay = rates.get(parameter, (*rate, group.decay))
                     if rate != (*other,):
-                        raise Refused(
+                        raise UserError(
                             f"method.parts: {name} trains the backbone at another rate than {trained[0][0]}; 1 as its"
                             " own factor (lr_decay) is optimizer.lr_backbone, the rate of the others"
                         )
@@ -78,7 +78,7 @@ class Sum(Method):
                     mine.add(parameter)
             trained.append((name, mine & own))
             if trained[0][1] != mine & own:
-                raise Refused(f"method.parts: {name} does not train the same parts of the model as {trained[0][0]}")
+                raise UserError(f"method.parts: {name} does not train the same parts of the model as {trained[0][0]}")
         groups = [
             Group([parameter for parameter in rates if rates[parameter] == kind], lr, decay, of_backbone)
             for kind in dict.fromkeys(rates.values())

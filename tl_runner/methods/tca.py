@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional.losses import WIDTH_FLOOR
 from tl_runner.methods.closed_form import ClosedForm, Move, rank, sample_rows
 from tl_runner.models.heads import Fitted, InverseRegularisation, Kernel, NumberOfNeighbours, affine
@@ -34,9 +34,9 @@ class TCA(ClosedForm):
         k: NumberOfNeighbours = 5,
     ):
         super().__init__(head, C, k)
-        within(1, dimensions=dimensions)
-        within(2, rows=rows)
-        within(1e-9, mu=mu)
+        check_range(1, dimensions=dimensions)
+        check_range(2, rows=rows)
+        check_range(1e-9, mu=mu)
         self.dimensions, self.mu, self.rows = dimensions, mu, rows
         self.kernel: Literal["linear", "rbf"] = kernel
 

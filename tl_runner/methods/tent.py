@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.functional import losses
 from tl_runner.methods import requirements
 from tl_runner.methods.strength import Strength
@@ -30,7 +30,7 @@ class Tent(Method):
 
     def __init__(self, weight: float = 1.0, lr_norm: float = 0.333, schedule: losses.Schedule = "constant"):
         super().__init__()
-        within(0, lr_norm=lr_norm)
+        check_range(0, lr_norm=lr_norm)
         self.strength, self.lr_norm = Strength(weight, schedule), lr_norm
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
@@ -38,7 +38,7 @@ class Tent(Method):
         model = deepcopy(model)
         renormalise(model, pair.target.train)
         if not scales_and_shifts(model):
-            raise Refused("tent trains BatchNorm's scales and shifts, and those of this backbone have none")
+            raise UserError("tent trains BatchNorm's scales and shifts, and those of this backbone have none")
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:

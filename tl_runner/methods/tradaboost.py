@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Method, Model, Phase, Resources
 from tl_runner.domains import Labelled, Pair
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.models.features import freeze_features, gather_rows
 from tl_runner.models.heads import Votes, linear_classifier
 
@@ -32,8 +32,8 @@ class TrAdaBoost(Method):
 
     def __init__(self, rounds: int = 10, C: float = 1.0):  # noqa: N803
         super().__init__()
-        within(2, rounds=rounds)
-        within(1e-9, C=C)
+        check_range(2, rounds=rounds)
+        check_range(1e-9, C=C)
         self.rounds, self.C = rounds, C
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:

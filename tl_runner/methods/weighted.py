@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.functional import importance
 from tl_runner.methods.weighting import Order, View, Weighting
 from tl_runner.options import NoEffect
@@ -25,7 +25,7 @@ class Weighted(Weighting):
         order: Order = "joint",
     ):
         super().__init__(view, order)
-        within(1e-6, bandwidth=bandwidth)
+        check_range(1e-6, bandwidth=bandwidth)
         self.mode: importance.Mode = mode
         self.bandwidth = bandwidth
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources, SourceLabels, Stream, Terms
 from tl_runner.domains import Pair
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional import importance
 from tl_runner.methods import requirements
 from tl_runner.models.features import rows_to_compare
@@ -49,7 +49,7 @@ def effective_rows(weights: Tensor) -> Tensor:
 def check_folds(folds: int, *sides: Tensor) -> None:
     """Refuse a cross-validation in more parts than there are rows."""
     if (fewest := min(map(len, sides))) < folds:
-        raise Refused(f"method.folds={folds} parts of {fewest} rows can't be made")
+        raise UserError(f"method.folds={folds} parts of {fewest} rows can't be made")
 
 
 class Weighting(Method, ABC):
@@ -63,7 +63,7 @@ class Weighting(Method, ABC):
 
     @property
     def source_labels(self) -> SourceLabels:
-        return "kept" if self.order == "joint" else "left"  # then_finetune ends on granted labels alone
+        return "throughout" if self.order == "joint" else "start"  # then_finetune ends on granted labels alone
 
     @abstractmethod
     def weights(self, source: Tensor, target: Tensor, seed: int, others: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import Refused, nearest, within
+from tl_runner.errors import UserError, check_range, nearest
 from tl_runner.models.weights import fill, read_weights
 from tl_runner.rng import Rng
 
@@ -60,7 +60,7 @@ def narrowed(stages: nn.Sequential, width: int, bottleneck: int | None) -> Backb
     """The stages and their width, with a bottleneck of that width behind them where one is asked for."""
     if bottleneck is None:
         return stages, width
-    within(1, bottleneck=bottleneck)
+    check_range(1, bottleneck=bottleneck)
     stages.add_module("bottleneck", Bottleneck(width, bottleneck))
     return stages, bottleneck
 
@@ -72,14 +72,14 @@ def identity(shape: tuple[int, ...]) -> Backbone:
 
 def linear(shape: tuple[int, ...], width: int = 64) -> Backbone:
     """One linear map of the flattened input."""
-    within(1, width=width)
+    check_range(1, width=width)
     return _stages(flat=nn.Flatten(), linear=nn.Linear(torch.Size(shape).numel(), width)), width
 
 
 def mlp(shape: tuple[int, ...], width: int = 128, depth: int = 2, dropout: float = 0.0) -> Backbone:
     """`depth` hidden layers of `width` rectified units on the flattened input."""
-    within(1, width=width, depth=depth)
-    within(0, 1, dropout=dropout)
+    check_range(1, width=width, depth=depth)
+    check_range(0, 1, dropout=dropout)
     stages: dict[str, nn.Module] = {"flat": nn.Flatten()}
     inputs = torch.Size(shape).numel()
     for layer in range(1, depth + 1):
@@ -90,7 +90,7 @@ def mlp(shape: tuple[int, ...], width: int = 128, depth: int = 2, dropout: float
 
 def small(shape: tuple[int, ...], width: int = 128, channels: int = 32, bottleneck: int | None = None) -> Backbone:
     """Two convolutions with BatchNorm and pooling, then one hidden layer: a conv net for a CPU."""
-    within(1, width=width, channels=channels)
+    check_range(1, width=width, channels=channels)
     colours, height, across = _image("small", shape, least=4)
 
     def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -144,7 +144,7 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
 
     _image(name, shape, least=8)
     if weights == "imagenet" and stem == "cifar":
-        raise Refused("backbone.weights=imagenet were trained with backbone.stem=imagenet; set that, or weights=null")
+        raise UserError("backbone.weights=imagenet were trained with backbone.stem=imagenet; set that, or weights=null")
     net = getattr(models, name)()
     if stem == "cifar":
         net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
@@ -175,15 +175,15 @@ def timm(
     try:
         import timm as library
     except ImportError as error:
-        raise Refused('backbone=timm needs the package timm: pip install "tl_runner[timm]"') from error
+        raise UserError('backbone=timm needs the package timm: pip install "tl_runner[timm]"') from error
     _, height, across = _image("timm", shape, least=8)
     if not library.is_model(model):
-        raise Refused(f"backbone.model={model}: timm has no such model{nearest(model, library.list_models())}")
+        raise UserError(f"backbone.model={model}: timm has no such model{nearest(model, library.list_models())}")
     published = weights == "pretrained"
     try:
         net: Any = library.create_model(model, pretrained=published, num_classes=0)
     except (OSError, RuntimeError) as error:  # no connection; a model without weights
-        raise Refused(f"backbone.model={model}: its published weights are not available: {error}") from error
+        raise UserError(f"backbone.model={model}: its published weights are not available: {error}") from error
     facts = net.pretrained_cfg
     if weights is not None and not published:
         classifier = facts.get("classifier") or "head"
@@ -192,7 +192,7 @@ def timm(
         stages = _in_turn(net, torch.rand(2, 3, height, across, generator=Rng(0).generator()))
     except (AssertionError, RuntimeError) as error:
         wanted = facts.get("input_size", (3, 224, 224))[-1]
-        raise Refused(
+        raise UserError(
             f"backbone.model={model} can't read images of {height}×{across} ({error}): try dataset.size={wanted}"
         ) from error
     pixels = Pixels(3, facts["mean"], facts["std"]) if weights is not None else Pixels(3)
@@ -225,13 +225,13 @@ def _stages(**stages: nn.Module) -> nn.Sequential:
 def _image(backbone: str, shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
     """The shape as (channels, height, width), or a refusal that says what the data is."""
     if len(shape) != 3:
-        raise Refused(
+        raise UserError(
             f"backbone={backbone} reads images, but this dataset has rows of {' × '.join(map(str, shape))} numbers:"
             " use backbone=mlp, linear or identity"
         )
     channels, height, width = shape
     if min(height, width) < least:
-        raise Refused(f"backbone={backbone} needs images of at least {least}×{least} pixels, got {height}×{width}")
+        raise UserError(f"backbone={backbone} needs images of at least {least}×{least} pixels, got {height}×{width}")
     return channels, height, width
 
 
@@ -242,7 +242,7 @@ def _imagenet_weights(name: str) -> dict[str, Tensor]:
     try:
         return dict(published.get_state_dict(progress=False, check_hash=True))
     except OSError as error:
-        raise Refused(
+        raise UserError(
             f"the ImageNet weights of {name} could not be downloaded ({error}). Fetch {published.url} where there"
             " is a connection, and pass the file: backbone.weights=PATH"
         ) from error

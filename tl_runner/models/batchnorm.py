@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_runner.core import Model, Stream
 from tl_runner.domains import Pair, Split, Subset
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.models.features import FeatureModel, rows_per_batch
 
 ROWS = 256  # of a batch whose statistics are taken
@@ -122,16 +122,16 @@ def renormalise(model: Model, split: Split, rows: int = ROWS, norms: Sequence[No
 
     The mean over equal batches, of `rows` rows at least where there are so many, of each batch's mean and unbiased
     variance: all layers in one pass, each normalising by the batch at hand. The model is left in evaluation mode.
-    Raises `Refused` where there is no BatchNorm, or a single row, which has no variance.
+    Raises `UserError` where there is no BatchNorm, or a single row, which has no variance.
     """
     norms = batchnorms(model) if norms is None else norms
     if not norms:
-        raise Refused(
+        raise UserError(
             "this backbone has no BatchNorm whose statistics could follow the target (of images, small and the ResNets"
             " have some)"
         )
     if len(split) < 2:
-        raise Refused("BatchNorm's statistics can't be taken of a single target row")
+        raise UserError("BatchNorm's statistics can't be taken of a single target row")
     model.eval()
     usual = [norm.momentum for norm in norms]
     for norm in norms:

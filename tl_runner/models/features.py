@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tl_runner.core import Model
 from tl_runner.domains import Pair, Split
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.storage.cache import keep_cached, load_cached
 
 ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large images a few at a time, whose maps an
@@ -140,7 +140,7 @@ class FeatureModel(Model):
     def maps(self, *xs: Tensor, at: Sequence[str] = ()) -> dict[str, tuple[Tensor, ...]]:
         last = self.stages[-1]
         if other := {*at} - {last}:
-            raise Refused(f"features are computed once here, there are no maps of {', '.join(sorted(other))}")
+            raise UserError(f"features are computed once here, there are no maps of {', '.join(sorted(other))}")
         return {last: xs}
 
     def forward(self, x: Tensor) -> Tensor:

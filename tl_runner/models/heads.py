@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_runner.core import Model
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.functional.losses import squared_distances
 from tl_runner.models.features import cut_model
 from tl_runner.options import NoEffect
@@ -177,7 +177,7 @@ def fit_head(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int,
         return linear_classifier(kind, x, y, classes, C, seed)
     if kind == "knn":
         if k >= len(y):
-            raise Refused(
+            raise UserError(
                 f"head=knn with k={k} needs more than {k} labelled rows, got {len(y)}: set a smaller k, or another head"
             )
         return Neighbours(x, y, classes, k)

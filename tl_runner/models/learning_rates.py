@@ -35,7 +35,7 @@ def old_parameters(model: Model) -> list[nn.Parameter]:
     return [parameter for parameter in model.backbone.parameters() if parameter not in new]
 
 
-def by_rate(groups: Iterable[Group], model: Model, pretrained: bool = False) -> list[Group]:
+def with_rates(groups: Iterable[Group], model: Model, pretrained: bool = False) -> list[Group]:
     """The groups with a number for each `lr`, their parameters listed, in the same order.
 
     A group without an `lr` is split into what belongs to the model's backbone and what does not, or is new in it.
@@ -51,7 +51,7 @@ def by_rate(groups: Iterable[Group], model: Model, pretrained: bool = False) -> 
     return found
 
 
-def factor(group: Group, lr_backbone: LrBackbone = "auto") -> float:
+def lr_factor(group: Group, lr_backbone: LrBackbone = "auto") -> float:
     """The factor of the optimiser's rate at which a group learns."""
     lr = 1.0 if group.lr is None else group.lr
     if not group.of_backbone:
@@ -61,8 +61,8 @@ def factor(group: Group, lr_backbone: LrBackbone = "auto") -> float:
     return lr * lr_backbone
 
 
-def served(optimizer: Callable[..., Any], groups: Iterable[Group]) -> list[Group]:
+def resolve_backbone_rates(optimizer: Callable[..., Any], groups: Iterable[Group]) -> list[Group]:
     """The groups for this optimiser: where it takes no `lr_backbone`, each `lr` is the factor that `auto` gives."""
     if "lr_backbone" in inspect.signature(optimizer).parameters:
         return [*groups]
-    return [group._replace(lr=factor(group), of_backbone=False) for group in groups]
+    return [group._replace(lr=lr_factor(group), of_backbone=False) for group in groups]

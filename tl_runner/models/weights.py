@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ LISTED = 8
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict in a safetensors file, or in a torch file that holds tensors and plain values only."""
     if not path.is_file():
-        raise Refused(f"backbone.weights={path}: there is no such file (possible: null, imagenet or a file)")
+        raise UserError(f"backbone.weights={path}: there is no such file (possible: null, imagenet or a file)")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -39,7 +39,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         named = re.search(r"GLOBAL (\S+)", str(error)) if code else None
         hint = f". It names code ({named[1] if named else 'of a class'}), as a whole model does:" if code else ""
         hint += " save model.state_dict() instead" if code else ""
-        raise Refused(
+        raise UserError(
             f"backbone.weights={path} can't be read as a file of weights: {type(error).__name__}{hint}"
         ) from error
     state, wrappers = unwrap(content, f"backbone.weights={path}")
@@ -53,20 +53,20 @@ def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
     wrappers: list[str] = []
     while not _is_state(content):
         if not isinstance(content, Mapping):
-            raise Refused(f"{_at(origin, wrappers)} holds no state dict: names and tensors are expected")
+            raise UserError(f"{_at(origin, wrappers)} holds no state dict: names and tensors are expected")
         inside = {name: value for name, value in content.items() if isinstance(value, Mapping) and value}
         known = [name for name in WRAPPERS if name in inside]
         if len(known) != 1:
             why = f"holds more than one state dict ({', '.join(known)})" if known else "holds no state dict"
             last = sorted(content.items(), key=lambda entry: isinstance(entry[1], Tensor))  # tensors are no surprise
             found = _shortened([f"{name} ({_described(value)})" for name, value in last]) or "nothing"
-            raise Refused(
+            raise UserError(
                 f"{_at(origin, wrappers)} {why}: it has {found}. Expected are names with tensors, or one entry of"
                 f" {', '.join(WRAPPERS)}; save the state dict alone"
             )
         rivals = [name for name, value in inside.items() if name != known[0] and _alike(value, inside[known[0]])]
         if rivals:
-            raise Refused(
+            raise UserError(
                 f"{_at(origin, wrappers)} holds several states of one network ({', '.join([known[0], *rivals])}):"
                 " save the one you mean on its own"
             )
@@ -98,7 +98,7 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: S
     if any(faults.values()):
         listed = "; ".join(f"{len(keys)} {kind}: {_shortened(keys)}" for kind, keys in faults.items() if keys)
         behind = f", behind the prefix {prefix!r}" if prefix else ""
-        raise Refused(
+        raise UserError(
             f"backbone.weights={origin} does not fit this network{behind} – {listed}{_unknown_prefix(own, state)}"
         )
     net.load_state_dict(state, strict=False)
@@ -113,14 +113,14 @@ def strip_prefixes(state: Mapping[str, Tensor], own: Collection[str], origin: st
     """
     plain = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
     if len(plain) < len(state):
-        raise Refused(f"backbone.weights={origin} has names that differ in '_orig_mod.' alone")
+        raise UserError(f"backbone.weights={origin} has names that differ in '_orig_mod.' alone")
     matches = {chain: sum(chain + key in plain for key in own) for chain in _chains(plain)}
     most = max(matches.values())
     best = [chain for chain, number in matches.items() if number == most]
     if not most or "" in best:
         prefix = ""
     elif len(best) > 1:
-        raise Refused(
+        raise UserError(
             f"backbone.weights={origin} holds this network more than once, behind {', '.join(map(repr, best))}:"
             " save one of them alone"
         )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 import torch
 from torch import Tensor
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 
 class Input(NamedTuple):
@@ -44,7 +44,7 @@ class Preprocessing(Protocol):
         ...
 
     def __call__(self, *inputs: Any) -> Tensor:
-        """Inputs (n, …) of what a user has; raises `Refused` in words."""
+        """Inputs (n, …) of what a user has; raises `UserError` in words."""
         ...
 
     def portions(self, inputs: Sequence[Input], at_most: int) -> Iterator[Portion]:
@@ -77,10 +77,10 @@ class Unknown:
         return prod(self.shape)
 
     def __call__(self, *inputs: Any) -> NoReturn:
-        raise Refused(f"{self.why}: give the model a tensor (n, {', '.join(map(str, self.shape))}) of float32")
+        raise UserError(f"{self.why}: give the model a tensor (n, {', '.join(map(str, self.shape))}) of float32")
 
     def portions(self, inputs: Sequence[Input], at_most: int) -> NoReturn:
-        raise Refused(f"{self.why}: no file can be predicted")
+        raise UserError(f"{self.why}: no file can be predicted")
 
     def random(self, n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand(n, *self.shape, generator=generator)

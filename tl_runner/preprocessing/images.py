@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tl_runner.datasets.picture import copied, extensions, fractions, opened, squared, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, PixelFormat
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.preprocessing.batching import Input, Portion
 
 RGB = 3
@@ -66,14 +66,14 @@ class Images:
         }
 
     def __call__(self, *images: Picture) -> Tensor:
-        """(n, channels, height, width), a row for each file or Pillow image; raises `Refused` at one it can't use."""
+        """(n, channels, height, width), a row for each file or Pillow image; raises `UserError` at one it can't use."""
         if not images:
-            raise Refused("name at least one image")
+            raise UserError("name at least one image")
         rows = []
         for number, image in enumerate(images, 1):
             found = self._attempt(image)
             if isinstance(found, str):
-                raise Refused(f"{f'image {number}' if isinstance(image, Image.Image) else os.fspath(image)}: {found}")
+                raise UserError(f"{f'image {number}' if isinstance(image, Image.Image) else os.fspath(image)}: {found}")
             rows.append(found)
         return torch.stack(rows)
 
@@ -102,7 +102,7 @@ class Images:
                 return "that is a folder"
             with opened(Path(image), max(self.height, self.width)) as file:
                 return self._row(file)
-        except Refused as error:
+        except UserError as error:
             return str(error)
         except Exception as error:  # whatever a hostile file makes a decoder do
             return trouble(error, empty=not isinstance(image, Image.Image) and _empty(Path(image)))
@@ -116,7 +116,7 @@ class Images:
         if self.channels == RGB:
             return x.expand(RGB, -1, -1).contiguous()
         if not bool((x == x[:1]).all()):
-            raise Refused("it has colour, and this run was trained on grey images alone: convert it to grey first")
+            raise UserError("it has colour, and this run was trained on grey images alone: convert it to grey first")
         return x[:1].contiguous()
 
     def _resized(self, x: Tensor) -> Tensor:

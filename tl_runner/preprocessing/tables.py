@@ -15,7 +15,7 @@ from tl_runner.datasets.cells import Table, about_comment, listed, names, observ
 from tl_runner.datasets.columns import numbers
 from tl_runner.datasets.encoding import encode, matrix
 from tl_runner.datasets.spelling import respelled
-from tl_runner.errors import Refused, nearest
+from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Portion
 
@@ -66,7 +66,7 @@ class Columns:
     def __call__(self, *rows: str | PathLike[str] | Row) -> Tensor:
         """(n, d): the rows of each CSV file, and one for each mapping of columns to values (None where missing)."""
         if not rows:
-            raise Refused("name at least one CSV file, or a row as {column: value}")
+            raise UserError("name at least one CSV file, or a row as {column: value}")
         tables = [_row(row, n) if isinstance(row, Mapping) else self._read(fspath(row)) for n, row in enumerate(rows)]
         return torch.cat([self._encoded(table) for table in tables])
 
@@ -99,7 +99,7 @@ class Columns:
         table = read_cells(file, file, self.separator, self.missing, only=self.kinds)
         if absent := [name for name in self.kinds if name not in table.cells]:
             spare = [name for name in table.header if name not in self.kinds]
-            raise Refused(
+            raise UserError(
                 f"{file} has no column {absent[0]!r}{nearest(absent[0], spare)}: the run learnt from"
                 f" {listed(self.kinds)}; the file, read with a {self.separator} between cells, has"
                 f" {listed(table.header)}{about_comment(table.header)}"
@@ -114,17 +114,17 @@ class Columns:
         """Every column is there, and those of numbers hold numbers; what is not used of the table is said."""
         for name, kind in self.kinds.items():
             if name not in table.cells:
-                raise Refused(f"{table.file} has no column {name!r}{nearest(name, table.cells)}")
+                raise UserError(f"{table.file} has no column {name!r}{nearest(name, table.cells)}")
             if kind == "numeric" and (text := numbers(table.cells[name])[1]).any():
                 first = int(text.argmax())
                 word = table.cells[name][first]
                 if form := notation.form(word):
-                    raise Refused(
+                    raise UserError(
                         f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite number"
                         f" ({text.sum()} of {count_noun(len(table), 'row')}), but {form.what}: {form.mend}"
                     )
                 words = f", empty, {listed(self.missing)}" if self.missing else " or empty"
-                raise Refused(
+                raise UserError(
                     f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite"
                     f" number ({text.sum()} of {count_noun(len(table), 'row')}); missing values are"
                     f"{words.removeprefix(',')}"
@@ -177,5 +177,5 @@ def _lines(table: Table, lines: Sequence[int]) -> Table:
     """The rows that begin at these lines, in this order."""
     at = {line: index for index, line in enumerate(table.lines.tolist())}
     if absent := [line for line in lines if line not in at]:
-        raise Refused(f"{table.file} has no row at line {absent[0]}: the file has changed")
+        raise UserError(f"{table.file} has no row at line {absent[0]}: the file has changed")
     return table.take(np.array([at[line] for line in lines], dtype=int))

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from tl_runner.engine.screen import Screened
 from tl_runner.plurals import count_noun
-from tl_runner.report.agreement import COMPARED, LEAST, Agreement, Made, agreement, describe_origin
+from tl_runner.report.rank_correlation import COMPARED, LEAST, Agreement, Made, agreement, match_runs
 from tl_runner.report.tables import ROOMY, percent
 from tl_runner.storage.record import RunRecord
 
@@ -96,7 +96,7 @@ def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequenc
     sign = SCORES[by].sign
     best = sorted(candidates, key=lambda pair: (by not in pair[0].scores, -sign * pair[0].scores.get(by, 0.0)))
     screened = [candidate for candidate, _ in best]
-    of_runs = describe_origin(screened, runs)
+    of_runs = match_runs(screened, runs)
     signs = {name: score.sign for name, score in SCORES.items()}
     return Group(by, best, of_runs, agreement(screened, of_runs, signs))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tl_runner.report.outcomes import Outcome, classify_outcome
+from tl_runner.report.predictions import Predictions, read_predictions
 from tl_runner.report.statistics import Score, Seeds, joined
 from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.record import NEUTRAL, RunRecord
@@ -50,9 +50,9 @@ class Setting:
         return joined(seeds_of(run) for run in self.scored.values())
 
     @cached_property
-    def outcomes(self) -> dict[Any, Outcome]:
+    def outcomes(self) -> dict[Any, Predictions]:
         """By seed: labels and predicted classes of the test rows, of the runs that kept them."""
-        found = {seed: classify_outcome(run) for seed, run in self.scored.items()}
+        found = {seed: read_predictions(run) for seed, run in self.scored.items()}
         return {seed: rows for seed, rows in found.items() if rows}
 
     @cached_property

@@ -8,8 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tl_runner.engine.dry_run import Planned, estimate_seconds
 from tl_runner.engine.job import Outcome
-from tl_runner.engine.plan import Planned, estimate_seconds
 from tl_runner.plurals import count_noun
 from tl_runner.storage.record import RunRecord
 from tl_runner.storage.sections import Metrics
@@ -93,10 +93,10 @@ def _gap(record: RunRecord) -> str:
 def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     """The jobs of a sweep, in order; of a large one those that did not end well."""
     failed = sum(outcome.failed for outcome in outcomes)
-    others = Counter({"kept": "skipped"}.get(o.what, o.what) for o in outcomes if o.what != "made")
+    others = Counter({"skipped": "skipped"}.get(o.what, o.what) for o in outcomes if o.what != "ran")
     runs = count_noun(len(outcomes), "run")
     title = ", ".join([f"{runs}, {failed} failed", *(f"{n} {what}" for what, n in others.items())])
-    listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("made", "kept")]
+    listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("ran", "skipped")]
     if len(listed) < len(outcomes):
         title += f"; the {len(listed)} that did not complete; tl-report compares all"
     folder = ["folder"] * (width >= 90)  # else it would be folded into many lines
@@ -106,7 +106,7 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     for record, variant, what, *_ in listed:
         accuracy = percent(record.accuracy) if record.accuracy is not None else ""
         cells = [*(record.choices[name] for name in names), *([variant] if several else []), str(record.seed)]
-        said = record.status if what in ("made", "kept") else what
+        said = record.status if what in ("ran", "skipped") else what
         named = [Text(record.folder.name)] if folder else []
         table.add_row(*map(Text, cells), Text(said, STATUS_STYLE.get(said, "yellow")), accuracy, *named)
     return table
@@ -125,9 +125,9 @@ def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     if len(planned) > LISTED:
         return counts, Text("; ".join(words), "dim")
     table = _table("", "state", "run", "folder")
-    for order, state, _, since in planned:
+    for job, state, _, since in planned:
         said = f"{state}: data changed since {since.folder.name}" if since else state
-        table.add_row(Text(said), Text(order.name), Text(order.record.folder.name))
+        table.add_row(Text(said), Text(job.name), Text(job.record.folder.name))
     return counts, table, Text("; ".join(words), "dim")
 
 

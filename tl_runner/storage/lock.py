@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tl_runner.errors import Busy
+from tl_runner.errors import LockedError
 from tl_runner.storage.atomic import write_atomically
 
 log = logging.getLogger(__name__)
@@ -57,17 +57,17 @@ class Claim:
 
 @contextmanager
 def claim_lock(path: Path) -> Iterator[Claim]:
-    """Within, this process owns the path, and says so; raises `Busy`, with the owner's words, where another does."""
+    """Own the path within the block; raises `LockedError`, which names the owner, where another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     claim = Claim(path)
     lock = FileLock(f"{path}.lock", timeout=0, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
-        raise Busy(_told(read_owner(path))) from None
+        raise LockedError(_told(read_owner(path))) from None
     try:
         if (other := read_owner(path)) and other["host"] != claim.content["host"] and _age(claim) < DEAD:
-            raise Busy(_told(other))
+            raise LockedError(_told(other))
         claim.write()
         over = Event()
         beating = Thread(target=_beat, args=(claim, over), daemon=True)

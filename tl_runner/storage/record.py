@@ -142,7 +142,7 @@ def read_stored(record: RunRecord) -> RunRecord | None:
         return None
 
 
-def find_finished(record: RunRecord) -> RunRecord | None:
+def find_complete(record: RunRecord) -> RunRecord | None:
     """The stored record of the same run, where it ended well."""
     earlier = read_stored(record)
     return earlier if earlier and earlier.status == "ok" else None

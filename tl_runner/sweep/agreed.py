@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def read_predictions(run: str) -> "Tensor":
 
     file = Path(run) / "validation.safetensors"
     if not file.is_file():
-        raise Refused(
+        raise UserError(
             f"{run} has no predictions to agree on (validation.safetensors): an earlier version made it, or they were"
             " deleted. Rerun with force=true, or choose another objective"
         )

@@ -33,7 +33,9 @@ def read_composed(composed: Any, hydra: Any) -> Composed:
     plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     config = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
-    return Composed({str(key): value for key, value in config.items()}, hydra.runtime.choices, [*hydra.overrides.task])
+    return Composed(
+        {str(key): value for key, value in config.items()}, hydra.runtime.choices, [*hydra.overrides.task]
+    )
 
 
 class Composer:

@@ -11,57 +11,57 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from tl_runner.engine.job import Order, Outcome
-from tl_runner.errors import Refused
+from tl_runner.engine.job import Job, Outcome
+from tl_runner.errors import UserError
+from tl_runner.sweep.command import Command, warn_other_data
 from tl_runner.sweep.compose import read_composed
-from tl_runner.sweep.task import Command, warn_other_data
 
 if TYPE_CHECKING:
-    from tl_runner.report.board import Board
+    from tl_runner.report.sweep_progress import SweepProgress
 
 
 class Launching(Launcher, ABC):
     """A launcher of orders; what it launches is drawn, or told in lines, as it ends."""
 
     @abstractmethod
-    def sweep(self, runs: Sequence[Order], shown: "Board") -> Iterator[Outcome]:
-        """Make them, and yield what became of each as soon as it is known; raises `Refused` before any is begun."""
+    def run_jobs(self, runs: Sequence[Job], shown: "SweepProgress") -> Iterator[Outcome]:
+        """Make them, and yield what became of each as soon as it is known; raises `UserError` before any is begun."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         assert isinstance(task_function, Command)
-        self.context, self.task, self.config = hydra_context, task_function, config
-        self.ahead: dict[tuple[str, ...], Order] = {}  # what a sweeper of ours has composed
+        self.context, self.command, self.config = hydra_context, task_function, config
+        self.composed_jobs: dict[tuple[str, ...], Job] = {}  # what a sweeper of ours has composed
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from tl_runner.report.board import board
+        from tl_runner.report.sweep_progress import board
 
-        orders = [self._order(list(words)) for words in job_overrides]
-        runs = list({order.record.folder: order for order in orders}.values())  # jobs may be one run: 1 and 1.0
+        jobs = [self._job(list(words)) for words in job_overrides]
+        runs = list({job.record.folder: job for job in jobs}.values())  # jobs may be one run: 1 and 1.0
         outcomes = {}
         warn_other_data(runs)
-        self.task.working = True
+        self.command.working = True
         with board(len(runs)) as shown:
             try:
-                for outcome in self.sweep(runs, shown):
+                for outcome in self.run_jobs(runs, shown):
                     shown.over(outcome)
                     outcomes[outcome.record.folder] = outcome
-            except Refused:
-                self.task.working = False
+            except UserError:
+                self.command.working = False
                 raise
-        self.task.working = False
+        self.command.working = False
         return [
-            JobReturn(words, status=JobStatus.COMPLETED, _return_value=outcomes[order.record.folder])
-            for words, order in zip(job_overrides, orders, strict=True)
+            JobReturn(words, status=JobStatus.COMPLETED, _return_value=outcomes[job.record.folder])
+            for words, job in zip(job_overrides, jobs, strict=True)
         ]
 
     def stopping(self) -> bool:
-        return self.task.stopping
+        return self.command.stopping
 
-    def _order(self, overrides: list[str]) -> Order:
-        if order := self.ahead.pop(tuple(overrides), None):
-            return order
+    def _job(self, overrides: list[str]) -> Job:
+        if job := self.composed_jobs.pop(tuple(overrides), None):
+            return job
         composed: Any = self.context.config_loader.load_sweep_config(self.config, overrides)
-        return self.task.order(read_composed(composed, composed.hydra))
+        return self.command.describe_job(read_composed(composed, composed.hydra))
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
@@ -69,4 +69,4 @@ def import_extra(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise Refused(f"this launcher needs more packages: pip install 'tl_runner[{extra}]' ({error})") from error
+        raise UserError(f"this launcher needs more packages: pip install 'tl_runner[{extra}]' ({error})") from error

@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tl_runner.engine.job import Order, Outcome, find_completed
+from tl_runner.engine.job import Job, Outcome, find_skippable
 from tl_runner.storage.record import RunRecord
 from tl_runner.sweep.slots import Slot
 from tl_runner.sweep.workers import Worker
@@ -13,13 +13,13 @@ from tl_runner.sweep.workers import Worker
 TICK = 0.2  # seconds between looks at whether the sweep shall stop
 
 
-def sweep(
-    orders: Iterator[Order],
+def run_locally(
+    jobs: Iterator[Job],
     places: Sequence[Slot],
     asked: Callable[[], bool],
     full_error: bool,
-    under_way: Callable[[Sequence[Order]], None] = lambda running: None,
-    unpromising: Callable[[Order], bool] = lambda order: False,
+    under_way: Callable[[Sequence[Job]], None] = lambda running: None,
+    unpromising: Callable[[Job], bool] = lambda job: False,
 ) -> Iterator[Outcome]:
     """Make the orders, and yield what became of each as soon as it is known.
 
@@ -38,28 +38,28 @@ def sweep(
         more = True
         while more or busy:
             while more and (idle or free):
-                order = next(orders, None)
-                if order is None:
+                job = next(jobs, None)
+                if job is None:
                     more = False
                 elif asked():
-                    yield Outcome(order.record, order.variant, "waiting")
-                elif earlier := _kept(order):
-                    yield Outcome(earlier, order.variant, "kept", earlier.error or "")
+                    yield Outcome(job.record, job.variant, "queued")
+                elif earlier := _kept(job):
+                    yield Outcome(earlier, job.variant, "skipped", earlier.error or "")
                 else:
                     if not idle:
                         workers.append(Worker(free.pop(0), Path(scratch.name), full_error))
                         idle.append(workers[-1])
                     worker = idle.pop()
-                    busy[worker.give(order)] = worker
-            under_way([worker.order for worker in busy.values() if worker.order])
+                    busy[worker.give(job)] = worker
+            under_way([worker.job for worker in busy.values() if worker.job])
             for future in _over(busy):
                 worker = busy.pop(future)
                 idle.append(worker)
                 yield worker.take()
             for worker in busy.values():
-                order = worker.order
-                if order and order.record.folder not in stopping and (asked() or unpromising(order)):
-                    stopping.add(order.record.folder)
+                job = worker.job
+                if job and job.record.folder not in stopping and (asked() or unpromising(job)):
+                    stopping.add(job.record.folder)
                     worker.stop()
     finally:
         for worker in workers:
@@ -73,8 +73,8 @@ def _over(busy: Mapping[Future[Outcome], Worker]) -> set[Future[Outcome]]:
     return done | {future for future, worker in busy.items() if worker.gone}
 
 
-def _kept(order: Order) -> RunRecord | None:
+def _kept(job: Job) -> RunRecord | None:
     try:
-        return find_completed(order.record)
+        return find_skippable(job.record)
     except Exception:  # the worker meets it too, as an error of this run alone
         return None

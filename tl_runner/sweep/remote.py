@@ -1,7 +1,7 @@
-"""A sweep by an engine that starts processes elsewhere, perhaps on other machines: orders in, outcomes out.
+"""A sweep by a backend that starts processes elsewhere, perhaps on other machines: jobs in, outcomes out.
 
-An engine brings a parcel to a process and its outcome back. What is made before, cut off or at work is for the run
-itself to know, so all that is lost with a process is its work since the last checkpoint.
+A backend sends a job to a process and brings its outcome back. Each run finds out for itself whether it is complete,
+interrupted or locked. So a process that is lost costs no more than the work since its last checkpoint.
 """
 
 import logging
@@ -15,21 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tl_runner.engine.job import Order, Outcome, find_completed, run_order
+from tl_runner.engine.job import Job, Outcome, find_skippable, run_job
 from tl_runner.engine.recorder import record_lost_process
-from tl_runner.errors import Busy
+from tl_runner.errors import LockedError
 from tl_runner.storage.lock import claim_lock, read_owner
 from tl_runner.storage.record import read_stored
 
 GRACE = 60.0  # seconds in which jobs that shall stop may leave a checkpoint
-STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # what engines send to a job that shall stop
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # what backends send to a job that shall stop
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """An order, and what its run needs to find in another process what it would find in this one."""
+class RemoteJob:
+    """A job, with the working folder and module paths that its process needs to find the same files and code."""
 
-    order: Order
+    job: Job
     threads: int
     full_error: bool
     folder: Path = field(default_factory=Path.cwd)
@@ -37,35 +37,35 @@ class Parcel:
 
     def make(self) -> tuple[Outcome, set[int]]:
         """The run's outcome, and the signals that came meanwhile. The first of them stops it, with a checkpoint."""
-        record, came = self.order.record, set[int]()
+        record, came = self.job.record, set[int]()
         try:
             os.chdir(self.folder)
         except OSError as error:
             record.status = "failed"
             told = f"{self.folder} can't be entered on {platform.node()}, all machines must share it: {error}"
-            return Outcome(*self.order, "made", told), came
+            return Outcome(*self.job, "ran", told), came
         sys.path.extend(entry for entry in self.modules if entry not in sys.path)
         if record.config.get("threads") is None:
             record.config = {**record.config, "threads": self.threads}
         before = {number: signal.signal(number, lambda got, _: came.add(got)) for number in STOP}
-        notes, log = Notes(), logging.getLogger("tl_runner")
-        log.addHandler(notes)
+        warnings, log = WarningCollector(), logging.getLogger("tl_runner")
+        log.addHandler(warnings)
         try:
-            outcome = run_order(self.order, lambda: bool(came), run_silently, self.full_error)
+            outcome = run_job(self.job, lambda: bool(came), run_silently, self.full_error)
         finally:
-            log.removeHandler(notes)
+            log.removeHandler(warnings)
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return outcome._replace(notes=tuple(notes.said)), came
+        return outcome._replace(warnings=tuple(warnings.messages)), came
 
 
-class Engine(Protocol):
-    """Starts processes, and knows which of them are over. A handle stands for a parcel that was sent."""
+class Backend(Protocol):
+    """Starts processes, and knows which of them have ended. A handle stands for a job that was sent."""
 
     pause: float  # seconds between two looks
 
-    def send(self, parcels: Sequence[Parcel]) -> Sequence[Any]:
-        """Start them; raises `Refused` if that can't be done."""
+    def send(self, remote_jobs: Sequence[RemoteJob]) -> Sequence[Any]:
+        """Start them; raises `UserError` if that can't be done."""
         ...
 
     def over(self, handles: Collection[Any]) -> Iterable[tuple[Any, Outcome | str]]:
@@ -75,57 +75,57 @@ class Engine(Protocol):
     def stop(self, handles: Collection[Any]) -> None: ...
 
 
-def sweep(
-    orders: Sequence[Order],
-    engine: Engine,
+def run_remotely(
+    jobs: Sequence[Job],
+    backend: Backend,
     threads: int,
     full_error: bool,
     asked: Callable[[], bool],
-    under_way: Callable[[Sequence[Order]], None] = lambda running: None,
+    under_way: Callable[[Sequence[Job]], None] = lambda running: None,
 ) -> Iterator[Outcome]:
     """Make the orders, and yield what became of each as soon as it is known; the others of a job that dies go on.
 
     When the sweep is `asked` to stop, running jobs leave a checkpoint and end, and what was not begun is waiting.
     """
     left = []
-    for order in orders:
-        if earlier := find_completed(order.record):
-            yield Outcome(earlier, order.variant, "kept", earlier.error or "")
+    for job in jobs:
+        if earlier := find_skippable(job.record):
+            yield Outcome(earlier, job.variant, "skipped", earlier.error or "")
         else:
-            left.append(order)
-    handles = engine.send([Parcel(order, threads, full_error) for order in left]) if left else []
+            left.append(job)
+    handles = backend.send([RemoteJob(job, threads, full_error) for job in left]) if left else []
     waiting = dict(zip(handles, left, strict=True))
     until = None
     while waiting:
-        for handle, found in list(engine.over(waiting)):
-            order = waiting.pop(handle)
-            yield found if isinstance(found, Outcome) else mark_lost(order, found, until is not None)
-        under_way([order for order in waiting.values() if read_owner(order.record.lock)])
+        for handle, found in list(backend.over(waiting)):
+            job = waiting.pop(handle)
+            yield found if isinstance(found, Outcome) else mark_lost(job, found, until is not None)
+        under_way([job for job in waiting.values() if read_owner(job.record.lock)])
         if until is None and asked():
-            engine.stop(waiting)
+            backend.stop(waiting)
             until = time.monotonic() + GRACE
         elif until is not None and time.monotonic() > until:
-            yield from (mark_lost(order, "", stopping=True) for order in waiting.values())
+            yield from (mark_lost(job, "", stopping=True) for job in waiting.values())
             return
         if waiting:
-            time.sleep(engine.pause)
+            time.sleep(backend.pause)
 
 
-def mark_lost(order: Order, why: str, stopping: bool) -> Outcome:
+def mark_lost(job: Job, why: str, stopping: bool) -> Outcome:
     """What became of an order whose job brought no outcome back. Its checkpoint stays."""
-    if record := find_completed(order.record):  # its process died after its run had ended
-        return Outcome(record, order.variant, "made", record.error or "")
-    record = read_stored(order.record)
+    if record := find_skippable(job.record):  # its process died after its run had ended
+        return Outcome(record, job.variant, "ran", record.error or "")
+    record = read_stored(job.record)
     if stopping:
-        return Outcome(record or order.record, order.variant, "stopped" if record else "waiting")
-    record = record or order.record
+        return Outcome(record or job.record, job.variant, "stopped" if record else "queued")
+    record = record or job.record
     try:
         with claim_lock(record.lock):
             record_lost_process(record, why.partition("\n")[0])
-    except Busy:  # somebody goes on with it already, or on another machine may still be at it
+    except LockedError:  # somebody goes on with it already, or on another machine may still be at it
         pass
     record.status = "failed"  # of this attempt: what is stored may be an earlier run that force=true was to replace
-    return Outcome(record, order.variant, "made", why)
+    return Outcome(record, job.variant, "ran", why)
 
 
 def run_silently(points: Any, _: Any) -> Any:
@@ -137,13 +137,13 @@ def run_silently(points: Any, _: Any) -> Any:
             return end.value
 
 
-class Notes(logging.Handler):
-    """Warnings of a run, for who waits for it."""
+class WarningCollector(logging.Handler):
+    """Collects a run's warnings, which the process of the command prints."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: Any) -> None:
-        if record.levelno < logging.ERROR:  # an error is told as the run's
-            self.said.append(record.getMessage())
+        if record.levelno < logging.ERROR:  # errors are in the run's outcome
+            self.messages.append(record.getMessage())

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from tl_runner.engine.job import Order, Outcome
-from tl_runner.errors import Refused
+from tl_runner.engine.job import Job, Outcome
+from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord
 from tl_runner.sweep.study import Study, Trial
 from tl_runner.sweep.study_spec import OBJECTIVES
@@ -28,8 +28,10 @@ WHY = {
 }
 
 
-class Job(NamedTuple):
-    order: Order
+class TrialJob(NamedTuple):
+    """A trial's run on one seed."""
+
+    job: Job
     words: tuple[str, ...]  # its overrides
 
 
@@ -39,7 +41,7 @@ class Attempt:
 
     study: Study
     trial: Trial
-    jobs: list[Job]
+    jobs: list[TrialJob]
     values: dict[Path, tuple[float, float]] = field(default_factory=dict)  # objective and information, by run's folder
     state: str = "unfinished"  # or what it came to
     left: bool = False  # it is taken up when the command is typed again
@@ -47,12 +49,12 @@ class Attempt:
     @property
     def first(self) -> Path:
         """The run whose curve stands for those of all seeds."""
-        return self.jobs[0].order.record.folder
+        return self.jobs[0].job.record.folder
 
     @property
     def runs(self) -> list[str]:
         """The folders of its runs, in the order of the seeds."""
-        return [str(job.order.record.folder) for job in self.jobs]
+        return [str(each.job.record.folder) for each in self.jobs]
 
     @property
     def objective(self) -> str:
@@ -67,9 +69,7 @@ class Attempt:
 
         The curve of a run that has ended is judged too: a trial is pruned by what its curve is, not by who was faster.
         """
-        if not self.over and self.study.report(
-            self.trial, list_midway_values(self.jobs[0].order.record, self.objective)
-        ):
+        if not self.over and self.study.report(self.trial, list_midway_values(self.jobs[0].job.record, self.objective)):
             self._end("pruned")
         return self.state == "pruned"
 
@@ -77,10 +77,10 @@ class Attempt:
         """Take in what became of one of its runs."""
         if self.over:
             return
-        if outcome.what not in ("made", "kept"):
+        if outcome.what not in ("ran", "skipped"):
             self.left = True
         elif outcome.failed:
-            self._end("failed", why=outcome.told or outcome.record.error)
+            self._end("failed", why=outcome.message or outcome.record.error)
         elif outcome.record.folder != self.first or not self.pruned():
             by = resolve_objective(outcome.record.evidence or {}, self.objective)
             self.study.judges_by(by)
@@ -101,29 +101,27 @@ class Search:
     `compose` makes an order of overrides. A search that is asked to stop, by `stopping`, gives out no more jobs.
     """
 
-    def __init__(
-        self, studies: Sequence[Study], compose: Callable[[Sequence[str]], Order], stopping: Callable[[], bool]
-    ):
+    def __init__(self, studies: Sequence[Study], compose: Callable[[Sequence[str]], Job], stopping: Callable[[], bool]):
         self.studies, self.compose, self.stopping = studies, compose, stopping
         self.waiting: dict[Path, list[Attempt]] = {}  # for a run, by its folder: two trials may draw the same
         self.variants: dict[Path, str] = {}
 
     @property
-    def ahead(self) -> int:
+    def remaining_runs(self) -> int:
         """How many runs are to come, if no trial fails."""
-        return sum(study.ahead * max(1, len(study.sought.seeds)) for study in self.studies)
+        return sum(study.remaining_trials * max(1, len(study.sought.seeds)) for study in self.studies)
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[TrialJob]:
         """Jobs, each drawn with what is known by then. The study with the fewest trials comes first."""
         studies = list(self.studies)
         while studies and not self.stopping():
-            study = min(studies, key=lambda study: study.given)
+            study = min(studies, key=lambda study: study.given_trials)
             if attempt := self._attempt(study):
-                for job in takewhile(lambda _, attempt=attempt: not (attempt.over or self.stopping()), attempt.jobs):
-                    attempts = self.waiting.setdefault(job.order.record.folder, [])
+                for each in takewhile(lambda _, attempt=attempt: not (attempt.over or self.stopping()), attempt.jobs):
+                    attempts = self.waiting.setdefault(each.job.record.folder, [])
                     attempts.append(attempt)
                     if len(attempts) == 1:
-                        yield job
+                        yield each
             else:
                 studies.remove(study)
 
@@ -136,22 +134,22 @@ class Search:
         variant = self.variants[outcome.record.folder]
         return outcome._replace(variant=variant, what="pruned" if pruned else outcome.what)
 
-    def unpromising(self, order: Order) -> bool:
+    def unpromising(self, job: Job) -> bool:
         """Whether no trial needs this run any more, by its curve so far."""
-        run = order.record.folder
+        run = job.record.folder
         return all(each.pruned() if each.first == run else each.state == "pruned" for each in self.waiting[run])
 
     def _attempt(self, study: Study) -> Attempt | None:
         if not (asked := study.ask()):
             return None
         (trial, drawn), sought = asked, study.sought
-        jobs: dict[Path, Job] = {}  # of seeds that are one, as 0 and 00, there is one
+        jobs: dict[Path, TrialJob] = {}  # of seeds that are one, as 0 and 00, there is one
         for seed in [[seed] for seed in sought.seeds] or [[]]:
             words = (*sought.fixed, *drawn, *seed)
-            order = self.compose(words)
-            variant = " ".join(filter(None, [order.variant, "oracle" if sought.objective == "oracle" else ""]))
-            self.variants[order.record.folder] = variant
-            jobs[order.record.folder] = Job(order._replace(variant=variant), words)
+            job = self.compose(words)
+            variant = " ".join(filter(None, [job.variant, "oracle" if sought.objective == "oracle" else ""]))
+            self.variants[job.record.folder] = variant
+            jobs[job.record.folder] = TrialJob(job._replace(variant=variant), words)
         return Attempt(study, trial, [*jobs.values()])
 
 
@@ -159,13 +157,13 @@ def measure_objective(record: RunRecord, objective: str) -> tuple[float, float]:
     """A run's objective, to be maximised, and how informative its predictions on the unlabelled target are.
 
     The second settles ties. `study_spec.OBJECTIVES` says what each objective is; that of `agreement` is a trial's,
-    among others, and 0 here. Raises `Refused` where the run does not know its objective.
+    among others, and 0 here. Raises `UserError` where the run does not know its objective.
     """
     evidence = record.evidence or {}
     if objective == "oracle":
         return float(record.accuracy or 0.0), float(evidence.get("information", 0.0))
     if not evidence:
-        raise Refused(
+        raise UserError(
             f"{record.folder} was made by an earlier version, which stored no objective: rerun with force=true"
         )
     name = OBJECTIVES[objective].evidence
@@ -173,7 +171,7 @@ def measure_objective(record: RunRecord, objective: str) -> tuple[float, float]:
         return 0.0, float(evidence["information"])
     if (value := value_of_evidence(evidence, objective)) is None:
         why = WHY.get(objective, "an earlier version made it")
-        raise Refused(
+        raise UserError(
             f"{record.folder.name} has no {objective} to be searched by: {why}."
             " objective=information, bnm and agreement need no labels; objective=oracle takes the target's"
         )

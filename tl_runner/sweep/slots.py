@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 MANY = 8  # jobs at a time on a CPU, unless more are asked for: each holds its data in memory
 
@@ -21,12 +21,12 @@ def count_slots(n_jobs: int | str, jobs_per_gpu: int) -> list[Slot]:
     The shares depend on nothing else, so that a job which goes on later has the threads that it had.
     """
     if not isinstance(jobs_per_gpu, int) or isinstance(jobs_per_gpu, bool) or jobs_per_gpu < 1:
-        raise Refused(f"hydra.launcher.jobs_per_gpu takes a whole number of at least 1, got {jobs_per_gpu!r}")
+        raise UserError(f"hydra.launcher.jobs_per_gpu takes a whole number of at least 1, got {jobs_per_gpu!r}")
     cores, gpus = _cores(), _gpus()
     if n_jobs == "auto":
         n_jobs = gpus * jobs_per_gpu or min(cores, MANY)
     if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs < 1:
-        raise Refused(f"hydra.launcher.n_jobs takes auto or a whole number of at least 1, got {n_jobs!r}")
+        raise UserError(f"hydra.launcher.n_jobs takes auto or a whole number of at least 1, got {n_jobs!r}")
     threads = max(1, cores // n_jobs)
     return [Slot(number, threads, f"cuda:{number % gpus}" if gpus else None) for number in range(n_jobs)]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.storage.record import NEUTRAL
 
 APART = {"dataset", "granted"}  # runs on other data or with other label budgets are not to be compared
@@ -80,7 +80,7 @@ def parse_space(overrides: Sequence[Override]) -> Space:
 
     `choice()`, `a,b,c` and `glob()` are choices; `range()` has the values that it has in a sweep: its end is none of
     them; `interval()` has both ends, and as `int(interval())` whole numbers only. `tag(log, …)` puts numbers on a log
-    scale. Seeds are not searched. Raises `Refused` for what can't be searched.
+    scale. Seeds are not searched. Raises `UserError` for what can't be searched.
     """
     fixed: dict[str, str] = {}
     swept: dict[str, Override] = {}
@@ -98,21 +98,21 @@ def parse_space(overrides: Sequence[Override]) -> Space:
             swept[key] = override
     seeds = _values(swept.pop("seed")) if "seed" in swept else ()
     if seeds is None:
-        raise Refused("seeds are not searched: every trial is run on each seed that you list, as in seed=0,1,2")
+        raise UserError("seeds are not searched: every trial is run on each seed that you list, as in seed=0,1,2")
     dimensions = tuple(_dimension(override) for override in swept.values())
     return Space(dimensions, tuple(fixed.values()), tuple(f"seed={seed}" for seed in seeds))
 
 
 def _values(override: Override) -> tuple[str, ...] | None:
-    """The values that can be listed, as typed; None for an interval. Raises `Refused` where there is none."""
+    """The values that can be listed, as typed; None for an interval. Raises `UserError` where there is none."""
     if override.is_interval_sweep():
         return None
     said, sweep = override.input_line, override.value()
     if getattr(sweep, "shuffle", False):
-        raise Refused(f"{said}: a search goes through no list, so there is nothing to shuffle: leave shuffle() out")
+        raise UserError(f"{said}: a search goes through no list, so there is nothing to shuffle: leave shuffle() out")
     values = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if not values:
-        raise Refused(f"{said}: there is no value in it")
+        raise UserError(f"{said}: there is no value in it")
     return values
 
 
@@ -121,12 +121,12 @@ def _dimension(override: Override) -> Dimension:
     name = key.lstrip("+")
     head = name.partition(".")[0]
     if head in APART:
-        raise Refused(f"{said}: a search compares runs on the same data and labels; make one for each of these values")
+        raise UserError(f"{said}: a search compares runs on the same data and labels; make one search for each value")
     if head in NEUTRAL:
-        raise Refused(f"{said}: there is nothing to search, {head} is not to change a run's numbers")
+        raise UserError(f"{said}: there is nothing to search, {head} is not to change a run's numbers")
     tags = sweep.tags if isinstance(sweep, ChoiceSweep | RangeSweep | IntervalSweep) else set()
     if unknown := sorted(tags - {"log"}):
-        raise Refused(f"{said}: the tag {unknown[0]!r} means nothing here (possible: log, of numbers)")
+        raise UserError(f"{said}: the tag {unknown[0]!r} means nothing here (possible: log, of numbers)")
     if isinstance(sweep, RangeSweep):
         return _range(key, said, sweep)
     if isinstance(sweep, IntervalSweep):
@@ -135,14 +135,14 @@ def _dimension(override: Override) -> Dimension:
     values = _values(override)
     assert values
     if tags:
-        raise Refused(f"{said}: a choice has no scale: tag(log, …) takes interval() or range()")
+        raise UserError(f"{said}: a choice has no scale: tag(log, …) takes interval() or range()")
     return Choice(key, values)
 
 
 def _range(key: str, said: str | None, sweep: RangeSweep) -> Dimension:
     log, values = "log" in sweep.tags, sorted(sweep.range())
     if log and not (isinstance(sweep.step, int) and abs(sweep.step) == 1 and isinstance(values[0], int)):
-        raise Refused(f"{said}: on a log scale a range has whole numbers and steps of 1: say tag(log, interval(…))")
+        raise UserError(f"{said}: on a log scale a range has whole numbers and steps of 1: say tag(log, interval(…))")
     if isinstance(values[0], int):
         return _numbers(said, Numbers(key, values[0], values[-1], abs(sweep.step), log))
     step = abs(Decimal(str(sweep.step)))
@@ -152,9 +152,9 @@ def _range(key: str, said: str | None, sweep: RangeSweep) -> Dimension:
 
 def _numbers(said: str | None, numbers: Numbers) -> Numbers:
     if not (isfinite(numbers.low) and isfinite(numbers.high) and numbers.low < numbers.high):
-        raise Refused(f"{said}: the first number must be below the second, and both finite")
+        raise UserError(f"{said}: the first number must be below the second, and both finite")
     if numbers.log and numbers.low <= 0:
-        raise Refused(f"{said}: a log scale begins above 0")
+        raise UserError(f"{said}: a log scale begins above 0")
     if numbers.whole:
         return numbers._replace(step=numbers.step or 1)
     return numbers._replace(low=float(numbers.low), high=float(numbers.high))

@@ -16,11 +16,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.storage.lock import hold_lock
 from tl_runner.sweep.agreed import compute_agreements
 from tl_runner.sweep.space import Choice, Dimension
-from tl_runner.sweep.study_spec import Sought
+from tl_runner.sweep.study_spec import StudySpec
 
 NAME = "search"  # of the one study in a journal, whatever its folder is called
 STATES = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -40,65 +40,67 @@ class Study:
     """The study in a folder, which is made if need be.
 
     Several processes may be at one study: its budget is shared, and none makes a trial of a number twice. Without
-    `prunes` none is pruned. Raises `Refused` where the folder has a study of something else.
+    `prunes` none is pruned. Raises `UserError` where the folder has a study of something else.
     """
 
-    def __init__(self, sought: Sought, prunes: bool = True):
+    def __init__(self, sought: StudySpec, prunes: bool = True):
         sought.folder.mkdir(parents=True, exist_ok=True)
         self.sought, self.way, self.lock = sought, sought.way, sought.folder / "study"
         journals = JournalFileSymlinkLock(str(sought.journal))
         _mended(sought.journal, journals)
         with hold_lock(self.lock):
-            self.kept = optuna.create_study(
+            self.optuna_study = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(sought.journal), journals)),
                 study_name=NAME,
                 direction="maximize",
                 pruner=PRUNERS[self.way.pruner if prunes else "none"](self.way.startup),
                 load_if_exists=True,
             )
-            before = self.kept.user_attrs
+            before = self.optuna_study.user_attrs
             if "id" not in before:
-                self.kept.set_user_attr("sought", sought.whole)
-                self.kept.set_user_attr("id", sought.id)
+                self.optuna_study.set_user_attr("sought", sought.whole)
+                self.optuna_study.set_user_attr("id", sought.id)
             elif before["id"] != sought.id:
-                raise Refused(
+                raise UserError(
                     f"{sought.folder} has another study: {before['sought']}. This is: {sought.whole}. "
                     "Choose another hydra.sweeper.study.name"
                 )
-            self.begun = [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
-        self.given = len(self.trials()) - len(self.begun)  # trials that are over, or that this process is at
+            self.unfinished = [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
+        self.given_trials = len(self.trials()) - len(
+            self.unfinished
+        )  # trials that have ended, or that this process makes
 
     @property
-    def ahead(self) -> int:
+    def remaining_trials(self) -> int:
         """How many trials are to come."""
-        return max(self.way.trials - self.given, len(self.begun))
+        return max(self.way.trials - self.given_trials, len(self.unfinished))
 
     @property
     def words(self) -> str:
         """What is about to happen, for a person."""
-        given = f", {self.given} of them already complete" * bool(self.given)
-        begun = f", {len(self.begun)} started before" * bool(self.begun)
+        given = f", {self.given_trials} of them already complete" * bool(self.given_trials)
+        begun = f", {len(self.unfinished)} started before" * bool(self.unfinished)
         return f"{self.sought.words}{given}{begun}"
 
     def trials(self) -> list[FrozenTrial]:
-        return self.kept.get_trials(deepcopy=False)
+        return self.optuna_study.get_trials(deepcopy=False)
 
     def ask(self) -> tuple[Trial, list[str]] | None:
         """A trial and what to type for it; first those that were begun and are not over. None: all have been given."""
         with hold_lock(self.lock):
             trials = self.trials()
-            begun = [number for number in self.begun if trials[number].state == TrialState.RUNNING]
-            self.given = len(trials) - len(begun)
+            begun = [number for number in self.unfinished if trials[number].state == TrialState.RUNNING]
+            self.given_trials = len(trials) - len(begun)
             if begun:
-                self.kept.sampler = self._sampler(begun[0])
-                trial = Trial(self.kept, trials[begun[0]]._trial_id)  # Optuna has no other way back to a trial
+                self.optuna_study.sampler = self._sampler(begun[0])
+                trial = Trial(self.optuna_study, trials[begun[0]]._trial_id)  # Optuna has no other way back to a trial
             elif len(trials) < self.way.trials:
-                self.kept.sampler = self._sampler(len(trials))
-                trial = self.kept.ask()
+                self.optuna_study.sampler = self._sampler(len(trials))
+                trial = self.optuna_study.ask()
             else:
                 return None
-            self.begun = begun[1:]
-            self.given += 1
+            self.unfinished = begun[1:]
+            self.given_trials += 1
             return trial, [dimension.typed(_drawn(trial, dimension)) for dimension in self.sought.dimensions]
 
     def report(self, trial: Trial, points: Sequence[tuple[int, float]]) -> bool:
@@ -120,7 +122,7 @@ class Study:
             if self.trials()[trial.number].state == TrialState.RUNNING:
                 for name, fact in facts.items():
                     trial.set_user_attr(name, fact)
-                self.kept.tell(trial, value, STATES[state])
+                self.optuna_study.tell(trial, value, STATES[state])
 
     def best(self) -> FrozenTrial | None:
         """Of the trials that came to their end the one with the highest value, of equals the most informative."""
@@ -151,7 +153,7 @@ class Study:
     def judges_by(self, objective: str) -> None:
         """Refuse to compare trials that are judged by different objectives."""
         if self.by not in ("auto", objective):
-            raise Refused(
+            raise UserError(
                 f"one trial is judged by {self.by}, another by {objective}: with granted=auto only methods that need"
                 " granted labels have some. Say granted=… or objective=…, or hydra.sweeper.study.per=method for a study"
                 " of each method"

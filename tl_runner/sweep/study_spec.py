@@ -45,7 +45,7 @@ OBJECTIVES = {
 }
 
 
-class Way(NamedTuple):
+class SearchOptions(NamedTuple):
     """How to search: for how many trials in all, by which sampler, of which the first `startup` are drawn blindly."""
 
     trials: int
@@ -60,7 +60,7 @@ class Way(NamedTuple):
         return f"{self.sampler}, {count_noun(self.startup, 'trial')} at random, pruner {self.pruner}, seed {self.seed}"
 
 
-class Sought(NamedTuple):
+class StudySpec(NamedTuple):
     """A study, before anything is tried; `id` is equal where the same is searched in the same way."""
 
     folder: Path
@@ -69,7 +69,7 @@ class Sought(NamedTuple):
     fixed: Sequence[str]
     seeds: Sequence[str]
     objective: str
-    way: Way
+    way: SearchOptions
 
     @property
     def journal(self) -> Path:
@@ -96,7 +96,7 @@ class Sought(NamedTuple):
         return f"{self.space} with {fixed} by {self.objective} ({self.way.words})"
 
 
-def specify_study(part: Space, probe: RunRecord, objective: str, way: Way, name: str | None) -> Sought:
+def specify_study(part: Space, probe: RunRecord, objective: str, way: SearchOptions, name: str | None) -> StudySpec:
     """The study of a space, of which `probe` is a run: that of the first value of each dimension.
 
     Without a `name` of its own the folder is called by what is searched, so that the same command finds it again.
@@ -107,4 +107,4 @@ def specify_study(part: Space, probe: RunRecord, objective: str, way: Way, name:
     searched = {dimension.key for dimension in part.dimensions}
     called = [probe.choices[group] for group in ("dataset", "method") if group not in searched]
     folder = "-".join([*([name] if name else [*called, own]), *["oracle"] * (objective == "oracle")])
-    return Sought(probe.outputs / "studies" / folder, own, part.dimensions, part.fixed, part.seeds, objective, way)
+    return StudySpec(probe.outputs / "studies" / folder, own, part.dimensions, part.fixed, part.seeds, objective, way)

@@ -17,17 +17,14 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from tl_runner.engine.job import Order, Outcome, run_order
+from tl_runner.engine.job import Job, Outcome, run_job
 from tl_runner.storage.record import RunRecord
-from tl_runner.sweep.remote import Notes, mark_lost, run_silently
+from tl_runner.sweep.remote import WarningCollector, mark_lost, run_silently
 from tl_runner.sweep.slots import Slot
-
-if TYPE_CHECKING:
-    pass
 
 IMPORTED = ["tl_runner.engine.run", "safetensors.torch", "scipy.optimize"]  # once, by the server: what every run needs
 PATIENCE = 5  # looks at a process that is gone, before its outcome is no longer waited for
@@ -50,14 +47,14 @@ class Worker:
         self._pool = ProcessPool(1, **self._process)
         self._pid: int | None = None
         self._missed = 0  # times in a row that its process was looked for and was not there
-        self.order: Order | None = None
+        self.job: Job | None = None
         self._future: Future[Outcome] | None = None
 
-    def give(self, order: Order) -> "Future[Outcome]":
-        self.order, self._pid, self._missed = order, None, 0
-        limit = order.record.config.get("timeout")
+    def give(self, job: Job) -> "Future[Outcome]":
+        self.job, self._pid, self._missed = job, None, 0
+        limit = job.record.config.get("timeout")
         hard = limit + GRACE if isinstance(limit, int | float) else None
-        arguments = (order, self.slot, self.full_error)
+        arguments = (job, self.slot, self.full_error)
         for left in reversed(range(PATIENCE)):
             try:
                 self._future = self._pool.schedule(_work, args=arguments, timeout=hard)
@@ -75,15 +72,15 @@ class Worker:
         """Whether its process has left without a word; pebble takes an exit code of 0 for the end of its work."""
         while self._outbox.poll():
             run, pid = self._outbox.recv()
-            if self.order and run == self.order.record.id:  # and not an earlier one, of a process before
+            if self.job and run == self.job.record.id:  # and not an earlier one, of a process before
                 self._pid = pid
         self._missed = self._missed + 1 if self._pid and not _lives(self._pid) else 0
         return self._missed > PATIENCE
 
     def take(self) -> Outcome:
         """The outcome of its order, which is over: by itself, or because the process is gone."""
-        assert self.order and self._future
-        order, self.order = self.order, None
+        assert self.job and self._future
+        job, self.job = self.job, None
         try:
             if self._future.done():
                 return self._future.result()
@@ -93,15 +90,15 @@ class Worker:
             error = f"did not stop within {GRACE:g} s after its timeout, and was killed"
         except ProcessExpired as death:
             error = _cause(death.exitcode)
-        gather(self.output, order.record)
-        outcome = mark_lost(order, error, stopping=False)
+        gather(self.output, job.record)
+        outcome = mark_lost(job, error, stopping=False)
         log = outcome.record.folder / "run.log"
-        return outcome._replace(told=f"{outcome.told}\nIts output is in {log}") if log.exists() else outcome
+        return outcome._replace(message=f"{outcome.message}\nIts output is in {log}") if log.exists() else outcome
 
     def stop(self) -> None:
         """Ask its run to leave a checkpoint at its next point, and end."""
-        if self.order:
-            self._outbox.send(self.order.record.id)
+        if self.job:
+            self._outbox.send(self.job.record.id)
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -168,26 +165,26 @@ def _die_with_launcher() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _work(order: Order, slot: Slot, full_error: bool) -> Outcome:
+def _work(job: Job, slot: Slot, full_error: bool) -> Outcome:
     """In a worker: make the run with what its slot has."""
     assert _inbox
-    _inbox.send((order.record.id, os.getpid()))
-    record = order.record
+    _inbox.send((job.record.id, os.getpid()))
+    record = job.record
     if record.config.get("threads") is None:
         record.config = {**record.config, "threads": slot.threads}
     if slot.device and record.config.get("device") == "auto":
         record.config = {**record.config, "device": slot.device}
-    notes = Notes()
-    logging.getLogger("tl_runner").addHandler(notes)
+    warnings = WarningCollector()
+    logging.getLogger("tl_runner").addHandler(warnings)
     try:
-        outcome = run_order(order, lambda: _asked(record.id), run_silently, full_error)
+        outcome = run_job(job, lambda: _asked(record.id), run_silently, full_error)
     finally:
-        logging.getLogger("tl_runner").removeHandler(notes)
+        logging.getLogger("tl_runner").removeHandler(warnings)
         sys.stdout.flush()
         sys.stderr.flush()
         assert _output
         gather(_output, record)
-    return outcome._replace(notes=tuple(notes.said))
+    return outcome._replace(warnings=tuple(warnings.messages))
 
 
 def _asked(run: str) -> bool:

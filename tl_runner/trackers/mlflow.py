@@ -10,10 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.storage.lock import hold_lock
 from tl_runner.storage.record import RunRecord
-from tl_runner.trackers.guarded import Tracker, final, flat, needed, scalars
+from tl_runner.trackers.tracker import Tracker, final, flat, needed, scalars
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Point
 
@@ -38,7 +38,7 @@ def mlflow(record: RunRecord, uri: str | None = None, experiment: str | None = N
     uri: of the server or database; None is `<outputs>/mlflow/mlflow.db`. experiment: None is the dataset's name.
     every: seconds between two batches of points, since each is a transaction or a request.
     """
-    within(0, every=every)
+    check_range(0, every=every)
     load(uri)
     home = (record.outputs / "mlflow").resolve()
     experiment = experiment or record.choices["dataset"]
@@ -50,7 +50,7 @@ def mlflow(record: RunRecord, uri: str | None = None, experiment: str | None = N
 def load(uri: str | None) -> None:
     """Import what this uri needs, and open nothing: processes that are forked afterwards save the second it takes.
 
-    Raises `Refused` where it is not installed.
+    Raises `UserError` where it is not installed.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -1,7 +1,7 @@
 """No tracker: all of a run is in its folder."""
 
 from tl_runner.storage.record import RunRecord
-from tl_runner.trackers.guarded import Tracker
+from tl_runner.trackers.tracker import Tracker
 from tl_runner.training.loop import Point
 
 

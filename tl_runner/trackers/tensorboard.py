@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner.storage.record import RunRecord
-from tl_runner.trackers.guarded import Tracker, final, needed, scalars
+from tl_runner.trackers.tracker import Tracker, final, needed, scalars
 from tl_runner.training.loop import Point
 
 if TYPE_CHECKING:

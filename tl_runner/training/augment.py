@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.errors import Refused, within
+from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
 
@@ -23,7 +23,7 @@ def weak(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True) -> Tenso
 
     Whole pixels, so that no value changes: the view of FixMatch (Sohn et al. 2020).
     """
-    within(0, 0.5, shift=shift)
+    check_range(0, 0.5, shift=shift)
     _images(x)
     n, _, height, width = x.shape
     chance = _uniform(x, seed, 3)
@@ -43,7 +43,7 @@ def strong(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True, magnit
     of half the height; every amount is drawn per image, uniformly, and in proportion to `magnitude`. In the
     spirit of RandAugment (Cubuk et al. 2020), whose many operations it folds into one warp and one map of colours.
     """
-    within(0, 1, magnitude=magnitude)
+    check_range(0, 1, magnitude=magnitude)
     x = weak(x, seed, shift, flip)
     height, width = x.shape[2:]
     turn, scale, shear, light, contrast, top, left = 2 * _uniform(x, Rng(seed).child("strong").seed, 7) - 1
@@ -70,7 +70,7 @@ def corrupt_columns(x: Tensor, seed: int, share: float = 0.6) -> Tensor:
 
     The other row is drawn anew for each: a draw from the column's own distribution (SCARF; Bahri et al. 2022).
     """
-    within(0, 1, share=share)
+    check_range(0, 1, share=share)
     flat = x.flatten(1)
     n, columns = flat.shape
     chance, other = _uniform(x, seed, 2 * columns).split(columns)
@@ -101,6 +101,6 @@ def _each(values: Tensor) -> Tensor:
 
 def _images(x: Tensor) -> None:
     if x.ndim != 4:
-        raise Refused(
+        raise UserError(
             "augment=weak and strong are random views of images, and these rows are not images: use augment=none"
         )

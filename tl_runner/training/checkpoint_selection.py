@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import log, sqrt
 from typing import Literal, NamedTuple
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float
     the unlabelled target (Bridle et al. 1991) within `tolerance` × log C of the highest. A checkpoint that predicts at
     most `collapse` × C classes there (in effect: exp of the histogram's entropy) yields to any other.
     """
-    within(0, 1, collapse=collapse, tolerance=tolerance)
+    check_range(0, 1, collapse=collapse, tolerance=tolerance)
     if any(point.floor is None for point in history):
         return last(history)
     chosen, best = 0, history[0]

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase, Stream, Terms
 from tl_runner.domains import Labelled, Pair, Split
-from tl_runner.errors import Diverged, Refused, within
-from tl_runner.models.learning_rates import by_rate, served
+from tl_runner.errors import DivergedError, UserError, check_range
+from tl_runner.models.learning_rates import resolve_backbone_rates, with_rates
 from tl_runner.rng import Rng, episodes, rows
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
@@ -43,9 +43,9 @@ class Train:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        within(1, steps=self.steps, evaluations=self.evaluations, log_every=self.log_every)
-        within(2, batch=self.batch)  # BatchNorm has no variance of one row
-        within(1e-6, clip=1.0 if self.clip is None else self.clip)
+        check_range(1, steps=self.steps, evaluations=self.evaluations, log_every=self.log_every)
+        check_range(2, batch=self.batch)  # BatchNorm has no variance of one row
+        check_range(1e-6, clip=1.0 if self.clip is None else self.clip)
 
     def examines(self, step: int) -> bool:
         """Whether the model is examined after this many steps: evenly, `evaluations` times, last at the end."""
@@ -68,17 +68,17 @@ class Point(NamedTuple):
 
 @dataclass
 class Cursor:
-    """Where a training stands at its last point. One that was cut off starts at the cursor that was kept of it."""
+    """Where training stands at its last point. Training that was interrupted resumes from a stored cursor."""
 
     step: int = 0
     rows: int = 0  # read since the start
     points: int = 0
-    kept: Mapping[str, Any] = field(default_factory=dict)  # the optimiser's state to start from
-    engine: Optimizer | PlainOptimizer | None = None  # the optimiser at work
+    optimizer_state: Mapping[str, Any] = field(default_factory=dict)  # to start from
+    optimizer: Optimizer | PlainOptimizer | None = None  # in use
 
     def state(self) -> dict[str, Any]:
-        kept = self.engine.state_dict() if self.engine else {}
-        return {"step": self.step, "rows": self.rows, "points": self.points, "kept": kept}
+        state = self.optimizer.state_dict() if self.optimizer else {}
+        return {"step": self.step, "rows": self.rows, "points": self.points, "optimizer_state": state}
 
 
 def train(
@@ -96,10 +96,10 @@ def train(
 
     Yields a point every `log_every` steps and wherever the model is to be examined. Between two points nothing waits
     for the device. The learning rate follows `schedule` over each phase; a method's `progress` runs over all of them.
-    A method without phases has one point, at step 0. Raises `Diverged` at the first step whose terms are not finite.
+    A method without phases has one point, at step 0. Raises `DivergedError` where a term is not finite.
     """
     if unknown := set(method.needs) - set(STREAMS):
-        raise Refused(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
+        raise UserError(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
     device = model.device
     window: list[dict[str, Tensor]] = []
     phases, read = method.phases(model), frozenset[Stream]()
@@ -109,10 +109,10 @@ def train(
     for phase, first, steps in _shares(phases, plan.steps):
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
         read |= streams if steps else frozenset()
-        engine = cursor.engine = optimizer(served(optimizer, begin_phase(phase, model, method)))
+        engine = cursor.optimizer = optimizer(resolve_backbone_rates(optimizer, begin_phase(phase, model, method)))
         peaks = [group["lr"] for group in engine.param_groups]
         if first < cursor.step < first + steps:
-            engine.load_state_dict({**cursor.kept})
+            engine.load_state_dict({**cursor.optimizer_state})
         for step in range(max(first, cursor.step), first + steps):
             local = step - first
             if phase.refresh and (step == first or plan.examines(step)):
@@ -133,7 +133,7 @@ def train(
             engine.step()
             cursor.step, cursor.rows = step + 1, cursor.rows + len(batch)
             if local == 0 and batch.unread:
-                raise Refused(f"{type(method).__name__} never reads batch.{min(batch.unread)}: it would have no effect")
+                raise UserError(f"{type(method).__name__} never reads batch.{min(batch.unread)}, which has no effect")
             window.append({name: value.detach().to(device, torch.float32) for name, value in watched.items()})
             if cursor.step % plan.log_every == 0 or plan.examines(cursor.step):
                 cursor.points += 1
@@ -144,7 +144,7 @@ def train(
 def begin_phase(phase: Phase, model: Model, method: Method) -> list[Group]:
     """Let what is in the phase's groups have a gradient, and nothing else; returns them as `by_rate` does."""
     model.freeze(phase.frozen)
-    groups = by_rate(phase.groups, model, phase.pretrained)
+    groups = with_rates(phase.groups, model, phase.pretrained)
     trained = {parameter for group in groups for parameter in group.parameters}
     for parameter in chain(model.parameters(), method.parameters()):
         parameter.requires_grad_(parameter in trained)
@@ -186,21 +186,21 @@ def draw_batch(
 
 
 def check_terms(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
-    """Terms and metrics by name; raises `Refused` where the method breaks its contract, and says how."""
+    """Terms and metrics by name; raises `UserError` where the method breaks its contract, and says how."""
     name, metrics = type(method).__name__, terms.metrics if isinstance(terms, Terms) else {}
     if not isinstance(terms, Mapping) or not terms:
-        raise Refused(f"{name}.terms must return a dict of named scalar tensors, got {terms!r}")
+        raise UserError(f"{name}.terms must return a dict of named scalar tensors, got {terms!r}")
     for key, value in [*terms.items(), *metrics.items()]:
         if not isinstance(value, Tensor) or value.shape:
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise Refused(f"{name}: {key!r} must be a tensor with one number and no dimension, got {got}")
+            raise UserError(f"{name}: {key!r} must be a tensor with one number and no dimension, got {got}")
     if idle := [key for key, value in terms.items() if not value.requires_grad]:
-        raise Refused(
+        raise UserError(
             f"{name}: the term {idle[0]!r} depends on nothing that is trained, so it would do nothing (a backbone"
             " without parameters, such as identity, has no features to move; return what is only logged as a metric)"
         )
     if both := terms.keys() & metrics.keys():
-        raise Refused(f"{name}: {min(both)!r} is a term and a metric")
+        raise UserError(f"{name}: {min(both)!r} is a term and a metric")
     return {**terms, **metrics}
 
 
@@ -219,6 +219,6 @@ def _means(window: Sequence[Mapping[str, Tensor]], step: int) -> dict[str, float
     for at, row in enumerate(rows, start=step - len(rows) + 1):
         if not all(map(isfinite, row.values())):
             listed = ", ".join(f"{name}={value:.4g}" for name, value in row.items())
-            raise Diverged(f"the loss is not a finite number at step {at}: {listed}")
+            raise DivergedError(f"the loss is not a finite number at step {at}: {listed}")
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: fmean(row[name] for row in rows if name in row) for name in names}

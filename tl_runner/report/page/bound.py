@@ -7,12 +7,12 @@ from tl_runner.report.page.counts import spread
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
 from tl_runner.report.page.groups import Group, chosen
-from tl_runner.report.page.kept import Kept
+from tl_runner.report.page.run_files import RunFiles
 
 MOST = 16
 
 
-def terms(kept: Kept) -> tuple[float, ...]:
+def terms(kept: RunFiles) -> tuple[float, ...]:
     """ε_s, ½d, λ* and the target's error of a run's selected checkpoint; NaN where it was not measured."""
     bound, accuracy = kept.record.diagnosis and kept.record.diagnosis.bound, kept.record.accuracy
     values = (bound.source_error, bound.half_distance, bound.joint_error) if bound else (None, None, None)

@@ -12,7 +12,7 @@ from tl_runner.report.page.counts import ends, shares, spread
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Cells, Figure, Key, Panel
 from tl_runner.report.page.groups import Group, baseline, chosen, partner
-from tl_runner.report.page.kept import Kept
+from tl_runner.report.page.run_files import RunFiles
 
 MOST = 6
 DRAWN = 30  # classes up to which a matrix can be read
@@ -106,7 +106,7 @@ def gains(groups: Sequence[Group]) -> Figure:
     )
 
 
-def by_class(kept: Kept) -> NDArray[np.float64] | None:
+def by_class(kept: RunFiles) -> NDArray[np.float64] | None:
     """(C,) accuracy of each class on the target's test split; NaN for classes without rows."""
     classes = kept.record.diagnosis and kept.record.diagnosis.classes
     if classes and (found := classes.target) is not None:

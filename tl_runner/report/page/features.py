@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tl_runner.report.page.drawing import COLOURS, Chart, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
 from tl_runner.report.page.groups import Group, chosen
-from tl_runner.report.page.kept import Kept
+from tl_runner.report.page.run_files import RunFiles
 
 Sides = dict[str, tuple[NDArray[Any], NDArray[Any]]]  # features (m, k) and labels (m,) of the source, of the target
 SIDES = ("source", "target")
@@ -48,7 +48,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     return Figure("features", title, caption + left_out, panels, legend)
 
 
-def _maps(name: str, run: Kept, sides: Sides) -> list[Panel]:
+def _maps(name: str, run: RunFiles, sides: Sides) -> list[Panel]:
     """The same places twice: coloured by class, and by domain."""
     places, how = flat(np.concatenate([features for features, _ in sides.values()]))
     x, y = (spanning(column) for column in places.T)
@@ -92,7 +92,7 @@ def _start(features: NDArray[np.float64]) -> NDArray[np.float64]:
     return first / (first[:, 0].std() or 1.0) * 1e-4
 
 
-def _first(group: Group) -> tuple[Kept, Sides] | None:
+def _first(group: Group) -> tuple[RunFiles, Sides] | None:
     """The first run that kept features, and (features, labels) by side; the source's are missing where it has no"
     " rows."""
     for run in group.runs:

@@ -7,14 +7,14 @@ from tl_runner.report.page.counts import spread
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
 from tl_runner.report.page.groups import Group, chosen
-from tl_runner.report.page.kept import Kept
+from tl_runner.report.page.run_files import RunFiles
 from tl_runner.storage.sections import Gap
 
 MOST = 16
 WHEN = ("before", "after")
 
 
-def distance(kept: Kept, when: str) -> tuple[float, float, float]:
+def distance(kept: RunFiles, when: str) -> tuple[float, float, float]:
     """The A-distance and the ends of its interval; NaN where the run has none."""
     gap: Gap | None = getattr(kept.record.diagnosis, when, None)
     found = gap and gap.a_distance

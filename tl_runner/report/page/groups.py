@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tl_runner.report.page.kept import Kept
+from tl_runner.report.page.run_files import RunFiles
 from tl_runner.report.settings import settings
 from tl_runner.storage.record import RunRecord
 
@@ -20,7 +20,7 @@ class Group:
 
     name: str
     row: dict[str, Any]
-    runs: tuple[Kept, ...]
+    runs: tuple[RunFiles, ...]
 
     @property
     def method(self) -> str:
@@ -39,7 +39,7 @@ def grouped(records: Sequence[RunRecord], frame: "pd.DataFrame", faults: list[st
     for pair in dict.fromkeys(row["pair"] for row in rows):
         those = [{str(key): value for key, value in row.items()} for row in rows if row["pair"] == pair]
         for row, name in zip(those, names(those), strict=True):
-            runs = [Kept(run, faults) for run in known[row["setting"], pair].scored.values()]
+            runs = [RunFiles(run, faults) for run in known[row["setting"], pair].scored.values()]
             if runs:
                 runs.sort(key=lambda kept: str(kept.record.seed).rjust(9))
                 found.setdefault(pair, []).append(Group(name, row, tuple(runs)))
@@ -69,7 +69,7 @@ def baseline(group: Group, groups: Sequence[Group]) -> Group | None:
     return next((other for other in groups if other.row["setting"] == group.row["baseline"]), None)
 
 
-def partner(kept: Kept, base: Group) -> Kept | None:
+def partner(kept: RunFiles, base: Group) -> RunFiles | None:
     """The run of the baseline on the same seed."""
     return next((other for other in base.runs if other.record.seed == kept.record.seed), None)
 

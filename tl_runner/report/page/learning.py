@@ -7,33 +7,33 @@ from tl_runner.report.page.counts import ends, spread
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
 from tl_runner.report.page.groups import BASELINES, Group, chosen
-from tl_runner.report.page.kept import Kept
+from tl_runner.report.page.run_files import RunFiles
 
 MOST = 12
 Curve = list[tuple[int, float, float]]  # step, mean, standard deviation (NaN for one seed)
 
 
-def target(kept: Kept) -> Mapping[int, float]:
+def target(kept: RunFiles) -> Mapping[int, float]:
     """Accuracy on the target's test split by step."""
     return kept.accuracies
 
 
-def source_val(kept: Kept) -> Mapping[int, float]:
+def source_val(kept: RunFiles) -> Mapping[int, float]:
     """Accuracy on the source's validation split by step."""
     return {line["step"]: line["source_val"] for line in kept.evidence if line.get("source_val") is not None}
 
 
-def information(kept: Kept) -> Mapping[int, float]:
+def information(kept: RunFiles) -> Mapping[int, float]:
     """(H(mean p) − mean H(p)) / ln C on the target's validation split by step: 0 undecided, 1 sure and varied."""
     return {line["step"]: line["information"] / log(line["classes"]) for line in kept.evidence if _several(line)}
 
 
-def entropy(kept: Kept) -> Mapping[int, float]:
+def entropy(kept: RunFiles) -> Mapping[int, float]:
     """mean H(p) / ln C on the target's validation split by step: 1 undecided, 0 sure."""
     return {line["step"]: line["entropy"] / log(line["classes"]) for line in kept.evidence if _several(line)}
 
 
-def curve(read: Callable[[Kept], Mapping[int, float]], runs: Sequence[Kept]) -> Curve:
+def curve(read: Callable[[RunFiles], Mapping[int, float]], runs: Sequence[RunFiles]) -> Curve:
     """Mean and standard deviation over the runs at each step that any of them has."""
     by_run = [read(run) for run in runs]
     steps = sorted({step for found in by_run for step in found})

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tl_runner.report.page.figure import Cells, Figure, Gallery, Picture
 from tl_runner.report.page.groups import BASELINES, Group
-from tl_runner.report.page.kept import Kept
+from tl_runner.report.page.run_files import RunFiles
 from tl_runner.storage.record import RunRecord
 
 LARGE = 96  # pixels a side at most
@@ -96,7 +96,7 @@ def uri(image: NDArray[np.uint8]) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
-def _pictures(side: str, runs: Sequence[tuple[str, Kept]]) -> list[Picture]:
+def _pictures(side: str, runs: Sequence[tuple[str, RunFiles]]) -> list[Picture]:
     """Each image with its true class and what each run predicts; of a source with other classes the images alone."""
     first = runs[0][1]
     images, labels = first.diagnosis(f"{side}_samples"), first.diagnosis(f"{side}_labels")
@@ -121,7 +121,7 @@ def _class(names: Sequence[str], index: int) -> str:
     return names[index] if 0 <= index < len(names) else str(index)
 
 
-def _of_one_sight(runs: Sequence[Kept]) -> list[Kept]:
+def _of_one_sight(runs: Sequence[RunFiles]) -> list[RunFiles]:
     """Those runs that saw the first one's samples."""
     if not runs:
         return []

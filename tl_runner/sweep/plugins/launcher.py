@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tl_runner.engine.job import Order, Outcome
+from tl_runner.engine.job import Job, Outcome
 from tl_runner.sweep.launching import Launching
 from tl_runner.sweep.slots import count_slots
 
 if TYPE_CHECKING:
-    from tl_runner.report.board import Board
+    from tl_runner.report.sweep_progress import SweepProgress
 
 
 class Local(Launching):
@@ -21,8 +21,8 @@ class Local(Launching):
     def places(self) -> int:
         return len(count_slots(self.n_jobs, self.jobs_per_gpu))
 
-    def sweep(self, runs: Sequence[Order], shown: "Board") -> Iterator[Outcome]:
-        from tl_runner.sweep.local import sweep
+    def run_jobs(self, runs: Sequence[Job], shown: "SweepProgress") -> Iterator[Outcome]:
+        from tl_runner.sweep.local import run_locally
 
         places = count_slots(self.n_jobs, self.jobs_per_gpu)
-        return sweep(iter(runs), places, self.stopping, self.task.full_error, shown.under_way)
+        return run_locally(iter(runs), places, self.stopping, self.command.full_error, shown.under_way)

@@ -9,13 +9,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
-from tl_runner.engine.job import Order, Outcome
-from tl_runner.errors import Refused
+from tl_runner.engine.job import Job, Outcome
+from tl_runner.errors import UserError
 from tl_runner.sweep.launching import Launching, import_extra
-from tl_runner.sweep.remote import Parcel, sweep
+from tl_runner.sweep.remote import RemoteJob, run_remotely
 
 if TYPE_CHECKING:
-    from tl_runner.report.board import Board
+    from tl_runner.report.sweep_progress import SweepProgress
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ class Ray(Launching):
         self.options: Any = OmegaConf.to_container(ray, resolve=True)
         self.threads = max(1, int(self.options["remote"].get("num_cpus") or 1))
 
-    def sweep(self, runs: Sequence[Order], shown: "Board") -> Iterator[Outcome]:
-        engine = Cluster(**self.options)
-        return sweep(runs, engine, self.threads, self.task.full_error, self.stopping, shown.under_way)
+    def run_jobs(self, runs: Sequence[Job], shown: "SweepProgress") -> Iterator[Outcome]:
+        backend = Cluster(**self.options)
+        return run_remotely(runs, backend, self.threads, self.command.full_error, self.stopping, shown.under_way)
 
 
 class Cluster:
@@ -59,19 +59,19 @@ class Cluster:
     def __init__(self, init: dict[str, Any], remote: dict[str, Any]):
         self.init, self.remote = init, remote
 
-    def send(self, parcels: Sequence[Parcel]) -> list[Any]:
+    def send(self, remote_jobs: Sequence[RemoteJob]) -> list[Any]:
         ray = import_extra("ray", "ray")
         if not ray.is_initialized():
             try:
                 ray.init(**self.init)
             except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
-                raise Refused(f"no Ray by hydra.launcher.ray.init={self.init}: {error}") from error
+                raise UserError(f"no Ray by hydra.launcher.ray.init={self.init}: {error}") from error
         for name, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
             most = max(machine["Resources"].get(resource, 0) for machine in ray.nodes())
             if (self.remote.get(name) or 0) > most:
                 log.warning("no machine of the cluster has %s=%s: runs wait for one", name, self.remote[name])
         make = ray.remote(**self.remote)(_make)
-        return [make.options(name=parcel.order.name).remote(parcel) for parcel in parcels]
+        return [make.options(name=remote_job.job.name).remote(remote_job) for remote_job in remote_jobs]
 
     def over(self, handles: Collection[Any]) -> Iterator[tuple[Any, Outcome | str]]:
         import ray
@@ -91,8 +91,8 @@ class Cluster:
             ray.cancel(handle)
 
 
-def _make(parcel: Parcel) -> Outcome:
-    outcome, _ = parcel.make()
+def _make(remote_job: RemoteJob) -> Outcome:
+    outcome, _ = remote_job.make()
     return outcome
 
 

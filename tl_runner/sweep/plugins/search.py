@@ -14,12 +14,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from tl_runner import options
-from tl_runner.engine.job import Order, Outcome
-from tl_runner.errors import Refused, nearest
+from tl_runner.engine.job import Job, Outcome
+from tl_runner.errors import UserError, nearest
+from tl_runner.sweep.command import Command
 from tl_runner.sweep.compose import FrozenLoader, RememberingRepository, read_composed
 from tl_runner.sweep.space import Choice, Dimension, Space, parse_space
-from tl_runner.sweep.study_spec import OBJECTIVES, Sought, Way, specify_study
-from tl_runner.sweep.task import Command
+from tl_runner.sweep.study_spec import OBJECTIVES, SearchOptions, StudySpec, specify_study
 
 from .launcher import Local  # by Hydra's name for this package: as tl_runner.sweep.plugins it is another class
 
@@ -52,7 +52,7 @@ class TlOptuna(Sweeper):
         assert isinstance(task_function, Command)
         loader: Any = hydra_context.config_loader
         loader.repository = RememberingRepository(loader.repository)
-        self.task, self.frozen = task_function, FrozenLoader(loader)
+        self.command, self.frozen = task_function, FrozenLoader(loader)
         self.master: Any = config
         context = HydraContext(config_loader=self.frozen, callbacks=hydra_context.callbacks)  # pyright: ignore
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -63,7 +63,7 @@ class TlOptuna(Sweeper):
         try:
             import optuna
         except ImportError as error:
-            raise Refused(f"a search needs Optuna: pip install 'tl_runner[optuna]' ({error})") from error
+            raise UserError(f"a search needs Optuna: pip install 'tl_runner[optuna]' ({error})") from error
         del optuna
         from tl_runner.report.consoles import consoles
         from tl_runner.sweep.findings import format_findings, summarise_study, write_study
@@ -80,32 +80,32 @@ class TlOptuna(Sweeper):
         if dry:
             return
         studies = [each for each in opened if isinstance(each, Study)]
-        search = Search(studies, self._order, lambda: self.task.stopping)
+        search = Search(studies, self._compose_job, lambda: self.command.stopping)
         try:
             outcomes = list(self._steadily(search) if steady else self._in_batches(search))
-            self.task.outcomes[:] = outcomes  # in place of what jobs in this process have told
+            self.command.outcomes[:] = outcomes  # in place of what jobs in this process have told
         finally:
             for study in studies:
-                write_study(study, summarise_study(study, self.task.words))
-        self.task.said += [format_findings(summarise_study(study, self.task.words)) for study in studies]
+                write_study(study, summarise_study(study, self.command.words))
+        self.command.said += [format_findings(summarise_study(study, self.command.words)) for study in studies]
 
     def _steadily(self, search: "Search") -> Iterator[Outcome]:
         """A job starts as soon as there is a place for it, and knows of all that ended before."""
-        from tl_runner.report.board import board
-        from tl_runner.sweep.local import sweep
+        from tl_runner.report.sweep_progress import board
+        from tl_runner.sweep.local import run_locally
         from tl_runner.sweep.slots import count_slots
 
         assert isinstance(self.launcher, Local)
-        places, task = count_slots(self.launcher.n_jobs, self.launcher.jobs_per_gpu), self.task
-        orders, prune = (job.order for job in search.jobs()), search.unpromising
-        task.working = True
-        with board(search.ahead) as shown:
-            ended = sweep(orders, places, lambda: task.stopping, task.full_error, shown.under_way, prune)
+        places, command = count_slots(self.launcher.n_jobs, self.launcher.jobs_per_gpu), self.command
+        jobs, prune = (each.job for each in search.jobs()), search.unpromising
+        command.working = True
+        with board(search.remaining_runs) as shown:
+            ended = run_locally(jobs, places, lambda: command.stopping, command.full_error, shown.under_way, prune)
             with closing(ended):  # pyright: ignore[reportArgumentType] – a generator, whose workers end with it
                 for outcome in map(search.take, ended):
                     shown.over(outcome)
                     yield outcome
-        task.working = False
+        command.working = False
 
     def _in_batches(self, search: "Search") -> Iterator[Outcome]:
         """Other launchers take several jobs at a time, and tell of them when all have ended."""
@@ -114,16 +114,16 @@ class TlOptuna(Sweeper):
         assert self.launcher
         jobs, launched = search.jobs(), 0
         while batch := list(islice(jobs, self.batch)):
-            returned = self.launcher.launch([list(job.words) for job in batch], initial_job_idx=launched)
+            returned = self.launcher.launch([list(each.words) for each in batch], initial_job_idx=launched)
             launched += len(batch)
-            for job, back in zip(batch, returned, strict=True):
+            for each, back in zip(batch, returned, strict=True):
                 if not isinstance(back.return_value, Outcome):
-                    raise self.task.refusal or Refused(f"{job.order.name}: its launcher reported nothing about it")
+                    raise self.command.refusal or UserError(f"{each.job.name}: its launcher reported nothing about it")
                 yield search.take(back.return_value)
 
-    def _order(self, words: Sequence[str]) -> Order:
+    def _compose_job(self, words: Sequence[str]) -> Job:
         composed = self.frozen.compose(self.master, words, keep=not isinstance(self.launcher, Local))
-        return self.task.order(read_composed(composed, composed.hydra))
+        return self.command.describe_job(read_composed(composed, composed.hydra))
 
     def _check(self) -> None:
         from tl_runner.sweep.study import PRUNERS, SAMPLERS
@@ -135,13 +135,13 @@ class TlOptuna(Sweeper):
             ("batch", self.batch, 1),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise Refused(f"{KEY}.{name} takes a whole number of at least {least}, got {value!r}")
+                raise UserError(f"{KEY}.{name} takes a whole number of at least {least}, got {value!r}")
         _one_of(f"{KEY}.sampler", self.sampler, SAMPLERS)
         _one_of(f"{KEY}.pruner", self.pruner, PRUNERS)
         _one_of(f"{KEY}.study.per", str(self.study["per"] or "null"), ("null", "method"))
         _one_of("objective", self.master.objective, OBJECTIVES)
         if self.study["name"] is not None and not re.fullmatch(r"\w[\w.+-]*", str(self.study["name"])):
-            raise Refused(f"{KEY}.study.name must name a folder, got {self.study['name']!r}")
+            raise UserError(f"{KEY}.study.name must name a folder, got {self.study['name']!r}")
 
     def _parts(self, arguments: Sequence[str]) -> dict[str, Space]:
         """The space of each study, by what is added to a study's given name."""
@@ -149,13 +149,13 @@ class TlOptuna(Sweeper):
         whole = parse_space(OverridesParser.create(config_loader=self.frozen._loader).parse_overrides(typed))
         parts = whole.by("method") if self.study["per"] == "method" else {"": whole}
         if not all(part.dimensions for part in parts.values()):
-            raise Refused(
+            raise UserError(
                 "there is nothing to search: give a key several values, as in "
                 "'optimizer.lr=tag(log, interval(1e-4, 1e-1))' or 'method.weight=choice(0.1, 1, 10)'"
             )
         return parts
 
-    def _sought(self, name: str, part: Space) -> Sought:
+    def _sought(self, name: str, part: Space) -> StudySpec:
         """Each option of a group is composed once, so that what can't be is refused before anything starts."""
         first = [_typed(dimension) for dimension in part.dimensions]
         probe = self._probe(part, first)
@@ -163,13 +163,13 @@ class TlOptuna(Sweeper):
             if isinstance(dimension, Choice) and dimension.key in options.defaults():
                 for value in dimension.values[1:]:
                     self._probe(part, [*first[:index], dimension.typed(value), *first[index + 1 :]])
-        way = Way(self.n_trials, self.sampler, self.startup, self.pruner, self.seed)
+        way = SearchOptions(self.n_trials, self.sampler, self.startup, self.pruner, self.seed)
         given = "-".join(filter(None, [str(self.study["name"]), name])) if self.study["name"] else None
         return specify_study(part, probe.record, self.master.objective, way, given)
 
-    def _probe(self, part: Space, drawn: Sequence[str]) -> Order:
+    def _probe(self, part: Space, drawn: Sequence[str]) -> Job:
         composed = self.frozen.compose(self.master, [*part.fixed, *drawn, *part.seeds[:1]], keep=False)
-        return self.task.order(read_composed(composed, composed.hydra))
+        return self.command.describe_job(read_composed(composed, composed.hydra))
 
 
 def _typed(dimension: Dimension) -> str:
@@ -178,4 +178,4 @@ def _typed(dimension: Dimension) -> str:
 
 def _one_of(key: str, value: Any, possible: Collection[str]) -> None:
     if value not in possible:
-        raise Refused(f"{key} takes {', '.join(possible)}, got {value!r}{nearest(str(value), possible)}")
+        raise UserError(f"{key} takes {', '.join(possible)}, got {value!r}{nearest(str(value), possible)}")

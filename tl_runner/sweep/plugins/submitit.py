@@ -13,13 +13,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
-from tl_runner.engine.job import Order, Outcome
-from tl_runner.errors import Refused
+from tl_runner.engine.job import Job, Outcome
+from tl_runner.errors import UserError
 from tl_runner.sweep.launching import Launching, import_extra
-from tl_runner.sweep.remote import Parcel, sweep
+from tl_runner.sweep.remote import RemoteJob, run_remotely
 
 if TYPE_CHECKING:
-    from tl_runner.report.board import Board
+    from tl_runner.report.sweep_progress import SweepProgress
 
 # What squeue calls a job that will not run again; a preempted one may.
 OVER = {
@@ -78,29 +78,29 @@ class Submitit(Launching):
         self.options = {name if name in COMMON else f"{cluster}_{name}": value for name, value in plain.items()}
         self.threads = options.get("cpus_per_task") or 1
 
-    def sweep(self, runs: Sequence[Order], shown: "Board") -> Iterator[Outcome]:
-        engine = Jobs(self.cluster, self.folder, self.max_num_timeout, self.options)
-        return sweep(runs, engine, self.threads, self.task.full_error, self.stopping, shown.under_way)
+    def run_jobs(self, runs: Sequence[Job], shown: "SweepProgress") -> Iterator[Outcome]:
+        backend = Jobs(self.cluster, self.folder, self.max_num_timeout, self.options)
+        return run_remotely(runs, backend, self.threads, self.command.full_error, self.stopping, shown.under_way)
 
 
 class Requeueable:
     """What a job is to submitit: with a `checkpoint`, it may be queued again when its time is up."""
 
-    def __init__(self, parcel: Parcel):
-        self.parcel = parcel
+    def __init__(self, remote_job: RemoteJob):
+        self.remote_job = remote_job
 
     def __call__(self) -> Outcome:
         from submitit.core.utils import UncompletedJobError
 
         again = signal.getsignal(signal.SIGUSR2)
-        outcome, came = self.parcel.make()
+        outcome, came = self.remote_job.make()
         if outcome.what != "stopped" or signal.SIGUSR2 not in came or not callable(again):
             return outcome
         try:
             again(signal.SIGUSR2, None)  # queues it and ends this process, or raises if that was done too often
         except UncompletedJobError:
             return outcome._replace(
-                told="it reached its time limit (hydra.launcher.timeout_min); its checkpoint is kept"
+                message="it reached its time limit (hydra.launcher.timeout_min); its checkpoint is kept"
             )
         return outcome
 
@@ -120,17 +120,17 @@ class Jobs:
         self.pause = 0.5 if self.here else 5.0
         self._looks = Counter[Any]()
 
-    def send(self, parcels: Sequence[Parcel]) -> list[Any]:
+    def send(self, remote_jobs: Sequence[RemoteJob]) -> list[Any]:
         submitit = import_extra("submitit", "slurm")
         handles = []
         try:
             executor = submitit.AutoExecutor(self.folder, self.cluster, **self.retries)
             executor.update_parameters(**self.options)
-            for start in range(0, len(parcels), ARRAY):
+            for start in range(0, len(remote_jobs), ARRAY):
                 with executor.batch():
-                    handles += [executor.submit(Requeueable(p)) for p in parcels[start : start + ARRAY]]
+                    handles += [executor.submit(Requeueable(p)) for p in remote_jobs[start : start + ARRAY]]
         except RuntimeError as error:  # there is no SLURM here, or it doesn't take the jobs
-            raise Refused(f"hydra/launcher=submitit_{self.cluster}: {str(error).strip()}") from error
+            raise UserError(f"hydra/launcher=submitit_{self.cluster}: {str(error).strip()}") from error
         for script in handles[0].paths.folder.glob("*_submission.sh"):
             script.unlink()  # SLURM has a copy of its own
         return handles

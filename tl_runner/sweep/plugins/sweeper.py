@@ -9,10 +9,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from tl_runner.engine.job import Order
+from tl_runner.engine.job import Job
 from tl_runner.storage.record import NEUTRAL
+from tl_runner.sweep.command import Command
 from tl_runner.sweep.compose import Composer, FrozenLoader, RememberingRepository, read_composed
-from tl_runner.sweep.task import Command
 
 log = logging.getLogger("tl_runner.sweep")  # whose warnings are shown
 
@@ -24,51 +24,51 @@ class Grid(BasicSweeper):
         assert isinstance(task_function, Command)
         loader: Any = hydra_context.config_loader
         loader.repository = RememberingRepository(loader.repository)  # a third of the time that composing takes
-        self.task, self.frozen = task_function, FrozenLoader(loader)
+        self.command, self.frozen = task_function, FrozenLoader(loader)
         context = HydraContext(config_loader=self.frozen, callbacks=hydra_context.callbacks)  # pyright: ignore
         super().setup(hydra_context=context, task_function=task_function, config=config)
-        self.orders: dict[Path, Order] = {}
+        self.jobs: dict[Path, Job] = {}
 
     def sweep(self, arguments: list[str]) -> Any:
         if self.config and self.config.dry:
             launcher, self.launcher = self.launcher, Nowhere()  # pyright: ignore[reportAttributeAccessIssue]
             super().sweep(arguments)
-            self.task.show_plan([*self.orders.values()], getattr(launcher, "places", 1))
+            self.command.show_plan([*self.jobs.values()], getattr(launcher, "places", 1))
             return []
         returned = super().sweep(arguments)
         outcomes = [job.return_value for batch in returned for job in batch]
-        self.task.outcomes[:] = {outcome.record.folder: outcome for outcome in outcomes}.values()
+        self.command.outcomes[:] = {outcome.record.folder: outcome for outcome in outcomes}.values()
         return returned
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose each job; raises where one can't be."""
-        from tl_runner.report.board import show_composing
+        from tl_runner.report.sweep_progress import show_composing
 
-        ahead = getattr(self.launcher, "ahead", None)  # a launcher of ours takes orders, others configurations
+        ahead = getattr(self.launcher, "composed_jobs", None)  # only launchers of this package take composed jobs
         composer = Composer(self.frozen, self.config)
         for overrides in show_composing(batch):
             if ahead is None:
                 composed = self.frozen.compose(self.config, overrides, keep=True)
-                order = self.task.order(read_composed(composed, composed.hydra))
+                job = self.command.describe_job(read_composed(composed, composed.hydra))
             else:
-                order = self.task.order(composer.compose(overrides))
-            if earlier := self.orders.get(order.record.folder):
-                one, other = earlier.record.config, order.record.config
+                job = self.command.describe_job(composer.compose(overrides))
+            if earlier := self.jobs.get(job.record.folder):
+                one, other = earlier.record.config, job.record.config
                 same = [key for key in sorted(NEUTRAL) if one.get(key) != other.get(key)]
                 why = f", since {' and '.join(same)} can't change its numbers" if same else ""
                 log.warning(
-                    "%s occurs more than once in the sweep: it is one run%s; the last one counts", order.name, why
+                    "%s occurs more than once in the sweep: it is one run%s; the last one counts", job.name, why
                 )
-            self.orders[order.record.folder] = order
+            self.jobs[job.record.folder] = job
             if ahead is not None:
-                ahead[tuple(overrides)] = order
+                ahead[tuple(overrides)] = job
 
 
 class Nowhere:
     """Where jobs are launched that shall only be listed."""
 
     def __init__(self) -> None:
-        self.ahead: dict[tuple[str, ...], Order] = {}
+        self.composed_jobs: dict[tuple[str, ...], Job] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
         return []

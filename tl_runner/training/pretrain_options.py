@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tl_runner.errors import within
+from tl_runner.errors import check_range
 from tl_runner.models.learning_rates import LrBackbone
 
 
@@ -22,6 +22,6 @@ class Pretrain:
     lr_backbone: LrBackbone = "auto"
 
     def __post_init__(self) -> None:
-        within(0, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
-        within(2, batch=self.batch)
-        within(0, lr_backbone=1.0 if self.lr_backbone == "auto" else self.lr_backbone)
+        check_range(0, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        check_range(2, batch=self.batch)
+        check_range(0, lr_backbone=1.0 if self.lr_backbone == "auto" else self.lr_backbone)

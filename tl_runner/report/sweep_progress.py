@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tl_runner.engine.job import Order, Outcome
+from tl_runner.engine.job import Job, Outcome
 from tl_runner.plurals import count_noun
 from tl_runner.report.consoles import complain, consoles
 from tl_runner.report.tables import STATUS_STYLE, duration, percent
@@ -23,59 +23,59 @@ T = TypeVar("T")
 LOOK = 0.5  # seconds between looks at how far the running jobs are
 
 
-class Board:
+class SweepProgress:
     """What is known of a sweep of `total` jobs; drawn anew whenever it is looked at."""
 
     def __init__(self, total: int | None, console: Console, errors: Console):
         self.total, self.console, self.errors = total, console, errors
         self.started = time.monotonic()
         self.made = self.counted = self.failed = 0
-        self.running: list[tuple[Order, int, int, str]] = []  # step, steps, phase
+        self.running: list[tuple[Job, int, int, str]] = []  # step, steps, phase
         self._looked = 0.0
         self._said: set[str] = set()
 
-    def under_way(self, running: Sequence[Order]) -> None:
+    def under_way(self, running: Sequence[Job]) -> None:
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
-        told = [(order, read_owner(order.record.lock) or {}) for order in running]
+        told = [(job, read_owner(job.record.lock) or {}) for job in running]
         self.running = [(o, t.get("step", 0), t.get("steps", 0), t.get("phase", "starting")) for o, t in told]
 
     def over(self, outcome: Outcome) -> None:
         """A job is over: failures are told at once; where nothing is drawn live, every job gets a line."""
         self.running = [each for each in self.running if each[0].record.folder != outcome.record.folder]
-        if outcome.what == "waiting":
+        if outcome.what == "queued":
             return
         self.counted += 1
-        self.made += outcome.what == "made"
+        self.made += outcome.what == "ran"
         self.failed += outcome.failed
-        name = Order(outcome.record, outcome.variant).name
-        for note in outcome.notes:
+        name = Job(outcome.record, outcome.variant).name
+        for note in outcome.warnings:
             if note not in self._said:  # a hundred runs may have the same to say
                 self._said.add(note)
                 complain(self.errors, f"{name}: {note}", "note: ", "yellow")
         if outcome.failed:
-            told = outcome.told + " (already complete; force=true runs it again)" * (outcome.what != "made")
+            told = outcome.message + " (already complete; force=true runs it again)" * (outcome.what != "ran")
             log = outcome.record.folder / "run.log"
             where = f"\n{log}" if log.exists() and str(log) not in told else ""
             complain(self.errors, f"{name}: {told}{where}", f"{outcome.record.status}: ")
-        elif outcome.what in ("elsewhere", "stopped"):
-            complain(self.errors, f"{name}: {outcome.told or 'stopped, its checkpoint is kept'}", "note: ", "yellow")
+        elif outcome.what in ("locked", "stopped"):
+            complain(self.errors, f"{name}: {outcome.message or 'stopped, its checkpoint is kept'}", "note: ", "yellow")
         elif not self.console.is_terminal:
             reached = outcome.record.accuracy
             accuracy = "" if reached is None else f"  target {percent(reached)}"
-            how = {"made": "ok", "kept": "skipped"}.get(outcome.what, outcome.what)
+            how = {"ran": "ok", "skipped": "skipped"}.get(outcome.what, outcome.what)
             of = f"{self.counted}/{self.total}" if self.total else str(self.counted)
             self.console.print(f"[{of}] {how}  {name}{accuracy}", highlight=False, markup=False, soft_wrap=True)
 
     def __rich__(self) -> Group:
-        jobs = Table.grid(padding=(0, 1))
+        running = Table.grid(padding=(0, 1))
         for _ in range(3):
-            jobs.add_column(no_wrap=True, overflow="ellipsis")
-        for order, step, steps, phase in self.running:
+            running.add_column(no_wrap=True, overflow="ellipsis")
+        for job, step, steps, phase in self.running:
             bar = ProgressBar(total=max(steps, 1), completed=step, width=20)
-            jobs.add_row(bar, f"{step}/{steps}" if steps else "", Text(f"{order.name}  {phase}", overflow="ellipsis"))
-        return Group(jobs, self._summary())
+            running.add_row(bar, f"{step}/{steps}" if steps else "", Text(f"{job.name}  {phase}", overflow="ellipsis"))
+        return Group(running, self._summary())
 
     def _summary(self) -> Text:
         words = [f"{self.counted} done"] if self.total is None else [f"{self.counted} of {self.total} done"]
@@ -92,10 +92,10 @@ class Board:
 
 
 @contextmanager
-def board(total: int | None) -> Iterator[Board]:
+def board(total: int | None) -> Iterator[SweepProgress]:
     """A board that is drawn on a terminal, and told in lines elsewhere."""
     console, errors = consoles()
-    shown = Board(total, console, errors if not console.is_terminal else console)
+    shown = SweepProgress(total, console, errors if not console.is_terminal else console)
     if not console.is_terminal:
         yield shown
         return

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from tl_runner.engine.job import Order, find_completed
+from tl_runner.engine.job import Job, find_skippable
 from tl_runner.storage.lock import read_owner
 from tl_runner.storage.record import RunRecord, find_on_other_data, read_records, read_stored
 
@@ -12,21 +12,21 @@ State = Literal["new", "done", "to resume", "failed", "under way"]
 
 
 class Planned(NamedTuple):
-    order: Order
+    job: Job
     state: State
     seconds: float | None  # that it may take, from the mean of earlier runs; None where there are none like it
     since: RunRecord | None = None  # the last run of this configuration, where the data changed since
 
 
-def plan_orders(orders: Sequence[Order]) -> list[Planned]:
+def plan_jobs(jobs: Sequence[Job]) -> list[Planned]:
     """The state of each order, with an estimate from runs of the same setting, else of the same choices."""
-    earlier = read_records({order.record.outputs / "runs" for order in orders if order.record.outputs.is_dir()})[0]
+    earlier = read_records({job.record.outputs / "runs" for job in jobs if job.record.outputs.is_dir()})[0]
     ended = [record for record in earlier if record.status == "ok" and record.seconds is not None]
     planned = []
-    for order in orders:
-        state = _state(order.record)
-        seconds = 0.0 if state == "done" else _estimate(order.record, ended)
-        planned.append(Planned(order, state, seconds, find_on_other_data(order.record)))
+    for job in jobs:
+        state = _state(job.record)
+        seconds = 0.0 if state == "done" else _estimate(job.record, ended)
+        planned.append(Planned(job, state, seconds, find_on_other_data(job.record)))
     return planned
 
 
@@ -37,7 +37,7 @@ def estimate_seconds(planned: Sequence[Planned], places: int) -> tuple[float, in
 
 
 def _state(record: RunRecord) -> State:
-    if find_completed(record):
+    if find_skippable(record):
         return "done"
     if read_owner(record.lock):
         return "under way"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from textwrap import shorten
 from typing import Any, Protocol
 
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord
 from tl_runner.training.loop import Point
 
@@ -32,7 +32,7 @@ class Tracker(Protocol):
 class Guarded:
     """A tracker that can't stop its run: the first error is said, and the run goes on without it.
 
-    Raises `Refused` when it is made, if the tracker's library is not installed or an option is out of range.
+    Raises `UserError` when it is made, if the tracker's library is not installed or an option is out of range.
     """
 
     def __init__(self, part: Callable[[RunRecord], Tracker], record: RunRecord):
@@ -63,7 +63,7 @@ class Guarded:
         try:
             yield
         except Exception as error:
-            if refuses and isinstance(error, Refused):
+            if refuses and isinstance(error, UserError):
                 raise
             self._tracker = None
             told = shorten(str(error), 300)  # a database adds its statement and all values in it
@@ -74,11 +74,11 @@ class Guarded:
 
 @contextmanager
 def needed(extra: str) -> Iterator[None]:
-    """Imports of what this package installs only with an extra; raises `Refused` where it is not there."""
+    """Imports of what this package installs only with an extra; raises `UserError` where it is not there."""
     try:
         yield
     except ModuleNotFoundError as error:
-        raise Refused(
+        raise UserError(
             f'tracker={extra} needs {error.name}, which is not installed: pip install "tl_runner[{extra}]",'
             " or set tracker=none"
         ) from error

@@ -16,7 +16,7 @@ from tl_runner.report.page.counts import confusion, reliability
 from tl_runner.storage.record import RunRecord
 
 
-class Kept:
+class RunFiles:
     """The folder of one run. Arrays are None where the run did not keep them."""
 
     def __init__(self, record: RunRecord, faults: list[str]):

@@ -38,7 +38,7 @@ class Agreement(NamedTuple):
     rho: float
 
 
-def describe_origin(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> list[Made]:
+def match_runs(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> list[Made]:
     """The accuracies of these candidates with each of the methods `COMPARED` that has finished runs of some of them.
 
     A run is a candidate's if dataset (and its files), backbone, augment and, where it began from a source model,

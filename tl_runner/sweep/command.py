@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tl_runner import options
-from tl_runner.engine.job import Order, Outcome, run_order
-from tl_runner.errors import Refused
+from tl_runner.engine.job import Job, Outcome, run_job
+from tl_runner.errors import UserError
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.record import RunRecord, describe_run, find_on_other_data, outputs_of
 from tl_runner.sweep.compose import Composed, read_composed
@@ -34,51 +34,51 @@ class Command:
 
         hydra = HydraConfig.get()
         try:
-            order = self.order(read_composed(composed, hydra))
+            job = self.describe_job(read_composed(composed, hydra))
         except Exception as error:  # Hydra would add a line of its own
             self.refusal = error
             return None
         if composed.dry:
-            self.show_plan([order], 1)
+            self.show_plan([job], 1)
             return None
         if self.stopping:
-            outcome = Outcome(*order, "waiting")
+            outcome = Outcome(*job, "queued")
         else:
             self.working = True
-            warn_other_data([order])
-            outcome = _made_here(order, self, hydra.mode == RunMode.MULTIRUN)
+            warn_other_data([job])
+            outcome = _made_here(job, self, hydra.mode == RunMode.MULTIRUN)
             self.working = False
         self.outcomes.append(outcome)
         return outcome
 
-    def order(self, composed: Composed) -> Order:
+    def describe_job(self, composed: Composed) -> Job:
         """The order that a composed configuration is.
 
         What its files hold is looked at once in a command, whatever number of jobs read them.
         """
         self.contents = self.contents or Contents(outputs_of(composed.config))
-        return make_order(composed, self.words, self.contents)
+        return make_job(composed, self.words, self.contents)
 
-    def show_plan(self, orders: list[Order], places: int) -> None:
+    def show_plan(self, jobs: list[Job], places: int) -> None:
         """What dry=true prints in place of runs."""
-        from tl_runner.engine.plan import plan_orders
+        from tl_runner.engine.dry_run import plan_jobs
         from tl_runner.report import tables
         from tl_runner.report.consoles import consoles
 
-        consoles()[0].print(*tables.plan(plan_orders(orders), places), sep="\n")
+        consoles()[0].print(*tables.plan(plan_jobs(jobs), places), sep="\n")
 
 
-def make_order(composed: Composed, words: list[str], contents: Contents | None = None) -> Order:
+def make_job(composed: Composed, words: list[str], contents: Contents | None = None) -> Job:
     """The order that a composed configuration is."""
     record = _record(composed.config, composed.choices, contents)
-    return Order(record, options.describe_variant(composed.overrides, words))
+    return Job(record, options.describe_variant(composed.overrides, words))
 
 
-def warn_other_data(orders: Sequence[Order]) -> None:
+def warn_other_data(jobs: Sequence[Job]) -> None:
     """Warn of runs that are new for their data alone: a user may take them for runs that are complete already."""
-    found = [(order, earlier) for order in orders if (earlier := find_on_other_data(order.record))]
+    found = [(job, earlier) for job in jobs if (earlier := find_on_other_data(job.record))]
     if found:
-        runs = f"{len(found)} of {len(orders)} runs read" if len(orders) > 1 else "this run reads"
+        runs = f"{len(found)} of {len(jobs)} runs read" if len(jobs) > 1 else "this run reads"
         log.warning(
             "new: the data changed since %s was made by the same configuration; %s other files or other content",
             found[0][1].folder, runs,
@@ -89,27 +89,30 @@ def _record(config: dict[str, Any], chosen: Mapping[str, Any], contents: Content
     choices: dict[str, str] = {}
     for group in ("dataset", "backbone", "method"):
         if not isinstance(chosen.get(group), str):
-            raise Refused(f"{group} takes one option, as in {group}={options.defaults()[group]}")
+            raise UserError(f"{group} takes one option, as in {group}={options.defaults()[group]}")
         choices[group] = chosen[group]
     return describe_run(config, choices, contents)
 
 
-def _made_here(order: Order, task: Command, one_of_many: bool) -> Outcome:
+def _made_here(job: Job, command: Command, one_of_many: bool) -> Outcome:
     from tl_runner.report.consoles import complain, consoles
     from tl_runner.report.live import watch_training
 
     console, errors = consoles()
     if one_of_many:
-        console.print(order.name, style="bold", highlight=False, markup=False)
-    outcome = run_order(
-        order, lambda: task.stopping, lambda points, record: watch_training(points, record, console), task.full_error
+        console.print(job.name, style="bold", highlight=False, markup=False)
+    outcome = run_job(
+        job,
+        lambda: command.stopping,
+        lambda points, record: watch_training(points, record, console),
+        command.full_error,
     )
-    if outcome.what == "kept":
+    if outcome.what == "skipped":
         console.print(
-            f"{order.name}: already complete, skipped (force=true runs it again)", highlight=False, markup=False
+            f"{job.name}: already complete, skipped (force=true runs it again)", highlight=False, markup=False
         )
     if outcome.failed:
-        complain(errors, outcome.told)
-    elif outcome.what == "elsewhere":
-        complain(errors, f"{outcome.told}; skipped here", "note: ", "yellow")
+        complain(errors, outcome.message)
+    elif outcome.what == "locked":
+        complain(errors, f"{outcome.message}; skipped here", "note: ", "yellow")
     return outcome

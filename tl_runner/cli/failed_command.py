@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tl_runner import options
-from tl_runner.errors import Refused
+from tl_runner.errors import UserError
 
 
 def record_attempt(words: Sequence[str], message: str, outputs: str | None = None) -> None:
@@ -23,6 +23,6 @@ def record_attempt(words: Sequence[str], message: str, outputs: str | None = Non
     record.seed, record.granted = typed.get("seed", "0"), typed.get("granted", "auto")
     try:
         with open_recording(record):
-            raise Refused(message)
-    except Refused:
+            raise UserError(message)
+    except UserError:
         pass

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from tl_runner.storage.record import RunRecord
 
 
-class Outcome(NamedTuple):
+class Predictions(NamedTuple):
     """Of the m rows of the target's test split: their classes, and those predicted by the selected checkpoint."""
 
     labels: NDArray[Any]
     predicted: NDArray[Any]
 
 
-def classify_outcome(record: RunRecord) -> Outcome | None:
+def read_predictions(record: RunRecord) -> Predictions | None:
     """None where the run kept no predictions or no labels (diagnose=none), or they do not fit together."""
     from safetensors import SafetensorError, safe_open
 
@@ -37,4 +37,4 @@ def classify_outcome(record: RunRecord) -> Outcome | None:
     labels, shares = found
     if shares.ndim != 2 or len(shares) != len(labels) or not len(labels):
         return None
-    return Outcome(labels.astype(np.int64), shares.argmax(-1))
+    return Predictions(labels.astype(np.int64), shares.argmax(-1))

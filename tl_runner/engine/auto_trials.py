@@ -13,7 +13,7 @@ from tl_runner.core import Method, Stream
 from tl_runner.engine.preparation import check_task, prepare_training
 from tl_runner.engine.pretrain import start_model, train_source_model
 from tl_runner.engine.task import Task
-from tl_runner.errors import Diverged, Refused
+from tl_runner.errors import DivergedError, UserError
 from tl_runner.evaluation.scores import examine_split
 from tl_runner.functional.divergence import told_apart
 from tl_runner.functional.label_free import agreement
@@ -56,7 +56,7 @@ def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tupl
                 tried.append({"method": name, "steps": 0, "refused": found})
         if not alive:
             told = "; ".join(f"{each['method']}: {each['refused']}" for each in tried if "refused" in each)
-            raise Refused(f"no candidate of method=auto completed its trial: {told}")
+            raise UserError(f"no candidate of method=auto completed its trial: {told}")
         scores = agreement(predicted)
         tried += [{"method": name, "steps": steps, "agreement": scores[name]} for name in alive]
         others = sorted((name for name in alive if name != BASE), key=lambda name: -scores[name])
@@ -121,7 +121,7 @@ class Trials:
             for point in train(model, method, pair, plan, optimizer, schedule, augment, self.task.rng, Cursor()):
                 streams = point.streams
                 yield point._replace(phase=f"trying {name}")
-        except (Refused, Diverged) as error:
+        except (UserError, DivergedError) as error:
             return str(error)
         predicted = examine_split(by_domain_statistics(model, pair, streams, start).target, pair.target.val).predicted
         if not bool(torch.isfinite(predicted).all()):

@@ -26,9 +26,9 @@ from tl_runner.report.page import (
     samples,
 )
 from tl_runner.report.page.answer import answer
-from tl_runner.report.page.board import board
 from tl_runner.report.page.figure import Figure
 from tl_runner.report.page.groups import Group, grouped, names
+from tl_runner.report.page.leaderboard_table import board
 from tl_runner.report.ranking import Ranking
 from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.record import RunRecord

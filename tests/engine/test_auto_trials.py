@@ -9,9 +9,9 @@ from conftest import made
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tl_runner.engine import auto
-from tl_runner.engine.auto import agreement, choose_method
-from tl_runner.errors import Refused
+from tl_runner.engine import auto_trials
+from tl_runner.engine.auto_trials import agreement, choose_method
+from tl_runner.errors import UserError
 from tl_runner.functional.label_free import information
 from tl_runner.methods.auto import BASE, Auto
 from tl_runner.methods.mmd import MMD
@@ -117,7 +117,7 @@ def test_domains_that_are_alike_need_no_trial():
     ],
 )
 def test_what_can_be_no_candidate_is_refused(candidates, said):
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         Auto(candidates)
 
 
@@ -135,7 +135,7 @@ def test_moved_blobs_are_adapted_and_a_second_run_makes_no_trial_again(tmp_path,
     first = made(tmp_path, "method=auto", *FAST)
     assert first.scores and base.scores and first.training.auto.chosen != BASE
     assert first.scores.selected["accuracy"] > base.scores.selected["accuracy"] + 0.05
-    monkeypatch.setattr(auto, "train", None)  # no trial can be trained any more
+    monkeypatch.setattr(auto_trials, "train", None)  # no trial can be trained any more
     again = made(tmp_path, "method=auto", "force=true", *FAST)
     assert again.scores == first.scores and again.training.auto == first.training.auto
     with pytest.raises(TypeError):
@@ -165,5 +165,5 @@ def test_where_no_adaptation_fails_the_best_of_the_others_is_taken():
 
 def test_where_all_candidates_fail_that_is_said():
     trials = Told({BASE: "no", "mmd": "never", "mcc": "nor this"})
-    with pytest.raises(Refused, match="source_only: no; mmd: never; mcc: nor this"):
+    with pytest.raises(UserError, match="source_only: no; mmd: never; mcc: nor this"):
         next(choose_method(Auto(["mmd", "mcc"]), trials))  # type: ignore[arg-type]
