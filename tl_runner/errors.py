@@ -1,4 +1,4 @@
-"""What is said to a person when something can't be done: what was said, what is possible, the nearest name."""
+"""User-facing errors: what was wrong, what is possible, and the nearest name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

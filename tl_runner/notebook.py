@@ -36,13 +36,13 @@ def run(
     """Make one run, as `tl-run` with these words does, and return its record: `run(["method=mmd", "seed=1"])`.
 
     The run has the id and the folder that it has on the command line. A complete one is returned as it is on disk; an
-    interrupted one goes on from its checkpoint. `outputs` is the folder that holds runs/, `config_dir` one of options
+    interrupted one resumes from its checkpoint. `outputs` is the folder that holds runs/, `config_dir` one of options
     of your own (`--config-dir`). `progress` prints a dozen lines, or a live line on a terminal.
 
     Raises `UserError` for what can't be run; `DivergedError` where training met a number that is not finite, in this
     call or when the run was made; `LockedError` where another process makes it; else what the run raised. The record on
     disk says so, too. Ctrl-C, or a kernel's interrupt, stops the run at its next point with a checkpoint and raises
-    `KeyboardInterrupt`; the second one stops it at once.
+    `KeyboardInterrupt`; the second one stops it immediately.
     """
     from tl_runner.engine.job import find_skippable, run_or_skip
     from tl_runner.report.consoles import consoles
@@ -272,7 +272,7 @@ def _borrowed_torch() -> Iterator[None]:
 
 @contextmanager
 def _interrupted_in_order(working: Callable[[], bool], stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C asks what is `working` to `stop`; it interrupts at once where nothing is, or the second time.
+    """Ctrl-C calls `stop` if something is `working`; otherwise, and the second time, it interrupts immediately.
 
     Only the main thread hears of signals: elsewhere nothing changes.
     """
@@ -283,7 +283,7 @@ def _interrupted_in_order(working: Callable[[], bool], stop: Callable[[], None])
             raise KeyboardInterrupt
         came.append(number)
         stop()
-        print("stopping at the next point, with a checkpoint; interrupt again to end at once", file=sys.stderr)
+        print("stopping at the next point, with a checkpoint; interrupt again to stop immediately", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
 """How idle threads wait: they sleep soon, so that processes on a busy machine share its cores.
 
 OpenMP and OpenBLAS let a thread without work spin for a while before it sleeps. Where threads outnumber cores, those
-that spin take the time of those that have work. To sleep at once costs as well: a thread that is woken for every small
+that spin take the time of those that have work. Sleeping has a cost, too: a thread that is woken for every small
 loop made the default run slower by a third on idle cores. So threads of GNU's OpenMP spin for a short while.
 The libraries read these variables once, when they are loaded: `tl_runner/__init__.py` sets them before torch and NumPy.
 """

@@ -55,7 +55,7 @@ def defaults() -> dict[str, str]:
 
 
 def _plugins() -> dict[str, str]:
-    """The default launcher and sweeper of Hydra's."""
+    """Hydra's default launcher and sweeper."""
     return dict(re.findall(r"^  - override (hydra/launcher|hydra/sweeper): (\w+)$", settings().text, re.MULTILINE))
 
 
@@ -106,7 +106,7 @@ def _sweeps(value: str) -> bool:
 
 
 def find_shadowed(folder: Path) -> list[str]:
-    """Options of a user's folder that have the name of one of ours: Hydra would silently take ours."""
+    """Options in a user's folder with the name of a built-in one, which Hydra would silently prefer."""
     ours = {option[:2] for option in list_options([conf()])}
     return [f"{option.group}/{option.name}" for option in list_options([folder]) if option[:2] in ours]
 

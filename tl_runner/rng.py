@@ -1,4 +1,7 @@
-"""Randomness by name: each use has a stream of its own, so that what one part draws shifts no other part's numbers."""
+"""Randomness by name: each use has a stream of its own, so that what one part draws shifts no other part's numbers.
+
+One stream is shared on purpose: the source model and the run read the source in the same order.
+"""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -75,7 +78,7 @@ def get_state() -> dict[str, Any]:
 
 
 def restore_state(state: Mapping[str, Any]) -> None:
-    """Set these generators to a state of `state`; those of other GPUs than were in use are left."""
+    """Set the process's generators to a state that `get_state` returned. GPUs that were not in use keep theirs."""
     torch.set_rng_state(state["torch"])
     for device, numbers in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(numbers, device)
@@ -94,7 +97,7 @@ def rows(rng: Rng, length: int, n: int, step: int, device: torch.device | str = 
     """The rows of a stream that a step draws: min(n, length) of them, from shuffled epochs end to end.
 
     Pure: the same arguments give the same rows, so that no sampler has a state to save. A batch is always
-    full; one that crosses the end of an epoch goes on with the next.
+    full; one that crosses the end of an epoch continues with the next.
     """
     n = min(n, length)
     first = step * n

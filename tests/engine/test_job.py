@@ -135,7 +135,7 @@ def test_a_run_is_made_kept_left_to_others_or_stopped(tmp_path):
     assert stopped.what == "stopped" and not stopped.failed
     assert read_record(other.folder / "run.json").error == "interrupted"
     assert [planned.state for planned in plan_jobs([Job(described(tmp_path, f"seed={n}")) for n in (0, 1, 2)])] == [
-        "done", "to resume", "new",
+        "complete", "to resume", "new",
     ]  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def test_a_plan_estimates_from_runs_that_are_alike(tmp_path):
     planned = plan_jobs(
         [Job(described(tmp_path, *words)) for words in ([], ["seed=1"], ["train.steps=30"], ["method=dann"])]
     )
-    assert [each.state for each in planned] == ["done", "new", "new", "new"]
+    assert [each.state for each in planned] == ["complete", "new", "new", "new"]
     assert [each.seconds for each in planned] == [0.0, first.seconds, first.seconds, None]
     assert estimate_seconds(planned, 2) == (first.seconds, 1)
     assert not read_stored(described(tmp_path, "seed=1"))

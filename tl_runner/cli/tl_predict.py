@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OTHER = 0.01  # of a probability: more than devices and libraries differ by on the same row
-PATIENCE = 5.0  # seconds after which a person is told how far it is
+PATIENCE = 5.0  # seconds after which progress is printed
 DESCRIPTION = """\
 Predict new images or table rows with the model of a finished run, prepared as the run's own were.
 Prints CSV: path, predicted (class), probability (of that class), then the probability of every class."""

@@ -93,13 +93,13 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
 
 
 def _end_in_order(task: "Command") -> None:
-    """Ctrl-C, or an end from outside: the jobs at work stop at their next points; the second time, at once."""
+    """On Ctrl-C or SIGTERM running jobs stop at their next points; the second time, immediately."""
 
     def end(*_: object) -> None:
         if task.stopping or not task.working:
             raise KeyboardInterrupt
         task.stopping = True
-        os.write(2, b"\nstopping at the next point, with a checkpoint; Ctrl-C again ends at once\n")
+        os.write(2, b"\nstopping at the next point, with a checkpoint; press Ctrl-C again to stop immediately\n")
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)

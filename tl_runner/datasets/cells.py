@@ -1,4 +1,4 @@
-"""A delimited text file as named columns of cells. Whatever is wrong in it is said with its line."""
+"""A delimited text file as named columns of cells. Errors name the line."""
 
 import codecs
 import csv
@@ -165,7 +165,7 @@ def _wide_encoding(data: bytes) -> str:
 
 
 def _without_separator_line(text: str, file: str, separator: str) -> str:
-    """Less a first line such as `sep=;`, by which Excel is told the separator; it must be the one that is set."""
+    """Without a first line such as `sep=;`, which tells Excel the separator and must agree with the one in use."""
     match = re.match(r'"?sep=(\\t|[^\r\n])\1*"?[,;|\t]*(?=[\r\n])', text, re.IGNORECASE)
     if match is None:
         return text

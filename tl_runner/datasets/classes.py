@@ -60,7 +60,7 @@ def _fractions(names: Iterable[str]) -> bool:
 
 
 def warn_of_order(classes: Iterable[str], label: str) -> None:
-    """Many numbers, fractions, amounts or dates are likely quantities: as classes they have no order, which is said."""
+    """Warn where classes look like quantities (many numbers, fractions, amounts, dates): classes have no order."""
     found = list(sort_names(classes))
     fractions, many = _fractions(found) and len(found) > 2, all(map(NUMBER.fullmatch, found)) and len(found) > FEW
     odd = another_notation(np.array(found, dtype=object))

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # of what is stored: to be raised when the same files would give other bytes
 BLOCK = 64  # images decoded ahead of being written
-PATIENCE = 30.0  # seconds after which a person is told how far it is
+PATIENCE = 30.0  # seconds after which progress is printed
 
 
 class File(NamedTuple):

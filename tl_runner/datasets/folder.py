@@ -149,7 +149,7 @@ def _classes(found: Sides, labels: Policy, label_set: Sequence[str]) -> dict[str
 
 
 def _judge(sides: Sides, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> None:
-    """Refuse or report the files that can't be read, of both sides at once."""
+    """Refuse or report the unreadable files of both domains together."""
     files = {role: [file for each in side for file in each.files] for role, side in sides.items()}
     told = [f"{str(files[role][i].path)!r} ({reason})" for role in bad for i, reason in bad[role].items()]
     if not told:

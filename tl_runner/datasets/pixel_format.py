@@ -28,7 +28,7 @@ class PixelFormat(NamedTuple):
         return self
 
 
-BY_FILE = PixelFormat()  # nothing is said: every file decides
+BY_FILE = PixelFormat()  # no format is set: every file decides
 
 
 class Numbers(NamedTuple):

@@ -173,7 +173,7 @@ def _refuse_other_columns(source: Table, target: Table, **options: Sequence[str]
 
 
 def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
-    """Rows that are in both domains, label and all: a copy is refused, some are said."""
+    """Rows that are in both domains, with their labels: refuse a copy of the domain, warn of some rows."""
 
     def rows(raw: Raw) -> Counter[bytes]:
         labels = [code(raw.classes[y]) for y in raw.y.tolist()]
@@ -191,7 +191,7 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
 
 
 def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, Kind]) -> None:
-    """Categories that only the target has are all 0 when encoded: that is said.
+    """Warn of categories that only the target has: they are encoded as all zeros.
 
     Refuses a column where the target spells all of its categories otherwise than the source.
     """

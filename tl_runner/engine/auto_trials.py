@@ -77,7 +77,7 @@ def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tupl
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of a run. Each is kept in the cache: a run that was cut off goes on there."""
+    """The trials of a run. Each is cached, so that an interrupted run resumes with the next one."""
 
     auto: Auto
     task: Task

@@ -28,7 +28,7 @@ from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import identify
 from tl_runner.storage.lock import hold_lock
 from tl_runner.storage.sections import SourceModelInfo
-from tl_runner.training.loop import Point, Train, train
+from tl_runner.training.loop import SOURCE_MODEL, Point, Train, train
 from tl_runner.training.optimizers import adamw, cosine
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
             cursor := progress.cursor,
         ):
             with checkpoint.around(lambda: progress.state(learner, method, {})):
-                yield point._replace(seconds=progress.elapsed, phase="source model")
+                yield point._replace(seconds=progress.elapsed, phase=SOURCE_MODEL)
         learner.load_state_dict(pack_statistics(by_domain_statistics(learner, source_task, {"source"}, {})))
         source_val = accuracy(predict(learner, source.val), labels.val)
         facts = SourceModelInfo(key, plan.steps, cursor.rows, round(progress.elapsed, 3), source_val)

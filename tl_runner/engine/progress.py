@@ -1,4 +1,4 @@
-"""What a run knows of its training so far: with the weights, all that it needs to go on after it was cut off."""
+"""The state of a run's training: with the weights, all that an interrupted run needs to resume."""
 
 import logging
 import time

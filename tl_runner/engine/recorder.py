@@ -60,7 +60,7 @@ class Recording:
         resumable = any(self.folder.glob("checkpoint*.pt")) and not self.spare
         if self.record.config.get("force") or not resumable:
             shutil.rmtree(self.folder, ignore_errors=True)
-        for rest in ("new", "old"):  # of a run by force that was cut off
+        for rest in ("new", "old"):  # of an interrupted run with force=true
             shutil.rmtree(self.place.with_name(f"{self.place.name}.{rest}"), ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         for half in self.folder.glob(".*"):  # written, and the process was killed
@@ -108,7 +108,7 @@ class Recording:
         return Checkpoint(self.folder / "checkpoint.pt", every)
 
     def left(self, checkpoint: "Checkpoint") -> dict[str, Any] | None:
-        """What a process left to go on from, if the curve is whole up to there."""
+        """The checkpoint to resume from, if there is one and the curve is complete up to it."""
         state = checkpoint.load()
         if state and len(self._lines()) < state["cursor"]["points"]:
             log.warning("curve.jsonl ends before the checkpoint: starting over")
@@ -131,14 +131,14 @@ class Recording:
         return {**made_by(self.record.environment), "data": self.record.data.fingerprint}
 
     def confirm_data(self) -> None:
-        """Refuse to go on where a file of the data changed after this run got its identity, which would be another's.
+        """Raise if a data file changed since the run got its id, which is then wrong.
 
-        To be called when the data has been read: what changes later changes nothing.
+        Call it once the data has been read: later changes do not matter.
         """
         if data_files.hash_data(self.record.config.get("dataset"), self.contents).digest != self.record.data.files:
             raise UserError(
-                "files of the dataset changed after the command had looked at them and before the run had read them."
-                " Changed data is another run: type the command again when nothing writes to them any more"
+                "files of the dataset changed between the start of the command and the run's reading them."
+                " Changed data is another run: rerun the command when nothing writes to them any more"
             )
 
     def track(self, part: "Callable[[RunRecord], Tracker]") -> None:

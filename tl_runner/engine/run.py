@@ -22,8 +22,9 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
     """Make the run that the record describes, and return the record; yields its points on the way.
 
     The record is on disk before anything is checked, and says at the end what happened. The target's answers
-    are opened in the last step, when every prediction and the choice among the checkpoints stand. What an earlier
-    process left unfinished goes on from its checkpoint; an exception thrown in at a point leaves one there.
+    are opened in the last step, when every prediction and the choice among the checkpoints stand. A run that another
+    process left unfinished resumes from its checkpoint. To stop a run, throw an exception into the generator: it writes
+    a checkpoint first.
     """
     with open_recording(record) as files:
         parts = config.load(record.config)

@@ -2,7 +2,7 @@
 
 Pure functions of the rows: source (n, d) and target (m, d) float tensors -> weights (n,), finite, none below 0. With
 `others` (k, d), source rows that the estimate does not see, their weights follow: (n + k,). All use
-the Gaussian kernel k(a, b) = exp(−‖a−b‖² / 2σ²); σ is told, or tried, in units of the median distance of the rows.
+the Gaussian kernel k(a, b) = exp(−‖a−b‖² / 2σ²); σ is given, or tried out, in units of the median distance of the rows.
 """
 
 # Strict, but for what torch, NumPy and SciPy leave untyped.

@@ -228,7 +228,7 @@ def certainty(probabilities: Tensor) -> Tensor:
 
 
 def information(logits: Tensor) -> Tensor:
-    """H(mean p) − mean H(p), p the softmax of each row: how much a row tells of its class, in nats; (…, n, C) -> (…).
+    """H(mean p) − mean H(p), p the softmax of each row: what a prediction says of the class, in nats; (…, n, C) -> (…).
 
     Large where predictions are sure and all classes are predicted (Bridle et al. 1991; Krause et al. 2010).
     """

@@ -1,7 +1,7 @@
 """Transferability scores: how well a network that was trained elsewhere suits labelled rows, before any training.
 
 Pure functions of features or predictions and labels, computed in float64; of all of them more is better. They measure
-a labelled sample: whoever calls them says whose labels these are.
+a labelled sample. The caller decides whose labels these are.
 """
 
 # Strict, but for what torch, NumPy and SciPy leave untyped.

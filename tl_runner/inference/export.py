@@ -145,7 +145,7 @@ WAYS: dict[Format, tuple[Callable[[nn.Module, Tensor, dict[str, Any], IO[bytes]]
 def _in_words(to: Format) -> Iterator[None]:
     """What an exporter raises as a refusal that names the format; a full disk is no fault of the model's.
 
-    PyTorch's warnings within are of parts of its own that are to change – that TorchScript is, is said in a line of
+    PyTorch warns here of parts of its own that will change. That TorchScript is one of them, we say in a line of
     ours – and whether the file is right is measured.
     """
     try:

@@ -1,4 +1,4 @@
-"""Closed-form feature alignment: features of a frozen source model are aligned at once, then a head is fitted to them.
+"""Closed-form feature alignment: align the features of a frozen source model in one computation, then fit a head.
 
 The head learns from the aligned source rows, and from granted target rows where there are some, each weighing the same.
 It is one of `models.heads.fit_head`: logistic, svm (`C`), knn (`k`) or ncm. Nothing is trained by the loop. What moves

@@ -11,7 +11,7 @@ from tl_runner.methods.discriminator import Adversarial, discriminator_loss
 class DANN(Adversarial):
     """CE(source) + weight · BCE(D(reverse(f, schedule(p))), domain), the domain of source rows being 1.
 
-    The discriminator D descends on its loss at full strength; the features ascend on it, weighted by λ = schedule(p).
+    D minimises the term; the gradient that reaches the features is reversed and multiplied by λ = schedule(p).
     An accuracy of one half says that it can't tell the domains. The authors' weight is 1; ours, and `dropout`,
     were chosen on the digits. Ganin et al., JMLR 2016.
     """

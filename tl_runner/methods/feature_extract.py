@@ -17,7 +17,7 @@ Head = Literal["linear", Fitted]
 class FeatureExtract(Method):
     """A head on frozen features of the granted target rows, read at `layer` (a stage; null is the last).
 
-    `linear` is trained by the loop; the others are fitted at once, see `models.heads.fit_head`: `logistic` and `svm`
+    `linear` is trained by the loop; the others are fitted (`models.heads.fit_head`): `logistic` and `svm`
     with inverse regularisation `C`, `knn` with `k` neighbours, `ncm` by the nearest class mean.
     """
 

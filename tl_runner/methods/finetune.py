@@ -1,4 +1,4 @@
-"""Parameter transfer: go on from the source's parameters with the granted target labels (fine-tuning)."""
+"""Parameter transfer: train the source model further on granted target labels (fine-tuning)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Fine-tuning that goes on answering for the source's classes as the source model did (learning without forgetting)."""
+"""Fine-tuning that keeps the source model's predictions for the source's classes (learning without forgetting)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal

@@ -1,6 +1,6 @@
 """Meta-learning: small tasks of source classes first, then the granted target rows (MAML, ANIL, Reptile).
 
-A step's tasks are drawn anew: each is `ways` classes of the source (or as many as it has). They are told apart by a
+A step's tasks are drawn anew: each is `ways` classes of the source (or as many as it has). They are distinguished by a
 head for tasks, whose initial weights are learnt along with the backbone's, over the share `meta` of the steps. The rest
 is fine-tuning: CE(x_g) of the backbone and the model's own head, which is fresh. The inner descent has rate `lr_inner`;
 the outer one is the run's optimiser. BatchNorm normalises each set of rows by its own statistics while training.

@@ -14,7 +14,7 @@ from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighb
 
 log = logging.getLogger(__name__)
 
-FAR, OFF = 1e-3, 0.05  # of all mass; from the first on it is told, a plan that is farther off than the second is none
+FAR, OFF = 1e-3, 0.05  # of all mass: warn above the first, refuse a plan above the second
 
 
 class OTMap(ClosedForm):

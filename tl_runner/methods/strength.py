@@ -1,4 +1,4 @@
-"""How much a term of a loss counts while training goes on."""
+"""The weight of a loss term over the course of training."""
 
 from tl_runner.errors import check_range
 from tl_runner.functional import losses

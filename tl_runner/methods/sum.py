@@ -1,4 +1,4 @@
-"""Several methods at once, where what they do is to add terms to a loss."""
+"""The sum of several methods that add terms to a loss."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ from tl_runner.core import Batch, Method, Model
 class TargetOnly(Method):
     """Cross-entropy on the granted target labels: CE(head(f(x_g)), y_g), from scratch.
 
-    `backbone.weights` are not used, and that is said: with them it would no longer be from scratch.
+    `backbone.weights` are ignored, with a warning: with them it would no longer be from scratch.
     """
 
     needs = frozenset({"granted"})

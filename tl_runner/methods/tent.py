@@ -17,7 +17,7 @@ from tl_runner.models.batchnorm import batchnorms, renormalise
 class Tent(Method):
     """weight · schedule(p) · mean H(q) of target rows, q their softmax, by BatchNorm's scales and shifts alone.
 
-    BatchNorm normalises by the target: by each batch while training, and in evaluation, where the paper goes on with
+    BatchNorm normalises by the target: by each batch while training, and in evaluation, where the paper continues with
     batches, by the statistics of its training rows. `lr_norm` is the factor of the learning
     rate: a third of the optimiser's 0.003 is the paper's 0.001. The paper passes once over the rows that it is tested
     on, one step a batch; here training rows are passed over for `train.steps`, and other rows are predicted. One pass

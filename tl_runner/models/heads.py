@@ -21,7 +21,7 @@ from tl_runner.options import NoEffect
 
 ABSENT = -1e4  # the logit of a class that no fitted row had
 
-Fitted = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted at once
+Fitted = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted in closed form
 InverseRegularisation = Annotated[float, NoEffect("head", "knn", "ncm", "linear")]  # the option C
 NumberOfNeighbours = Annotated[int, NoEffect("head", "logistic", "svm", "ncm", "linear")]  # the option k
 
@@ -167,7 +167,7 @@ def linear_classifier(
 
 
 def fit_head(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, seed: int) -> nn.Module:  # noqa: N803
-    """A head fitted to rows x (n, d) with labels y (n,), on the CPU, at once.
+    """A head fitted to rows x (n, d) with labels y (n,), on the CPU, in closed form.
 
     `logistic` and `svm` by scikit-learn, with inverse regularisation `C` on columns of mean 0 and deviation 1, the
     scale folded into the head; `knn` by the vote of `k` neighbours; `ncm` by the nearest class mean μ_c (logit

@@ -111,7 +111,7 @@ class Columns:
         return encode(torch.from_numpy(matrix(table, self.kinds)), self.encoding)
 
     def _check(self, table: Table) -> None:
-        """Every column is there, and those of numbers hold numbers; what is not used of the table is said."""
+        """Check that every column is there and that numeric ones hold numbers; report unused columns."""
         for name, kind in self.kinds.items():
             if name not in table.cells:
                 raise UserError(f"{table.file} has no column {name!r}{nearest(name, table.cells)}")

@@ -1,1 +1,1 @@
-"""Records -> tables for a person: the only place, beside the command line, that draws."""
+"""From records to tables and pages. Only this package and the command line print."""

@@ -17,7 +17,7 @@ from tl_runner.storage.record import RunRecord
 
 MANY = 3  # settings of one method, from which on the highest is a choice
 NAMED = 6  # settings that a sentence names
-LONG = 120  # signs of an error that are told
+LONG = 120  # characters of an error that are shown
 
 Row = dict[Hashable, Any]  # of a leaderboard
 

@@ -161,7 +161,7 @@ def remarks(frame: pd.DataFrame, rankings: Sequence[Ranking]) -> list[str]:
 
 
 def _losers(frame: pd.DataFrame) -> Iterator[str]:
-    """Negative transfer is said in words too: a narrow table has no room for findings."""
+    """Negative transfer is also stated in words: a narrow table has no room for verdicts."""
     for pair, rows in by_pair(frame).items():
         for verdict in WORSE:
             if worse := [f"{row['label']} {difference(row)}" for row in rows if row["verdict"] == verdict]:

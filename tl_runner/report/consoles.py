@@ -38,7 +38,7 @@ class Outlet:
 
 
 def consoles() -> tuple[Console, Console]:
-    """For results and for errors. A file or a pipe takes wide tables as they are; a notebook is told in lines."""
+    """For results and for errors. Files and pipes take tables of any width; a notebook gets plain lines."""
     results: Any = Outlet(sys.stdout, 1)
     errors: Any = Outlet(sys.stderr, 2)
     notebook = Console(file=results).is_jupyter  # whose streams say that they are terminals
@@ -48,7 +48,7 @@ def consoles() -> tuple[Console, Console]:
 
 
 def show_warnings(errors: Console) -> None:
-    """Let warnings of the package be told there, each once; an error is told in words by who meets it."""
+    """Print each warning of the package once. Errors are printed by the code that catches them."""
     from rich.logging import RichHandler
 
     handler = RichHandler(logging.WARNING, console=errors, show_time=False, show_path=False)

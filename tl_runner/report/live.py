@@ -21,7 +21,7 @@ class Line(Protocol):
 
 
 def watch_training(points: "Generator[Point, None, T]", record: RunRecord, console: Console) -> T:
-    """Draw the training that this record is of while it goes on; returns what it returns."""
+    """Show the progress of this record's training; returns what the training returns."""
     source_val = None
     with _live(console) if console.is_terminal else _plain(console) as line:
         while True:

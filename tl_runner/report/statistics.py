@@ -15,7 +15,7 @@ Score = Literal["accuracy", "balanced", "macro_f1"]
 
 LEVEL = 0.05  # of the tests; intervals are of 1 − this
 LEAST = 3  # seeds below which nothing is tested
-MOST = 1000  # seeds that anyone is told to make
+MOST = 1000  # seeds that a report recommends at most
 SMALLEST = 1e-300  # p-value
 
 

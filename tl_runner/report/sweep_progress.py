@@ -42,7 +42,7 @@ class SweepProgress:
         self.running = [(o, t.get("step", 0), t.get("steps", 0), t.get("phase", "starting")) for o, t in told]
 
     def over(self, outcome: Outcome) -> None:
-        """A job is over: failures are told at once; where nothing is drawn live, every job gets a line."""
+        """A job has ended. Prints failures immediately, and a line for every job where there is no live display."""
         self.running = [each for each in self.running if each[0].record.folder != outcome.record.folder]
         if outcome.what == "queued":
             return

@@ -36,7 +36,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     if scores.source:
         table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores.source))
     table.add_row(Text(f"target: {domains['target']}"), *_metrics(scores.target), style="bold", end_section=True)
-    trained = scores.last["step"] > 0  # a head that is fitted at once has one checkpoint
+    trained = scores.last["step"] > 0  # a head that is fitted in closed form has one checkpoint
     for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")) if trained else ():
         table.add_row(f"{meaning} (step {other['step']})", percent(other["accuracy"]), style="dim")
     frequent, below = scores.majority, ""

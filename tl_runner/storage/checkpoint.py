@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that what was cut off goes on where it was."""
+"""Checkpoints on disk, from which an interrupted training resumes."""
 
 import logging
 import time
@@ -58,7 +58,7 @@ class Checkpoint:
             file.unlink(missing_ok=True)
 
     def _save(self, state: Mapping[str, Any]) -> None:
-        """A state that can't be written is said and costs only what it would have saved: training goes on."""
+        """If the state can't be written, warn and continue: only the chance to resume is lost."""
         self._saved = time.monotonic()
         try:
             with open_atomically(self.path, keeping=self.before) as file:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 MARGIN = 2 * 10**9  # ns; the times of some file systems are whole pairs of seconds
 BLOCK = 2**20  # bytes read at a time
-PATIENCE = 5.0  # seconds of reading after which a person is told how far it is
+PATIENCE = 5.0  # seconds of reading after which progress is printed
 PAUSE = 30.0  # seconds from one such word to the next
 
 
@@ -44,7 +44,7 @@ class _Listed(NamedTuple):
 
 
 class Contents:
-    """The contents of files, looked at once in the life of this object. Relative paths begin at the `home` folder.
+    """The contents of files, each read once in the life of this object. Relative paths begin at the `home` folder.
 
     `outputs` is where hashes are kept from one process to the next; nothing in that folder counts as content. None
     keeps none. Processes may share it: each writes whole files, and nothing that can't be read is believed.

@@ -20,7 +20,7 @@ DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashio
 # Published without an MD5: of its words, one blank between two.
 WORDS = md5(b"airplane bird car cat deer dog horse monkey ship truck", usedforsecurity=False).hexdigest()
 
-# Files as their makers published them, with their MD5s. They are told by the dataset's name alone, whether they are
+# Files as their makers published them, with their MD5s. They are known by the dataset's name alone, whether they are
 # there or are yet to be downloaded: only other files of these names count as content.
 PUBLISHED: dict[str, dict[str, str]] = {
     "cifar-10-batches-py": {

@@ -93,7 +93,7 @@ class RunRecord:
 def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: Contents | None = None) -> RunRecord:
     """The record of a composed configuration, before its run. Any configuration has one, a wrong one too.
 
-    Runs of one command share its `contents`, so that files are looked at once, not once a run.
+    Runs of one command share its `contents`, so that each file is hashed once.
     """
     config = name_parts({**config, "seed": _whole(config["seed"])} if "seed" in config else config)
     contents = contents or Contents(outputs_of(config))
@@ -121,7 +121,7 @@ def find_on_other_data(record: RunRecord) -> RunRecord | None:
         try:
             other = read_record(file)
         except (OSError, ValueError):
-            continue  # the tables tell of it
+            continue  # tables report it
         if other.data.read is not None and other.data.files not in (None, record.data.files):
             found += [(other.status == "ok", file.stat().st_mtime, other)] if _typed(other) == _typed(record) else []
     return max(found, key=lambda each: each[:2])[2] if found else None

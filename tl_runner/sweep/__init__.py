@@ -1,1 +1,1 @@
-"""Many runs: on this machine, in worker processes; and what launchers and sweepers of Hydra's need of ours."""
+"""Many runs: in worker processes, on clusters, and in searches; our launchers and sweepers for Hydra."""

@@ -1,4 +1,4 @@
-"""All combinations of a command line's values as composed orders, for a command that is not Hydra's own."""
+"""All combinations of a command line's values as composed jobs, for commands that Hydra does not run."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -18,7 +18,7 @@ from tl_runner.sweep.compose import read_composed
 
 
 def compose_combinations(words: Sequence[str], folders: Sequence[Path], used: Sequence[str]) -> list[Job]:
-    """An order for each combination of the values that the words list, composed as `tl-run -m` would, each run once.
+    """A job for each combination of the values that the words list, composed as `tl-run -m` would, each run once.
 
     `folders` hold options beside ours. `used` are the groups and keys that the command does something with; `UserError`
     where the words set another that there is, whose value would be ignored. Errors of Hydra's are raised as they are.

@@ -20,7 +20,7 @@ class Command:
     """The command line and what it asks for, and what became of its jobs."""
 
     words: list[str]
-    full_error: bool = False  # errors are told with their tracebacks
+    full_error: bool = False  # print errors with their tracebacks
     outcomes: list[Outcome] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # what is to be told at the end, below the table of outcomes
     working: bool = False  # there is a job that can stop by itself
@@ -52,9 +52,9 @@ class Command:
         return outcome
 
     def describe_job(self, composed: Composed) -> Job:
-        """The order that a composed configuration is.
+        """The job of a composed configuration.
 
-        What its files hold is looked at once in a command, whatever number of jobs read them.
+        Data files are hashed once per command, however many jobs read them.
         """
         self.contents = self.contents or Contents(outputs_of(composed.config))
         return make_job(composed, self.words, self.contents)
@@ -69,7 +69,7 @@ class Command:
 
 
 def make_job(composed: Composed, words: list[str], contents: Contents | None = None) -> Job:
-    """The order that a composed configuration is."""
+    """The job of a composed configuration."""
     record = _record(composed.config, composed.choices, contents)
     return Job(record, options.describe_variant(composed.overrides, words))
 

@@ -27,15 +27,13 @@ class Composed(NamedTuple):
 
 
 def read_composed(composed: Any, hydra: Any) -> Composed:
-    """What Hydra composed, once all of its values stand; `hydra` is its node of Hydra's."""
+    """A composed configuration with all values resolved; `hydra` is Hydra's own part of it."""
     from omegaconf import OmegaConf
 
     plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     config = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
-    return Composed(
-        {str(key): value for key, value in config.items()}, hydra.runtime.choices, [*hydra.overrides.task]
-    )
+    return Composed({str(key): value for key, value in config.items()}, hydra.runtime.choices, [*hydra.overrides.task])
 
 
 class Composer:
@@ -117,7 +115,7 @@ def _interpolates(value: Any) -> bool:
 
 
 class FrozenLoader:
-    """A config loader of Hydra's that hands out, once, what was composed ahead; else it is the loader that it wraps."""
+    """Wraps Hydra's config loader: returns, once, what was composed before; else asks the loader."""
 
     def __init__(self, loader: Any):
         self._loader = loader
@@ -141,7 +139,7 @@ class FrozenLoader:
 
 
 class RememberingRepository:
-    """A repository of Hydra's that knows each file as it was when it was first read; else the one that it wraps."""
+    """Wraps Hydra's config repository: remembers each file as it was when it was first read."""
 
     def __init__(self, repository: Any):
         self._repository = repository

@@ -1,4 +1,4 @@
-"""What launchers of ours have in common: jobs become orders, and the outcomes of these what Hydra wants back."""
+"""What our launchers have in common: they run composed jobs, and return the outcomes in Hydra's form."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 class Launching(Launcher, ABC):
-    """A launcher of orders; what it launches is drawn, or told in lines, as it ends."""
+    """A launcher that shows its jobs as they run: live, or in a line for each that ends."""
 
     @abstractmethod
     def run_jobs(self, runs: Sequence[Job], shown: "SweepProgress") -> Iterator[Outcome]:
-        """Make them, and yield what became of each as soon as it is known; raises `UserError` before any is begun."""
+        """Run them, and yield each outcome as soon as it is known. Raises `UserError` before any job has started."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         assert isinstance(task_function, Command)
         self.context, self.command, self.config = hydra_context, task_function, config
-        self.composed_jobs: dict[tuple[str, ...], Job] = {}  # what a sweeper of ours has composed
+        self.composed_jobs: dict[tuple[str, ...], Job] = {}  # by our sweeper, by their overrides
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from tl_runner.report.sweep_progress import board

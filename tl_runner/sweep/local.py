@@ -1,4 +1,4 @@
-"""A sweep on this machine: orders in, outcomes out, as many at a time as there are slots."""
+"""A sweep on this machine: jobs in, outcomes out, as many at a time as there are slots."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait

@@ -83,7 +83,7 @@ def run_remotely(
     asked: Callable[[], bool],
     under_way: Callable[[Sequence[Job]], None] = lambda running: None,
 ) -> Iterator[Outcome]:
-    """Make the orders, and yield what became of each as soon as it is known; the others of a job that dies go on.
+    """Run the jobs, and yield each outcome as soon as it is known. A job that dies stops no other.
 
     When the sweep is `asked` to stop, running jobs leave a checkpoint and end, and what was not begun is waiting.
     """
@@ -112,7 +112,7 @@ def run_remotely(
 
 
 def mark_lost(job: Job, why: str, stopping: bool) -> Outcome:
-    """What became of an order whose job brought no outcome back. Its checkpoint stays."""
+    """The outcome of a job whose process brought none back. Its checkpoint stays."""
     if record := find_skippable(job.record):  # its process died after its run had ended
         return Outcome(record, job.variant, "ran", record.error or "")
     record = read_stored(job.record)
@@ -122,7 +122,7 @@ def mark_lost(job: Job, why: str, stopping: bool) -> Outcome:
     try:
         with claim_lock(record.lock):
             record_lost_process(record, why.partition("\n")[0])
-    except LockedError:  # somebody goes on with it already, or on another machine may still be at it
+    except LockedError:  # another process makes it, or one on another machine may still be running
         pass
     record.status = "failed"  # of this attempt: what is stored may be an earlier run that force=true was to replace
     return Outcome(record, job.variant, "ran", why)

@@ -1,4 +1,4 @@
-"""A search: trials become runs, and what the runs came to is told to the studies, whoever launches them.
+"""A search: trials become runs, and studies learn the results, whichever launcher makes the runs.
 
 Target labels take no part in it unless they are asked for: `objective=oracle` chooses among trials by the accuracy on
 the target's test split, of the checkpoint that each run has chosen without labels. The runs themselves are the same.
@@ -44,7 +44,7 @@ class Attempt:
     jobs: list[TrialJob]
     values: dict[Path, tuple[float, float]] = field(default_factory=dict)  # objective and information, by run's folder
     state: str = "unfinished"  # or what it came to
-    left: bool = False  # it is taken up when the command is typed again
+    left: bool = False  # unfinished: rerunning the command resumes it
 
     @property
     def first(self) -> Path:

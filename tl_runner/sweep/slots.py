@@ -18,7 +18,7 @@ class Slot(NamedTuple):
 def count_slots(n_jobs: int | str, jobs_per_gpu: int) -> list[Slot]:
     """`n_jobs` places; `auto` is `jobs_per_gpu` on each GPU, or where there is none a core for each, up to MANY.
 
-    The shares depend on nothing else, so that a job which goes on later has the threads that it had.
+    The shares depend on nothing else, so that a job which is resumed has as many threads as before.
     """
     if not isinstance(jobs_per_gpu, int) or isinstance(jobs_per_gpu, bool) or jobs_per_gpu < 1:
         raise UserError(f"hydra.launcher.jobs_per_gpu takes a whole number of at least 1, got {jobs_per_gpu!r}")

@@ -1,6 +1,6 @@
 """A study in its folder: what was tried and what came of it, and by that what to try next. The one file of Optuna's.
 
-The journal has all of it, and is written before anything is done, so that a study goes on wherever it was cut off,
+The journal has all of it, and is written before anything is done, so that an interrupted study resumes,
 with the trials that it would have made otherwise: what trial k draws depends on k and on the trials that ended before.
 """
 
@@ -77,7 +77,7 @@ class Study:
 
     @property
     def words(self) -> str:
-        """What is about to happen, for a person."""
+        """What is about to happen, in words."""
         given = f", {self.given_trials} of them already complete" * bool(self.given_trials)
         begun = f", {len(self.unfinished)} started before" * bool(self.unfinished)
         return f"{self.sought.words}{given}{begun}"
@@ -168,7 +168,7 @@ class Study:
         return [dimension.typed(trial.params[_name(dimension)]) for dimension in self.sought.dimensions]
 
     def _sampler(self, number: int) -> BaseSampler:
-        """That of a trial, with chance of its own: a study that goes on draws what it would have drawn."""
+        """The sampler of a trial, with a seed of its own: a resumed study draws what it would have drawn."""
         seed = int(np.random.SeedSequence((self.way.seed, number)).generate_state(1)[0])
         return SAMPLERS[self.way.sampler](self.way.startup, seed)
 

@@ -81,7 +81,7 @@ class StudySpec(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What is about to happen, for a person."""
+        """What is about to happen, in words."""
         pruned = ""
         if self.way.pruner != "none" and self.objective == "auto":
             pruned = ", pruned only where granted labels are held out"
@@ -91,7 +91,7 @@ class StudySpec(NamedTuple):
 
     @property
     def whole(self) -> str:
-        """All of it but the folder and the number of trials, for a person."""
+        """All of it but the folder and the number of trials, in words."""
         fixed = " ".join([*self.fixed, *self.seeds]) or "the defaults"
         return f"{self.space} with {fixed} by {self.objective} ({self.way.words})"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
-# What MLflow reads when it is imported; whoever has set one keeps it.
+# What MLflow reads when it is imported; a value that the user has set stays.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # else it tells its makers what is called
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # `Guarded` says in a line what MLflow says in a hundred
@@ -63,7 +63,7 @@ def load(uri: str | None) -> None:
 class MlflowRun:
     """The MLflow run of a run.
 
-    What was cut off goes on in the same one, and steps that are there already are not sent again. A run that begins
+    A resumed run continues the same one, and steps that are there already are not sent again. A run that begins
     anew takes the place of the one before, which MLflow then lists as deleted: it can't take points back.
     """
 
@@ -119,7 +119,7 @@ class MlflowRun:
         return run.info.run_id
 
     def _begin(self, point: Point) -> None:
-        """At the first point it shows whether the run goes on, and what a process that was killed had not sent."""
+        """The first point shows whether the run is resumed, and what a killed process had not sent."""
         self._begun = True
         if self._seen and point.step <= min(self._seen):
             self.client.delete_run(self.run)

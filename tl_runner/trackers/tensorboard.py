@@ -36,7 +36,7 @@ class EventFiles:
 
     def end(self, record: RunRecord) -> None:
         if record.scores:
-            writer = self._writer = self._writer or self._begin(None)  # cut off between the last point and its end
+            writer = self._writer = self._writer or self._begin(None)  # it was interrupted after its last point
             for name, value in final(record).items():
                 writer.add_scalar(name, value, record.scores.last["step"])
         if self._writer:

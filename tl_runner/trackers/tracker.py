@@ -1,4 +1,4 @@
-"""What a tracker is, what it is told, and the guard that keeps its failures from the run."""
+"""The interface of a tracker, what it receives, and the guard that keeps its failures from the run."""
 
 import logging
 import re
@@ -10,11 +10,9 @@ from typing import Any, Protocol
 
 from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord
-from tl_runner.training.loop import Point
+from tl_runner.training.loop import SOURCE_MODEL, Point
 
 log = logging.getLogger(__name__)
-
-SOURCE_MODEL = "source model"  # the phase of the points that `engine.pretrain.train_source_model` yields
 
 
 class Tracker(Protocol):
@@ -30,7 +28,7 @@ class Tracker(Protocol):
 
 
 class Guarded:
-    """A tracker that can't stop its run: the first error is said, and the run goes on without it.
+    """Wraps a tracker so that it can't stop its run: the first error is logged, and the run continues without it.
 
     Raises `UserError` when it is made, if the tracker's library is not installed or an option is out of range.
     """

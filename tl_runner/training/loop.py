@@ -19,6 +19,7 @@ from tl_runner.rng import Rng, episodes, rows
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
 
+SOURCE_MODEL = "source model"  # the phase of points of the source model's training, which trackers leave out
 Augment = Callable[[Tensor, int], Tensor]  # of the inputs (n, …) and a seed
 
 
@@ -213,7 +214,7 @@ def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int, i
 
 
 def _means(window: Sequence[Mapping[str, Tensor]], step: int) -> dict[str, float]:
-    """The mean of each name, by one transfer from the device; the first step that is not finite is said."""
+    """The mean of each name, by one transfer from the device. Raises at the first step that is not finite."""
     flat = iter(torch.stack([value for row in window for value in row.values()]).tolist())
     rows = [{name: next(flat) for name in row} for row in window]
     for at, row in enumerate(rows, start=step - len(rows) + 1):

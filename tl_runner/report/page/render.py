@@ -52,7 +52,7 @@ def page(
 ) -> str:
     """The report on these runs. `frame` is their `leaderboard`, `warnings` what to keep in mind, `made` its date.
 
-    Equal folders, frame and date make equal bytes. What is not there to be drawn is said in the figure's place.
+    Equal folders, frame and date make equal bytes. A figure without data is replaced by a sentence that says why.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

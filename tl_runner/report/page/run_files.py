@@ -1,4 +1,4 @@
-"""What a run has kept in its folder for figures, read when a figure asks for it, and summed up at once.
+"""The files of a run's folder that figures need: read when a figure asks for them, and reduced to sums.
 
 Only sums stay in memory: predictions of thousands of runs would not fit. A file that can't be read is a fault that
 the page tells, and what was in it counts as missing.

@@ -27,7 +27,7 @@ class Arguments:
     # address: of a running cluster, HOST:PORT, or auto on one of its machines; local starts a Ray on this one.
     init: dict[str, Any] = field(default_factory=lambda: {"address": "local", "log_to_driver": False})
     # num_gpus may be a share: at 0.25, four runs are on one GPU.
-    # max_retries: Ray would make a dead run again behind our back; typed again, it goes on.
+    # max_retries: Ray must not restart a run that died; rerunning the command resumes it.
     remote: dict[str, Any] = field(default_factory=lambda: {"num_cpus": 1, "num_gpus": 0, "max_retries": 0})
 
 

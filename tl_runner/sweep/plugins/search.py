@@ -108,7 +108,7 @@ class TlOptuna(Sweeper):
         command.working = False
 
     def _in_batches(self, search: "Search") -> Iterator[Outcome]:
-        """Other launchers take several jobs at a time, and tell of them when all have ended."""
+        """Other launchers take a batch of jobs, and return when all have ended."""
         if self.pruner != "none":
             log.warning("only hydra/launcher=local stops runs midway: nothing is pruned here")
         assert self.launcher

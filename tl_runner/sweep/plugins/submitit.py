@@ -63,8 +63,8 @@ class Slurm(Local):
     gpus_per_task: int | None = None
     mem_per_gpu: str | None = None
     mem_per_cpu: str | None = None
-    signal_delay_s: int = 120  # before its time is up a job is told to leave a checkpoint
-    max_num_timeout: int = 0  # how often a job whose time was up is queued again: its run goes on there
+    signal_delay_s: int = 120  # before its time is up, a job is asked to write a checkpoint
+    max_num_timeout: int = 0  # how often a job whose time was up is requeued; its run resumes
     array_parallelism: int = 256  # jobs at once
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # others of sbatch
 
@@ -84,7 +84,7 @@ class Submitit(Launching):
 
 
 class Requeueable:
-    """What a job is to submitit: with a `checkpoint`, it may be queued again when its time is up."""
+    """A job for submitit. Because it has a `checkpoint` method, it may be requeued when its time is up."""
 
     def __init__(self, remote_job: RemoteJob):
         self.remote_job = remote_job
@@ -111,7 +111,7 @@ class Requeueable:
 
 
 class Jobs:
-    """The engine: what submitit does with parcels."""
+    """The backend: sends jobs to submitit."""
 
     def __init__(self, cluster: str, folder: str, max_num_timeout: int, options: dict[str, Any]):
         self.cluster, self.folder, self.options = cluster, folder, options
