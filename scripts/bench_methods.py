@@ -24,7 +24,7 @@ from measured import Measured
 
 from tl_runner import config, options
 from tl_runner.core import Method
-from tl_runner.report.statistics import Paired, Seeds, joined, paired
+from tl_runner.report.statistics import Paired, Seeds, compare_paired, joined
 from tl_runner.storage.record import read_records
 
 GRANTED = 10  # a class, for methods that need granted labels
@@ -176,7 +176,7 @@ def compared(mine: Sequence[Measured], base: Sequence[Measured]) -> Paired:
     """One setting against another on the seeds of both, as tl-report tests it."""
     seeds = joined(Seeds(**run.seeds) for run in [*mine, *base] if not run.error)
     ours, others = ({seed: value / 100 for seed, value in scored(runs).items()} for runs in (mine, base))
-    found = paired(ours, others, seeds)
+    found = compare_paired(ours, others, seeds)
     return found._replace(difference=100 * found.difference, low=100 * found.low, high=100 * found.high)
 
 

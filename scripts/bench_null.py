@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tl_runner.report.statistics import LEVEL, Kind, Paired, Seeds, holm, paired, rows_variance
+from tl_runner.report.statistics import LEVEL, Paired, SeedKind, Seeds, compare_paired, holm, rows_variance
 
 METHODS = 4
 ACCURACY, GAIN = 0.8, 0.02
-KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "unknown")
+KINDS: tuple[SeedKind, ...] = tuple(kind for kind in get_args(SeedKind) if kind != "unknown")
 WORLDS = {"one training": (0.6, 0.4, 0.0, 0.0), "trained anew": (0.5, 0.3, 0.2, 0.1)}  # see `hits`
 
 
 class Design(NamedTuple):
     """What is simulated: how seeds differ, how many there are, what training adds, rows of the test split and pool."""
 
-    kind: Kind
+    kind: SeedKind
     seeds: int
     world: str
     rows: int
@@ -72,7 +72,7 @@ def tested(right: NDArray[np.bool_], design: Design) -> list[Paired]:
         return rows_variance("accuracy", [(labels, a, b) for a, b in zip(wrong[method], wrong[0], strict=True)])
 
     return [
-        paired(accuracies[method], accuracies[0], seeds, lambda _, method=method: rows(method))
+        compare_paired(accuracies[method], accuracies[0], seeds, lambda _, method=method: rows(method))
         for method in range(1, len(right))
     ]
 

@@ -16,7 +16,7 @@ import numpy as np
 from bench_methods import BASE, PAIRS, put
 from measured import Measured
 
-from tl_runner.report.statistics import Seeds, paired
+from tl_runner.report.statistics import Seeds, compare_paired
 from tl_runner.training import checkpoint_selection
 from tl_runner.training.checkpoint_selection import Evidence
 
@@ -84,7 +84,7 @@ def against(runs: Sequence[Measured]) -> Iterator[str]:
             {seed: float(np.mean([worth(each, of) for each in runs if each.seed == seed])) for seed in seeds}
             for of in (checkpoint_selection.default, rule)
         )
-        found = paired(mine, others, Seeds("independent"))
+        found = compare_paired(mine, others, Seeds("independent"))
         difference, low, high = (100 * value for value in (found.difference, found.low, found.high))
         yield f"| `{name}` | {difference:+.2f} ({low:+.2f} to {high:+.2f}) |"
 

@@ -53,7 +53,7 @@ def test_the_top_level_says_what_settings_says():
 @pytest.mark.parametrize("path", YAMLS)
 def test_every_option_composes_and_builds(path):
     group, name = path.removesuffix(".yaml").split("/")
-    parts = config.load(composed(f"{group}={name}")[0])
+    parts = config.load_parts(composed(f"{group}={name}")[0])
     assert getattr(parts, group) is not None
 
 
@@ -92,13 +92,13 @@ def test_every_option_composes_and_builds(path):
 )
 def test_what_cannot_be_used_is_refused_in_words(override, message):
     with pytest.raises(UserError, match=message):
-        config.load(composed(override)[0])
+        config.load_parts(composed(override)[0])
 
 
 def test_a_group_without_an_option_is_refused():
     content, _ = composed()
     with pytest.raises(UserError, match=r"method must name one of its options"):
-        config.load({**content, "method": None})
+        config.load_parts({**content, "method": None})
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ class NoMethod:
 def test_a_target_that_is_no_method_is_refused():
     content, _ = composed()
     with pytest.raises(UserError, match=r"test_config\.NoMethod is not a tl_runner\.Method: it has no `needs`"):
-        config.load({**content, "method": {"_target_": "test_config.NoMethod", "weight": 1.0}})
+        config.load_parts({**content, "method": {"_target_": "test_config.NoMethod", "weight": 1.0}})
 
 
 class Unbegun(Method):
@@ -178,7 +178,7 @@ class Wishful(Method):
 def test_a_method_that_breaks_its_contract_is_told_before_anything_is_read(name, message):
     content, _ = composed()
     with pytest.raises(UserError, match=f"{name}.*{message}"):
-        config.load({**content, "method": {"_target_": f"test_config.{name}", "weight": 1.0}})
+        config.load_parts({**content, "method": {"_target_": f"test_config.{name}", "weight": 1.0}})
 
 
 @pytest.mark.parametrize(
@@ -194,5 +194,5 @@ def test_a_method_that_breaks_its_contract_is_told_before_anything_is_read(name,
     ],
 )
 def test_an_option_that_does_nothing_beside_another_is_told(words, said, caplog):
-    config.load(composed(*words.split())[0])
+    config.load_parts(composed(*words.split())[0])
     assert (said in caplog.text) if said else not caplog.text

@@ -119,7 +119,7 @@ class Parts(NamedTuple):
     tracker: "Callable[[RunRecord], Tracker]"
 
 
-def load(config: Mapping[str, Any]) -> Parts:
+def load_parts(config: Mapping[str, Any]) -> Parts:
     """Check and build every part; raises `UserError` before any data is touched."""
     config = name_parts(config)
     parts: dict[str, Any] = {group: build(config.get(group), group) for group in GROUPS}
@@ -138,7 +138,7 @@ def load(config: Mapping[str, Any]) -> Parts:
     # The ranges of a schedule and of a rule are checked where it is called.
     _tried("schedule", parts["schedule"], 0.0)
     _tried("select", parts["select"], [Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0, 0.0, 0.0, 0.0, 0.0)])
-    return Parts(settings(config), **parts)
+    return Parts(check_settings(config), **parts)
 
 
 def _check_contract(method: Any, target: str) -> None:
@@ -162,7 +162,7 @@ def _tried(group: str, part: Any, value: Any) -> None:
         raise UserError(f"{group}.{error}") from error
 
 
-def settings(config: Mapping[str, Any]) -> Settings:
+def check_settings(config: Mapping[str, Any]) -> Settings:
     """The keys of no group, checked."""
     return Settings(**check_options(Settings, {key: value for key, value in config.items() if key not in GROUPS}, ""))
 

@@ -115,12 +115,12 @@ def leaderboard(
     """
     from typing import get_args
 
-    from tl_runner.report.leaderboard import leaderboard
-    from tl_runner.report.statistics import Score
+    from tl_runner.report.leaderboard import build_leaderboard
+    from tl_runner.report.statistics import ScoreName
     from tl_runner.storage.record import find_oracle_trials, read_records
 
-    if score not in get_args(Score):
-        raise UserError(f"score takes {', '.join(get_args(Score))}, got {score!r}")
+    if score not in get_args(ScoreName):
+        raise UserError(f"score takes {', '.join(get_args(ScoreName))}, got {score!r}")
     folders = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if missing := [str(folder) for folder in folders if not folder.exists()]:
         raise UserError(f"there is no folder {', '.join(missing)}")
@@ -129,7 +129,7 @@ def leaderboard(
         logging.getLogger("tl_runner.notebook").warning(fault)
     if not found:
         raise UserError(f"no runs in {', '.join(map(str, folders))}; create some with tl_runner.run")
-    return leaderboard(found, find_oracle_trials(folders), score)
+    return build_leaderboard(found, find_oracle_trials(folders), score)
 
 
 def _check_words(overrides: Sequence[str], outputs: str | Path | None) -> list[str]:

@@ -44,19 +44,19 @@ def list_options(folders: Sequence[Path]) -> list[Option]:
     return sorted((_read(file, group) for file, group in found), key=lambda option: option[:2])
 
 
-def settings() -> Option:
+def read_settings() -> Option:
     """The keys that belong to no group, from config.yaml."""
     return _read(conf() / "config.yaml", "")
 
 
 def defaults() -> dict[str, str]:
     """Each group's default option."""
-    return dict(re.findall(r"^  - (\w+): (\w+)$", settings().text, re.MULTILINE))
+    return dict(re.findall(r"^  - (\w+): (\w+)$", read_settings().text, re.MULTILINE))
 
 
 def _plugins() -> dict[str, str]:
     """Hydra's default launcher and sweeper."""
-    return dict(re.findall(r"^  - override (hydra/launcher|hydra/sweeper): (\w+)$", settings().text, re.MULTILINE))
+    return dict(re.findall(r"^  - override (hydra/launcher|hydra/sweeper): (\w+)$", read_settings().text, re.MULTILINE))
 
 
 def parse_words(words: Sequence[str]) -> dict[str, str]:
@@ -159,7 +159,7 @@ def _groups(folders: Sequence[Path]) -> Iterator[str]:
 
 
 def _keys() -> Iterator[str]:
-    for key, value, comment in re.findall(r"^(\w+): (\S+) +# (.*)$", settings().text, re.MULTILINE):
+    for key, value, comment in re.findall(r"^(\w+): (\S+) +# (.*)$", read_settings().text, re.MULTILINE):
         yield f"    {f'{key}={value}':<21} {comment}"
     for shared in SHARED:
         group, _, name = shared.partition(".")

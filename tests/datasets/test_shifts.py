@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tl_runner.datasets import image_shifts
-from tl_runner.datasets.image_shifts import IMAGE_SHIFTS, GreyShift, Shift, severity_of, shift_images, warp
+from tl_runner.datasets.image_shifts import IMAGE_SHIFTS, GreyShift, ImageShift, severity_of, shift_images, warp
 from tl_runner.errors import UserError
 
 
@@ -21,8 +21,8 @@ def shifted(x: torch.Tensor, shift: str, severity: int) -> torch.Tensor:
 
 
 def test_every_shift_has_a_name_that_can_be_set():
-    assert get_args(Shift) == ("none", *IMAGE_SHIFTS)
-    assert set(get_args(Shift)) - set(get_args(GreyShift)) == {"grayscale"}
+    assert get_args(ImageShift) == ("none", *IMAGE_SHIFTS)
+    assert set(get_args(ImageShift)) - set(get_args(GreyShift)) == {"grayscale"}
 
 
 @pytest.mark.parametrize("shift", IMAGE_SHIFTS)

@@ -393,7 +393,7 @@ def test_data_that_changes_between_the_command_and_the_run_is_refused(tmp_path, 
     record = of_tables(tmp_path / "out")
     csv_files(tmp_path, moved=4)
     outcome = attended(record)
-    assert outcome.failed and "Changed data is another run: type the command again" in outcome.message
+    assert outcome.failed and "Changed data is another run: rerun the command" in outcome.message
     assert attended(of_tables(tmp_path / "out")).record.status == "ok"
 
 

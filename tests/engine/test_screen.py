@@ -24,10 +24,10 @@ from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Pair
 from tl_runner.engine import screen
 from tl_runner.engine.screen import Screened
 from tl_runner.errors import UserError
-from tl_runner.functional.divergence import mmd_test, told_apart
+from tl_runner.functional.divergence import mmd_test, separate_domains
 from tl_runner.functional.transferability import h_score, leep, linear_error, logme, nce
 from tl_runner.report import screening
-from tl_runner.report.rank_correlation import agreement, spearman
+from tl_runner.report.rank_correlation import correlate_ranks, spearman
 from tl_runner.report.rank_correlation import match_runs as of_runs
 from tl_runner.rng import Rng
 from tl_runner.storage.record import RunRecord, describe_run, read_records
@@ -52,7 +52,7 @@ def screened(*words: str, stages: tuple[str, ...] = ()) -> list[Screened]:
 
 def the_pair(*words: str) -> Pair:
     content, _ = composed(*words)
-    settings = config.settings(content)
+    settings = config.check_settings(content)
     with Rng(settings.seed).child("data").as_default():
         drawn = config.call_with(config.build(content["dataset"], "dataset"), seed=settings.seed, cache=Path("cache"))
         budget = Budget.parse(settings.granted).settle(needed=False)
@@ -68,7 +68,7 @@ def test_the_scores_are_those_of_the_source_models_own_features_and_predictions(
     (weights,) = Path("outputs/cache/source_models").glob("*.safetensors")
     head = load_file(weights)
     predicted = (f @ head["head.weight"].T + head["head.bias"]).softmax(1)
-    apart = told_apart(f, the_pair(*words).target.val.take(torch.arange(20)))
+    apart = separate_domains(f, the_pair(*words).target.val.take(torch.arange(20)))
     test = mmd_test(f, the_pair(*words).target.val.take(torch.arange(20)), 500)
     assert apart and test and len(source.val) == 20
     error = linear_error(f, y)
@@ -298,11 +298,11 @@ def test_runs_count_for_the_stage_that_they_read_and_seeds_are_averaged():
     (of_extract,) = of_runs(THREE, RUNS)
     assert of_extract == ("feature_extract", "auto", pytest.approx([0.4, 0.6, 0.7]), 4)
     signs = {"logme": 1, "a_distance": -1, "leep": 1}
-    of_logme, of_distance = agreement(THREE, [of_extract], signs)
+    of_logme, of_distance = correlate_ranks(THREE, [of_extract], signs)
     assert of_logme[:3] == ("logme", "feature_extract", 3) and of_logme.rho == pytest.approx(1.0)
     assert of_distance[:3] == ("a_distance", "feature_extract", 3)
     assert of_distance.rho == pytest.approx(-0.5)  # ranks 3 1 2 of nearness beside 1 2 3
-    assert agreement(THREE[:2], of_runs(THREE[:2], RUNS), signs) == []  # two have a rank correlation of ±1 always
+    assert correlate_ranks(THREE[:2], of_runs(THREE[:2], RUNS), signs) == []  # two have a rank correlation of ±1 always
 
 
 def test_runs_of_another_setting_or_of_other_parts_do_not_count():
@@ -344,7 +344,7 @@ def test_targets_have_tables_of_their_own_and_seeds_one_line():
     again = candidate("hidden", True, ("seed=1",), bound=0.4, logme=1.0, mmd=0.7, mmd_p=0.3)
     other = candidate("hidden", True, ("dataset.size=8",), logme=5.0)
     other.record.data.fingerprint["target"] = "g"
-    groups = screening.grouped([(each, "") for each in (first, second, again, other)], None, RUNS)
+    groups = screening.group_by_target([(each, "") for each in (first, second, again, other)], None, RUNS)
     assert [group.by for group in groups] == ["bound", "logme"] and len(groups[0].candidates) == 2
     ((best, _), (worst, _)) = groups[0].candidates
     assert best.stage == "conv1" and worst.scores == pytest.approx({"bound": 0.7, "logme": 0.5, "mmd": 0.6})

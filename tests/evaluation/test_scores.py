@@ -11,7 +11,7 @@ from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import InMemory
 from tl_runner.evaluation.scores import calibration_error, collect_evidence, predict, score_predictions, score_run
 from tl_runner.models.backbones import identity
-from tl_runner.models.batchnorm import Sides
+from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import ROWS
 
 
@@ -81,7 +81,7 @@ def floor_of(granted: str, keeps_source: bool) -> tuple[float | None, float]:
     pair, _, _ = split_domains(blobs(0, samples=100, classes=3), 0, Budget.parse(granted), torch.device("cpu"))
     backbone, width = identity(pair.shape)
     model = Model(backbone, width, pair.classes)
-    evidence, _ = collect_evidence(Sides(model, model), pair, 1, keeps_source)
+    evidence, _ = collect_evidence(DomainModels(model, model), pair, 1, keeps_source)
     assert evidence.source_val is not None
     return evidence.floor, evidence.floor_rows
 

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from tl_runner.functional import losses
-from tl_runner.functional.divergence import FOLDS, ROWS, mmd_test, told_apart
+from tl_runner.functional.divergence import FOLDS, ROWS, mmd_test, separate_domains
 
 
 def gaussians(move: float, draw: int, n: int = 300, m: int = 300, d: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,7 +22,7 @@ def test_the_a_distance_of_gaussians_is_that_of_the_best_classifier(move):
     truth = 2 * (1 - 2 * stats.norm.cdf(-move / 2))
     found = []
     for draw in range(20):
-        apart = told_apart(*gaussians(move, draw))
+        apart = separate_domains(*gaussians(move, draw))
         assert apart is not None
         found.append(apart.a_distance)
     assert sum(each.low <= truth <= each.high for each in found) >= 16
@@ -31,23 +31,23 @@ def test_the_a_distance_of_gaussians_is_that_of_the_best_classifier(move):
 
 
 def test_without_a_difference_the_distance_is_about_0_and_with_a_wall_between_it_is_2():
-    same = [told_apart(*gaussians(0.0, draw)) for draw in range(10)]
+    same = [separate_domains(*gaussians(0.0, draw)) for draw in range(10)]
     assert all(apart and apart.a_distance.low < 0.15 for apart in same)
     assert np.mean([apart.a_distance.value for apart in same if apart]) < 0.15
-    apart = told_apart(*gaussians(50.0, 0))
+    apart = separate_domains(*gaussians(50.0, 0))
     assert apart and apart.a_distance.value == 2.0 == apart.a_distance.high and apart.a_distance.low > 1.97
 
 
 def test_as_many_rows_of_both_sides_are_compared():
-    apart = told_apart(*gaussians(1.0, 0, n=80, m=ROWS + 50))
+    apart = separate_domains(*gaussians(1.0, 0, n=80, m=ROWS + 50))
     assert apart and len(apart.log_odds) == 160 and len(apart.weights) == 80
-    assert told_apart(*gaussians(1.0, 0, n=FOLDS - 1)) is None
+    assert separate_domains(*gaussians(1.0, 0, n=FOLDS - 1)) is None
 
 
 def test_the_weights_are_those_of_the_target_over_the_source():
     """p_t/p_s = exp(x − ½) for N(0, 1) and N(1, 1)."""
     source, target = gaussians(1.0, 3, n=ROWS, m=ROWS, d=1)
-    apart = told_apart(source, target)
+    apart = separate_domains(source, target)
     assert apart is not None
     assert np.corrcoef(apart.weights.log(), source[:, 0])[0, 1] > 0.95
     assert (apart.weights * source[:, 0]).sum() / apart.weights.sum() == pytest.approx(1.0, abs=0.15)

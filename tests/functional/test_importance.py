@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import cdist
 from support.densities import MOVE, gaussians, rank_correlation
 
-from tl_runner.functional.importance import by_distance, density_ratio, effective_rows, nearest, ratio
+from tl_runner.functional.importance import by_distance, density_ratio, effective_rows, nearest_rows, ratio
 
 
 @pytest.mark.parametrize(("n", "m"), [(1000, 1000), (1501, 700), (4007, 1501)])
@@ -43,7 +43,7 @@ def plain(n: int = 40, m: int = 25, d: int = 3) -> tuple[torch.Tensor, torch.Ten
 
 def test_nearest_is_the_least_of_all_distances():
     source, target, distances = plain()
-    found, which = nearest(source, target)
+    found, which = nearest_rows(source, target)
     np.testing.assert_allclose(found, distances.min(1), rtol=1e-4)
     assert which.tolist() == distances.argmin(1).tolist()
 

@@ -89,22 +89,24 @@ def test_leading_dimensions_are_sets_of_their_own(one, other):
 @given(rows(columns=4))
 def test_scores_of_predictions_keep_their_bounds(logits):
     most, probabilities = log(4) + 1e-5, logits.softmax(-1)
-    doubt = losses.entropy(probabilities)
+    doubt = losses.logit_entropy(probabilities)
     assert ((doubt >= 0) & (doubt <= most)).all()
     torch.testing.assert_close(losses.uncertainty(logits), doubt, rtol=1e-3, atol=1e-5)
-    assert -1e-5 <= losses.information(logits) <= most
+    assert -1e-5 <= losses.logit_information(logits) <= most
     assert 1 - 1e-5 <= losses.predicted_classes(logits) <= 4 + 1e-4
     assert losses.certainty(probabilities).mean() == pytest.approx(1)
     swapped = logits[:, torch.tensor([2, 0, 3, 1])]  # classes by other names
-    torch.testing.assert_close(losses.information(swapped), losses.information(logits), rtol=1e-3, atol=1e-5)
-    assert losses.information(logits[:1]).abs() < 1e-5  # one row tells nothing that its mean does not
+    torch.testing.assert_close(
+        losses.logit_information(swapped), losses.logit_information(logits), rtol=1e-3, atol=1e-5
+    )
+    assert losses.logit_information(logits[:1]).abs() < 1e-5  # one row tells nothing that its mean does not
 
 
 @few
 @given(sides(), st.sampled_from(["inverse", "rbf", "count", "distance"]))
 def test_weights_by_distance_follow_their_rows(both, mode: Mode):
     source, target = both
-    assume(float(importance.nearest(source, target)[0].min()) > 0.01)  # else cancellation decides between copies
+    assume(float(importance.nearest_rows(source, target)[0].min()) > 0.01)  # else cancellation decides between copies
     found = importance.by_distance(source, target, mode)
     assert found.isfinite().all() and (found >= 0).all() and len(found) == len(source)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import split_domains
 from tl_runner.errors import UserError
 from tl_runner.inference.inputs import list_inputs, list_test_inputs
-from tl_runner.inference.predict import agreement, predictions
+from tl_runner.inference.predict import compare_with_stored, predictions
 from tl_runner.storage.record import RunRecord
 
 TINY = ["train=tiny", "pretrain=tiny", "threads=1"]
@@ -228,12 +228,12 @@ def test_predictions_that_are_not_those_of_the_run_are_told(shot, tmp_path):
     shutil.copytree(shot.folder, tmp_path / "run")
     trained, record = tl_runner.load(shot.folder), shot
     found = torch.cat([each.probabilities for each in predictions(trained, list_test_inputs(shot.folder, trained[1]))])
-    assert agreement(found, record) == (12, 12, pytest.approx(0.0, abs=EXACT))
+    assert compare_with_stored(found, record) == (12, 12, pytest.approx(0.0, abs=EXACT))
     other = found.roll(1, dims=1)
-    rows, same, largest = agreement(other, record)
+    rows, same, largest = compare_with_stored(other, record)
     assert (rows, same) == (12, 0) and largest == pytest.approx((other - found).abs().max().item(), abs=EXACT)
     with pytest.raises(UserError, match="stored predictions for 12 test rows, and 3 were made"):
-        agreement(found[:3], record)
+        compare_with_stored(found[:3], record)
 
 
 def test_a_run_whose_rows_are_no_files_has_no_test_csv(ink, typed):

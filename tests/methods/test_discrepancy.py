@@ -15,7 +15,7 @@ from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled
 from tl_runner.errors import UserError
 from tl_runner.functional import losses
-from tl_runner.functional.distances import DISTANCES, cosine, sliced_wasserstein2
+from tl_runner.functional.distances import DISTANCES, cosine_distance, sliced_wasserstein2
 from tl_runner.methods.afn import AFN, norm_step
 from tl_runner.methods.bnm import BNM, nuclear_norm
 from tl_runner.methods.deepjdot import DeepJDOT, joint_cost, transport
@@ -125,8 +125,8 @@ def test_bnm_and_im_pull_in_the_direction_of_their_papers():
     start = features(12, 3, 3)
     measures = {
         BNM(schedule="constant"): nuclear_norm,
-        IM(schedule="constant"): losses.information,
-        IM(diversity=False, schedule="constant"): lambda z: -losses.entropy(z.softmax(-1)).mean(),
+        IM(schedule="constant"): losses.logit_information,
+        IM(diversity=False, schedule="constant"): lambda z: -losses.logit_entropy(z.softmax(-1)).mean(),
         MCC(schedule="constant"): lambda z: -class_confusion(z),
     }
     for method, measure in measures.items():
@@ -465,12 +465,12 @@ def test_sliced_wasserstein2_of_a_shift_is_its_square_over_the_columns():
 
 def test_the_cosine_distance_by_hand():
     source = torch.tensor([[2.0, 1.0], [0.0, -1.0]])  # mean (1, 0)
-    assert cosine(source, torch.tensor([[0.0, 3.0]])).item() == pytest.approx(1.0)
-    assert cosine(source, torch.tensor([[1.0, 1.0]])).item() == pytest.approx(1 - 1 / math.sqrt(2))
-    assert cosine(source, -source).item() == pytest.approx(2.0)
-    assert cosine(source, 7 * source).item() == pytest.approx(0.0, abs=1e-6)
+    assert cosine_distance(source, torch.tensor([[0.0, 3.0]])).item() == pytest.approx(1.0)
+    assert cosine_distance(source, torch.tensor([[1.0, 1.0]])).item() == pytest.approx(1 - 1 / math.sqrt(2))
+    assert cosine_distance(source, -source).item() == pytest.approx(2.0)
+    assert cosine_distance(source, 7 * source).item() == pytest.approx(0.0, abs=1e-6)
     zero = torch.zeros(3, 2, requires_grad=True)
-    value = cosine(zero, source)
+    value = cosine_distance(zero, source)
     value.backward()
     assert value.item() == 1.0 and zero.grad is not None and torch.isfinite(zero.grad).all()
 

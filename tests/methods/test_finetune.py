@@ -214,7 +214,7 @@ def start_from(drawn: Drawn, plan: Pretrain, folder: Path, seed: int = 0) -> tup
     backbone.add_module("map", torch.nn.Linear(width, 4))
     model = Model(backbone, 4, pair.classes)
     said, _ = composed(f"seed={seed}")
-    parts = config.load(said)._replace(pretrain=plan)
+    parts = config.load_parts(said)._replace(pretrain=plan)
     task = Task(parts, pair, answers, model, data, "2", said, machine={}, cache=folder, features=folder / "features")
     steps = train_source_model(model, task)
     while True:
@@ -274,7 +274,7 @@ def test_whole_runs_without_a_source_of_the_same_labels(method, data, tmp_path, 
 def test_augmentation_is_refused_where_features_are_computed_once():
     for method in ("feature_extract", "tradaboost"):
         with pytest.raises(UserError, match="augment=none"):
-            config.load(composed(f"method={method}", "augment=weak")[0])
+            config.load_parts(composed(f"method={method}", "augment=weak")[0])
 
 
 def test_a_class_of_the_source_without_a_row_is_said(caplog):

@@ -220,7 +220,7 @@ def test_the_target_may_have_other_classes(name):
     assert not pair.shared_labels and KINDS[name]().source_labels == "unused"
     method = KINDS[name](meta=0.25)
     model, pair = prepare(method, model, pair)
-    parts = config.load(composed("optimizer.lr=0.01")[0])
+    parts = config.load_parts(composed("optimizer.lr=0.01")[0])
     plan = Train(steps=100, batch=16, log_every=20)
     points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, Rng(0), Cursor())]
     assert [point.phase for point in points][-1] == "adapt"
@@ -236,7 +236,7 @@ def test_tasks_are_learnt_better_with_time(name):
         backbone, width = small(pair.shape, width=16, channels=4)
     model, method = Model(backbone, width, pair.classes), KINDS[name](meta=0.9)
     model, pair = prepare(method, model, pair)
-    parts = config.load(composed()[0])
+    parts = config.load_parts(composed()[0])
     plan = Train(steps=100, log_every=10)
     points = [*train(model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, Rng(0), Cursor())]
     losses = [point.terms["tasks"] for point in points if point.phase == "meta"]

@@ -194,7 +194,7 @@ class Exploding(Method):
 
 
 def steps_of(method: Method, pair: Pair, model: Model, **plan):
-    parts = config.load(composed("optimizer.lr=0.01")[0])
+    parts = config.load_parts(composed("optimizer.lr=0.01")[0])
     return list(
         train(model, method, pair, Train(**plan), parts.optimizer, parts.schedule, parts.augment, Rng(0), Cursor())
     )

@@ -247,11 +247,11 @@ def test_uncertainty_and_information_against_scipy():
     p = softmax(logits)
     np.testing.assert_allclose(losses.uncertainty(logits), stats.entropy(p, axis=-1), rtol=1e-5)
     mutual = stats.entropy(p.mean(0)) - stats.entropy(p, axis=-1).mean()
-    assert losses.information(logits).item() == pytest.approx(mutual, rel=1e-5)
-    assert losses.information(torch.stack([logits, 2 * logits])).shape == (2,)
+    assert losses.logit_information(logits).item() == pytest.approx(mutual, rel=1e-5)
+    assert losses.logit_information(torch.stack([logits, 2 * logits])).shape == (2,)
 
 
-@pytest.mark.parametrize("value", [losses.information, lambda z: losses.uncertainty(z).mean()])
+@pytest.mark.parametrize("value", [losses.logit_information, lambda z: losses.uncertainty(z).mean()])
 def test_rows_that_are_utterly_sure_have_a_finite_gradient(value):
     """Probabilities of 0 in float32, whose −p log p has an infinite slope."""
     logits = torch.tensor([[1000.0, -1000.0, 0.0], [900.0, -1000.0, 0.0]], requires_grad=True)

@@ -26,9 +26,9 @@ from tl_runner.methods.sample_selection import SampleSelection
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.methods.ulsif import ULSIF
 from tl_runner.methods.weighted import Weighted
-from tl_runner.methods.weighting import Weighting, effective_rows
+from tl_runner.methods.weighting import Weighting, count_effective_rows
 from tl_runner.models.backbones import linear
-from tl_runner.models.batchnorm import Sides
+from tl_runner.models.batchnorm import DomainModels
 from tl_runner.report.tables import result
 from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
@@ -128,8 +128,8 @@ def test_features_are_those_of_the_source_model(tmp_path):
 
 
 def test_weights_that_rest_on_a_few_rows_are_said(caplog):
-    assert effective_rows(torch.ones(60)).item() == pytest.approx(60) and not caplog.text
-    effective_rows(torch.tensor([1.0] + 59 * [1e-6]))
+    assert count_effective_rows(torch.ones(60)).item() == pytest.approx(60) and not caplog.text
+    count_effective_rows(torch.tensor([1.0] + 59 * [1e-6]))
     assert "effective sample size of 1 of 60 source rows: the domains hardly overlap" in caplog.text
 
 
@@ -168,17 +168,17 @@ def test_the_floor_is_the_accuracy_on_the_source_as_it_is_weighed():
     w = torch.arange(float(len(source.val)))
     weighed = pair.weighted(torch.ones(len(source.train)), w)
     right = [int(row.argmax() == y) for row, y in zip(predict(model, source.val), labels.val, strict=True)]
-    plain = collect_evidence(Sides(model, model), pair, 1, keeps_source=True)[0]
+    plain = collect_evidence(DomainModels(model, model), pair, 1, keeps_source=True)[0]
     assert (plain.floor, plain.floor_rows, plain.floor_of) == (sum(right) / len(right), len(right), "source")
-    found = collect_evidence(Sides(model, model), weighed, 1, keeps_source=True)[0]
+    found = collect_evidence(DomainModels(model, model), weighed, 1, keeps_source=True)[0]
     expected = sum(float(wi) * hit for wi, hit in zip(w, right, strict=True)) / float(w.sum())
     assert found.floor == pytest.approx(expected) and found.floor != pytest.approx(plain.floor)
     assert found.floor_rows == pytest.approx(float(w.sum() ** 2 / (w**2).sum()))
     assert found.floor_of == "weighted source" and found.source_val == plain.source_val
-    assert collect_evidence(Sides(model, model), weighed, 1, keeps_source=False)[0].floor is None
+    assert collect_evidence(DomainModels(model, model), weighed, 1, keeps_source=False)[0].floor is None
     granted, _ = task(granted=5)
     both = collect_evidence(
-        Sides(model, model), granted.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True
+        DomainModels(model, model), granted.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True
     )[0]
     assert both.floor_of == "granted" and granted.held_out and both.floor_rows == len(granted.held_out.y)
 
@@ -190,7 +190,7 @@ def test_one_heavy_row_decides_the_floor_and_leaves_much_doubt():
     for at, floor in ((int(right.int().argmax()), 1.0), (int(right.int().argmin()), 0.0)):
         w = torch.full((len(source.val),), 1e-9).index_fill(0, torch.tensor(at), 1.0)
         found = collect_evidence(
-            Sides(model, model), pair.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True
+            DomainModels(model, model), pair.weighted(torch.ones(len(source.train)), w), 1, keeps_source=True
         )[0]
         assert (found.floor, found.floor_rows) == pytest.approx((floor, 1.0), abs=1e-6)
 
@@ -213,7 +213,7 @@ def test_where_the_weights_of_validation_rows_are_not_known_there_is_no_floor_an
         with caplog.at_level(logging.WARNING):
             _, model, weighed = prepare_training(kind(), model, pair, Train(), Resources(Rng(0)))
         assert says in caplog.text
-        assert collect_evidence(Sides(model, model), weighed, 1, keeps_source=True)[0].floor is None
+        assert collect_evidence(DomainModels(model, model), weighed, 1, keeps_source=True)[0].floor is None
     with pytest.raises(ValueError, match="20 finite weights"):
         pair.weighted(torch.ones(60), torch.ones(19))
 

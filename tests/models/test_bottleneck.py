@@ -118,7 +118,7 @@ def test_methods_that_hold_to_the_source_do_not_hold_it():
 @pytest.mark.parametrize("method", ["feature_extract", "sa", "tca", "coral_linear", "tradaboost"])
 def test_it_is_never_on_frozen_features(method):
     with pytest.raises(UserError, match=r"features are computed once.*set backbone.bottleneck=null"):
-        config.load(composed(f"method={method}", *NARROW)[0])
+        config.load_parts(composed(f"method={method}", *NARROW)[0])
 
 
 def test_features_of_one_that_has_learnt_nothing_are_not_compared():

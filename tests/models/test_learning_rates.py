@@ -102,9 +102,9 @@ def test_who_types_the_old_key_gets_the_new_ones_name(words, here):
 
 def test_the_old_key_in_a_part_and_in_a_yaml_gets_the_new_ones_name():
     with pytest.raises(UserError, match=r"method.parts\[1\].lr_backbone: use optimizer.lr_backbone"):
-        config.load(composed("method=sum", "method.parts=[mmd,{l2sp:{lr_backbone:1}}]")[0])
+        config.load_parts(composed("method=sum", "method.parts=[mmd,{l2sp:{lr_backbone:1}}]")[0])
     with pytest.raises(UserError, match=r"unknown key method.lr_backbone: use optimizer.lr_backbone"):
-        config.load(composed("method=finetune", "+method.lr_backbone=1")[0])
+        config.load_parts(composed("method=finetune", "+method.lr_backbone=1")[0])
 
 
 @pytest.mark.parametrize("key", ["optimizer.lr_backbone", "pretrain.lr_backbone"])

@@ -14,8 +14,16 @@ from safetensors.numpy import load_file, save_file
 from support.made_up_runs import ROWS, made_up
 
 from tl_runner.cli.tl_report import main
-from tl_runner.report.differences import Disagreement, causes_of, differences, disagreement, explanation, flat, scores
-from tl_runner.report.side_by_side import agreement, side_by_side
+from tl_runner.report.differences import (
+    Disagreement,
+    causes_of,
+    differences,
+    disagreement,
+    explanation,
+    flatten,
+    scores,
+)
+from tl_runner.report.side_by_side import format_disagreement, side_by_side
 from tl_runner.storage.record import RunRecord, read_record
 
 
@@ -49,7 +57,7 @@ def test_configurations_are_compared_key_by_key(run, other):
     found = differences(run, other)
     assert list(found) == ["configuration"]
     assert found["configuration"] == [("method.weight", 1.0, 2.0)]
-    assert dict(flat({"a": {"b": 1, "c": [2]}, "d": None})) == {"a.b": 1, "a.c": [2], "d": None}
+    assert dict(flatten({"a": {"b": 1, "c": [2]}, "d": None})) == {"a.b": 1, "a.c": [2], "d": None}
     assert differences(run, changed(run, config={"train": {"steps": 90.0}})) == {}  # 90 and 90.0 are one number
     gone = changed(run, config={"train": {}})
     assert differences(run, gone)["configuration"] == [("train.steps", 90, None)]
@@ -92,9 +100,9 @@ def test_rows_are_counted_on_which_the_selected_checkpoints_disagree(run, other)
     apart = disagreement(run, other)
     assert (apart.rows, apart.of) == (7, ROWS)
     assert apart.furthest == pytest.approx(abs(rows["step_90"] - changed_rows["step_90"]).max())
-    assert agreement(apart) == f"other classes are predicted on 7 of {ROWS} target test rows"
+    assert format_disagreement(apart) == f"other classes are predicted on 7 of {ROWS} target test rows"
     assert disagreement(run, run) == Disagreement(0, ROWS, 0.0)
-    assert "equal to the last bit" in agreement(disagreement(run, run))
+    assert "equal to the last bit" in format_disagreement(disagreement(run, run))
 
 
 def test_rows_of_other_splits_are_not_compared(run, other):

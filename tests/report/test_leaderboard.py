@@ -15,10 +15,10 @@ from tl_runner.report.caveats import list_caveats
 from tl_runner.report.cells import heading, remarks
 from tl_runner.report.comparison import compared
 from tl_runner.report.formats import format_leaderboard
-from tl_runner.report.leaderboard import leaderboard
+from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.report.ranking import rankings
-from tl_runner.report.settings import cell, settings
-from tl_runner.report.statistics import Score
+from tl_runner.report.settings import cell, group_settings
+from tl_runner.report.statistics import ScoreName
 from tl_runner.storage.record import RunRecord, Status
 from tl_runner.storage.sections import DataInfo, Diagnosis, Environment, Scores, SeedInfo
 
@@ -92,7 +92,7 @@ RECORDS = [
 
 
 def row(records: list[RunRecord], label: str) -> dict:
-    (found,) = [row for row in leaderboard(records).to_dict("records") if row["label"] == label]
+    (found,) = [row for row in build_leaderboard(records).to_dict("records") if row["label"] == label]
     return {str(key): value for key, value in found.items()}
 
 
@@ -115,7 +115,7 @@ def test_what_holds_before_the_correction_alone_is_a_maybe():
     assert row([*base, *others, *runs("mmd", up)], "mmd")["verdict"] == "maybe better"
     few = [*base, *others, *runs("afn", down)]
     assert row(few, "afn")["verdict"] == "maybe worse" and row([*base, *runs("afn", down)], "afn")["p"] < 0.05
-    (said,) = remarks(leaderboard(few), [])
+    (said,) = remarks(build_leaderboard(few), [])
     assert said.startswith("digits: maybe worse, in points: afn −")
 
 
@@ -150,7 +150,7 @@ def test_the_gap_to_training_on_all_labels_and_the_regret():
 
 def test_best_is_what_is_not_shown_to_be_worse_with_the_same_labels():
     close = [*RECORDS, *runs("jmmd", [0.79, 0.84, 0.79, 0.80, 0.80])]
-    best = {entry["label"]: entry["best"] for entry in leaderboard(close).to_dict("records")}
+    best = {entry["label"]: entry["best"] for entry in build_leaderboard(close).to_dict("records")}
     assert {label for label, is_best in best.items() if is_best} == {"mmd", "jmmd", "target_only"}
 
 
@@ -173,7 +173,7 @@ def test_a_baseline_has_the_same_data_and_backbone_and_the_budget_if_there_is_on
         *runs("mmd", [0.7] * 3, granted="10"),
         *runs("mmd", [0.7] * 3, backbone="mlp"),
     ]
-    table = leaderboard(mixed)
+    table = build_leaderboard(mixed)
     found = {(r["backbone"], r["granted"]): r["difference"] for r in table.to_dict("records") if r["method"] == "mmd"}
     assert found["small", "5"] == pytest.approx(0.1)
     assert found["small", "10"] == pytest.approx(0.2)  # none with ten labels: the one without, and no test
@@ -196,7 +196,7 @@ def test_what_saw_labels_is_not_called_better_than_what_saw_none():
 def test_below_three_seeds_nothing_is_tested_and_nothing_is_best():
     two = [*runs("source_only", [0.5, 0.5]), *runs("mmd", [0.9, 0.9])]
     assert row(two, "mmd")["verdict"] == "" and isnan(row(two, "mmd")["low"])
-    assert not any(leaderboard(two)["best"].tolist())
+    assert not any(build_leaderboard(two)["best"].tolist())
 
 
 def test_a_maybe_says_once_how_many_seeds_it_takes_and_how_not_to_use_them():
@@ -208,18 +208,18 @@ def test_a_maybe_says_once_how_many_seeds_it_takes_and_how_not_to_use_them():
         for each in runs(name, BASE, dataset=pair)
     ]
     several += [each for pair in "ab" for each in runs("mmd", up, dataset=pair)]
-    (said,) = [each for each in list_caveats(several, leaderboard(several)) if "maybe" in each]
+    (said,) = [each for each in list_caveats(several, build_leaderboard(several)) if "maybe" in each]
     gains, n = np.array([0.02, 0.06, 0.01, 0.05, 0.05]), 3
     while 2 * stats.t.sf(gains.mean() / (gains.std(ddof=1) / np.sqrt(n)), n - 1) * 8 >= 0.05:
         n += 1
     assert said.startswith("2 of the findings are a maybe.") and f"a mmd {n}, b mmd {n}. Decide on a number" in said
-    assert not any("more seeds would tell" in each for each in list_caveats(several, leaderboard(several)))
-    assert set(leaderboard(several)["needed"].dropna()) == {float(n)}
+    assert not any("more seeds would tell" in each for each in list_caveats(several, build_leaderboard(several)))
+    assert set(build_leaderboard(several)["needed"].dropna()) == {float(n)}
 
 
 def test_what_no_number_of_seeds_would_show_is_said():
     """Where seeds re-split one pool, part of the uncertainty stays however many there are."""
-    board = leaderboard(RECORDS)
+    board = build_leaderboard(RECORDS)
     board.loc[0, ["verdict", "needed"]] = "maybe better", inf
     (said,) = [each for each in list_caveats(RECORDS, board) if "maybe" in each]
     assert f"{board.loc[0, 'label']} more than 1,000" in said
@@ -241,7 +241,7 @@ def test_a_heading_says_how_seeds_differ():
         ("resplit", "seeds re-split 1,000 rows"),
         ("fixed", "one test set of 200 rows"),
     ):
-        board = leaderboard(runs("mmd", BASE, kind=kind))
+        board = build_leaderboard(runs("mmd", BASE, kind=kind))
         assert heading("digits", board.to_dict("records")).endswith(told)
 
 
@@ -258,7 +258,7 @@ def test_records_that_do_not_say_how_seeds_differ_are_taken_to_share_a_test_set(
     least = (1 / 200) ** 2 / 6
     half = np.sqrt(stats.t.ppf(0.975, 4) ** 2 * least / 5 + stats.t.ppf(0.975, 199) ** 2 * chance)
     assert (found["low"], found["high"]) == pytest.approx((up - half, up + half))
-    said = list_caveats(old, leaderboard(old))
+    said = list_caveats(old, build_leaderboard(old))
     assert any("how seeds differ is not on record for digits mmd" in each for each in said)
     assert any("predictions or labels of the same test rows are not kept for digits mmd" in each for each in said)
     mixed = [*runs("source_only", BASE), *old[5:]]
@@ -270,13 +270,13 @@ def test_a_run_below_the_most_frequent_class_is_flagged():
     for each in several:
         assert each.scores
         each.scores.majority = {"class": 0, "accuracy": 0.7, "balanced": 0.5, "macro_f1": 0.41}
-    board = leaderboard(several)
+    board = build_leaderboard(several)
     assert any("below always saying the target's most frequent class: source_only (2 of 3 runs)" in said
                for said in list_caveats(several, board))  # fmt: skip
     assert "always the most frequent class 70.0 %" in heading("digits", board.to_dict("records"))
     assert any(
         "class: source_only (1 of 3 runs)" in said
-        for said in list_caveats(several, leaderboard(several, score="macro_f1"))
+        for said in list_caveats(several, build_leaderboard(several, score="macro_f1"))
     )
 
 
@@ -290,11 +290,13 @@ def test_a_score_is_chosen_for_all_tables():
         assert each.scores
         for name in ("target", "last", "selected", "oracle"):
             getattr(each.scores, name).update({"balanced": 0.5, "macro_f1": 0.8})
-    found = {score: leaderboard(several, score=score).set_index("label").loc["mmd"] for score in get_args(Score)}
+    found = {
+        score: build_leaderboard(several, score=score).set_index("label").loc["mmd"] for score in get_args(ScoreName)
+    }
     assert found["accuracy"]["verdict"] == found["macro_f1"]["verdict"] == "no difference shown"
     assert found["balanced"]["verdict"] == "better" and found["balanced"]["target"] == pytest.approx(0.92)
     assert found["balanced"]["difference"] == pytest.approx(0.42)
-    assert cells.legend(leaderboard(several, score="balanced")).startswith("Balanced accuracy")
+    assert cells.legend(build_leaderboard(several, score="balanced")).startswith("Balanced accuracy")
 
 
 def test_of_several_baselines_the_one_made_most_alike():
@@ -307,14 +309,14 @@ def test_datasets_of_one_name_are_pairs_of_their_own():
     for each, shift in zip(shifted, ("covariate", "none"), strict=True):
         each.config["dataset"] |= {"shift": shift, "samples": 100}
         each.setting += shift
-    assert sorted(leaderboard(shifted)["pair"]) == ["digits shift=covariate", "digits shift=none"]
+    assert sorted(build_leaderboard(shifted)["pair"]) == ["digits shift=covariate", "digits shift=none"]
 
 
 def test_settings_are_named_by_what_tells_them_apart():
     swept = [run("mmd", 0, 0.5, weight=w, layers=["x"]) for w in (0.1, 1.0)] + [run("dann", 0, 0.5)]
-    found = leaderboard(swept)
+    found = build_leaderboard(swept)
     assert sorted(found["label"]) == ["dann", "mmd method.weight=0.1", "mmd method.weight=1"]
-    assert set(leaderboard([run("mmd", 0, 0.5), run("mmd", 0, 0.5, backbone="mlp")])["label"]) == {
+    assert set(build_leaderboard([run("mmd", 0, 0.5), run("mmd", 0, 0.5, backbone="mlp")])["label"]) == {
         "mmd small",
         "mmd mlp",
     }
@@ -335,7 +337,7 @@ def test_settings_are_named_by_what_tells_them_apart():
     ],
 )
 def test_a_caveat_is_told(records, said):
-    assert any(said in caveat for caveat in list_caveats(records, leaderboard(records)))
+    assert any(said in caveat for caveat in list_caveats(records, build_leaderboard(records)))
 
 
 def test_settings_that_differ_in_their_rule_of_selection_are_told_apart():
@@ -343,14 +345,14 @@ def test_settings_that_differ_in_their_rule_of_selection_are_told_apart():
     for each, rule in zip(rules, ("last", "im"), strict=True):
         each.config["select"] = {"_target_": rule}
         each.setting += rule
-    assert sorted(leaderboard(rules)["variant"]) == ["select=im", "select=last"]
+    assert sorted(build_leaderboard(rules)["variant"]) == ["select=im", "select=last"]
 
 
 def test_why_runs_failed_is_told_by_method():
     failed = [run("mmd", seed, 0.0, status="failed") for seed in range(2)]
     for each in failed:
         each.error = "it was refused\nfor a long reason"
-    (said,) = [caveat for caveat in list_caveats(failed, leaderboard(failed)) if "failed" in caveat]
+    (said,) = [caveat for caveat in list_caveats(failed, build_leaderboard(failed)) if "failed" in caveat]
     assert said == "2 runs failed: 2 of mmd: it was refused (their run.log has more)"
 
 
@@ -358,13 +360,13 @@ def test_a_label_set_that_was_read_from_the_targets_labels_is_told():
     found = runs("mmd", [0.5] * 3)
     for each, by in zip(found, ("target labels", "target labels", "label_set"), strict=True):
         each.data.label_knowledge = {"by": by}
-    (said,) = [caveat for caveat in list_caveats(found, leaderboard(found)) if "label set" in caveat]
+    (said,) = [caveat for caveat in list_caveats(found, build_leaderboard(found)) if "label set" in caveat]
     assert said.startswith("2 of 3 runs were granted the label set: dataset.labels=shared (digits) left out rows by")
 
 
 def test_nothing_is_said_against_a_clean_table():
     clean = [*runs("source_only", BASE), *runs("mmd", BASE)]
-    assert list_caveats(clean, leaderboard(clean)) == []
+    assert list_caveats(clean, build_leaderboard(clean)) == []
 
 
 def test_ranks_over_pairs_leave_out_what_a_pair_lacks():
@@ -382,7 +384,7 @@ def test_below_five_pairs_there_are_no_ranks_and_that_is_said():
     four = [each for d, up in product("abcd", (0, 0.1)) for each in runs("mmd" if up else "sa", [0.5 + up], dataset=d)]
     found = list(rankings(four))
     assert [(each.ranks, each.pairs) for each in found] == [(None, 4)]
-    assert remarks(leaderboard(four), found) == [
+    assert remarks(build_leaderboard(four), found) == [
         "No ranks: 4 pairs have settings in common, granted=0; at least 5 pairs are needed to rank methods."
     ]
 
@@ -425,23 +427,23 @@ def test_what_auto_costs_is_said_against_the_best_other_setting_on_the_same_seed
     loser = "digits: negative transfer, in points: kmm −10.0 (−11.2 to −8.8)."
     last = ", the best other with the same labels, on"
     mixed = [*RECORDS, *runs("auto", [0.79, 0.82, 0.77, 0.81, 0.80])]
-    assert remarks(leaderboard(mixed), []) == [loser, f"digits: auto is 1.0 points below mmd{last} 5 seeds."]
+    assert remarks(build_leaderboard(mixed), []) == [loser, f"digits: auto is 1.0 points below mmd{last} 5 seeds."]
     one = [*RECORDS, run("auto", 1, 0.83)]  # mmd's mean is .808, but on this seed it has as much
-    assert remarks(leaderboard(one), []) == [loser, f"digits: auto is level with mmd{last} 1 seed."]
+    assert remarks(build_leaderboard(one), []) == [loser, f"digits: auto is level with mmd{last} 1 seed."]
     alone = [*RECORDS[:5], run("auto", 7, 0.1)]
-    assert remarks(leaderboard(alone), []) == []
-    assert remarks(leaderboard(RECORDS), []) == [loser]
+    assert remarks(build_leaderboard(alone), []) == []
+    assert remarks(build_leaderboard(RECORDS), []) == [loser]
 
 
 def test_long_values_are_told_as_far_as_they_differ():
     lists = [["mmd", "coral", "dann", "cdan", "mcc", last] for last in ("bnm", "im")]
     several = [run("auto", 0, 0.5, candidates=each) for each in lists]
-    assert sorted(leaderboard(several)["variant"]) == [
+    assert sorted(build_leaderboard(several)["variant"]) == [
         "method.candidates=[mmd,coral,dann,cdan,mcc,b…",
         "method.candidates=[mmd,coral,dann,cdan,mcc,i…",
     ]
     several.append(run("auto", 0, 0.5, candidates=["mcc", "mmd", "coral", "dann", "cdan", "bnm", "im"]))
-    assert "method.candidates=[mcc,mmd,coral,dann,cdan…" in [*leaderboard(several)["variant"]]
+    assert "method.candidates=[mcc,mmd,coral,dann,cdan…" in [*build_leaderboard(several)["variant"]]
 
 
 def test_data_in_long_folders_are_different_pairs():
@@ -450,7 +452,7 @@ def test_data_in_long_folders_are_different_pairs():
     for each, name in zip(several, "ab", strict=True):
         each.config["dataset"] = {"_target_": "csv", "target": f"{folder}{name}.csv"}
         each.setting += name
-    assert sorted(leaderboard(several)["pair"]) == [f"digits target={folder}{name}…" for name in "ab"]
+    assert sorted(build_leaderboard(several)["pair"]) == [f"digits target={folder}{name}…" for name in "ab"]
 
 
 def test_data_that_was_moved_is_the_same_pair_and_other_data_is_not():
@@ -463,14 +465,14 @@ def test_data_that_was_moved_is_the_same_pair_and_other_data_is_not():
 
 def test_failed_settings_alone_are_told_apart_too():
     wrong = [run("auto", 0, 0.0, status="failed", margin=margin) for margin in (2, 3)]
-    assert sorted(leaderboard(wrong)["variant"]) == ["method.margin=2", "method.margin=3"]
+    assert sorted(build_leaderboard(wrong)["variant"]) == ["method.margin=2", "method.margin=3"]
 
 
 def test_runs_that_say_one_class_of_everything_are_named():
     found = runs("mmd", [0.9] * 3)
     for each, shares in zip(found, ([1.0, 0.0], [0.9, 0.1], None), strict=True):
         each.diagnosis = Diagnosis(histogram=shares) if shares else None
-    said = list_caveats(found, leaderboard(found))
+    said = list_caveats(found, build_leaderboard(found))
     assert "one class is predicted for all of the target's test rows by runs of mmd (1)" in said
 
 
@@ -478,16 +480,16 @@ def test_files_that_changed_are_said_and_no_seed_is_missed_for_it():
     old, new = runs("mmd", [0.5] * 3), [run("mmd", seed, 0.6) for seed in (3, 4, 5)]
     for each, files in [*((run, "aa") for run in old), *((run, "bb") for run in new)]:
         each.data.files = files
-    said = list_caveats([*old, *new], leaderboard([*old, *new]))
+    said = list_caveats([*old, *new], build_leaderboard([*old, *new]))
     assert any("the files of digits changed between runs (aa, bb)" in each for each in said)
     assert not any("seeds are missing" in each for each in said)
 
 
 def test_the_highest_of_several_settings_of_a_method_is_a_choice_by_test_labels():
     several = [*RECORDS[:5], *(run("mmd", 0, 0.7, weight=weight) for weight in (1, 2, 3))]
-    said = [each for each in list_caveats(several, leaderboard(several)) if "several settings" in each]
+    said = [each for each in list_caveats(several, build_leaderboard(several)) if "several settings" in each]
     assert len(said) == 1 and "(3 of mmd): choosing the highest uses the test labels" in said[0]
-    assert not any("several settings" in each for each in list_caveats(RECORDS, leaderboard(RECORDS)))
+    assert not any("several settings" in each for each in list_caveats(RECORDS, build_leaderboard(RECORDS)))
 
 
 def test_the_markdown_is_the_golden_one():
@@ -496,7 +498,7 @@ def test_the_markdown_is_the_golden_one():
 
 
 def test_in_latex_nothing_of_a_name_is_a_command():
-    text = format_leaderboard("latex", leaderboard([run("a_b%", 0, 0.5)]), [], ["100 % & more"])
+    text = format_leaderboard("latex", build_leaderboard([run("a_b%", 0, 0.5)]), [], ["100 % & more"])
     assert r"a\_b\%" in text and "\n% warning: 100 % & more" in text
 
 
@@ -511,7 +513,7 @@ def test_without_effect_hardly_anything_is_called_better():
         share = np.clip(0.7 + 0.05 * rng.normal(size=5), 0, 1)
         names = ("source_only", "mmd", "dann", "coral", "cdan")
         sweep = [each for name in names for each in runs(name, rng.binomial(200, share) / 200)]
-        verdicts = {found.verdict for found in compared(settings(sweep))}
+        verdicts = {found.verdict for found in compared(group_settings(sweep))}
         for claim in claims:
             claims[claim] += claim in verdicts
     assert claims["better"] <= 50, claims
@@ -520,7 +522,7 @@ def test_without_effect_hardly_anything_is_called_better():
 
 
 def markdown() -> str:
-    table = leaderboard(RECORDS)
+    table = build_leaderboard(RECORDS)
     return format_leaderboard("markdown", table, list(rankings(RECORDS)), list_caveats(RECORDS, table))
 
 
@@ -541,7 +543,7 @@ def test_a_network_with_other_options_is_another_network():
 
 def test_what_could_not_be_compared_is_not_shown_to_be_worse():
     apart = [*runs("mmd", [0.8, 0.82, 0.81]), *(run("coral", seed, 0.79) for seed in (3, 4, 5))]
-    frame = leaderboard(apart)
+    frame = build_leaderboard(apart)
     assert {str(label): bool(best) for label, best in zip(frame["label"], frame["best"], strict=True)} == {
         "mmd": True, "coral": True,
     }  # fmt: skip

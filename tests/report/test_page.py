@@ -18,7 +18,7 @@ from support.made_up_runs import ROWS, STEPS, made_up
 
 from tl_runner.evaluation import scores
 from tl_runner.report.caveats import list_caveats
-from tl_runner.report.leaderboard import leaderboard
+from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.report.page import (
     bound,
     calibration,
@@ -34,8 +34,8 @@ from tl_runner.report.page import (
 )
 from tl_runner.report.page.answer import answer
 from tl_runner.report.page.drawing import Chart, Scale, columns, spanning
-from tl_runner.report.page.groups import Group, baseline, chosen, grouped, partner
-from tl_runner.report.page.leaderboard_table import Cell, board
+from tl_runner.report.page.groups import SettingRuns, baseline, chosen, group_by_pair, partner
+from tl_runner.report.page.leaderboard_table import Cell, build_leaderboard_table
 from tl_runner.report.page.render import page
 from tl_runner.report.page.run_files import RunFiles
 from tl_runner.report.ranking import Ranking, rankings
@@ -66,14 +66,14 @@ def found(outputs: Path) -> list[RunRecord]:
 
 
 @pytest.fixture(scope="module")
-def groups(found: list[RunRecord]) -> dict[str, Group]:
+def groups(found: list[RunRecord]) -> dict[str, SettingRuns]:
     """Those on images, by method."""
-    return {group.method: group for group in grouped(found, leaderboard(found), [])["digits"]}
+    return {group.method: group for group in group_by_pair(found, build_leaderboard(found), [])["digits"]}
 
 
 @pytest.fixture(scope="module")
 def whole(found: list[RunRecord]) -> str:
-    frame = leaderboard(found)
+    frame = build_leaderboard(found)
     return page(found, frame, list(rankings(found)), list_caveats(found, frame), MADE)
 
 
@@ -124,31 +124,31 @@ def test_bins_of_reliability_sum_to_the_calibration_error_of_the_run():
     table = counts.reliability(rows, labels)
     assert table[:, 0].sum() == 300 and table[-1, 0] >= 1
     expected = scores.calibration_error(torch.from_numpy(rows), torch.from_numpy(labels))
-    assert counts.calibration_error(table) == pytest.approx(expected, abs=1e-9)  # both sum in float64
+    assert counts.binned_calibration_error(table) == pytest.approx(expected, abs=1e-9)  # both sum in float64
 
 
 def test_learning_curves_are_mean_and_deviation_over_seeds_by_step(groups):
     by_hand = [[(predicted(run, step).argmax(-1) == truth(run)).mean() for run in groups["mmd"].runs] for step in STEPS]
-    points = learning.curve(learning.target, groups["mmd"].runs)
+    points = learning.curve(learning.target_curve, groups["mmd"].runs)
     assert [step for step, *_ in points] == list(STEPS)
     assert [mean for _, mean, _ in points] == pytest.approx([np.mean(each) for each in by_hand])
     assert [sd for *_, sd in points] == pytest.approx([np.std(each, ddof=1) for each in by_hand])
-    assert learning.curve(learning.source_val, groups["mmd"].runs)[0][:2] == (30, pytest.approx(0.65))
-    assert learning.information(groups["mmd"].runs[0])[30] == pytest.approx(0.3 / np.log(4))
-    assert learning.entropy(groups["mmd"].runs[0])[30] == pytest.approx(0.7 / np.log(4))
+    assert learning.curve(learning.source_curve, groups["mmd"].runs)[0][:2] == (30, pytest.approx(0.65))
+    assert learning.information_curve(groups["mmd"].runs[0])[30] == pytest.approx(0.3 / np.log(4))
+    assert learning.entropy_curve(groups["mmd"].runs[0])[30] == pytest.approx(0.7 / np.log(4))
 
 
 def test_classes_gain_against_the_baseline_of_the_same_seed(groups):
     base = groups["source_only"]
     assert baseline(groups["mmd"], list(groups.values())) is base and baseline(base, list(groups.values())) is None
-    rows = confusions.paired(groups["mmd"], base)
+    rows = confusions.paired_differences(groups["mmd"], base)
     for row, mine, theirs in zip(rows, groups["mmd"].runs, base.runs, strict=True):
         assert mine.record.seed == theirs.record.seed and partner(mine, base) is theirs
         accuracy = [
             [(predicted(run, 90).argmax(-1)[truth(run) == c] == c).mean() for c in range(4)] for run in (mine, theirs)
         ]
         assert row == pytest.approx(np.subtract(accuracy[0], accuracy[1]))
-    assert rows.mean() > 0 > confusions.paired(groups["kmm"], base).mean()
+    assert rows.mean() > 0 > confusions.paired_differences(groups["kmm"], base).mean()
 
 
 def test_accuracies_of_classes_are_counted_where_the_diagnosis_has_none(groups):
@@ -226,9 +226,9 @@ def marks(chart: str, kinds: str) -> list[float]:
 
 
 def test_a_spread_knows_what_it_does_not_know():
-    assert counts.spread([0.2, 0.4, nan]) == (pytest.approx(0.3), pytest.approx(sqrt(0.02)), 2)
-    assert counts.spread([0.2])[0] == 0.2 and isnan(counts.spread([0.2])[1])
-    assert isnan(counts.spread([])[0]) and counts.spread([])[2] == 0
+    assert counts.mean_and_deviation([0.2, 0.4, nan]) == (pytest.approx(0.3), pytest.approx(sqrt(0.02)), 2)
+    assert counts.mean_and_deviation([0.2])[0] == 0.2 and isnan(counts.mean_and_deviation([0.2])[1])
+    assert isnan(counts.mean_and_deviation([])[0]) and counts.mean_and_deviation([])[2] == 0
     assert counts.ends(0.5, 0.1) == (0.4, 0.6) and counts.ends(0.5, nan) == (0.5, 0.5)
 
 
@@ -240,7 +240,7 @@ def test_numbers_that_vary_within_a_method_are_swept(tmp_path):
     for seed, kind in ((5, "a"), (6, "b")):  # settings that were made with other seeds
         made_up(tmp_path, "kmm", seed, kind=kind)
     found = read_records([tmp_path])[0]
-    groups = grouped(found, leaderboard(found), [])["digits"]
+    groups = group_by_pair(found, build_leaderboard(found), [])["digits"]
     ((method, key, points),) = hyperparameters.varied(groups)
     assert (method, key, [value for value, _ in points]) == ("coral", "method.weight", [0.01, 0.1, 1.0])
     assert all(group.row["variant"] == f"method.weight={value:g}" for value, group in points)
@@ -255,7 +255,7 @@ def test_one_seed_has_no_whisker_in_a_sweep(tmp_path):
     for weight in (0.1, 1.0):
         made_up(tmp_path, "coral", 0, weight=weight)
     found = read_records([tmp_path])[0]
-    (panel,) = hyperparameters.figure(grouped(found, leaderboard(found), [])["digits"]).panels
+    (panel,) = hyperparameters.figure(group_by_pair(found, build_leaderboard(found), [])["digits"]).panels
     spans = re.findall(r'class="whisker c0" d="M[\d.]+ ([\d.]+)V([\d.]+)"', panel.chart)
     assert len(spans) == 2 and all(low == high for low, high in spans)
 
@@ -314,11 +314,11 @@ def test_a_figure_keeps_the_baseline_the_best_and_the_worst(groups):
 def test_a_map_of_features_is_reproducible_and_keeps_neighbours(groups):
     middles = np.repeat(np.eye(3) * 50, 20, 0)
     rows = (middles + np.random.default_rng(0).normal(size=middles.shape)).astype(np.float32)
-    places, how = features.flat(rows)
-    assert how == "t-SNE" and np.array_equal(places, features.flat(rows)[0])
+    places, how = features.project_to_plane(rows)
+    assert how == "t-SNE" and np.array_equal(places, features.project_to_plane(rows)[0])
     distances = np.linalg.norm(places[:, None] - places, axis=-1) + 1e9 * np.eye(60)
     assert (distances.argmin(-1) // 20 == np.arange(60) // 20).all()
-    few, how = features.flat(rows[:10])
+    few, how = features.project_to_plane(rows[:10])
     assert how == "first two principal components" and np.array_equal(few, rows[:10, :2].astype(float))
 
 
@@ -333,7 +333,7 @@ def test_features_are_drawn_by_class_and_by_domain(groups):
     assert sum(path.count("M") for _, path in crosses["class"]) == ROWS
     run = groups["mmd"].runs[0]
     rows = [load_file(run.record.folder / "diagnosis.safetensors")[f"{side}_features"] for side in ("source", "target")]
-    places = features.flat(np.concatenate(rows))[0]
+    places = features.project_to_plane(np.concatenate(rows))[0]
     x, y = (spanning(column) for column in places.T)
     own = Chart(x, y, "", features.SIZE, bare=True)
     own.crosses(places[ROWS:].tolist(), "c3")  # the target's rows come second
@@ -382,7 +382,7 @@ def test_weights_are_told_of_images_and_of_rows(groups, found):
         "weighted · seed 0 · lightest",
     ]
     assert [picture.lines[0][0] for picture in figure.galleries[0].pictures] == ["5.5", "4", "3", "2.5"]
-    table = grouped(found, leaderboard(found), [])["table"]
+    table = group_by_pair(found, build_leaderboard(found), [])["table"]
     cells = samples.weighed(table).cells
     assert cells[0].rows[0][0] == "5.5" and cells[0].columns[-1] == "and 2 more" and len(cells[0].rows) == 4
     assert cells[0].columns[1:3] == ["x0", "x1"]
@@ -447,8 +447,8 @@ def test_the_answer_in_words():
 
 
 def test_the_table_shows_and_sorts_by_the_same_numbers(found):
-    frame = leaderboard(found)
-    columns, lines = board([row for row in rows_of(frame) if row["pair"] == "digits"])
+    frame = build_leaderboard(found)
+    columns, lines = build_leaderboard_table([row for row in rows_of(frame) if row["pair"] == "digits"])
     titles = [column.title for column in columns]
     shown = {line["method"]: dict(zip(titles, cells, strict=True)) for line, cells in lines}
     mmd = frame.set_index(["pair", "method"]).loc[("digits", "mmd")]
@@ -491,7 +491,7 @@ def test_the_page_has_everything(whole, found):
 
 
 def test_the_same_folders_make_the_same_page(whole, found):
-    frame = leaderboard(found)
+    frame = build_leaderboard(found)
     assert page(found, frame, list(rankings(found)), list_caveats(found, frame), MADE) == whole
 
 
@@ -500,7 +500,7 @@ def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
         for method in ("source_only", "mmd"):
             made_up(tmp_path, method, seed, diagnosed=False)
     found = read_records([tmp_path])[0]
-    frame = leaderboard(found)
+    frame = build_leaderboard(found)
     whole = page(found, frame, [], [], MADE)
     for name, why in (
         ("gap", "No run of this pair has a distance"),
@@ -515,14 +515,14 @@ def test_what_runs_have_not_kept_is_said_in_its_place(tmp_path):
 def test_that_there_are_no_ranks_is_said_on_the_page(found):
     few = [Ranking("0", 2, None, ())]
     assert "granted=0: 2 pairs have settings in common: ranks need at least 5." in text(
-        page(found, leaderboard(found), few, [], MADE)
+        page(found, build_leaderboard(found), few, [], MADE)
     )
 
 
 def test_a_page_of_failures_alone_is_a_page(tmp_path):
     made_up(tmp_path, "mmd", 0, status="failed")
     found = read_records([tmp_path])[0]
-    whole = page(found, leaderboard(found), [], [], MADE)
+    whole = page(found, build_leaderboard(found), [], [], MADE)
     assert "there is no answer yet" in whole and "UserError: &lt;script&gt;" in whole
 
 
@@ -537,7 +537,7 @@ def test_broken_files_are_told_and_the_rest_is_drawn(tmp_path):
     from safetensors.numpy import save_file
 
     save_file(tensors, other)
-    said = text(page(found, leaderboard(found), [], [], MADE))
+    said = text(page(found, build_leaderboard(found), [], [], MADE))
     assert "curve.jsonl can&#39;t be read" in said and "diagnosis.safetensors can&#39;t be read" in said
     assert "labels and predictions do not fit together" in said
     assert "<h3>Domain gap" in said
@@ -551,7 +551,7 @@ def test_rows_of_a_source_with_other_classes_are_grey(groups, tmp_path):
     content["scores"]["source"] = None
     file.write_text(json.dumps(content))
     found = read_records([tmp_path])[0]
-    others = grouped(found, leaderboard(found), [])["digits"]
+    others = group_by_pair(found, build_leaderboard(found), [])["digits"]
     assert set(re.findall(r'class="dot (\w+)"', features.figure(others).panels[0].chart)) == {"quiet"}
     assert set(re.findall(r'class="dot (\w+)"', features.figure([groups["mmd"]]).panels[0].chart)) == {
         "c0",

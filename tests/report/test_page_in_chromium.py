@@ -10,7 +10,7 @@ import pytest
 from support.made_up_runs import made_up
 
 from tl_runner.report.caveats import list_caveats
-from tl_runner.report.leaderboard import leaderboard
+from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.report.page.render import page
 from tl_runner.storage.record import read_records
 
@@ -35,7 +35,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_up(folder, "a_method_with_an_uncommonly_long_name_that_has_to_fold", 0, layer="x" * 60)
     made_up(folder, "a_method_with_an_uncommonly_long_name_that_has_to_fold", 0, layer="y" * 60)
     found = read_records([folder])[0]
-    frame = leaderboard(found)
+    frame = build_leaderboard(found)
     file = folder / "report.html"
     file.write_text(page(found, frame, [], list_caveats(found, frame), datetime(2026, 11, 21, tzinfo=UTC)))
     return file

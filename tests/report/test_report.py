@@ -13,7 +13,7 @@ from scipy import stats
 from support.made_up_runs import ROWS, made_up
 
 from tl_runner.report import tables
-from tl_runner.report.leaderboard import leaderboard
+from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.storage.record import RunRecord, Status, find_oracle_trials, read_records
 from tl_runner.storage.sections import DataInfo, Environment, Scores
 
@@ -55,7 +55,7 @@ RUNS = [
 
 
 def test_means_and_deviations_are_over_the_seeds_of_a_setting():
-    table = leaderboard(RUNS).set_index("method")
+    table = build_leaderboard(RUNS).set_index("method")
     assert list(table.index) == ["mmd", "source_only", "broken"]  # by target accuracy, what has none last
     mmd = table.loc["mmd"]
     assert (mmd["n"], mmd["failed"], mmd["unfinished"], mmd["granted"]) == (2, 2, 0, "0")
@@ -71,17 +71,19 @@ def test_settings_of_one_name_are_told_apart_by_what_differs():
         run("mmd", 0, 0.7, train={"steps": 20, "batch": 8}),
         run("mmd", 0, 0.8, train={"steps": 300, "batch": 8}),
     ]
-    assert list(leaderboard(runs)["variant"]) == ["train.steps=300", "train.steps=20"]
+    assert list(build_leaderboard(runs)["variant"]) == ["train.steps=300", "train.steps=20"]
 
 
 def test_a_method_whose_head_is_new_has_no_source_accuracy():
-    (row,) = leaderboard([run("new_head", 0, 0.5)]).to_dict("records")
+    (row,) = build_leaderboard([run("new_head", 0, 0.5)]).to_dict("records")
     assert isnan(row["source"]) and row["target"] == 0.5
 
 
 def test_the_table_says_how_many_runs_and_how_many_failed():
     text = StringIO()
-    Console(file=text, width=150).print(*tables.leaderboard(leaderboard(RUNS), [], ["a [red] word"], width=150))
+    Console(file=text, width=150).print(
+        *tables.render_leaderboard(build_leaderboard(RUNS), [], ["a [red] word"], width=150)
+    )
     assert "3 settings, 7 runs, 3 failed" in text.getvalue()
     assert "75.0 ± 7.1" in text.getvalue() and "0 (+1 unfinished)" in text.getvalue()
     assert "warning: a [red] word" in text.getvalue()
@@ -90,14 +92,18 @@ def test_the_table_says_how_many_runs_and_how_many_failed():
 def test_long_names_leave_room_for_figures():
     several = [run("mmd", 0, 0.7, train={f"a_long_key_{n}": which for n in range(3)}) for which in (1, 2)]
     text = StringIO()
-    Console(file=text, width=70).print(*tables.leaderboard(leaderboard(several), [], [], width=70), sep="\n")
+    Console(file=text, width=70).print(
+        *tables.render_leaderboard(build_leaderboard(several), [], [], width=70), sep="\n"
+    )
     assert "target, %" in text.getvalue() and "70.0" in text.getvalue()
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 def test_a_narrow_table_keeps_what_matters_most(width):
     text = StringIO()
-    Console(file=text, width=width).print(*tables.leaderboard(leaderboard(RUNS), [], [], width=width), sep="\n")
+    Console(file=text, width=width).print(
+        *tables.render_leaderboard(build_leaderboard(RUNS), [], [], width=width), sep="\n"
+    )
     drawn = [line for line in text.getvalue().splitlines() if line.startswith(("│", "┃"))]
     assert all(len(line) <= width for line in drawn)
     assert all(name in drawn[0] for name in ("method", "n", "target"))
@@ -105,7 +111,7 @@ def test_a_narrow_table_keeps_what_matters_most(width):
 
 
 def test_no_runs_make_an_empty_table():
-    assert leaderboard([]).empty
+    assert build_leaderboard([]).empty
 
 
 def test_settings_that_a_search_tried_by_target_labels_are_marked(tmp_path):
@@ -117,7 +123,7 @@ def test_settings_that_a_search_tried_by_target_labels_are_marked(tmp_path):
     (tmp_path / "study.json").write_text("[]")
     assert find_oracle_trials([tmp_path]) == {"abc"}
     runs = [replace(run("mmd", 0, 0.5), id=name, setting=name) for name in ("abc", "def")]
-    marked = {row["setting"]: row["variant"] for row in leaderboard(runs, {"abc"}).to_dict("records")}
+    marked = {row["setting"]: row["variant"] for row in build_leaderboard(runs, {"abc"}).to_dict("records")}
     assert marked == {"abc": "oracle search", "def": ""}
 
 
@@ -132,7 +138,7 @@ def of_one_test_set(outputs, seeds=range(4), **options) -> list[RunRecord]:
 def test_where_seeds_share_a_test_set_the_interval_has_the_rows_from_the_runs_predictions(tmp_path):
     """By hand: s² over seeds with Student's quantile, and what the rows add, of a table of rows × seeds."""
     (found,) = [
-        row for row in leaderboard(of_one_test_set(tmp_path)).to_dict("records") if row["method"] == "mmd"
+        row for row in build_leaderboard(of_one_test_set(tmp_path)).to_dict("records") if row["method"] == "mmd"
     ]  # fmt: skip
     assert (found["seed_kind"], found["test_rows"], found["by_rows"]) == ("fixed", ROWS, True)
     hits = {}
@@ -151,14 +157,16 @@ def test_where_seeds_share_a_test_set_the_interval_has_the_rows_from_the_runs_pr
 
 def test_without_labels_accuracies_are_compared_as_independent_and_other_scores_not_at_all(tmp_path):
     found = of_one_test_set(tmp_path, diagnosed=False)
-    (by_accuracy,) = [row for row in leaderboard(found).to_dict("records") if row["method"] == "mmd"]
+    (by_accuracy,) = [row for row in build_leaderboard(found).to_dict("records") if row["method"] == "mmd"]
     assert by_accuracy["by_rows"] is False and not isnan(by_accuracy["low"])
-    (by_f1,) = [row for row in leaderboard(found, score="macro_f1").to_dict("records") if row["method"] == "mmd"]
+    (by_f1,) = [row for row in build_leaderboard(found, score="macro_f1").to_dict("records") if row["method"] == "mmd"]
     assert isnan(by_f1["low"]) and by_f1["verdict"] == "" and not isnan(by_f1["difference"])
     with_labels = of_one_test_set(tmp_path / "more")
-    (narrow,) = [row for row in leaderboard(with_labels).to_dict("records") if row["method"] == "mmd"]
+    (narrow,) = [row for row in build_leaderboard(with_labels).to_dict("records") if row["method"] == "mmd"]
     assert narrow["high"] - narrow["low"] < by_accuracy["high"] - by_accuracy["low"]
-    (by_f1,) = [row for row in leaderboard(with_labels, score="macro_f1").to_dict("records") if row["method"] == "mmd"]
+    (by_f1,) = [
+        row for row in build_leaderboard(with_labels, score="macro_f1").to_dict("records") if row["method"] == "mmd"
+    ]
     assert not isnan(by_f1["low"])
 
 

@@ -12,10 +12,10 @@ from scipy import stats
 
 from tl_runner.report.statistics import (
     Seeds,
+    compare_paired,
     holm,
     influence,
     joined,
-    paired,
     ranks,
     rows_variance,
     seeds_needed,
@@ -41,7 +41,10 @@ def by_seed(values) -> dict[int, float]:
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_a_paired_difference_is_that_of_scipys_paired_t_test(n):
     mine, base = RNG.uniform(size=n), RNG.uniform(size=n)
-    found, expected = paired(by_seed(mine), by_seed(base), Seeds("independent", 10**6)), stats.ttest_rel(mine, base)
+    found, expected = (
+        compare_paired(by_seed(mine), by_seed(base), Seeds("independent", 10**6)),
+        stats.ttest_rel(mine, base),
+    )
     interval = expected.confidence_interval(0.95)
     assert found.pairs == n
     assert found.difference == pytest.approx((mine - base).mean())
@@ -50,13 +53,13 @@ def test_a_paired_difference_is_that_of_scipys_paired_t_test(n):
 
 
 def test_only_seeds_that_both_have_are_compared():
-    found = paired({0: 0.5, 1: 0.9, 7: 0.1}, {1: 0.8, 0: 0.5, 2: 0.0}, NEW)
+    found = compare_paired({0: 0.5, 1: 0.9, 7: 0.1}, {1: 0.8, 0: 0.5, 2: 0.0}, NEW)
     assert (found.pairs, found.wins, found.ties, found.losses) == (2, 1, 1, 0)
     assert found.difference == pytest.approx(0.05)
 
 
 def test_too_few_seeds_say_nothing():
-    two, none = paired({0: 0.5, 1: 0.5}, {0: 0.4, 1: 0.4}, NEW), paired({0: 0.5}, {1: 0.4}, NEW)
+    two, none = compare_paired({0: 0.5, 1: 0.5}, {0: 0.4, 1: 0.4}, NEW), compare_paired({0: 0.5}, {1: 0.4}, NEW)
     assert two.difference == pytest.approx(0.1) and isnan(two.p) and isnan(two.low) and isnan(two.high)
     assert isnan(none.difference) and none.pairs == 0
 
@@ -64,16 +67,16 @@ def test_too_few_seeds_say_nothing():
 def test_equal_differences_are_no_certainty():
     """Three seeds that all gain one row of 360: by hand t = √18 at two degrees of freedom, p = 1 − t/√(2 + t²)."""
     row, equal = 1 / 360, by_seed([0.5, 0.6, 0.7])
-    found = paired({seed: value + row for seed, value in equal.items()}, equal, Seeds("independent", 360))
+    found = compare_paired({seed: value + row for seed, value in equal.items()}, equal, Seeds("independent", 360))
     assert found.p == pytest.approx(1 - sqrt(18 / 20))
-    assert paired(equal, equal, Seeds("independent", 360)).p == pytest.approx(1)
-    assert paired(equal, equal, NEW).p == 1
+    assert compare_paired(equal, equal, Seeds("independent", 360)).p == pytest.approx(1)
+    assert compare_paired(equal, equal, NEW).p == 1
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
 def test_seeds_that_resplit_a_pool_are_corrected_as_nadeau_and_bengio_have_it(n):
     gains, row = RNG.normal(0.02, 0.03, size=n), Seeds("resplit", 360, 1797)
-    found = paired(by_seed(0.8 + gains), by_seed(np.full(n, 0.8)), row)
+    found = compare_paired(by_seed(0.8 + gains), by_seed(np.full(n, 0.8)), row)
     error = sqrt((1 / n + 360 / 1437) * gains.var(ddof=1))
     assert found.p == pytest.approx(2 * stats.t.sf(abs(gains.mean()) / error, n - 1))
     half = stats.t.ppf(0.975, n - 1) * error
@@ -84,7 +87,7 @@ def test_with_one_test_set_the_rows_count_beside_the_seeds():
     """Each variance with the quantile of its own degrees of freedom; p is where the interval just reaches 0."""
     gains = np.array([0.03, 0.05, 0.02, 0.04])
     mine, base = by_seed(0.7 + gains), by_seed([0.7] * 4)
-    found = paired(mine, base, Seeds("fixed", 500), lambda seeds: 0.01**2)
+    found = compare_paired(mine, base, Seeds("fixed", 500), lambda seeds: 0.01**2)
 
     def half(level: float) -> float:
         by_seed, by_row = (stats.t.ppf(1 - level / 2, free) for free in (3, 499))
@@ -92,12 +95,15 @@ def test_with_one_test_set_the_rows_count_beside_the_seeds():
 
     assert (found.low, found.high) == pytest.approx((0.035 - half(0.05), 0.035 + half(0.05)))
     assert half(found.p) == pytest.approx(0.035)
-    by_t = paired(mine, base, Seeds("independent", 500))
-    assert paired(mine, base, Seeds("fixed", 500), lambda seeds: 0.0).p == pytest.approx(by_t.p) and found.p > by_t.p
+    by_t = compare_paired(mine, base, Seeds("independent", 500))
+    assert (
+        compare_paired(mine, base, Seeds("fixed", 500), lambda seeds: 0.0).p == pytest.approx(by_t.p)
+        and found.p > by_t.p
+    )
     for rows in (None, lambda seeds: nan):
-        assert isnan(paired(mine, base, Seeds("fixed", 500), rows).p)
-        assert isnan(paired(mine, base, Seeds(test=500), rows).p)
-    assert isnan(paired(mine, base, Seeds(), lambda seeds: 0.0).p)  # nobody knows how many rows there are
+        assert isnan(compare_paired(mine, base, Seeds("fixed", 500), rows).p)
+        assert isnan(compare_paired(mine, base, Seeds(test=500), rows).p)
+    assert isnan(compare_paired(mine, base, Seeds(), lambda seeds: 0.0).p)  # nobody knows how many rows there are
 
 
 def test_runs_that_disagree_on_their_seeds_are_unknown():
@@ -165,15 +171,15 @@ def test_how_many_seeds_a_difference_needs():
     gains = np.array([0.00, 0.06, 0.01, 0.05, 0.03])
     mine, base = by_seed(0.7 + gains), by_seed([0.7] * 5)
     for seeds, stays in ((Seeds("independent", 1000), 0.0), (Seeds("resplit", 100, 1000), 100 / 900)):
-        found = paired(mine, base, seeds)
+        found = compare_paired(mine, base, seeds)
         for level in (0.05, 0.005):
             n = 3
             while 2 * stats.t.sf(gains.mean() / (gains.std(ddof=1) * sqrt(1 / n + stays)), n - 1) >= level:
                 n += 1
             assert seeds_needed(found, level) == n, (seeds, level)
-    few_rows = paired(mine, base, Seeds("resplit", 400, 1000))
+    few_rows = compare_paired(mine, base, Seeds("resplit", 400, 1000))
     assert seeds_needed(few_rows, 0.05) is None  # √(400/600)·s alone is more than the difference allows
-    assert seeds_needed(paired({0: 1.0}, {0: 0.5}, NEW), 0.05) is None
+    assert seeds_needed(compare_paired({0: 1.0}, {0: 0.5}, NEW), 0.05) is None
 
 
 @pytest.mark.parametrize("kind", ["independent", "resplit", "fixed"])

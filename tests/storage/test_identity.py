@@ -64,7 +64,7 @@ def test_a_path_and_a_name_are_one_part():
     assert by_path["method"]["_target_"] == "tl_runner.methods.mmd.MMD"
     assert describe_run(by_path, choices).id == describe_run(by_name, choices).id == identify_again(by_path, choices)
     assert describe_run(by_path, choices).config["method"]["_target_"] == "mmd"
-    assert isinstance(config.load(by_name).method, MMD)
+    assert isinstance(config.load_parts(by_name).method, MMD)
 
 
 def identify_again(content: dict[str, Any], choices: dict[str, str]) -> str:

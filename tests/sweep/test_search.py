@@ -26,7 +26,7 @@ from tl_runner.engine.job import Job, Outcome, run_job
 from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord, describe_run, read_records
 from tl_runner.storage.sections import Metrics, Scores
-from tl_runner.sweep.space import Choice, Numbers, parse_space
+from tl_runner.sweep.space import Choice, NumberRange, parse_space
 
 pytest.importorskip("optuna")
 
@@ -95,13 +95,13 @@ def searched(outputs: Path, *words: str, **how: Any) -> tuple[list[dict[str, Any
     [
         ("k=1,2", Choice("k", ("1", "2"))),
         ("+k=a,null,'b c',[1,2]", Choice("+k", ("a", "null", "'b c'", "[1,2]"))),
-        ("k=interval(0,1)", Numbers("k", 0.0, 1.0)),  # Hydra makes numbers of them, as hydra-optuna-sweeper has it
-        ("k=int(interval(1,8))", Numbers("k", 1, 8, 1)),
-        ("k=tag(log, interval(1e-4, 1e-1))", Numbers("k", 1e-4, 1e-1, None, True)),
-        ("k=tag(log, int(interval(1, 100)))", Numbers("k", 1, 100, 1, True)),
-        ("k=range(5)", Numbers("k", 0, 4, 1)),  # as a sweep has it; hydra-optuna-sweeper adds the end
-        ("k=range(9,0,-3)", Numbers("k", 3, 9, 3)),
-        ("k=range(0,1,0.25)", Numbers("k", 0.0, 0.75, 0.25, False, (0.0, 0.25, 0.5, 0.75))),
+        ("k=interval(0,1)", NumberRange("k", 0.0, 1.0)),  # Hydra makes numbers of them, as hydra-optuna-sweeper has it
+        ("k=int(interval(1,8))", NumberRange("k", 1, 8, 1)),
+        ("k=tag(log, interval(1e-4, 1e-1))", NumberRange("k", 1e-4, 1e-1, None, True)),
+        ("k=tag(log, int(interval(1, 100)))", NumberRange("k", 1, 100, 1, True)),
+        ("k=range(5)", NumberRange("k", 0, 4, 1)),  # as a sweep has it; hydra-optuna-sweeper adds the end
+        ("k=range(9,0,-3)", NumberRange("k", 3, 9, 3)),
+        ("k=range(0,1,0.25)", NumberRange("k", 0.0, 0.75, 0.25, False, (0.0, 0.25, 0.5, 0.75))),
     ],
 )
 def test_the_grammar_of_a_sweep_is_that_of_a_space(word, dimension):
@@ -145,9 +145,9 @@ def test_one_value_is_fixed_seeds_are_listed_and_the_later_word_counts():
 
 def test_a_drawn_number_is_typed_as_a_sweep_has_it():
     (steps,) = parse_space(parsed("k=range(0,1,0.1)")).dimensions
-    assert isinstance(steps, Numbers) and steps.typed(0.7) == "k=0.7000000000000001"  # as 7 × 0.1 comes to
+    assert isinstance(steps, NumberRange) and steps.typed(0.7) == "k=0.7000000000000001"  # as 7 × 0.1 comes to
     (whole,) = parse_space(parsed("k=range(9)")).dimensions
-    assert isinstance(whole, Numbers) and whole.typed(3) == "k=3"
+    assert isinstance(whole, NumberRange) and whole.typed(3) == "k=3"
 
 
 def test_what_is_drawn_stays_in_the_space(tmp_path):

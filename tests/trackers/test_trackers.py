@@ -23,10 +23,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tl_runner.engine.run import run
 from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord, describe_run
-from tl_runner.trackers.mlflow import load, mlflow
+from tl_runner.trackers.mlflow import import_mlflow, mlflow
 from tl_runner.trackers.none import none
 from tl_runner.trackers.tensorboard import tensorboard
-from tl_runner.trackers.tracker import Guarded, final, flat, scalars
+from tl_runner.trackers.tracker import Guarded, final, flatten_leaves, scalars
 from tl_runner.training.loop import Point
 
 # MLflow 3.17 configures its tables in a way that SQLAlchemy 2.1 deprecates.
@@ -315,7 +315,7 @@ def test_mlflow_takes_jobs_that_meet_at_a_new_database(made, record, tmp_path):
 def meet(file: Path) -> None:
     """Four processes that track a run each and open the database in the same moment, as the jobs of a sweep do."""
     record, points = pickle.loads(file.read_bytes())
-    load(None)
+    import_mlflow(None)
     context = multiprocessing.get_context("fork")
     gate = context.Barrier(4)
     records = [replace(record, id=f"job{seed}", seed=seed) for seed in range(4)]
@@ -427,7 +427,7 @@ def test_an_interrupted_run_stays_interrupted(record):
 
 def test_what_is_drawn_has_no_gaps_for_what_is_unknown(made):
     assert "floor" not in scalars(made.points[0]) and "source_val" not in scalars(made.points[0])
-    assert flat({"a": {"b": 1, "c": {}}, "d": None}) == {"a.b": 1, "a.c": {}, "d": None}
+    assert flatten_leaves({"a": {"b": 1, "c": {}}, "d": None}) == {"a.b": 1, "a.c": {}, "d": None}
     assert "scores/source" not in final(replace(made.record, scores=replace(made.record.scores, source=None)))
 
 

@@ -54,7 +54,7 @@ def _unknown_key(key: str, chosen: Mapping[str, str], known: Sequence[options.Op
             listed = ", ".join(f"{group}.{own}" for own in option.keys) or "it has none"
             said = f"{group}={option.name} has no {name!r}{nearest(name, option.keys)}"
             return f"unknown key {key}: {said} (possible: {listed})"
-    possible = sorted({*options.settings().keys, *options.defaults()})
+    possible = sorted({*options.read_settings().keys, *options.defaults()})
     return f"unknown key {key}{nearest(key, possible)} (possible: {', '.join(possible)})"
 
 

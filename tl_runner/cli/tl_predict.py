@@ -68,7 +68,7 @@ def _predict(asked: argparse.Namespace) -> None:
     from tl_runner.errors import UserError
     from tl_runner.inference.inputs import list_inputs, list_test_inputs
     from tl_runner.inference.load import load, read_finished
-    from tl_runner.inference.predict import agreement
+    from tl_runner.inference.predict import compare_with_stored
     from tl_runner.inference.sheet import is_sheet, open_sheet, writable
 
     device = claim_device(asked.device, None)
@@ -86,7 +86,7 @@ def _predict(asked: argparse.Namespace) -> None:
         log.info("wrote %s to %s", count_noun(len(found), "prediction"), out)
     if asked.test:
         record = read_finished(asked.run)
-        rows, same, largest = agreement(found, record)
+        rows, same, largest = compare_with_stored(found, record)
         told = (
             f"{same} of {count_noun(rows, 'row')} {pluralize(same, 'has')} the class of the run's stored predictions;"
             f" probabilities differ by at most {largest:.1e}"

@@ -49,7 +49,7 @@ def _report(said: argparse.Namespace) -> None:
     from tl_runner.report import formats, tables
     from tl_runner.report.caveats import list_caveats
     from tl_runner.report.consoles import complain, consoles
-    from tl_runner.report.leaderboard import leaderboard
+    from tl_runner.report.leaderboard import build_leaderboard
     from tl_runner.report.ranking import rankings
     from tl_runner.storage.record import find_oracle_trials, read_records
 
@@ -62,10 +62,10 @@ def _report(said: argparse.Namespace) -> None:
         complain(errors, fault, "warning: ", "yellow")
     if not found:
         raise UserError(f"no runs in {', '.join(map(str, said.paths))}; create some with tl-run")
-    board = leaderboard(found, find_oracle_trials(said.paths), said.score)
+    board = build_leaderboard(found, find_oracle_trials(said.paths), said.score)
     ranked, cautions = list(rankings(found, said.score)), list_caveats(found, board)
     if said.format == "table":
-        console.print(*tables.leaderboard(board, ranked, cautions, console.width), sep="\n")
+        console.print(*tables.render_leaderboard(board, ranked, cautions, console.width), sep="\n")
     else:
         console.file.write(formats.format_leaderboard(said.format, board, ranked, cautions))
     if said.html:

@@ -105,7 +105,7 @@ def _screen(said: argparse.Namespace) -> int:
         complain(errors, fault, "warning: ", "yellow")
     from tl_runner.report import screening
 
-    groups = screening.grouped(screened, said.by, runs)
+    groups = screening.group_by_target(screened, said.by, runs)
     if said.format == "table":
         console.print(*screening.tables(groups, console.width), sep="\n")
         ranked = sum(len(group.candidates) for group in groups)

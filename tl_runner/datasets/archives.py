@@ -48,7 +48,7 @@ def files_of(archive: Archive, root: str, download: bool, verify: bool) -> dict[
             fetch(archive.title, archive.url, packed, archive.md5)
         else:
             raise UserError(
-                f"{archive.title} is not in {told(base)}: neither {archive.folder}/ nor {archive.packed} is there."
+                f"{archive.title} is not in {describe_folder(base)} (neither {archive.folder}/ nor {archive.packed})."
                 " Set dataset.root=… to a folder that holds one, or dataset.download=true to fetch it from"
                 f" {archive.url}"
             )
@@ -81,7 +81,7 @@ def fetch(title: str, url: str, file: Path, md5: str) -> None:
         ) from error
 
 
-def told(folder: Path) -> str:
+def describe_folder(folder: Path) -> str:
     """A folder as an error names it: in full, and what there is of it."""
     if not folder.is_dir():
         return f"{folder.resolve()} (there is no such folder)"

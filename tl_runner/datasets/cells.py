@@ -101,7 +101,7 @@ def observed(cells: Cells) -> Cells:
     return cells[cells != None]  # noqa: E711  (of each cell)
 
 
-def names(cells: Cells) -> Cells:
+def normalise_categories(cells: Cells) -> Cells:
     """Categories by one name each: `1.0` is `1`, as pandas writes whole numbers where some are missing."""
     return np.array([cell and re.sub(r"^([+-]?\d+)\.0*$", r"\1", cell) for cell in cells], dtype=object)
 

@@ -13,7 +13,7 @@ import torch
 from tl_runner.datasets import pickled
 from tl_runner.datasets.archives import Archive, files_of
 from tl_runner.datasets.halves import in_range, limit, limited, rows_of, shifted_halves, task
-from tl_runner.datasets.image_shifts import Shift
+from tl_runner.datasets.image_shifts import ImageShift
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
@@ -30,7 +30,7 @@ def cifar10(
     download: bool = False,
     verify: bool = True,
     source: Literal["cifar10"] | None = "cifar10",
-    shift: Shift | None = None,
+    shift: ImageShift | None = None,
     severity: int | None = None,
     samples: int | None = None,
     size: int = 32,

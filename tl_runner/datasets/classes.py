@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, names, observed, typed
+from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, normalise_categories, observed, typed
 from tl_runner.datasets.notation import another_notation
 from tl_runner.datasets.spelling import about_respelled, doubles, respelled
 from tl_runner.errors import UserError, nearest
@@ -42,7 +42,7 @@ def split_label(
             f" ({table.file}, lines {listed(map(str, table.lines[empty]))}): take them out{as_class}; the target's"
             " labels are needed to score, and kept from the methods"
         )
-    classes = names(cells)
+    classes = normalise_categories(cells)
     different = set(classes)
     if len(different) > FEW and (_fractions(different) or len(different) > len(classes) / 2):
         raise UserError(

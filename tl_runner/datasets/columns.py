@@ -15,7 +15,7 @@ from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["numeric", "categorical"]
+ColumnKind = Literal["numeric", "categorical"]
 Floats = NDArray[np.float64]
 
 LARGEST = 1e30  # float32 ends at 3e38
@@ -25,7 +25,7 @@ SPARE = 3  # words beside numbers, up to which they are likely to stand for miss
 
 def kinds(
     source: Table, target: Table, categorical: Sequence[str], numeric: Sequence[str], missing: Sequence[str]
-) -> dict[str, Kind]:
+) -> dict[str, ColumnKind]:
     """The kind of each of the source's columns, by the source's cells unless the configuration names it.
 
     A column most of whose cells are finite numbers is numeric; text in it, on either side, is refused with the keys
@@ -33,13 +33,13 @@ def kinds(
     identifier, and numbers in another notation (`another_notation`).
     """
 
-    def kind(name: str) -> Kind:
+    def kind(name: str) -> ColumnKind:
         cells = source.cells[name]
         present = observed(cells)
         _refuse_empty(name, source, target)
         if name in categorical:
             return "categorical"
-        values, text = numbers(cells)
+        values, text = parse_numbers(cells)
         if name not in numeric and text.sum() >= len(present) / 2:
             _refuse_another_notation(name, source, categorical)
             _refuse_numbers_beside_a_word(name, source, categorical, missing)
@@ -59,7 +59,7 @@ def kinds(
     return {name: kind(name) for name in source.cells}
 
 
-def numbers(cells: Cells) -> tuple[Floats, NDArray[np.bool_]]:
+def parse_numbers(cells: Cells) -> tuple[Floats, NDArray[np.bool_]]:
     """The value of each cell (n,), NaN where it is missing or text, and which (n,) are text: no finite numbers."""
     values = np.array([float(cell) if cell is not None and NUMBER.fullmatch(cell) else np.nan for cell in cells])
     values[np.abs(values) > LARGEST] = np.nan
@@ -82,7 +82,7 @@ def _refuse_empty(name: str, source: Table, target: Table) -> None:
 
 
 def _refuse_text(name: str, table: Table, categorical: Sequence[str], missing: Sequence[str]) -> None:
-    _, text = numbers(table.cells[name])
+    _, text = parse_numbers(table.cells[name])
     if text.any():
         first = int(text.argmax())
         word = table.cells[name][first]

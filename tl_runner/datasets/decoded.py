@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from tl_runner.datasets.picture import Square, square, trouble
-from tl_runner.datasets.pixel_format import BY_FILE, Numbers, PixelFormat
+from tl_runner.datasets.pixel_format import BY_FILE, PixelCounts, PixelFormat
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 from tl_runner.storage.atomic import open_atomically
@@ -49,7 +49,7 @@ class Facts(NamedTuple):
 
     bad: dict[int, str]
     grey: bool
-    numbers: Numbers
+    numbers: PixelCounts
 
 
 class Decoded(NamedTuple):
@@ -92,7 +92,7 @@ def _believed(pixels: Path, said: Path, n: int, row: int) -> Facts | None:
     try:
         content = json.loads(said.read_text())
         bad = {int(index): str(reason) for index, reason in content["bad"].items()}
-        facts = Facts(bad, bool(content["grey"]), Numbers.read(content["numbers"]))
+        facts = Facts(bad, bool(content["grey"]), PixelCounts.read(content["numbers"]))
         whole = pixels.stat().st_size == (n - len(facts.bad)) * row
     except FileNotFoundError:
         return None
@@ -115,7 +115,7 @@ def _room(folder: Path, needed: int) -> None:
 
 def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str, how: PixelFormat) -> Facts:
     log.info("decoding %s of %s (only once: the result is cached)", count_noun(len(files), "image"), name)
-    bad, grey, numbers, told = {}, True, Numbers(), time.monotonic()
+    bad, grey, numbers, told = {}, True, PixelCounts(), time.monotonic()
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here
         for start in range(0, len(files), BLOCK):
@@ -124,7 +124,7 @@ def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str, how: Pi
                 if isinstance(result, Square):
                     out.write(result.pixels)
                     grey &= result.grey
-                    numbers = Numbers.together([numbers, result.numbers])
+                    numbers = PixelCounts.together([numbers, result.numbers])
                 else:
                     bad[index] = result
             if time.monotonic() - told > PATIENCE:

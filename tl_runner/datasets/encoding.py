@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Table, names
-from tl_runner.datasets.columns import Floats, Kind, numbers
+from tl_runner.datasets.cells import Table, normalise_categories
+from tl_runner.datasets.columns import ColumnKind, Floats, parse_numbers
 
 
 @lru_cache(maxsize=2**16)
@@ -23,26 +23,26 @@ def code(name: str) -> float:
     return float(int.from_bytes(blake2b(name.encode(), digest_size=6).digest(), "big"))
 
 
-def matrix(table: Table, kinds: Mapping[str, Kind]) -> Floats:
+def matrix(table: Table, kinds: Mapping[str, ColumnKind]) -> Floats:
     """The raw inputs (n, columns): numbers as they are, categories by `code`, NaN where missing."""
 
-    def column(name: str, kind: Kind) -> Floats:
+    def column(name: str, kind: ColumnKind) -> Floats:
         cells = table.cells[name]
         if kind == "numeric":
-            return numbers(cells)[0]
-        return np.array([np.nan if name is None else code(name) for name in names(cells)])
+            return parse_numbers(cells)[0]
+        return np.array([np.nan if name is None else code(name) for name in normalise_categories(cells)])
 
     return np.column_stack([column(name, kind) for name, kind in kinds.items()])
 
 
-def fit(raw: Floats, kinds: Mapping[str, Kind], words: Mapping[float, str]) -> dict[str, Any]:
+def fit(raw: Floats, kinds: Mapping[str, ColumnKind], words: Mapping[float, str]) -> dict[str, Any]:
     """All that `encode` needs to know, in JSON's words, from the rows (n, columns) that it is fitted on.
 
     Of a numeric column the median of what is observed, the mean and the deviation (over n) once that fills the gaps,
     and whether there were gaps; of a categorical one its categories. `words` are the names behind the codes.
     """
 
-    def facts(name: str, kind: Kind, values: Floats) -> dict[str, Any]:
+    def facts(name: str, kind: ColumnKind, values: Floats) -> dict[str, Any]:
         present = values[~np.isnan(values)]
         if kind == "categorical":
             return {"name": name, "kind": kind, "categories": sorted(words[value] for value in np.unique(present))}

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from tl_runner.datasets import idx
-from tl_runner.datasets.archives import fetch, told
+from tl_runner.datasets.archives import describe_folder, fetch
 from tl_runner.datasets.halves import shifted_halves, task
 from tl_runner.datasets.image_shifts import GreyShift
 from tl_runner.datasets.split import PARTS, Drawn, Raw
@@ -51,8 +51,8 @@ def read_fashion(root: str | None, download: bool) -> Raw:
     folder = next((place for place in places if any(_file(place, name).is_file() for name in published)), None)
     if folder is None and not download:
         raise UserError(
-            f"Fashion-MNIST is not in {' or '.join(map(told, tops))}: {next(iter(published))} and three more were"
-            " looked for. Set dataset.root=… to the folder that has them, dataset.download=true to fetch them, or"
+            f"Fashion-MNIST is not in {' or '.join(map(describe_folder, tops))}: {next(iter(published))} and three more"
+            " were looked for. Set dataset.root=… to the folder that has them, dataset.download=true to fetch them, or"
             " install Debian's dataset-fashion-mnist"
         )
     folder = folder or places[0]

@@ -21,7 +21,7 @@ from tl_runner.plurals import count_noun
 log = logging.getLogger(__name__)
 
 SHOWN = 5  # bad files that are named
-Sides = Mapping[str, Sequence[ClassFolder]]  # of the source, where there is one, and of the target
+DomainFolders = Mapping[str, Sequence[ClassFolder]]  # of the source, where there is one, and of the target
 
 
 def image_folder(
@@ -121,7 +121,7 @@ def _domains(root: Path, source: str | None, target: str | None) -> dict[str, Pa
     return {role: there[name] for role, name in chosen.items()}
 
 
-def _classes(found: Sides, labels: Policy, label_set: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _classes(found: DomainFolders, labels: Policy, label_set: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The classes of each role, by name."""
     named = {role: {each.label: each.path for each in side} for role, side in found.items()}
     classes = {role: tuple(sorted(paths)) for role, paths in named.items()}
@@ -148,7 +148,7 @@ def _classes(found: Sides, labels: Policy, label_set: Sequence[str]) -> dict[str
     return classes
 
 
-def _judge(sides: Sides, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> None:
+def _judge(sides: DomainFolders, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> None:
     """Refuse or report the unreadable files of both domains together."""
     files = {role: [file for each in side for file in each.files] for role, side in sides.items()}
     told = [f"{str(files[role][i].path)!r} ({reason})" for role in bad for i, reason in bad[role].items()]

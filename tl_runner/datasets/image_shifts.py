@@ -15,7 +15,7 @@ from torch import Tensor
 from tl_runner.datasets.shifts import strength_of
 from tl_runner.errors import UserError, check_range
 
-Shift = Literal[
+ImageShift = Literal[
     "none", "noise", "blur", "contrast", "brightness", "fog", "pixelate", "grayscale", "invert", "rotate"
 ]  # fmt: skip
 GreyShift = Literal["none", "noise", "blur", "contrast", "brightness", "fog", "pixelate", "invert", "rotate"]

@@ -97,7 +97,7 @@ def form(word: str) -> Form | None:
 
 
 @dataclass(frozen=True)
-class Found:
+class CommonForm:
     """What most cells of a column are: the commonest form, its first cell's place, how many cells are of any form."""
 
     what: str
@@ -107,7 +107,7 @@ class Found:
     likely: bool  # False where as few different values as there are may be categories
 
 
-def another_notation(cells: Cells) -> Found | None:
+def another_notation(cells: Cells) -> CommonForm | None:
     """What the numbers of a column (n,), None where missing, are written in, if most of its cells are numbers so.
 
     Codes, ranges (`3-4 years`), versions and postcodes are none; few different values that are only likely to be
@@ -127,7 +127,7 @@ def another_notation(cells: Cells) -> Found | None:
     if few and main.doubt == "much":
         return None
     first = next(i for i, cell in enumerate(cells) if cell in forms and forms[cell].what == main.what)
-    return Found(main.what, main.mend, first, count, not few)
+    return CommonForm(main.what, main.mend, first, count, not few)
 
 
 def points_between_thousands(cells: Iterable[str | None]) -> int | None:

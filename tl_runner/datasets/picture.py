@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tl_runner.datasets.pixel_format import BY_FILE, DEEP_WHITE, Numbers, PixelFormat, Span
+from tl_runner.datasets.pixel_format import BY_FILE, DEEP_WHITE, PixelCounts, PixelFormat, Span
 
 # What Pillow has a plugin for and is not read: EPS starts another program (Ghostscript) on the file, and the
 # others are known by name only.
@@ -25,7 +25,7 @@ class Square(NamedTuple):
 
     pixels: bytes
     grey: bool
-    numbers: Numbers = Numbers()
+    numbers: PixelCounts = PixelCounts()
 
 
 @cache
@@ -71,7 +71,7 @@ def squared(image: Image.Image, size: int, how: PixelFormat = BY_FILE) -> Square
     ImageOps.exif_transpose(image, in_place=True)
     if _is_deep(image):
         levels, span = _deep(image, how.bit_depth)
-        eight_bit, numbers = Image.fromarray(np.round(levels).astype(np.uint8)), Numbers(deep=span, deep_images=1)
+        eight_bit, numbers = Image.fromarray(np.round(levels).astype(np.uint8)), PixelCounts(deep=span, deep_images=1)
     else:
         eight_bit, numbers = image, _numbers(image, raw, how)
     on_white = how.channels in (None, "rgba") and eight_bit.has_transparency_data
@@ -142,7 +142,7 @@ def _raw_modes(image: Image.Image) -> tuple[str, ...]:
     return tuple(str(each[0] if isinstance(each, tuple) and each else each) for each in arguments)
 
 
-def _numbers(image: Image.Image, raw: tuple[str, ...], how: PixelFormat) -> Numbers:
+def _numbers(image: Image.Image, raw: tuple[str, ...], how: PixelFormat) -> PixelCounts:
     """What is to be told of an image of bytes."""
     cut = None
     if any(";16" in mode for mode in raw):
@@ -154,11 +154,11 @@ def _numbers(image: Image.Image, raw: tuple[str, ...], how: PixelFormat) -> Numb
                 " convert it to grey or to 8 bits a channel"
             )
     if image.mode == "RGB" and any(mode.startswith("RGBX") for mode in raw):
-        return Numbers(cut=cut, dropped=1)
+        return PixelCounts(cut=cut, dropped=1)
     if not image.has_transparency_data:
-        return Numbers(cut=cut)
+        return PixelCounts(cut=cut)
     low, high = _span(image.convert("RGBA").getchannel("A").getextrema())
-    return Numbers(cut=cut, fourth=(low, high) if image.format == "TIFF" else None, clear=int(high == 0))
+    return PixelCounts(cut=cut, fourth=(low, high) if image.format == "TIFF" else None, clear=int(high == 0))
 
 
 def _span(*extrema: object) -> Span:

@@ -31,7 +31,7 @@ class PixelFormat(NamedTuple):
 BY_FILE = PixelFormat()  # no format is set: every file decides
 
 
-class Numbers(NamedTuple):
+class PixelCounts(NamedTuple):
     """What was met in the pixels of one image or of several, before they became bytes.
 
     deep: the least and largest number of grey pixels whose white was taken to be 65535; cut: the same of 16-bit
@@ -48,7 +48,7 @@ class Numbers(NamedTuple):
     dropped: int = 0
 
     @classmethod
-    def together(cls, each: Iterable["Numbers"]) -> "Numbers":
+    def together(cls, each: Iterable["PixelCounts"]) -> "PixelCounts":
         """Of several images."""
         every = list(each)
         return cls(
@@ -61,14 +61,14 @@ class Numbers(NamedTuple):
         )
 
     @classmethod
-    def read(cls, facts: dict[str, Any]) -> "Numbers":
+    def read(cls, facts: dict[str, Any]) -> "PixelCounts":
         """From JSON's words; raises `KeyError`, `TypeError` or `ValueError` where they are no such facts."""
         deep, cut, fourth = (_span(facts[name]) for name in ("deep", "cut", "fourth"))
         deep_images, clear, dropped = (int(facts[name]) for name in ("deep_images", "clear", "dropped"))
         return cls(deep, cut, fourth, deep_images, clear, dropped)
 
 
-def doubts(found: Numbers, asked: PixelFormat) -> Iterator[str]:
+def doubts(found: PixelCounts, asked: PixelFormat) -> Iterator[str]:
     """What a person must hear of images whose numbers may mean something else than was taken."""
     if asked.bit_depth is None and found.deep and 0 < found.deep[1] < UPPER_HALF * DEEP_WHITE:
         low, high = found.deep

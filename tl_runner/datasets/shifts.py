@@ -15,7 +15,7 @@ from tl_runner.errors import UserError, check_range
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Side = tuple[Floats, Ints]  # the rows of a domain and their labels
+LabelledRows = tuple[Floats, Ints]  # the rows of a domain and their labels
 
 
 def covariate(x: Floats, y: Ints, n: int, strength: float, rng: Generator) -> Ints:
@@ -28,7 +28,7 @@ def covariate(x: Floats, y: Ints, n: int, strength: float, rng: Generator) -> In
     return np.argsort(-(strength * position / position.std() + rng.logistic(size=len(x))))[:n]
 
 
-def prior(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def prior(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """Rows kept by y alone, so that p(x|y) is kept: the last class's odds to the first grow by exp(strength)."""
     classes = y.max() + 1
     counts = np.bincount(y, minlength=classes)
@@ -40,18 +40,18 @@ def prior(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     return x[kept], y[kept]
 
 
-def move(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def move(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """x + strength · (mean deviation of the columns) · u, along a random unit vector u."""
     direction = rng.normal(size=x.shape[1])
     return x + strength * x.std(0).mean() * direction / np.linalg.norm(direction), y
 
 
-def scale(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def scale(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """Every column times a factor of its own, exp(strength · z) with z standard normal."""
     return x * np.exp(strength * rng.normal(size=x.shape[1])), y
 
 
-def rotate(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def rotate(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """Rotated about the origin by `strength` radians, in each of a random pairing of the columns."""
     order = rng.permutation(x.shape[1])
     rotated = x.copy()
@@ -61,14 +61,14 @@ def rotate(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     return rotated, y
 
 
-def affine(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def affine(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """Rotated by strength/2 radians, scaled by strength/4 and moved by strength: p(y|x) moves along."""
     for shift, share in ((rotate, 0.5), (scale, 0.25), (move, 1.0)):
         x, y = shift(x, y, share * strength, rng)
     return x, y
 
 
-def concept(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def concept(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """The same x, other labels: the share `strength` of the rows furthest in a random direction has the next class."""
     check_range(0, 1, strength=strength)
     position = x @ rng.normal(size=x.shape[1])
@@ -76,23 +76,23 @@ def concept(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
     return x, np.where(changed, (y + 1) % (y.max() + 1), y)
 
 
-def noise(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def noise(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """Normal noise of `strength` × each column's deviation."""
     return x + strength * x.std(0) * rng.normal(size=x.shape), y
 
 
-def missing(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def missing(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """A share `strength` of the cells is lost and filled with the column's mean."""
     check_range(0, 1, strength=strength)
     return np.where(rng.random(x.shape) < strength, x.mean(0), x), y
 
 
-def unchanged(x: Floats, y: Ints, strength: float, rng: Generator) -> Side:
+def unchanged(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """No shift: source and target are one distribution."""
     return x, y
 
 
-TABLE_SHIFTS: dict[str, Callable[[Floats, Ints, float, Generator], Side]] = {
+TABLE_SHIFTS: dict[str, Callable[[Floats, Ints, float, Generator], LabelledRows]] = {
     "none": unchanged,
     "prior": prior,
     "affine": affine,
@@ -105,7 +105,7 @@ TABLE_SHIFTS: dict[str, Callable[[Floats, Ints, float, Generator], Side]] = {
 }
 
 
-def table_pair(x: Floats, y: Ints, shift: str, strength: float, rng: Generator) -> tuple[Side, Side]:
+def table_pair(x: Floats, y: Ints, shift: str, strength: float, rng: Generator) -> tuple[LabelledRows, LabelledRows]:
     """A pool of rows as (source, target), each at most half of it, without a row in both."""
     check_range(0, 50, strength=strength)
     half = len(x) // 2

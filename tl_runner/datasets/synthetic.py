@@ -5,12 +5,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tl_runner.datasets.shifts import Side, strength_of, table_pair
+from tl_runner.datasets.shifts import LabelledRows, strength_of, table_pair
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
-Shift = Literal["none", "covariate", "affine", "move", "scale", "rotate", "prior", "concept", "noise", "missing"]
+TableShift = Literal["none", "covariate", "affine", "move", "scale", "rotate", "prior", "concept", "noise", "missing"]
 
 # What makes each shift felt; the units are those of `shifts`.
 STRENGTHS = {
@@ -35,7 +35,7 @@ def synthetic(
     redundant: int = 10,
     classes: int = 2,
     separation: float = 1.0,
-    shift: Shift = "covariate",
+    shift: TableShift = "covariate",
     strength: float | None = None,
 ) -> Drawn:
     """scikit-learn's `make_classification`, `samples` rows a side, and a target under a named shift.
@@ -98,7 +98,7 @@ def blobs(
     return _drawn("blobs", ((x[:samples], y[:samples]), (x[samples:], y[samples:])), classes, shift, strength)
 
 
-def _drawn(name: str, sides: tuple[Side, Side], classes: int, shift: str, strength: float) -> Drawn:
+def _drawn(name: str, sides: tuple[LabelledRows, LabelledRows], classes: int, shift: str, strength: float) -> Drawn:
     names = tuple(map(str, range(classes)))
     source, target = (
         Raw(label, torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)), names)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Cells, Table, listed, names, observed, read_cells, typed
+from tl_runner.datasets.cells import Cells, Table, listed, normalise_categories, observed, read_cells, typed
 from tl_runner.datasets.classes import (
     Classes,
     count_names,
@@ -23,7 +23,7 @@ from tl_runner.datasets.classes import (
     warn_of_order,
     warn_of_spelling,
 )
-from tl_runner.datasets.columns import Kind, kinds
+from tl_runner.datasets.columns import ColumnKind, kinds
 from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.spelling import about_respelled, doubles, respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
@@ -103,7 +103,7 @@ def _domains(
         said = " ".join(f"dataset.{key}={value}" for key, value in given.items() if value is not None)
         raise UserError(f"dataset=csv takes {WAYS}; given: {said or 'none of them'}")
     of_row, table = reading(file, f"dataset.file={file}").split_off(domain, "domain")
-    of_row = names(of_row)
+    of_row = normalise_categories(of_row)
     there = sort_names(observed(of_row))
     for key, value in (("source", source), ("target", target)):
         if value not in there:
@@ -127,13 +127,13 @@ def _domains(
     return known, other
 
 
-def _fitted_by(source: Table, found: Mapping[str, Kind]) -> Callable[[Tensor], Encoding]:
+def _fitted_by(source: Table, found: Mapping[str, ColumnKind]) -> Callable[[Tensor], Encoding]:
     """What fits the encoding on rows of the source: it must know the words behind the codes of its categories."""
     words = {
         code(name): name
         for column, kind in found.items()
         if kind == "categorical"
-        for name in set(names(observed(source.cells[column])))
+        for name in set(normalise_categories(observed(source.cells[column])))
     }
 
     def fitted(x: Tensor) -> Encoding:
@@ -190,7 +190,7 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
         )  # fmt: skip
 
 
-def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, Kind]) -> None:
+def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, ColumnKind]) -> None:
     """Warn of categories that only the target has: they are encoded as all zeros.
 
     Refuses a column where the target spells all of its categories otherwise than the source.
@@ -219,4 +219,4 @@ def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, Kind]) -> 
 
 
 def _categories(cells: Cells) -> Classes:
-    return sort_names(names(np.array(sorted(set(observed(cells))), dtype=object)))
+    return sort_names(normalise_categories(np.array(sorted(set(observed(cells))), dtype=object)))

@@ -15,7 +15,7 @@ from tl_runner.engine.pretrain import start_model, train_source_model
 from tl_runner.engine.task import Task
 from tl_runner.errors import DivergedError, UserError
 from tl_runner.evaluation.scores import examine_split
-from tl_runner.functional.divergence import told_apart
+from tl_runner.functional.divergence import separate_domains
 from tl_runner.functional.label_free import agreement
 from tl_runner.methods.auto import BASE, Auto
 from tl_runner.models.batchnorm import by_domain_statistics, statistics
@@ -33,7 +33,7 @@ def resolve_method(task: Task) -> Generator[Point, None, tuple[Method, AutoInfo 
     """The method to be trained, and what the record says of how `auto` chose it; yields the points of the trials."""
     method = task.parts.method
     if not isinstance(method, Auto):
-        assert isinstance(method, Method)  # as `config.load` has checked
+        assert isinstance(method, Method)  # as `config.load_parts` has checked
         return method, None
     chosen, facts = yield from choose_method(method, Trials(method, task))
     return chosen, facts
@@ -97,7 +97,7 @@ class Trials:
         model, pair = deepcopy(self.task.model), self.task.pair
         yield from train_source_model(model, self.task)
         source, target = (examine_split(model, domain.val).features for domain in (pair.source, pair.target) if domain)
-        apart = told_apart(source, target)
+        apart = separate_domains(source, target)
         if apart is None or apart.a_distance.low > 0:
             return ""
         return (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from tl_runner.config import settings
+from tl_runner.config import check_settings
 from tl_runner.errors import DivergedError, LockedError, TimeLimitError, UserError
 from tl_runner.storage.lock import Claim, claim_lock
 from tl_runner.storage.provenance import collect_provenance
@@ -105,7 +105,7 @@ def find_skippable(record: RunRecord) -> RunRecord | None:
         log.warning("%s can't be read: running it again", record.folder / "run.json")
     if earlier is None or earlier.status not in ("ok", "diverged"):
         return None
-    wanted = settings(record.config)
+    wanted = check_settings(record.config)
     if wanted.force:
         return None
     if wanted.save and earlier.status == "ok" and not (earlier.folder / "model.safetensors").exists():

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_runner import rng
-from tl_runner.models.batchnorm import Sides, pack_statistics
+from tl_runner.models.batchnorm import DomainModels, pack_statistics
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Cursor
 
@@ -41,7 +41,7 @@ class Progress:
         return next(seen for seen in self.history if seen.step == self.chosen)
 
     def judge(
-        self, evidence: Evidence, predicted: Tensor, rule: Callable[[Sequence[Evidence]], int], sides: Sides
+        self, evidence: Evidence, predicted: Tensor, rule: Callable[[Sequence[Evidence]], int], sides: DomainModels
     ) -> None:
         """Take in an evaluation; keep the weights of both sides if the rule now prefers this checkpoint."""
         self.history.append(evidence)

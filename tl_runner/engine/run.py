@@ -27,7 +27,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
     a checkpoint first.
     """
     with open_recording(record) as files:
-        parts = config.load(record.config)
+        parts = config.load_parts(record.config)
         settings, plan = parts.settings, parts.train
         files.track(parts.tracker)
         checkpoint = files.checkpoint(settings.checkpoint_every)

@@ -22,7 +22,7 @@ from tl_runner.engine.pretrain import train_source_model
 from tl_runner.engine.task import prepare_task
 from tl_runner.errors import UserError
 from tl_runner.functional.divergence import ROWS as COMPARED
-from tl_runner.functional.divergence import mmd_test, told_apart
+from tl_runner.functional.divergence import mmd_test, separate_domains
 from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
 from tl_runner.models.features import Embedded, cut_model, gather_rows
 from tl_runner.models.learning_rates import new_stages
@@ -62,7 +62,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     Yields the points of the source model's training, where it is not kept from before. The record gets to know its
     data and machine, as a run's would; nothing is written but what runs share in `record.cache`.
     """
-    parts = config.load(record.config)
+    parts = config.load_parts(record.config)
     device = claim_device(parts.settings.device, parts.settings.threads)
     record.environment = replace(collect_provenance(), **describe_device(device, parts.train))
     task = prepare_task(record, parts, device, needs_granted=False)
@@ -133,7 +133,7 @@ def _measure_distances(embed: Embed, pair: Pair) -> dict[str, float]:
         return {}
     sides = [(domain.val, torch.arange(min(len(domain.val), COMPARED))) for domain in (pair.source, pair.target)]
     source, target = (embed(split, rows) for split, rows in sides)
-    apart, mmd = told_apart(source, target), mmd_test(source, target, PERMUTATIONS)
+    apart, mmd = separate_domains(source, target), mmd_test(source, target, PERMUTATIONS)
     found = {}
     if apart:
         found |= dict(zip(("a_distance", "a_low", "a_high"), apart.a_distance, strict=True))

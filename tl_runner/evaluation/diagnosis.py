@@ -18,9 +18,9 @@ from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import check_range
 from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.scores import Reading, accuracy, examine_split
-from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, told_apart
+from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separate_domains
 from tl_runner.functional.logistic import fit_logistic, split_folds
-from tl_runner.models.batchnorm import Sides
+from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import Readout, freeze_features, iter_batches
 from tl_runner.storage.sections import (
     BoundTerms,
@@ -63,10 +63,10 @@ class Diagnose:
             return Setup(pair, None, {})
         reader, seen = freeze_features(model, pair, cache) if frozen else (model, pair)
         gap = self._gap(*(examine_split(reader, _first(split, model)).features for split in _validation(seen)))
-        return Setup(pair, gap, self._stages(Sides(model, model), pair))
+        return Setup(pair, gap, self._stages(DomainModels(model, model), pair))
 
     def after(
-        self, sides: Sides, pair: Pair, before: Setup, source: Reading | None, predicted: Tensor, answers: Tensor
+        self, sides: DomainModels, pair: Pair, before: Setup, source: Reading | None, predicted: Tensor, answers: Tensor
     ) -> tuple[Diagnosis | None, dict[str, Tensor]]:
         """What the record says, and the tensors for figures, of the selected checkpoint.
 
@@ -102,11 +102,11 @@ class Diagnose:
         """How far the rows of two domains are apart; None where there is only one."""
         if source is None or target is None:
             return None
-        apart, mmd = told_apart(source, target), mmd_test(source, target, self.permutations)
+        apart, mmd = separate_domains(source, target), mmd_test(source, target, self.permutations)
         return Gap(Interval(*apart.a_distance) if apart else None, TestedMMD(*mmd) if mmd else None)
 
     @torch.no_grad()
-    def _stages(self, sides: Sides, pair: Pair) -> dict[str, Interval | None]:
+    def _stages(self, sides: DomainModels, pair: Pair) -> dict[str, Interval | None]:
         """The proxy A-distance at each stage of the backbone, which the first takes from the inputs; `full` only."""
         if self.level != "full" or pair.source is None:
             return {}
@@ -116,7 +116,7 @@ class Diagnose:
             stages = [side.eval().backbone.get_submodule(name) for side in sides]
             flows = [[stage(x) for x in flow] for stage, flow in zip(stages, flows, strict=True)]
             source, target = (torch.cat([Readout()(x).float().cpu() for x in flow]) for flow in flows)
-            apart = told_apart(source, target)
+            apart = separate_domains(source, target)
             found[name] = Interval(*apart.a_distance) if apart else None
         return found
 

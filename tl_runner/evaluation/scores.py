@@ -10,8 +10,8 @@ from tl_runner.core import Model
 from tl_runner.domains import Pair, Split
 from tl_runner.errors import DivergedError
 from tl_runner.functional import importance, label_free
-from tl_runner.functional.divergence import ROWS, told_apart
-from tl_runner.models.batchnorm import Sides
+from tl_runner.functional.divergence import ROWS, separate_domains
+from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import iter_batches
 from tl_runner.training.checkpoint_selection import Evidence, FloorOf
 
@@ -122,7 +122,7 @@ def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:
     return ((w * right).sum() / w.sum()).item(), importance.effective_rows(w).item(), "weighted source"
 
 
-def collect_evidence(sides: Sides, pair: Pair, step: int, keeps_source: bool) -> tuple[Evidence, Tensor]:
+def collect_evidence(sides: DomainModels, pair: Pair, step: int, keeps_source: bool) -> tuple[Evidence, Tensor]:
     """The evidence at this step, and the probabilities on the target's test split, which nobody scores yet.
 
     `keeps_source` says whether the method still learns the source's task: else its accuracy is no floor.
@@ -134,7 +134,7 @@ def collect_evidence(sides: Sides, pair: Pair, step: int, keeps_source: bool) ->
     floor: Floor = None, 0, None
     source = examine_split(sides.source, pair.source.val) if pair.source else None
     if source:
-        apart = told_apart(source.features, target.features)
+        apart = separate_domains(source.features, target.features)
         a_distance = apart and apart.a_distance.value
         if pair.shared_labels:
             y = pair.labelled_source[1].val.cpu()
@@ -156,7 +156,7 @@ def collect_evidence(sides: Sides, pair: Pair, step: int, keeps_source: bool) ->
         entropy=label_free.entropy(target.predicted),
         classes=target.predicted.shape[-1],
         classes_used=label_free.classes_used(target.predicted),
-        nuclear_norm=label_free.nuclear_norm(target.predicted),
+        nuclear_norm=label_free.relative_nuclear_norm(target.predicted),
         density=label_free.density(target.predicted[:ROWS]),
         risk=risk,
         a_distance=a_distance,

@@ -48,7 +48,7 @@ def _matched(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor, Tens
     return mass.to(device), (last // m).to(device), (last // n).to(device)
 
 
-def cosine(source: Tensor, target: Tensor) -> Tensor:
+def cosine_distance(source: Tensor, target: Tensor) -> Tensor:
     """1 − cos of the angle between the mean rows: from 0 to 2, blind to lengths and spread; 1 for a mean of 0."""
     means = source.float().mean(-2), target.float().mean(-2)
     return 1.0 - torch.cosine_similarity(*means, dim=-1, eps=LENGTH_FLOOR)
@@ -59,5 +59,5 @@ DISTANCES: Mapping[Distance, Callable[[Tensor, Tensor], Tensor]] = {
     "mmd": losses.mmd2,
     "coral": losses.coral,
     "wasserstein": sliced_wasserstein2,
-    "cosine": cosine,
+    "cosine": cosine_distance,
 }

@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-class Apart(NamedTuple):
+class Separation(NamedTuple):
     """What a cross-fitted classifier of the domain says: its log-odds of "target" for n rows of each side."""
 
     log_odds: Tensor
@@ -64,13 +64,13 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def told_apart(source: Tensor, target: Tensor) -> Apart | None:
+def separate_domains(source: Tensor, target: Tensor) -> Separation | None:
     """How well a logistic regression tells the domains apart: the first rows of each side, as many of both.
 
     None where there are fewer than `FOLDS` rows of a side.
     """
     n = min(len(source), len(target), ROWS)
-    return Apart(importance.log_odds(source[:n], target[:n], SEED, folds=FOLDS)) if n >= FOLDS else None
+    return Separation(importance.log_odds(source[:n], target[:n], SEED, folds=FOLDS)) if n >= FOLDS else None
 
 
 class MMDTest(NamedTuple):

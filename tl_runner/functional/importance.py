@@ -24,7 +24,7 @@ NEAR = 0.1  # of the mean distance: what `inverse` adds to it, so that a row tha
 Mode = Literal["inverse", "rbf", "count", "distance"]
 
 
-def nearest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_rows(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """The distance of each row to the nearest of the others, and which that is: (n,) and (n,)."""
     found = [squared_distances(chunk, others).min(-1) for chunk in rows.split(CHUNK)]
     return torch.cat([least.values for least in found]).sqrt(), torch.cat([least.indices for least in found])
@@ -42,9 +42,9 @@ def by_distance(
     """
     if mode == "count":
         sides = [source] if others is None else [source, others]
-        return 1.0 + torch.cat([nearest(target, rows)[1].bincount(minlength=len(rows)) for rows in sides])
-    seen, _ = nearest(source, target)
-    distance = seen if others is None else torch.cat([seen, nearest(others, target)[0]])
+        return 1.0 + torch.cat([nearest_rows(target, rows)[1].bincount(minlength=len(rows)) for rows in sides])
+    seen, _ = nearest_rows(source, target)
+    distance = seen if others is None else torch.cat([seen, nearest_rows(others, target)[0]])
     if mode == "distance":
         return distance
     if mode == "inverse":

@@ -20,21 +20,21 @@ SHARPNESS = 0.05  # the temperature of `density`, as in its paper
 
 def information(predicted: Tensor) -> float:
     """H(mean p) − mean H(p) in nats, from 0 to log C: confident rows of different classes (Bridle et al. 1991)."""
-    return losses.entropy(predicted.mean(0)).item() - entropy(predicted)
+    return losses.logit_entropy(predicted.mean(0)).item() - entropy(predicted)
 
 
 def entropy(predicted: Tensor) -> float:
     """mean H(p) in nats, from 0 to log C. A model that says one class of all rows is at its best, 0."""
-    return losses.entropy(predicted).mean().item()
+    return losses.logit_entropy(predicted).mean().item()
 
 
 def classes_used(predicted: Tensor) -> float:
     """How many classes are predicted, in effect: exp H(histogram of the argmax), from 1 to C."""
     histogram = torch.bincount(predicted.argmax(-1), minlength=predicted.shape[-1]) / len(predicted)
-    return losses.entropy(histogram).exp().item()
+    return losses.logit_entropy(histogram).exp().item()
 
 
-def nuclear_norm(predicted: Tensor) -> float:
+def relative_nuclear_norm(predicted: Tensor) -> float:
     """‖P‖_* / √(n·C), from 1/√(n·C) up to 1 for confident rows in equal parts (Cui et al., CVPR 2020; n ≥ C)."""
     return (torch.linalg.svdvals(predicted.double()).sum() / predicted.numel() ** 0.5).item()
 
@@ -47,7 +47,7 @@ def density(predicted: Tensor) -> float:
     """
     rows = F.normalize(predicted.double(), dim=-1)
     likeness = (rows @ rows.T / SHARPNESS).fill_diagonal_(-torch.inf)
-    return losses.entropy(likeness.softmax(-1)).mean().item()
+    return losses.logit_entropy(likeness.softmax(-1)).mean().item()
 
 
 def risk(source_losses: Tensor, weights: Tensor) -> float:

@@ -21,7 +21,7 @@ class Predicted(NamedTuple):
     bad: dict[str, str]
 
 
-class Agreement(NamedTuple):
+class StoredComparison(NamedTuple):
     """Of `rows` predictions, how many name the `same` class, and the `largest` difference of a probability."""
 
     rows: int
@@ -45,7 +45,7 @@ def predictions(trained: Trained, inputs: Sequence[Input]) -> Iterator[Predicted
         yield Predicted(names, found, bad)
 
 
-def agreement(found: Tensor, record: RunRecord) -> Agreement:
+def compare_with_stored(found: Tensor, record: RunRecord) -> StoredComparison:
     """How predictions (n, C) on the test split compare with what the run itself stored at its selected step."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -59,4 +59,4 @@ def agreement(found: Tensor, record: RunRecord) -> Agreement:
     if stored.shape != found.shape:
         raise UserError(f"the run stored predictions for {len(stored)} test rows, and {len(found)} were made")
     same = int((stored.argmax(-1) == found.argmax(-1)).sum())
-    return Agreement(len(found), same, float((stored - found).abs().max()))
+    return StoredComparison(len(found), same, float((stored - found).abs().max()))

@@ -34,10 +34,10 @@ def recolouring(source: Tensor, target: Tensor, ridge: float) -> Tensor:
 
     Aᵀ (C_s + ridge·I) A = C_t + ridge·I.
     """
-    return power(covariance(source, ridge), -0.5) @ power(covariance(target, ridge), 0.5)
+    return power(ridge_covariance(source, ridge), -0.5) @ power(ridge_covariance(target, ridge), 0.5)
 
 
-def covariance(rows: Tensor, ridge: float) -> Tensor:
+def ridge_covariance(rows: Tensor, ridge: float) -> Tensor:
     centred = rows - rows.mean(0)
     return centred.T @ centred / (len(rows) - 1) + ridge * torch.eye(rows.shape[1], dtype=rows.dtype)
 

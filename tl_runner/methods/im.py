@@ -22,7 +22,7 @@ class IM(Method):
     def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
         seen = model.encode(batch)
         logits = model.head(seen.target)
-        doubt = -losses.information(logits) if self.diversity else losses.uncertainty(logits).mean()
+        doubt = -losses.logit_information(logits) if self.diversity else losses.uncertainty(logits).mean()
         return Terms(
             {**seen.supervise(), "im": self.strength(progress) * doubt},
             metrics={"predicted_classes": losses.predicted_classes(logits.detach())},

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range
-from tl_runner.functional.importance import nearest
+from tl_runner.functional.importance import nearest_rows
 from tl_runner.functional.losses import WIDTH_FLOOR
 from tl_runner.methods.closed_form import ClosedForm, Move, sample_rows
 from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours
@@ -78,7 +78,7 @@ def move_along(rows: Tensor, moved: Tensor) -> Move:
     """x ↦ x + the shift of the nearest of the rows (n, d), which moved (n, d)."""
 
     def move(x: Tensor) -> Tensor:
-        _, of = nearest(x, rows.to(x))
+        _, of = nearest_rows(x, rows.to(x))
         return x + (moved - rows).to(x)[of]
 
     return move

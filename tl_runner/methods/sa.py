@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from tl_runner.errors import check_range
 from tl_runner.methods.closed_form import ClosedForm, Move, affine_map, rank
-from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours, affine
+from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours, build_linear
 
 
 class SubspaceAlignment(ClosedForm):
@@ -30,7 +30,7 @@ class SubspaceAlignment(ClosedForm):
         of_source, of_target = principal_axes(source, self.dimensions), principal_axes(target, self.dimensions)
         # Source rows move to (x − μ_s) P_s P_sᵀ + μ_t, so that one projection (x − μ_t) P_t serves both domains.
         move = affine_map(of_source @ of_source.T, source, target)
-        return move, affine(of_target.T.numpy(), -(target.mean(0) @ of_target).numpy())
+        return move, build_linear(of_target.T.numpy(), -(target.mean(0) @ of_target).numpy())
 
 
 def principal_axes(rows: Tensor, dimensions: int) -> Tensor:

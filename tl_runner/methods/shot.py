@@ -55,7 +55,7 @@ class SHOT(Method):
         logits, scale = model.head(seen.target), self.strength(progress)
         return {
             **seen.supervise(),
-            "information": -scale * losses.information(logits),
+            "information": -scale * losses.logit_information(logits),
             "pseudo": scale * self.beta * F.cross_entropy(logits, self.labels[batch.rows["target"]]),
         }
 

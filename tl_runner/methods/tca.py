@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tl_runner.errors import check_range
 from tl_runner.functional.losses import WIDTH_FLOOR
 from tl_runner.methods.closed_form import ClosedForm, Move, rank, sample_rows
-from tl_runner.models.heads import Fitted, InverseRegularisation, Kernel, NumberOfNeighbours, affine
+from tl_runner.models.heads import Fitted, InverseRegularisation, Kernel, NumberOfNeighbours, build_linear
 from tl_runner.options import NoEffect
 
 
@@ -43,7 +43,7 @@ class TCA(ClosedForm):
     def align(self, source: Tensor, target: Tensor, seed: int) -> tuple[Move | None, nn.Module | None]:
         if self.kernel == "linear":
             matrix = linear_components(source, target, self.dimensions, self.mu)
-            return None, affine(matrix.T.numpy(), np.zeros(matrix.shape[1]))
+            return None, build_linear(matrix.T.numpy(), np.zeros(matrix.shape[1]))
         source, target = sample_rows(source, self.rows, seed, "source"), sample_rows(target, self.rows, seed, "target")
         return None, rbf_components(source, target, self.dimensions, self.mu)
 

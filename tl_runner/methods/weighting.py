@@ -35,7 +35,7 @@ NEEDS: Mapping[Order, Set[Stream]] = {
 }
 
 
-def effective_rows(weights: Tensor) -> Tensor:
+def count_effective_rows(weights: Tensor) -> Tensor:
     """As `importance.effective_rows`, and a word of warning where next to nothing is left."""
     left = importance.effective_rows(weights)
     if left < FEW * len(weights):
@@ -77,7 +77,7 @@ class Weighting(Method, ABC):
             requirements.trained_features(model, resources)
         source, target, val = rows_to_compare(model, pair, self.view, resources.cache)
         weights, of_val = self.weights(source, target, resources.rng.seed, val).split([len(source), len(val)])
-        self.effective_rows = effective_rows(weights)
+        self.effective_rows = count_effective_rows(weights)
         return model, pair.weighted(weights, of_val)
 
     def phases(self, model: Model) -> Sequence[Phase]:

@@ -31,7 +31,7 @@ Side = Literal["source", "target"]
 Statistics = Mapping[str, Tensor]  # running means, variances and counts by their names in the network
 
 
-class Sides(NamedTuple):
+class DomainModels(NamedTuple):
     """One network for the rows of each domain: the same parameters, each domain's own BatchNorm statistics."""
 
     source: Model
@@ -66,7 +66,7 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Statistics) -> Sides:
+def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Statistics) -> DomainModels:
     """The network as each domain's rows meet it, after a training that has read these streams so far.
 
     A domain whose rows were read has their statistics: the source of its training rows, the target of its unlabelled
@@ -81,19 +81,19 @@ def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Sta
     live = [name for name, part in model.named_modules() if isinstance(part, Norm) and part.training]
     model.eval()
     if isinstance(model, FeatureModel) or not any(isinstance(part, _BatchNorm) for part in model.modules()):
-        return Sides(model, model)
+        return DomainModels(model, model)
     source_rows = pair.source.train if pair.source and "source" in read else None
     granted_rows = pair.granted.x if pair.granted and "granted" in read else None
     target_rows = pair.target.train if "target" in read else granted_rows
     if model.batchnorm == "joint" and source_rows is not None and target_rows is not None:
-        return Sides(model, model)
+        return DomainModels(model, model)
     source = _with(model, start) if source_rows is None else _measured(model, live, source_rows)
     if target_rows is not None:
-        return Sides(source, _measured(model, live, target_rows))
-    return Sides(source, model if source_rows is None else source)
+        return DomainModels(source, _measured(model, live, target_rows))
+    return DomainModels(source, model if source_rows is None else source)
 
 
-def pack_statistics(sides: Sides) -> dict[str, Tensor]:
+def pack_statistics(sides: DomainModels) -> dict[str, Tensor]:
     """The weights of both, as a file holds them: the target's network, and beside it the source's statistics."""
     apart = {} if sides.source is sides.target else statistics(sides.source)
     return {**sides.target.state_dict(), **{SOURCE + name: tensor for name, tensor in apart.items()}}
@@ -109,11 +109,11 @@ def _of_source(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(SOURCE): tensor for name, tensor in weights.items() if name.startswith(SOURCE)}
 
 
-def load_statistics(model: Model, weights: Mapping[str, Tensor]) -> Sides:
+def load_statistics(model: Model, weights: Mapping[str, Tensor]) -> DomainModels:
     """Both sides with these weights; the target's is the model itself, in place."""
     model.load_state_dict(unpack_statistics(weights, "target"))
     apart = _of_source(weights)
-    return Sides(_with(model, apart) if apart else model, model)
+    return DomainModels(_with(model, apart) if apart else model, model)
 
 
 @torch.no_grad()

@@ -112,7 +112,7 @@ def gives_probabilities(head: nn.Module) -> bool:
     return not isinstance(last, Margins | Votes)
 
 
-def affine(weight: NDArray[Any], bias: NDArray[Any], kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
+def build_linear(weight: NDArray[Any], bias: NDArray[Any], kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """A linear head with these (C, d) weights and (C,) biases."""
     head = kind(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": torch.as_tensor(weight).float(), "bias": torch.as_tensor(bias).float()})
@@ -154,7 +154,7 @@ def linear_classifier(
 
     form = Margins if kind == "svm" else nn.Linear
     if len(y.unique()) < 2:
-        return affine(np.zeros((classes, x.shape[1])), np.eye(classes)[int(y[0])], form)
+        return build_linear(np.zeros((classes, x.shape[1])), np.eye(classes)[int(y[0])], form)
     rows, scaler = x.double().numpy(), StandardScaler()
     if kind == "logistic":
         model = LogisticRegression(C=C, max_iter=5000)
@@ -163,7 +163,7 @@ def linear_classifier(
     model.fit(scaler.fit_transform(rows), y.numpy(), sample_weight=None if weights is None else weights.numpy())
     weight, bias = expanded(model.coef_, np.asarray(model.intercept_), model.classes_, classes)
     weight = weight / np.asarray(scaler.scale_)
-    return affine(weight, bias - weight @ np.asarray(scaler.mean_), form)
+    return build_linear(weight, bias - weight @ np.asarray(scaler.mean_), form)
 
 
 def fit_head(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, seed: int) -> nn.Module:  # noqa: N803
@@ -183,7 +183,7 @@ def fit_head(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int,
         return Neighbours(x, y, classes, k)
     present = y.unique()
     means = torch.stack([x[y == c].double().mean(0) for c in present]).numpy()
-    return affine(*expanded(2 * means, -np.square(means).sum(1), present.numpy(), classes), Margins)
+    return build_linear(*expanded(2 * means, -np.square(means).sum(1), present.numpy(), classes), Margins)
 
 
 def blueprint(model: Model) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tl_runner.datasets import notation
-from tl_runner.datasets.cells import Table, about_comment, listed, names, observed, read_cells
-from tl_runner.datasets.columns import numbers
+from tl_runner.datasets.cells import Table, about_comment, listed, normalise_categories, observed, read_cells
+from tl_runner.datasets.columns import parse_numbers
 from tl_runner.datasets.encoding import encode, matrix
 from tl_runner.datasets.spelling import respelled
 from tl_runner.errors import UserError, nearest
@@ -115,7 +115,7 @@ class Columns:
         for name, kind in self.kinds.items():
             if name not in table.cells:
                 raise UserError(f"{table.file} has no column {name!r}{nearest(name, table.cells)}")
-            if kind == "numeric" and (text := numbers(table.cells[name])[1]).any():
+            if kind == "numeric" and (text := parse_numbers(table.cells[name])[1]).any():
                 first = int(text.argmax())
                 word = table.cells[name][first]
                 if form := notation.form(word):
@@ -135,7 +135,7 @@ class Columns:
             present = observed(table.cells[column["name"]])
             where = f"{table.file}, column {column['name']!r}"
             if column["kind"] == "categorical":
-                met, there = column["categories"], sorted({*names(present)})
+                met, there = column["categories"], sorted({*normalise_categories(present)})
                 if new := [name for name in there if name not in met]:
                     pairs = respelled(there, met)
                     told = listed(f"{name!r} as {other!r}" for name, other in pairs.items())

@@ -27,7 +27,7 @@ def percent(share: float) -> str:
     return "–" if isnan(share) else f"{100 * share:.1f}"
 
 
-def spread(row: Row, score: str) -> str:
+def format_spread(row: Row, score: str) -> str:
     """Mean ± sd in percent; the mean alone of one run."""
     mean, deviation = percent(row[score]), row[f"{score}_sd"]
     return mean if isnan(deviation) else f"{mean} ± {100 * deviation:.1f}"
@@ -65,7 +65,7 @@ COLUMNS = {
     "granted": Column("granted", lambda row: str(row["granted"])),
     "n": Column("n", lambda row: str(row["n"])),
     "failed": Column("failed", _failures),
-    "target": Column("target, %", lambda row: spread(row, "target")),
+    "target": Column("target, %", lambda row: format_spread(row, "target")),
     "difference": Column("− baseline, points (95 %)", difference),
     "p": Column("p", lambda row: chance(row["p"])),
     "wins": Column("win/tie/loss", _counted),

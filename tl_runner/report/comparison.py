@@ -14,11 +14,11 @@ from tl_runner.report.statistics import (
     LEAST,
     LEVEL,
     Paired,
-    Score,
+    ScoreName,
     Seeds,
+    compare_paired,
     holm,
     joined,
-    paired,
     rows_variance,
     seeds_needed,
 )
@@ -65,7 +65,7 @@ class Rival(NamedTuple):
     seeds: int
 
 
-def compared(settings: Sequence[Setting], score: Score = "accuracy") -> list[Comparison]:
+def compared(settings: Sequence[Setting], score: ScoreName = "accuracy") -> list[Comparison]:
     """Of all settings, in their order, by this score. Holm's families are all of them, whatever their data."""
     cells: dict[str, list[Setting]] = defaultdict(list)
     for setting in settings:
@@ -100,11 +100,11 @@ def compared(settings: Sequence[Setting], score: Score = "accuracy") -> list[Com
     ]
 
 
-def gain(setting: Setting, base: Setting, score: Score = "accuracy") -> Paired:
+def gain(setting: Setting, base: Setting, score: ScoreName = "accuracy") -> Paired:
     """What a setting gains over another on the same data, by the test that fits how their seeds differ."""
     mine, theirs = setting.values("selected", score), base.values("selected", score)
     seeds = _joint_seeds(setting, base)
-    return paired(mine, theirs, seeds, _of_rows(setting, base, score, seeds.test))
+    return compare_paired(mine, theirs, seeds, _of_rows(setting, base, score, seeds.test))
 
 
 def _reference(setting: Setting, peers: Sequence[Setting], method: str, granted: str | None = None) -> Setting | None:
@@ -128,7 +128,7 @@ def _reference(setting: Setting, peers: Sequence[Setting], method: str, granted:
     return max(filter(suits, peers), key=likeness, default=None)
 
 
-def _over_baseline(setting: Setting, base: Setting | None, score: Score) -> Paired:
+def _over_baseline(setting: Setting, base: Setting | None, score: ScoreName) -> Paired:
     """Without a test where only one of both saw labels, or other numbers of them."""
     if base is None:
         return UNTESTED
@@ -144,7 +144,7 @@ def _same_labels(setting: Setting, base: Setting) -> bool:
     return str(setting.first.granted) == str(base.first.granted)
 
 
-def _of_rows(setting: Setting, base: Setting, score: Score, test: int) -> Callable[[list[Any]], float]:
+def _of_rows(setting: Setting, base: Setting, score: ScoreName, test: int) -> Callable[[list[Any]], float]:
     """What gives the variance of the mean gain that comes from the test rows, of these seeds.
 
     From predictions, where both kept them on the same rows at all seeds. Else as if the two erred independently of each
@@ -182,7 +182,7 @@ def _by_rows(setting: Setting, base: Setting | None) -> bool | None:
     return _kept(setting, base, shared)
 
 
-def _best(families: Iterable[Sequence[Setting]], score: Score) -> set[int]:
+def _best(families: Iterable[Sequence[Setting]], score: ScoreName) -> set[int]:
     """Of each family the highest mean, and what is not shown to be worse: corrected over all families."""
     found, others = set[int](), list[tuple[int, float]]()
     for family in families:
@@ -196,7 +196,7 @@ def _best(families: Iterable[Sequence[Setting]], score: Score) -> set[int]:
     return found | {key for (key, _), p in zip(others, corrected, strict=True) if not p < LEVEL}
 
 
-def _rival(setting: Setting, family: Sequence[Setting], score: Score) -> Rival | None:
+def _rival(setting: Setting, family: Sequence[Setting], score: ScoreName) -> Rival | None:
     """The other setting that is best on the seeds of both; of those that share the most seeds."""
     mine, found = setting.values("selected", score), []
     for other in family:
@@ -221,7 +221,7 @@ def _needed(gain: Paired, tests: int) -> float:
     return float(seeds_needed(gain, LEVEL / tests) or inf)
 
 
-def _closed(setting: Setting, base: Setting | None, upper: Setting | None, score: Score) -> float:
+def _closed(setting: Setting, base: Setting | None, upper: Setting | None, score: ScoreName) -> float:
     if base is None or upper is None:
         return nan
     scores = [each.values("selected", score) for each in (setting, base, upper)]

@@ -6,9 +6,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from tl_runner.storage.record import NEUTRAL, RunRecord
 
-Kind = Literal["configuration", "keeping", "code", "data", "libraries", "machine"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-ELSEWHERE: tuple[Kind, ...] = ("code", "libraries", "machine")  # where a cause may lie beside configuration and data
+DifferenceKind = Literal["configuration", "keeping", "code", "data", "libraries", "machine"]
+KINDS: tuple[DifferenceKind, ...] = get_args(DifferenceKind)
+ELSEWHERE: tuple[DifferenceKind, ...] = (
+    "code",
+    "libraries",
+    "machine",
+)  # where a cause may lie beside configuration and data
 MACHINE = ("device", "threads")  # keys of the configuration that the record of the machine has too
 NAMED = 3  # keys that a sentence names
 SCORES = {
@@ -30,7 +34,7 @@ class Difference(NamedTuple):
     second: Any
 
 
-class Score(NamedTuple):
+class ScorePair(NamedTuple):
     """A score of both runs in [0, 1], None where a run has none."""
 
     what: str
@@ -53,13 +57,13 @@ class Disagreement(NamedTuple):
     why: str = ""
 
 
-def differences(first: RunRecord, second: RunRecord) -> dict[Kind, list[Difference]]:
+def differences(first: RunRecord, second: RunRecord) -> dict[DifferenceKind, list[Difference]]:
     """All that differs in the records, by kind; kinds in which nothing does are left out. 1 and 1.0 are equal.
 
     `keeping` are keys that change no number: where and how a run is kept.
     """
     tables = [_facts(record) for record in (first, second)]
-    found: dict[Kind, list[Difference]] = {}
+    found: dict[DifferenceKind, list[Difference]] = {}
     for kind in KINDS:
         one, other = (table[kind] for table in tables)
         names = dict.fromkeys([*one, *other])
@@ -71,14 +75,14 @@ def differences(first: RunRecord, second: RunRecord) -> dict[Kind, list[Differen
     return found
 
 
-def scores(first: RunRecord, second: RunRecord) -> list[Score]:
+def scores(first: RunRecord, second: RunRecord) -> list[ScorePair]:
     """The scores that either run has."""
 
     def of(record: RunRecord, path: tuple[str, str]) -> float | None:
         metrics = getattr(record.scores, path[0], None)
         return metrics.get(path[1]) if metrics else None
 
-    both = [Score(what, of(first, path), of(second, path)) for what, path in SCORES.items()]
+    both = [ScorePair(what, of(first, path), of(second, path)) for what, path in SCORES.items()]
     return [score for score in both if score.first is not None or score.second is not None]
 
 
@@ -106,7 +110,9 @@ def disagreement(first: RunRecord, second: RunRecord) -> Disagreement:
     return Disagreement(rows, len(one), float(abs(one - other).max(initial=0.0)))
 
 
-def explanation(found: Mapping[Kind, Sequence[Difference]], scored: Sequence[Score], apart: Disagreement) -> str:
+def explanation(
+    found: Mapping[DifferenceKind, Sequence[Difference]], scored: Sequence[ScorePair], apart: Disagreement
+) -> str:
     """What may explain other scores, as far as the records can tell: one cause is named, of several none."""
     causes = causes_of(found)
     if any(score.first is None or score.second is None for score in scored) or not scored:
@@ -129,7 +135,7 @@ def explanation(found: Mapping[Kind, Sequence[Difference]], scored: Sequence[Sco
     return _one(causes[0], found, apart) + equal
 
 
-def causes_of(found: Mapping[Kind, Sequence[Difference]]) -> list[str]:
+def causes_of(found: Mapping[DifferenceKind, Sequence[Difference]]) -> list[str]:
     """What can change numbers among the differences; what follows from another one is left out.
 
     Another seed or another data set's options draw other rows, so the data then differ by configuration.
@@ -145,23 +151,23 @@ def causes_of(found: Mapping[Kind, Sequence[Difference]]) -> list[str]:
     return [*causes, *(f"the {kind}" for kind in ELSEWHERE if found.get(kind))]
 
 
-def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of every leaf of nested mappings; lists are leaves, an empty mapping is none."""
     for key, value in node.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _facts(record: RunRecord) -> dict[Kind, dict[str, Any]]:
+def _facts(record: RunRecord) -> dict[DifferenceKind, dict[str, Any]]:
     environment = record.environment
     versions = {name: version for name, version in environment.versions.items() if name != "tl_runner"}
     known = {**asdict(record.data), **record.data.notes, **asdict(record.training)}
     data = {
         name: value for name, value in known.items() if name not in ("seeds", "notes", "read") and value is not None
     }
-    config = dict(flat(record.config))
+    config = dict(flatten(record.config))
     neutral = {key: value for key, value in config.items() if key.partition(".")[0] in NEUTRAL}
     return {
         "configuration": {key: value for key, value in config.items() if key not in neutral},
@@ -171,15 +177,15 @@ def _facts(record: RunRecord) -> dict[Kind, dict[str, Any]]:
             "commit": environment.commit,
             "uncommitted changes": environment.dirty,
         },
-        "data": {**dict(flat(data)), "granted": record.granted},
+        "data": {**dict(flatten(data)), "granted": record.granted},
         "libraries": {"python": environment.python, **versions},
         "machine": {name: getattr(environment, name) for name in ("platform", "device", "threads", "engine")},
     }
 
 
-def _one(cause: str, found: Mapping[Kind, Sequence[Difference]], apart: Disagreement) -> str:
+def _one(cause: str, found: Mapping[DifferenceKind, Sequence[Difference]], apart: Disagreement) -> str:
     """The sentence on a single cause."""
-    kinds: list[Kind] = [kind for kind in ELSEWHERE if cause == f"the {kind}"] or ["configuration"]
+    kinds: list[DifferenceKind] = [kind for kind in ELSEWHERE if cause == f"the {kind}"] or ["configuration"]
     keys = [difference.what for kind in kinds for difference in found.get(kind, ())]
     other = [key.removesuffix("._target_") for key in keys if key.endswith("._target_")]  # wholly other parts
     keys = [*(f"another {part}" for part in other), *(key for key in keys if key.partition(".")[0] not in other)]

@@ -10,7 +10,7 @@ import pandas as pd
 from tl_runner.report import cells
 from tl_runner.report.ranking import Ranking
 
-Format = Literal["markdown", "csv", "json", "latex"]
+TableFormat = Literal["markdown", "csv", "json", "latex"]
 LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -24,7 +24,9 @@ LATEX = {
 }
 
 
-def format_leaderboard(form: Format, frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> str:
+def format_leaderboard(
+    form: TableFormat, frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]
+) -> str:
     """The report in this form. csv holds the leaderboard's numbers alone, accuracies in [0, 1]; json all of it."""
     if form == "csv":
         return frame.to_csv(index=False)

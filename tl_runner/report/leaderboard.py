@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from tl_runner.report.comparison import Comparison, compared
-from tl_runner.report.settings import Setting, settings
-from tl_runner.report.statistics import Score
+from tl_runner.report.settings import Setting, group_settings
+from tl_runner.report.statistics import ScoreName
 from tl_runner.storage.record import RunRecord
 
 # Each with its deviation, as target_sd.
@@ -23,8 +23,8 @@ COLUMNS = (
 )
 
 
-def leaderboard(
-    records: Sequence[RunRecord], by_labels: Set[str] = frozenset(), score: Score = "accuracy"
+def build_leaderboard(
+    records: Sequence[RunRecord], by_labels: Set[str] = frozenset(), score: ScoreName = "accuracy"
 ) -> pd.DataFrame:
     """One row per setting, by pair of domains and label budget, best first by what was selected without target labels.
 
@@ -37,13 +37,15 @@ def leaderboard(
     `by_labels` were tried by a search that saw the target's labels: `variant` says so.
     """
     searched = {record.setting for record in records if record.id in by_labels}
-    rows = [_row(each, each.setting.first.setting in searched, score) for each in compared(settings(records), score)]
+    rows = [
+        _row(each, each.setting.first.setting in searched, score) for each in compared(group_settings(records), score)
+    ]
     table = pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype({"steps": "Int64"})
     order = ["pair", "granted", "target"]
     return table.sort_values(order, ascending=[True, True, False], na_position="last", ignore_index=True)
 
 
-def _row(of: Comparison, searched: bool, score: Score) -> dict[str, Any]:
+def _row(of: Comparison, searched: bool, score: ScoreName) -> dict[str, Any]:
     setting, statuses = of.setting, [run.status for run in of.setting.runs]
     spread = {name: pd.Series(values, dtype=float) for name, values in _scores(setting, score).items()}
     gain = of.gain._asdict()
@@ -80,7 +82,7 @@ def _row(of: Comparison, searched: bool, score: Score) -> dict[str, Any]:
     }
 
 
-def _scores(setting: Setting, score: Score) -> dict[str, list[Any]]:
+def _scores(setting: Setting, score: ScoreName) -> dict[str, list[Any]]:
     """What there is of each checkpoint's score, a number a run."""
     found = {name: setting.values(name, score) for name in ("selected", "last", "oracle", "source", "majority")}
     selected, oracle = found.pop("selected"), found["oracle"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from tl_runner.report.tables import percent
+from tl_runner.report.tables import format_percent
 from tl_runner.storage.record import RunRecord
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def describe(point: "Point", source_val: float | None, unit: str) -> str:
     """Terms, source-val accuracy, speed and the time left, in one line."""
     words = [] if point.phase == "train" else [point.phase]
     words += [f"{name} {value:.4g}" for name, value in point.terms.items()]
-    words += [f"source-val {percent(source_val)}"] if source_val is not None else []
+    words += [f"source-val {format_percent(source_val)}"] if source_val is not None else []
     if point.step and point.seconds:
         left = point.seconds * (point.steps - point.step) / point.step
         words += [f"{point.rows / point.seconds:,.0f} {unit}/s", f"{left:.0f} s left"]

@@ -29,7 +29,7 @@ class Made(NamedTuple):
     runs: int
 
 
-class Agreement(NamedTuple):
+class RankCorrelation(NamedTuple):
     """Spearman's rank correlation of a score and a method's accuracy over n candidates; nan where one is constant."""
 
     score: str
@@ -62,7 +62,9 @@ def match_runs(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> 
     return [_summed(method, settings, len(candidates)) for method, settings in found.items() if settings]
 
 
-def agreement(candidates: Sequence[Screened], made: Sequence[Made], scores: Mapping[str, int]) -> list[Agreement]:
+def correlate_ranks(
+    candidates: Sequence[Screened], made: Sequence[Made], scores: Mapping[str, int]
+) -> list[RankCorrelation]:
     """For each score and method the agreement over the candidates that have both, where these are at least `LEAST`.
 
     `scores` maps a score's name to 1 where more is better, −1 where less is; a positive correlation is always for it.
@@ -76,7 +78,7 @@ def agreement(candidates: Sequence[Screened], made: Sequence[Made], scores: Mapp
                 if name in candidate.scores and accuracy == accuracy  # noqa: PLR0124 – no nan
             ]
             if len(both) >= LEAST:
-                found.append(Agreement(name, method.method, len(both), spearman(*zip(*both, strict=True))))
+                found.append(RankCorrelation(name, method.method, len(both), spearman(*zip(*both, strict=True))))
     return found
 
 

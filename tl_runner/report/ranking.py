@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tl_runner.report.settings import Setting, distinguish_labels, settings
-from tl_runner.report.statistics import Ranks, Score, ranks
+from tl_runner.report.settings import Setting, distinguish_labels, group_settings
+from tl_runner.report.statistics import Ranks, ScoreName, ranks
 from tl_runner.storage.record import RunRecord
 
 LEAST = 5  # pairs: with fewer, ranks hardly ever differ by more than chance, whatever the methods do
@@ -25,19 +25,19 @@ class Ranking(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def rankings(records: Sequence[RunRecord], score: Score = "accuracy") -> Iterator[Ranking]:
+def rankings(records: Sequence[RunRecord], score: ScoreName = "accuracy") -> Iterator[Ranking]:
     """For each label budget of which two or more pairs have two or more configurations in common.
 
     A configuration is the same on two pairs if all of it is but the dataset; the network too, unless every pair has a
     single one, which then belongs to the pair (images and tables take different ones). On each pair a score is the mean
     over the seeds that all compared configurations have there.
     """
-    scored = [setting for setting in settings(records) if setting.scored]
+    scored = [setting for setting in group_settings(records) if setting.scored]
     for granted in sorted({str(setting.first.granted) for setting in scored}):
         yield from _ranking(granted, [each for each in scored if str(each.first.granted) == granted], score)
 
 
-def _ranking(granted: str, scored: Sequence[Setting], score: Score) -> Iterator[Ranking]:
+def _ranking(granted: str, scored: Sequence[Setting], score: ScoreName) -> Iterator[Ranking]:
     networks: dict[str, set[str]] = defaultdict(set)  # a network with other options is another network
     for setting in scored:
         networks[setting.pair].add(json.dumps(setting.first.config.get("backbone"), sort_keys=True, default=str))
@@ -59,7 +59,9 @@ def _ranking(granted: str, scored: Sequence[Setting], score: Score) -> Iterator[
     yield Ranking(granted, len(frame), found, tuple(sorted(labels[key] for key in by_key.keys() - complete.keys())))
 
 
-def _means(of: dict[str, Setting], complete: dict[str, dict[str, Setting]], score: Score) -> dict[str, float | None]:
+def _means(
+    of: dict[str, Setting], complete: dict[str, dict[str, Setting]], score: ScoreName
+) -> dict[str, float | None]:
     """By pair, over the seeds that all complete configurations have there; None where they share none."""
     means = {}
     for pair, setting in of.items():

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from tl_runner.engine.screen import Screened
 from tl_runner.plurals import count_noun
-from tl_runner.report.rank_correlation import COMPARED, LEAST, Agreement, Made, agreement, match_runs
-from tl_runner.report.tables import ROOMY, percent
+from tl_runner.report.rank_correlation import COMPARED, LEAST, Made, RankCorrelation, correlate_ranks, match_runs
+from tl_runner.report.tables import ROOMY
 from tl_runner.storage.record import RunRecord
 
 
@@ -48,13 +48,13 @@ LESS_TELLING = ("nce", "h_score", "mmd")  # where there is little room
 
 
 @dataclass
-class Group:
+class ScreenedTarget:
     """Candidates for one target, best first by the score `by`, and what finished runs of them came to."""
 
     by: str
     candidates: list[tuple[Screened, str]]  # with what tells it from others of its dataset and backbone
     made: list[Made] = field(default_factory=list)
-    agreement: list[Agreement] = field(default_factory=list)
+    agreement: list[RankCorrelation] = field(default_factory=list)
 
     @property
     def target(self) -> str:
@@ -80,7 +80,9 @@ def over_seeds(screened: Sequence[tuple[Screened, str]]) -> list[tuple[Screened,
     return found
 
 
-def grouped(screened: Sequence[tuple[Screened, str]], by: str | None, runs: Sequence[RunRecord]) -> list[Group]:
+def group_by_target(
+    screened: Sequence[tuple[Screened, str]], by: str | None, runs: Sequence[RunRecord]
+) -> list[ScreenedTarget]:
     """A group for each target, as candidates for different targets can't be compared.
 
     `by` names the score to sort by; None is the bound where it can be had, on the source's labels, else LogME.
@@ -91,22 +93,22 @@ def grouped(screened: Sequence[tuple[Screened, str]], by: str | None, runs: Sequ
     return [_group(candidates, by, runs) for candidates in found.values()]
 
 
-def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequence[RunRecord]) -> Group:
-    by = by or default(candidates[0][0])
+def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequence[RunRecord]) -> ScreenedTarget:
+    by = by or default_score(candidates[0][0])
     sign = SCORES[by].sign
     best = sorted(candidates, key=lambda pair: (by not in pair[0].scores, -sign * pair[0].scores.get(by, 0.0)))
     screened = [candidate for candidate, _ in best]
     of_runs = match_runs(screened, runs)
     signs = {name: score.sign for name, score in SCORES.items()}
-    return Group(by, best, of_runs, agreement(screened, of_runs, signs))
+    return ScreenedTarget(by, best, of_runs, correlate_ranks(screened, of_runs, signs))
 
 
-def default(candidate: Screened) -> str:
+def default_score(candidate: Screened) -> str:
     """The score to sort by where none is named: the distance alone would choose features that tell nothing apart."""
     return "bound" if "bound" in candidate.scores else "logme"
 
 
-def tables(groups: Sequence[Group], width: int = ROOMY) -> list[RenderableType]:
+def tables(groups: Sequence[ScreenedTarget], width: int = ROOMY) -> list[RenderableType]:
     """A table a target, with what its runs say below; and what the columns mean."""
     several = len({candidate.record.choices["dataset"] for group in groups for candidate, _ in group.candidates}) > 1
     shown: list[RenderableType] = []
@@ -117,7 +119,7 @@ def tables(groups: Sequence[Group], width: int = ROOMY) -> list[RenderableType]:
     return [*shown, Text("; ".join(lines) + ". What lies closer or scores higher need not transfer better", "dim")]
 
 
-def _table(group: Group, several: bool, width: int) -> Table:
+def _table(group: ScreenedTarget, several: bool, width: int) -> Table:
     first, variants = group.candidates[0][0], any(variant for _, variant in group.candidates)
     seeds = f", means of {first.seeds} seeds" if first.seeds > 1 else ""
     title = f"target: {group.target} – best first by {SCORES[group.by].title}{_whose(first, group.by)}{seeds}"
@@ -160,7 +162,7 @@ def _whose(candidate: Screened, by: str) -> str:
     return f" on {candidate.whose}{only}"
 
 
-def _told(group: Group) -> list[RenderableType]:
+def _told(group: ScreenedTarget) -> list[RenderableType]:
     """Whose labels were scored on, and how the scores ranked the candidates beside finished runs."""
     first = group.candidates[0][0]
     lines = [f"LEEP, NCE, LogME and H-score{_whose(first, 'logme')}"]
@@ -182,7 +184,7 @@ def _told(group: Group) -> list[RenderableType]:
     return [Text("\n".join(lines), "dim")]
 
 
-def _rho(found: Agreement, candidates: int) -> str:
+def _rho(found: RankCorrelation, candidates: int) -> str:
     """A score's correlation, and over how many candidates where these are not all that have runs."""
     over = f" (of {found.n})" if found.n < candidates else ""
     return f"{SCORES[found.score].title} {'–' if isnan(found.rho) else f'{found.rho:+.2f}'}{over}"
@@ -198,7 +200,7 @@ def _cell(scores: Mapping[str, float], name: str, roomy: bool) -> str:
     return f"{said} (p={scores['mmd_p']:.3f})" if roomy and name == "mmd" and "mmd_p" in scores else said
 
 
-def _rows(group: Group) -> list[dict[str, Any]]:
+def _rows(group: ScreenedTarget) -> list[dict[str, Any]]:
     """A flat row a candidate; what there is not is None."""
     rows = []
     for index, (candidate, variant) in enumerate(group.candidates):
@@ -211,7 +213,7 @@ def _rows(group: Group) -> list[dict[str, Any]]:
     return rows
 
 
-def as_csv(groups: Sequence[Group]) -> str:
+def as_csv(groups: Sequence[ScreenedTarget]) -> str:
     """A line a candidate; empty cells for what there is not."""
     rows = [row for group in groups for row in _rows(group)]
     text = io.StringIO()
@@ -221,7 +223,7 @@ def as_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def as_json(groups: Sequence[Group]) -> str:
+def as_json(groups: Sequence[ScreenedTarget]) -> str:
     """All that the tables say, a list of targets."""
     told = [
         {
@@ -234,6 +236,3 @@ def as_json(groups: Sequence[Group]) -> str:
         for group in groups
     ]
     return json.dumps(told, indent=2)
-
-
-__all__ = ["SCORES", "Group", "as_csv", "as_json", "grouped", "percent", "tables"]

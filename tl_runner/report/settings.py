@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tl_runner.report.predictions import Predictions, read_predictions
-from tl_runner.report.statistics import Score, Seeds, joined
+from tl_runner.report.statistics import ScoreName, Seeds, joined
 from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.record import NEUTRAL, RunRecord
 
@@ -39,7 +39,7 @@ class Setting:
         good = [run for run in self.runs if run.status == "ok" and run.scores]
         return {run.seed: run for run in sorted(good, key=lambda run: str(run.seed).rjust(20))}
 
-    def values(self, name: str, score: Score = "accuracy") -> dict[Any, float]:
+    def values(self, name: str, score: ScoreName = "accuracy") -> dict[Any, float]:
         """By seed: the score of `selected`, `last`, `oracle`, `source` or `majority`, of the runs that have it."""
         found = {seed: _score(run, name, score) for seed, run in self.scored.items()}
         return {seed: value for seed, value in found.items() if value is not None}
@@ -73,7 +73,7 @@ class Setting:
         return cell(self.first)
 
 
-def settings(records: Sequence[RunRecord]) -> list[Setting]:
+def group_settings(records: Sequence[RunRecord]) -> list[Setting]:
     """All settings, in the order of their first runs. Runs on other files are no other seeds of a setting."""
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
@@ -105,7 +105,7 @@ def _rivals(record: RunRecord) -> str:
     return f"{cell(record)} {record.choices['method']} {record.granted}"
 
 
-def _score(run: RunRecord, name: str, score: Score) -> float | None:
+def _score(run: RunRecord, name: str, score: ScoreName) -> float | None:
     """None where the run has not got it."""
     metrics = getattr(run.scores, name, None)
     return metrics.get(score) if metrics else None

@@ -40,10 +40,10 @@ def side_by_side(first: "RunRecord", second: "RunRecord") -> list["RenderableTyp
             points = "" if score.points is None else f"{score.points:+.1f}"
             table.add_row(score.what, _percent(score.first), _percent(score.second), points)
         shown.append(table)
-    return [*shown, Text(agreement(apart)), Text(explanation(found, scored, apart), "bold")]
+    return [*shown, Text(format_disagreement(apart)), Text(explanation(found, scored, apart), "bold")]
 
 
-def agreement(apart: Disagreement) -> str:
+def format_disagreement(apart: Disagreement) -> str:
     """How far the predictions agree, in words."""
     if apart.why:
         return f"predictions were not compared: {apart.why}"

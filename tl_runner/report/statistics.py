@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["independent", "resplit", "fixed", "unknown"]
-Score = Literal["accuracy", "balanced", "macro_f1"]
+SeedKind = Literal["independent", "resplit", "fixed", "unknown"]
+ScoreName = Literal["accuracy", "balanced", "macro_f1"]
 
 LEVEL = 0.05  # of the tests; intervals are of 1 − this
 LEAST = 3  # seeds below which nothing is tested
@@ -26,7 +26,7 @@ class Seeds(NamedTuple):
     fixed: all seeds are scored on the same rows. unknown: an older record, taken for fixed, the most cautious.
     """
 
-    kind: Kind = "unknown"
+    kind: SeedKind = "unknown"
     test: int = 0
     pool: int = 0
 
@@ -106,7 +106,7 @@ class Paired(NamedTuple):
     spread: Spread | None = None
 
 
-def paired(
+def compare_paired(
     mine: Mapping[Any, float], base: Mapping[Any, float], seeds: Seeds, rows: Callable[[list[Any]], float] | None = None
 ) -> Paired:
     """Scores by seed, compared where both have one: mean difference, 95 % interval and two-sided p, by kind of seeds.
@@ -155,7 +155,7 @@ def seeds_needed(found: Paired, level: float) -> int | None:
     return high
 
 
-def influence(score: Score, labels: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+def influence(score: ScoreName, labels: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
     """How much each of m test rows moves a score: u (m,), of sum 0, with d score / d weight_j = u_j / m.
 
     The mean of u² over m is then the variance that a bootstrap over the rows has in the limit (the infinitesimal
@@ -174,7 +174,7 @@ def influence(score: Score, labels: NDArray[Any], predicted: NDArray[Any]) -> ND
     return m * (gained - lost[labels] - lost[predicted]) / (true + said > 0).sum()
 
 
-def rows_variance(score: Score, runs: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> float:
+def rows_variance(score: ScoreName, runs: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> float:
     """The variance of a mean difference of scores over n seeds that comes from the choice of the test rows.
 
     Of each seed the labels (m,), and the classes that the one and the other predict. Where the rows are the same in the

@@ -15,7 +15,7 @@ from rich.text import Text
 from tl_runner.engine.job import Job, Outcome
 from tl_runner.plurals import count_noun
 from tl_runner.report.consoles import complain, consoles
-from tl_runner.report.tables import STATUS_STYLE, duration, percent
+from tl_runner.report.tables import STATUS_STYLE, duration, format_percent
 from tl_runner.storage.lock import read_owner
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class SweepProgress:
             complain(self.errors, f"{name}: {outcome.message or 'stopped, its checkpoint is kept'}", "note: ", "yellow")
         elif not self.console.is_terminal:
             reached = outcome.record.accuracy
-            accuracy = "" if reached is None else f"  target {percent(reached)}"
+            accuracy = "" if reached is None else f"  target {format_percent(reached)}"
             how = {"ran": "ok", "skipped": "skipped"}.get(outcome.what, outcome.what)
             of = f"{self.counted}/{self.total}" if self.total else str(self.counted)
             self.console.print(f"[{of}] {how}  {name}{accuracy}", highlight=False, markup=False, soft_wrap=True)
@@ -92,7 +92,7 @@ class SweepProgress:
 
 
 @contextmanager
-def board(total: int | None) -> Iterator[SweepProgress]:
+def show_sweep_progress(total: int | None) -> Iterator[SweepProgress]:
     """A board that is drawn on a terminal, and told in lines elsewhere."""
     console, errors = consoles()
     shown = SweepProgress(total, console, errors if not console.is_terminal else console)

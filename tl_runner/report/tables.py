@@ -38,7 +38,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     table.add_row(Text(f"target: {domains['target']}"), *_metrics(scores.target), style="bold", end_section=True)
     trained = scores.last["step"] > 0  # a head that is fitted in closed form has one checkpoint
     for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")) if trained else ():
-        table.add_row(f"{meaning} (step {other['step']})", percent(other["accuracy"]), style="dim")
+        table.add_row(f"{meaning} (step {other['step']})", format_percent(other["accuracy"]), style="dim")
     frequent, below = scores.majority, ""
     if frequent:
         always = f"always saying {data.classes[int(frequent['class'])]!r}, the most frequent class"
@@ -56,7 +56,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     words = [f"checkpoint of step {scores.selected['step']}, chosen without the target's test labels"] * trained
     if start := record.training.source_model:
         steps = count_noun(start.steps, "step")
-        words.append(f"from a source model of {steps} ({percent(start.source_val)} on its val split)")
+        words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split)")
     if floor := _weighed(record):
         words.append(floor)
     if auto := record.training.auto:
@@ -77,7 +77,7 @@ def _weighed(record: RunRecord) -> str:
     if known.get("floor_of") != "weighted source":
         return ""
     rows = f"{known['floor_rows']:.0f} effective of {record.data.rows['source'][1]} validation rows"
-    return f"weighted source accuracy: {percent(known['floor'])} ({rows})"
+    return f"weighted source accuracy: {format_percent(known['floor'])} ({rows})"
 
 
 def _gap(record: RunRecord) -> str:
@@ -104,7 +104,7 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     names = ("dataset", "method", "backbone")
     table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", *folder)
     for record, variant, what, *_ in listed:
-        accuracy = percent(record.accuracy) if record.accuracy is not None else ""
+        accuracy = format_percent(record.accuracy) if record.accuracy is not None else ""
         cells = [*(record.choices[name] for name in names), *([variant] if several else []), str(record.seed)]
         said = record.status if what in ("ran", "skipped") else what
         named = [Text(record.folder.name)] if folder else []
@@ -131,7 +131,7 @@ def plan(planned: Sequence[Planned], places: int) -> tuple[RenderableType, ...]:
     return counts, table, Text("; ".join(words), "dim")
 
 
-def leaderboard(
+def render_leaderboard(
     frame: "pd.DataFrame", rankings: "Sequence[Ranking]", caveats: Sequence[str], width: int
 ) -> Iterator[RenderableType]:
     """A table a pair of domains, a row a setting, best first; in `width` columns those that tell less are left out."""
@@ -193,7 +193,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
@@ -210,4 +210,4 @@ def _table(title: str, first: str, *columns: str) -> Table:
 def _metrics(scores: Metrics) -> list[str]:
     """– for what a record has not got: a head may give no probabilities."""
     names = ("accuracy", "balanced", "macro_f1", "ece")
-    return [percent(scores[name]) if name in scores else "–" for name in names]
+    return [format_percent(scores[name]) if name in scores else "–" for name in names]

@@ -29,7 +29,7 @@ PATIENCE = 5.0  # seconds of reading after which progress is printed
 PAUSE = 30.0  # seconds from one such word to the next
 
 
-class Found(NamedTuple):
+class FileContent(NamedTuple):
     """A file: its name relative to what was asked for, its bytes, and a hash of them."""
 
     name: str
@@ -53,9 +53,9 @@ class Contents:
     def __init__(self, outputs: Path | None = None):
         self.home = Path.cwd()
         self.outputs = self.home / outputs if outputs else None
-        self._found: dict[tuple[Path, tuple[str, ...] | None], tuple[Found, ...]] = {}
+        self._found: dict[tuple[Path, tuple[str, ...] | None], tuple[FileContent, ...]] = {}
 
-    def of(self, path: Path, names: Sequence[str] | None = None) -> tuple[Found, ...]:
+    def of(self, path: Path, names: Sequence[str] | None = None) -> tuple[FileContent, ...]:
         """A file, or all files in a folder at any depth, by blake2b; of nothing where there is none.
 
         With `names` only these files in the folder, or these members of a tar file, by MD5. The order is that of the
@@ -67,7 +67,7 @@ class Contents:
             self._found[key] = self._read(*key)
         return self._found[key]
 
-    def _read(self, path: Path, names: Sequence[str] | None) -> tuple[Found, ...]:
+    def _read(self, path: Path, names: Sequence[str] | None) -> tuple[FileContent, ...]:
         apart = _folder(self.outputs) if self.outputs else None
         listed = [*_listed(path, names, frozenset([apart] if apart else []))]
         place = self._place(path, names)
@@ -198,12 +198,12 @@ def _hash(file: IO[bytes], name: str, published: bool, progress: Callable[[int],
     return digest.hexdigest()
 
 
-def _files(listed: _Listed, value: Any) -> Iterator[Found]:
+def _files(listed: _Listed, value: Any) -> Iterator[FileContent]:
     size = listed.stamp[0] if listed.stamp else 0
     if isinstance(value, Mapping):
-        yield from (Found(name, *facts) for name, facts in value.items())
+        yield from (FileContent(name, *facts) for name, facts in value.items())
     else:
-        yield Found(listed.name, size, value[0] if isinstance(value, list) else str(value or "unreadable"))
+        yield FileContent(listed.name, size, value[0] if isinstance(value, list) else str(value or "unreadable"))
 
 
 def _kept(place: Path) -> dict[str, list[Any]]:

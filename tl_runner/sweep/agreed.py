@@ -20,11 +20,11 @@ def compute_agreements(trials: Sequence[Sequence[str]]) -> list[float]:
     """
     from tl_runner.functional.label_free import agreement
 
-    by_seed = [agreement({run: read_predictions(run) for run in sorted({*runs})}) for runs in zip(*trials, strict=True)]
+    by_seed = [agreement({run: read_validation(run) for run in sorted({*runs})}) for runs in zip(*trials, strict=True)]
     return [fmean(scores[run] for scores, run in zip(by_seed, runs, strict=True)) for runs in trials]
 
 
-def read_predictions(run: str) -> "Tensor":
+def read_validation(run: str) -> "Tensor":
     """The probabilities of the run's chosen checkpoint on the target's validation rows."""
     from safetensors.torch import load_file
 

@@ -41,7 +41,7 @@ def _listed(override: Override, used: Sequence[str]) -> list[str]:
     """The override as it is, or one for each of its values; raises `UserError` where it is for nothing, or endless."""
     said, key = str(override.input_line), override.get_key_element()
     head = key.lstrip("+~").partition(".")[0].partition("@")[0]
-    known = {*options.defaults(), *options.settings().keys, "hydra"}
+    known = {*options.defaults(), *options.read_settings().keys, "hydra"}
     if head not in known:
         raise UserError(f"unknown key {head}{nearest(head, used)} (possible: {', '.join(used)})")
     if head in known - {*used}:

@@ -33,14 +33,14 @@ class Launching(Launcher, ABC):
         self.composed_jobs: dict[tuple[str, ...], Job] = {}  # by our sweeper, by their overrides
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from tl_runner.report.sweep_progress import board
+        from tl_runner.report.sweep_progress import show_sweep_progress
 
         jobs = [self._job(list(words)) for words in job_overrides]
         runs = list({job.record.folder: job for job in jobs}.values())  # jobs may be one run: 1 and 1.0
         outcomes = {}
         warn_other_data(runs)
         self.command.working = True
-        with board(len(runs)) as shown:
+        with show_sweep_progress(len(runs)) as shown:
             try:
                 for outcome in self.run_jobs(runs, shown):
                     shown.over(outcome)

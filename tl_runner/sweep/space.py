@@ -27,7 +27,7 @@ class Choice(NamedTuple):
         return f"{self.key} one of {', '.join(self.values)}"
 
 
-class Numbers(NamedTuple):
+class NumberRange(NamedTuple):
     """Numbers from low to high, both of them possible; whole ones where both are. `listed`: those of a range."""
 
     key: str
@@ -53,7 +53,7 @@ class Numbers(NamedTuple):
         return f"{self.key} {kind} from {self.low:g} to {self.high:g}{steps}{', on a log scale' * self.log}"
 
 
-Dimension = Choice | Numbers
+Dimension = Choice | NumberRange
 
 
 class Space(NamedTuple):
@@ -131,7 +131,7 @@ def _dimension(override: Override) -> Dimension:
         return _range(key, said, sweep)
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None and sweep.end is not None
-        return _numbers(said, Numbers(key, sweep.start, sweep.end, log="log" in tags))
+        return _numbers(said, NumberRange(key, sweep.start, sweep.end, log="log" in tags))
     values = _values(override)
     assert values
     if tags:
@@ -144,13 +144,13 @@ def _range(key: str, said: str | None, sweep: RangeSweep) -> Dimension:
     if log and not (isinstance(sweep.step, int) and abs(sweep.step) == 1 and isinstance(values[0], int)):
         raise UserError(f"{said}: on a log scale a range has whole numbers and steps of 1: say tag(log, interval(…))")
     if isinstance(values[0], int):
-        return _numbers(said, Numbers(key, values[0], values[-1], abs(sweep.step), log))
+        return _numbers(said, NumberRange(key, values[0], values[-1], abs(sweep.step), log))
     step = abs(Decimal(str(sweep.step)))
     last = Decimal(str(values[0])) + (len(values) - 1) * step  # what adding up floats would miss by a little
-    return _numbers(said, Numbers(key, values[0], float(last), float(step), log, tuple(values)))
+    return _numbers(said, NumberRange(key, values[0], float(last), float(step), log, tuple(values)))
 
 
-def _numbers(said: str | None, numbers: Numbers) -> Numbers:
+def _numbers(said: str | None, numbers: NumberRange) -> NumberRange:
     if not (isfinite(numbers.low) and isfinite(numbers.high) and numbers.low < numbers.high):
         raise UserError(f"{said}: the first number must be below the second, and both finite")
     if numbers.log and numbers.low <= 0:

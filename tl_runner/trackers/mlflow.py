@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tl_runner.errors import check_range
 from tl_runner.storage.lock import hold_lock
 from tl_runner.storage.record import RunRecord
-from tl_runner.trackers.tracker import Tracker, final, flat, needed, scalars
+from tl_runner.trackers.tracker import Tracker, final, flatten_leaves, needed, scalars
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Point
 
@@ -39,7 +39,7 @@ def mlflow(record: RunRecord, uri: str | None = None, experiment: str | None = N
     every: seconds between two batches of points, since each is a transaction or a request.
     """
     check_range(0, every=every)
-    load(uri)
+    import_mlflow(uri)
     home = (record.outputs / "mlflow").resolve()
     experiment = experiment or record.choices["dataset"]
     client = _client(uri or f"sqlite:///{home / 'mlflow.db'}")
@@ -47,7 +47,7 @@ def mlflow(record: RunRecord, uri: str | None = None, experiment: str | None = N
     return MlflowRun(client, _experiment(client, experiment, artifacts), record, every)
 
 
-def load(uri: str | None) -> None:
+def import_mlflow(uri: str | None) -> None:
     """Import what this uri needs, and open nothing: processes that are forked afterwards save the second it takes.
 
     Raises `UserError` where it is not installed.
@@ -113,7 +113,7 @@ class MlflowRun:
             run_name=record.folder.name,
             tags={f"tl_runner.{name}": str(value) for name, value in {**tags, "status": record.status}.items()},
         )
-        config = flat({name: value for name, value in record.config.items() if name != "tracker"})
+        config = flatten_leaves({name: value for name, value in record.config.items() if name != "tracker"})
         named = {**config, **record.choices}
         self.client.log_batch(run.info.run_id, params=[Param(name, _text(value)) for name, value in named.items()])
         return run.info.run_id

@@ -34,7 +34,7 @@ class Guarded:
     """
 
     def __init__(self, part: Callable[[RunRecord], Tracker], record: RunRecord):
-        function = getattr(part, "func", part)  # which config.load has bound to its options
+        function = getattr(part, "func", part)  # which config.load_parts has bound to its options
         self.name = getattr(function, "__name__", type(function).__name__)
         self._tracker: Tracker | None = None
         with self._guard():
@@ -106,18 +106,18 @@ def scalars(point: Point) -> dict[str, float]:
 
 def final(record: RunRecord) -> dict[str, float]:
     """The scores of a finished run, as `scores/target.accuracy`."""
-    known = flat(asdict(record.scores)) if record.scores else {}
+    known = flatten_leaves(asdict(record.scores)) if record.scores else {}
     return {f"scores/{name}": float(value) for name, value in known.items() if value is not None}
 
 
-def flat(tree: Any, path: str = "") -> dict[str, Any]:
+def flatten_leaves(tree: Any, path: str = "") -> dict[str, Any]:
     """The leaves of nested mappings, by their dotted path."""
     if not isinstance(tree, dict) or not tree:
         return {path: tree} if path else {}
     return {
         name: leaf
         for key, value in tree.items()
-        for name, leaf in flat(value, f"{path}.{key}" if path else key).items()
+        for name, leaf in flatten_leaves(value, f"{path}.{key}" if path else key).items()
     }
 
 

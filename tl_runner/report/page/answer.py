@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isfinite, nan
 
 from tl_runner.plurals import count_noun
-from tl_runner.report.cells import Row, spread
+from tl_runner.report.cells import Row, format_spread
 from tl_runner.report.comparison import OTHER_LABELS
 
 LISTED = 6  # settings that a sentence names
@@ -72,7 +72,7 @@ def _listed(rows: Sequence[tuple[str, Row]], verdict: str) -> str:
 
 def _said(name: str, row: Row, base: str) -> str:
     difference = row.get("difference", nan)
-    score = f"{name} {spread(row, 'target')} %"
+    score = f"{name} {format_spread(row, 'target')} %"
     if not isfinite(difference):
         return f"{score} (n = {int(row['n'])})."
     if not isfinite(row.get("p", nan)):

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from math import isfinite, nan
 
-from tl_runner.report.page.counts import spread
+from tl_runner.report.page.counts import mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import Group, chosen
+from tl_runner.report.page.groups import SettingRuns, chosen
 from tl_runner.report.page.run_files import RunFiles
 
 MOST = 16
@@ -19,14 +19,16 @@ def terms(kept: RunFiles) -> tuple[float, ...]:
     return tuple(nan if value is None else value for value in (*values, None if accuracy is None else 1 - accuracy))
 
 
-def figure(groups: Sequence[Group]) -> Figure:
+def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A row per setting: the three terms end to end, and a ring at the error that the target really has."""
     title = "The bound on the target's error, term by term"
     measured = [g for g in groups if any(all(map(isfinite, terms(run))) for run in g.runs)]
     if not measured:
         return Figure("bound", title, missing="No run of this pair has the terms of the bound (see diagnose).")
     shown, left_out = chosen(measured, MOST)
-    means = {g.name: [spread(list(values))[0] for values in zip(*map(terms, g.runs), strict=True)] for g in shown}
+    means = {
+        g.name: [mean_and_deviation(list(values))[0] for values in zip(*map(terms, g.runs), strict=True)] for g in shown
+    }
     x = Scale(0.0, max(1.0, *(sum(of[:3]) for of in means.values())) * 1.02, "error", percent=True)
     said = "; ".join(
         f"{name}: {of[0]:.2f} + {of[1]:.2f} + {of[2]:.2f}, target error {of[3]:.2f}" for name, of in means.items()

@@ -6,15 +6,15 @@ from math import isfinite
 import numpy as np
 
 from tl_runner.plurals import count_noun
-from tl_runner.report.page.counts import BINS, spread
+from tl_runner.report.page.counts import BINS, mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import Group, chosen
+from tl_runner.report.page.groups import SettingRuns, chosen
 
 MOST = 12
 
 
-def figure(groups: Sequence[Group]) -> Figure:
+def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A panel per setting: accuracy by confidence, the runs of a setting pooled, and how the confidences lie."""
     title = "Calibration on the target"
     scored = [
@@ -25,7 +25,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     for group in shown:
         tables = [run.reliability for run in group.runs if run.reliability is not None]
         table = np.sum(tables, 0)
-        error, deviation, _ = spread(_errors(group))
+        error, deviation, _ = mean_and_deviation(_errors(group))
         ece = f"ECE {100 * error:.1f}" + (f" ± {100 * deviation:.1f}" if isfinite(deviation) else "") + " %"
         held = table[:, 0] > 0
         sure, right = table[held, 1] / table[held, 0], table[held, 2] / table[held, 0]
@@ -61,7 +61,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     return Figure("calibration", title, caption + left_out, panels, legend)
 
 
-def _errors(group: Group) -> list[float]:
+def _errors(group: SettingRuns) -> list[float]:
     """The calibration error of each run whose head gives probabilities."""
     found = [run.record.scores.target.get("ece") for run in group.runs if run.record.scores]
     return [error for error in found if error is not None]

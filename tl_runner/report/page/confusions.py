@@ -8,10 +8,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from tl_runner.plurals import count_noun
-from tl_runner.report.page.counts import ends, shares, spread
+from tl_runner.report.page.counts import ends, mean_and_deviation, shares
 from tl_runner.report.page.drawing import Chart, Scale, spanning
-from tl_runner.report.page.figure import Cells, Figure, Key, Panel
-from tl_runner.report.page.groups import Group, baseline, chosen, partner
+from tl_runner.report.page.figure import Figure, FigureTable, Key, Panel
+from tl_runner.report.page.groups import SettingRuns, baseline, chosen, partner
 from tl_runner.report.page.run_files import RunFiles
 
 MOST = 6
@@ -20,7 +20,7 @@ NAMED = 12  # up to which its cells hold figures
 LISTED = 10  # of the most frequent mistakes, or of the classes that changed most
 
 
-def mean_shares(group: Group) -> tuple[NDArray[np.float64], int] | None:
+def mean_shares(group: SettingRuns) -> tuple[NDArray[np.float64], int] | None:
     """(C, C) shares of each true class by predicted class, mean over the seeds, and how many seeds."""
     found = [shares(run.confusion) for run in group.runs if run.confusion is not None]
     if not found:
@@ -30,7 +30,7 @@ def mean_shares(group: Group) -> tuple[NDArray[np.float64], int] | None:
     return np.divide(np.nansum(table, 0), counted, out=np.full(table.shape[1:], np.nan), where=counted > 0), len(table)
 
 
-def matrices(groups: Sequence[Group]) -> Figure:
+def matrices(groups: Sequence[SettingRuns]) -> Figure:
     """A matrix per setting, where classes are few; else its most frequent mistakes."""
     title = "Confusions on the target"
     scored = [group for group in groups if group.runs[0].confusion is not None]
@@ -47,7 +47,9 @@ def matrices(groups: Sequence[Group]) -> Figure:
             panels.append(Panel(group.name, _matrix(table, names, words), f"n = {n}"))
         else:
             rows = [[true, predicted, f"{100 * share:.0f} %"] for true, predicted, share in wrong]
-            cells.append(Cells(f"{group.name} · n = {n}", ["true class", "predicted", "share of the true class"], rows))
+            cells.append(
+                FigureTable(f"{group.name} · n = {n}", ["true class", "predicted", "share of the true class"], rows)
+            )
     if not shown:
         return Figure(
             "confusions",
@@ -62,11 +64,11 @@ def matrices(groups: Sequence[Group]) -> Figure:
     return Figure("confusions", title, caption + left_out, panels, cells=cells)
 
 
-def gains(groups: Sequence[Group]) -> Figure:
+def gains(groups: Sequence[SettingRuns]) -> Figure:
     """A panel per setting: each class's accuracy minus that of the baseline on the same seed."""
     title = "Classes that gained and lost against the baseline"
     bases = {group.name: baseline(group, groups) for group in groups}
-    compared = {group.name: paired(group, base) for group in groups if (base := bases[group.name])}
+    compared = {group.name: paired_differences(group, base) for group in groups if (base := bases[group.name])}
     those = [group for group in groups if len(compared.get(group.name, ()))]
     shown, left_out = chosen(those, MOST)
     if not shown:
@@ -75,7 +77,7 @@ def gains(groups: Sequence[Group]) -> Figure:
             title,
             missing="No run has the accuracy of each class beside a run of source_only on the same seed and data.",
         )
-    points = {group.name: [spread(column) for column in compared[group.name].T] for group in shown}
+    points = {group.name: [mean_and_deviation(column) for column in compared[group.name].T] for group in shown}
     reached = [end for each in points.values() for mean, sd, _ in each for end in ends(mean, sd)]
     x = spanning([0.0, *reached], "points gained", percent=True)
     panels = []
@@ -114,7 +116,7 @@ def by_class(kept: RunFiles) -> NDArray[np.float64] | None:
     return None if kept.confusion is None else np.diag(shares(kept.confusion)).copy()
 
 
-def paired(group: Group, base: Group) -> NDArray[np.float64]:
+def paired_differences(group: SettingRuns, base: SettingRuns) -> NDArray[np.float64]:
     """(pairs, C): accuracy by class minus that of the baseline, a row for each seed that both have."""
     rows = []
     for run in group.runs:

@@ -33,12 +33,12 @@ def reliability(probabilities: NDArray[Any], labels: NDArray[Any], bins: int = B
     return np.stack([np.bincount(of, weights=column, minlength=bins) for column in columns], -1).astype(np.float64)
 
 
-def calibration_error(table: NDArray[np.float64]) -> float:
+def binned_calibration_error(table: NDArray[np.float64]) -> float:
     """Σ_b |hits_b − summed confidence_b| / n of a reliability table (bins, 3)."""
     return float(np.abs(table[:, 2] - table[:, 1]).sum() / table[:, 0].sum())
 
 
-def spread(values: NDArray[Any] | list[float]) -> tuple[float, float, int]:
+def mean_and_deviation(values: NDArray[Any] | list[float]) -> tuple[float, float, int]:
     """Mean, standard deviation (n − 1; NaN for one value) and n of the values that are numbers; mean NaN for none."""
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]

@@ -7,12 +7,12 @@ from markupsafe import Markup
 
 from tl_runner.report.page.drawing import Chart, Scale, columns, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import Group
+from tl_runner.report.page.groups import SettingRuns
 
 MOST = 60
 
 
-def figure(groups: Sequence[Group]) -> Figure:
+def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A row per setting that was compared: the difference with its 95 % interval, largest first."""
     title = "Difference to the baseline"
     compared = [group for group in groups if isfinite(group.row["difference"])]
@@ -41,7 +41,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     return Figure("effects", title, caption, panels, legend)
 
 
-def _chart(groups: Sequence[Group], x: Scale, width: int) -> Markup:
+def _chart(groups: Sequence[SettingRuns], x: Scale, width: int) -> Markup:
     said = ", ".join(f"{group.name} {100 * group.row['difference']:+.1f}" for group in groups)
     names = [f"{group.name} · n = {int(group.row['pairs'])}" for group in groups]
     chart = Chart.of_rows(names, x, f"difference to the baseline in points: {said}", width)

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from tl_runner.report.page.drawing import COLOURS, Chart, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import Group, chosen
+from tl_runner.report.page.groups import SettingRuns, chosen
 from tl_runner.report.page.run_files import RunFiles
 
-Sides = dict[str, tuple[NDArray[Any], NDArray[Any]]]  # features (m, k) and labels (m,) of the source, of the target
+DomainFeatures = dict[
+    str, tuple[NDArray[Any], NDArray[Any]]
+]  # features (m, k) and labels (m,) of the source, of the target
 SIDES = ("source", "target")
 SIZE = (280, 240)
 MOST = 6  # settings with two panels each
@@ -20,7 +22,7 @@ SEED = 0  # of t-SNE
 FEW = 30  # rows below which t-SNE has too few neighbours to place: principal components are shown
 
 
-def figure(groups: Sequence[Group]) -> Figure:
+def figure(groups: Sequence[SettingRuns]) -> Figure:
     """Two panels per setting, of its first run that kept features: coloured by class, and by domain."""
     title = "Features of both domains"
     first = {group.name: _first(group) for group in groups}
@@ -48,9 +50,9 @@ def figure(groups: Sequence[Group]) -> Figure:
     return Figure("features", title, caption + left_out, panels, legend)
 
 
-def _maps(name: str, run: RunFiles, sides: Sides) -> list[Panel]:
+def _maps(name: str, run: RunFiles, sides: DomainFeatures) -> list[Panel]:
     """The same places twice: coloured by class, and by domain."""
-    places, how = flat(np.concatenate([features for features, _ in sides.values()]))
+    places, how = project_to_plane(np.concatenate([features for features, _ in sides.values()]))
     x, y = (spanning(column) for column in places.T)
     rows = " and ".join(f"{len(labels)} {side}" for side, (_, labels) in sides.items())
     words = f"{name}, {how} of the features, {rows} rows of run {run.record.id}, coloured by"
@@ -67,7 +69,7 @@ def _maps(name: str, run: RunFiles, sides: Sides) -> list[Panel]:
     return [Panel(name, by_class.svg, f"{note} class"), Panel(name, by_domain.svg, f"{note} domain")]
 
 
-def flat(features: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
+def project_to_plane(features: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
     """(m, 2) places of (m, k) features, and how they were found: t-SNE, or the first two components of few rows.
 
     Deterministic: it starts from the principal components and has a fixed seed and one thread.
@@ -92,7 +94,7 @@ def _start(features: NDArray[np.float64]) -> NDArray[np.float64]:
     return first / (first[:, 0].std() or 1.0) * 1e-4
 
 
-def _first(group: Group) -> tuple[RunFiles, Sides] | None:
+def _first(group: SettingRuns) -> tuple[RunFiles, DomainFeatures] | None:
     """The first run that kept features, and (features, labels) by side; the source's are missing where it has no"
     " rows."""
     for run in group.runs:

@@ -26,7 +26,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledPicture:
     """A sample, as a data URI with the words that stand for it, and lines of (text, is it right)."""
 
     uri: str
@@ -37,11 +37,11 @@ class Picture:
 @dataclass(frozen=True)
 class Gallery:
     heading: str
-    pictures: list[Picture]
+    pictures: list[LabelledPicture]
 
 
 @dataclass(frozen=True)
-class Cells:
+class FigureTable:
     """A small table: a heading, the names of its columns and its rows of text."""
 
     heading: str
@@ -59,5 +59,5 @@ class Figure:
     panels: list[Panel] = field(default_factory=list)
     legend: list[Key] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
-    cells: list[Cells] = field(default_factory=list)
+    cells: list[FigureTable] = field(default_factory=list)
     missing: str = ""

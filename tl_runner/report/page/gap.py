@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from math import isfinite, nan
 
-from tl_runner.report.page.counts import spread
+from tl_runner.report.page.counts import mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import Group, chosen
+from tl_runner.report.page.groups import SettingRuns, chosen
 from tl_runner.report.page.run_files import RunFiles
 from tl_runner.storage.sections import Gap
 
@@ -21,7 +21,7 @@ def distance(kept: RunFiles, when: str) -> tuple[float, float, float]:
     return (found.value, found.low, found.high) if found else (nan, nan, nan)
 
 
-def figure(groups: Sequence[Group]) -> Figure:
+def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A row per setting: the distance before (ring) and after (disc), each with its interval."""
     title = "Domain gap before and after adaptation"
     measured = [g for g in groups if any(isfinite(distance(run, when)[0]) for run in g.runs for when in WHEN)]
@@ -33,7 +33,7 @@ def figure(groups: Sequence[Group]) -> Figure:
         )
     shown, left_out = chosen(measured, MOST)
     means = {
-        (g.name, when): [spread([distance(run, when)[i] for run in g.runs])[0] for i in range(3)]
+        (g.name, when): [mean_and_deviation([distance(run, when)[i] for run in g.runs])[0] for i in range(3)]
         for g in shown
         for when in WHEN
     }

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tl_runner.report.page.counts import decades, ends, spread
+from tl_runner.report.page.counts import decades, ends, mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import Group, numbers
+from tl_runner.report.page.groups import SettingRuns, list_numbers
 from tl_runner.storage.record import NEUTRAL
 
 MOST = 12
@@ -13,12 +13,12 @@ ORDINARY = {"seed", *NEUTRAL}  # numbers that are no hyper-parameters
 WIDE = 2  # powers of ten from which on an axis is logarithmic
 
 
-def varied(groups: Sequence[Group]) -> list[tuple[str, str, list[tuple[float, Group]]]]:
+def varied(groups: Sequence[SettingRuns]) -> list[tuple[str, str, list[tuple[float, SettingRuns]]]]:
     """(method, key, [(value, setting)]) for each number in which settings of a method and backbone differ."""
     found = []
     for kind in dict.fromkeys((group.method, group.row["backbone"]) for group in groups):
         those = [group for group in groups if (group.method, group.row["backbone"]) == kind]
-        tables = [dict(numbers(group.runs[0].record.config)) for group in those]
+        tables = [dict(list_numbers(group.runs[0].record.config)) for group in those]
         for key in dict.fromkeys(key for table in tables for key in table):
             points = [(table[key], group) for table, group in zip(tables, those, strict=True) if key in table]
             if key in ORDINARY or len({value for value, _ in points}) < 2:
@@ -27,7 +27,7 @@ def varied(groups: Sequence[Group]) -> list[tuple[str, str, list[tuple[float, Gr
     return found
 
 
-def figure(groups: Sequence[Group]) -> Figure:
+def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A panel per method and number: each setting's mean and deviation, a line where one setting has each value."""
     title, everything = "Accuracy against hyper-parameters", varied(groups)
     if not everything:
@@ -35,7 +35,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     panels = []
     for method, key, points in everything[:MOST]:
         scores = [
-            (value, *spread([run.record.accuracy for run in group.runs if run.record.accuracy is not None]))
+            (value, *mean_and_deviation([run.record.accuracy for run in group.runs if run.record.accuracy is not None]))
             for value, group in points
         ]
         reached = [end for _, mean, sd, _ in scores for end in ends(mean, sd)]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from math import isfinite, nan
 
-from tl_runner.report.cells import Row, chance, percent, spread
+from tl_runner.report.cells import Row, chance, format_spread, percent
 from tl_runner.report.page.answer import signed
 
 
@@ -26,7 +26,7 @@ def several(texts: Set[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Column:
+class PageColumn:
     """`wants` are the columns of the frame that it is made of, `tells` whether the texts of its cells say anything."""
 
     title: str
@@ -38,7 +38,7 @@ class Column:
 
 
 def score(name: str) -> Callable[[Row], Cell]:
-    return lambda row: Cell(spread(row, name), row[name])
+    return lambda row: Cell(format_spread(row, name), row[name])
 
 
 def count(name: str) -> Callable[[Row], Cell]:
@@ -87,28 +87,32 @@ def _seconds(row: Row) -> Cell:
 
 
 COLUMNS = (
-    Column("Method", "the way of transferring, and what tells its settings apart", ("method",), _method, number=False),
-    Column("Granted", "target labels that training may see", ("granted",), word("granted"), False, several),
-    Column("Target, %", "score of the checkpoint chosen without target labels", ("target",), score("target")),
-    Column(
+    PageColumn(
+        "Method", "the way of transferring, and what tells its settings apart", ("method",), _method, number=False
+    ),
+    PageColumn("Granted", "target labels that training may see", ("granted",), word("granted"), False, several),
+    PageColumn("Target, %", "score of the checkpoint chosen without target labels", ("target",), score("target")),
+    PageColumn(
         "Difference", "to the baseline, in points, with its 95 % interval", ("difference", "low", "high"), _difference
     ),
-    Column("Finding", "what the test shows", ("verdict",), word("verdict"), number=False),
-    Column("p (Holm)", "paired test against the baseline, corrected over the whole report", ("p",), _probability),
-    Column("W / T / L", "seeds won, tied, lost against the baseline", ("wins", "ties", "losses", "pairs"), _balance),
-    Column("n", "runs that ended well, a seed each", ("n",), count("n")),
-    Column("Failed", "runs that failed or diverged", ("failed",), _failed, tells=lambda texts: texts != {"0"}),
-    Column("Regret", "oracle minus target, in points", ("regret",), score("regret")),
-    Column("Last, %", "target accuracy at the end of training", ("last",), score("last")),
-    Column("Oracle, %", "target accuracy of the best checkpoint by target labels", ("oracle",), score("oracle")),
-    Column("Gap closed, %", "share of the way from the baseline to all target labels", ("closed",), _closed),
-    Column("Source, %", "accuracy on the source's test split", ("source",), score("source")),
-    Column("Backbone", "the network", ("backbone",), word("backbone"), False, several),
-    Column("Seconds", "a run, mean", ("seconds",), _seconds),
+    PageColumn("Finding", "what the test shows", ("verdict",), word("verdict"), number=False),
+    PageColumn("p (Holm)", "paired test against the baseline, corrected over the whole report", ("p",), _probability),
+    PageColumn(
+        "W / T / L", "seeds won, tied, lost against the baseline", ("wins", "ties", "losses", "pairs"), _balance
+    ),
+    PageColumn("n", "runs that ended well, a seed each", ("n",), count("n")),
+    PageColumn("Failed", "runs that failed or diverged", ("failed",), _failed, tells=lambda texts: texts != {"0"}),
+    PageColumn("Regret", "oracle minus target, in points", ("regret",), score("regret")),
+    PageColumn("Last, %", "target accuracy at the end of training", ("last",), score("last")),
+    PageColumn("Oracle, %", "target accuracy of the best checkpoint by target labels", ("oracle",), score("oracle")),
+    PageColumn("Gap closed, %", "share of the way from the baseline to all target labels", ("closed",), _closed),
+    PageColumn("Source, %", "accuracy on the source's test split", ("source",), score("source")),
+    PageColumn("Backbone", "the network", ("backbone",), word("backbone"), False, several),
+    PageColumn("Seconds", "a run, mean", ("seconds",), _seconds),
 )
 
 
-def board(rows: Sequence[Row]) -> tuple[list[Column], list[tuple[Row, list[Cell]]]]:
+def build_leaderboard_table(rows: Sequence[Row]) -> tuple[list[PageColumn], list[tuple[Row, list[Cell]]]]:
     """The columns that tell something of these rows, and each row with its cells.
 
     What all rows share (backbone, label budget, no failure) is for the caption.

@@ -3,32 +3,32 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, log, nan
 
-from tl_runner.report.page.counts import ends, spread
+from tl_runner.report.page.counts import ends, mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import BASELINES, Group, chosen
+from tl_runner.report.page.groups import BASELINES, SettingRuns, chosen
 from tl_runner.report.page.run_files import RunFiles
 
 MOST = 12
 Curve = list[tuple[int, float, float]]  # step, mean, standard deviation (NaN for one seed)
 
 
-def target(kept: RunFiles) -> Mapping[int, float]:
+def target_curve(kept: RunFiles) -> Mapping[int, float]:
     """Accuracy on the target's test split by step."""
     return kept.accuracies
 
 
-def source_val(kept: RunFiles) -> Mapping[int, float]:
+def source_curve(kept: RunFiles) -> Mapping[int, float]:
     """Accuracy on the source's validation split by step."""
     return {line["step"]: line["source_val"] for line in kept.evidence if line.get("source_val") is not None}
 
 
-def information(kept: RunFiles) -> Mapping[int, float]:
+def information_curve(kept: RunFiles) -> Mapping[int, float]:
     """(H(mean p) − mean H(p)) / ln C on the target's validation split by step: 0 undecided, 1 sure and varied."""
     return {line["step"]: line["information"] / log(line["classes"]) for line in kept.evidence if _several(line)}
 
 
-def entropy(kept: RunFiles) -> Mapping[int, float]:
+def entropy_curve(kept: RunFiles) -> Mapping[int, float]:
     """mean H(p) / ln C on the target's validation split by step: 1 undecided, 0 sure."""
     return {line["step"]: line["entropy"] / log(line["classes"]) for line in kept.evidence if _several(line)}
 
@@ -37,21 +37,24 @@ def curve(read: Callable[[RunFiles], Mapping[int, float]], runs: Sequence[RunFil
     """Mean and standard deviation over the runs at each step that any of them has."""
     by_run = [read(run) for run in runs]
     steps = sorted({step for found in by_run for step in found})
-    return [(step, *spread([found.get(step, nan) for found in by_run])[:2]) for step in steps]
+    return [(step, *mean_and_deviation([found.get(step, nan) for found in by_run])[:2]) for step in steps]
 
 
-def figure(groups: Sequence[Group]) -> Figure:
+def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A panel per setting, on one scale. Without true labels, what is known without them."""
     shown, left_out = chosen(groups, MOST)
     scored = [group for group in shown if any(run.accuracies for run in group.runs)]
     if scored:
-        lines = [(target, "c0", "target test accuracy"), (source_val, "c1 dashed", "source validation accuracy")]
+        lines = [
+            (target_curve, "c0", "target test accuracy"),
+            (source_curve, "c1 dashed", "source validation accuracy"),
+        ]
         shown = scored
     else:
         lines = [
-            (source_val, "c1 dashed", "source validation accuracy"),
-            (information, "c2", "information of target predictions, share of ln C"),
-            (entropy, "c3 dotted", "entropy of target predictions, share of ln C"),
+            (source_curve, "c1 dashed", "source validation accuracy"),
+            (information_curve, "c2", "information of target predictions, share of ln C"),
+            (entropy_curve, "c3 dotted", "entropy of target predictions, share of ln C"),
         ]
     curves = {group.name: [curve(read, group.runs) for read, _, _ in lines] for group in shown}
     values = [end for each in curves.values() for c in each for _, mean, sd in c for end in ends(mean, sd)]
@@ -91,7 +94,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     )
 
 
-def _words(group: Group, lines: Sequence[tuple[object, str, str]], curves: Sequence[Curve]) -> str:
+def _words(group: SettingRuns, lines: Sequence[tuple[object, str, str]], curves: Sequence[Curve]) -> str:
     said = []
     for (_, _, text), points in zip(lines, curves, strict=True):
         if points:

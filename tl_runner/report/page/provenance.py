@@ -9,7 +9,7 @@ from tl_runner.storage.record import RunRecord
 from tl_runner.storage.sections import Environment
 
 
-def told(record: RunRecord) -> dict[str, Any]:
+def describe_run_line(record: RunRecord) -> dict[str, Any]:
     """One run's line."""
     environment = record.environment
     commit = (environment.commit or "")[:10]

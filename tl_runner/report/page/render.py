@@ -27,8 +27,8 @@ from tl_runner.report.page import (
 )
 from tl_runner.report.page.answer import answer
 from tl_runner.report.page.figure import Figure
-from tl_runner.report.page.groups import Group, grouped, names
-from tl_runner.report.page.leaderboard_table import board
+from tl_runner.report.page.groups import SettingRuns, group_by_pair, label_rows
+from tl_runner.report.page.leaderboard_table import build_leaderboard_table
 from tl_runner.report.ranking import Ranking
 from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.record import RunRecord
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HERE = Path(__file__).parent
-FIGURES: tuple[Callable[[Sequence[Group]], Figure], ...] = (
+FIGURES: tuple[Callable[[Sequence[SettingRuns]], Figure], ...] = (
     *(effects.figure, learning.figure, hyperparameters.figure, gap.figure, bound.figure),
     *(features.figure, confusions.matrices, confusions.gains, calibration.figure, samples.figure, samples.weighed),
 )
@@ -57,7 +57,7 @@ def page(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     faults: list[str] = []
-    groups = grouped(records, frame, faults)
+    groups = group_by_pair(records, frame, faults)
     rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
     pairs = [
         _pair(number, dataset, [row for row in rows if row["pair"] == dataset], groups.get(dataset, []))
@@ -104,15 +104,15 @@ def save(
     return len(content)
 
 
-def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequence[Group]) -> dict[str, Any]:
-    columns, lines = board(rows)
+def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequence[SettingRuns]) -> dict[str, Any]:
+    columns, lines = build_leaderboard_table(rows)
     counts = {name: int(sum(row[name] for row in rows)) for name in ("n", "failed", "unfinished")}
     return {
         "anchor": f"pair-{number}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}",
         "name": name,
         "heading": heading(name, rows),
         "counts": counts,
-        "answer": [_tight(said) for said in answer(list(zip(names(rows), rows, strict=True)))],
+        "answer": [_tight(said) for said in answer(list(zip(label_rows(rows), rows, strict=True)))],
         "columns": columns,
         "lines": lines,
         "figures": [draw(groups) for draw in FIGURES] if groups else [],
@@ -125,7 +125,7 @@ def _listed(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
     for record in sorted(
         records, key=lambda run: (run.choices["dataset"], run.choices["method"], str(run.seed).rjust(9), run.id)
     ):
-        found.setdefault(record.choices["dataset"], []).append(provenance.told(record))
+        found.setdefault(record.choices["dataset"], []).append(provenance.describe_run_line(record))
     return found
 
 

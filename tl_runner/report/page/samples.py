@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_runner.report.page.figure import Cells, Figure, Gallery, Picture
-from tl_runner.report.page.groups import BASELINES, Group
+from tl_runner.report.page.figure import Figure, FigureTable, Gallery, LabelledPicture
+from tl_runner.report.page.groups import BASELINES, SettingRuns
 from tl_runner.report.page.run_files import RunFiles
 from tl_runner.storage.record import RunRecord
 
@@ -20,7 +20,7 @@ COLUMNS = 10  # of a table's rows
 MOST = 4  # settings of weights
 
 
-def figure(groups: Sequence[Group]) -> Figure:
+def figure(groups: Sequence[SettingRuns]) -> Figure:
     """The first seed's samples, with what source_only and the best other setting predict."""
     title = "Samples and mistakes"
     several = [run for group in (*_by(groups, BASELINES[0]), *_others(groups)) for run in group.runs[:1]]
@@ -50,7 +50,7 @@ def figure(groups: Sequence[Group]) -> Figure:
     return Figure("samples", title, caption, galleries=galleries)
 
 
-def weighed(groups: Sequence[Group]) -> Figure:
+def weighed(groups: Sequence[SettingRuns]) -> Figure:
     """Per setting with weights, of its first run: the source rows that weigh most, and least."""
     title = "What weighed most and least"
     found = [(group, group.runs[0]) for group in groups if group.runs[0].diagnosis("heaviest") is not None]
@@ -66,7 +66,7 @@ def weighed(groups: Sequence[Group]) -> Figure:
             if rows.dtype == np.uint8 and rows.ndim == 4:
                 lines: list[list[tuple[str, bool | None]]] = [[(f"{weight:.3g}", None)] for weight in weights]
                 pictures = [
-                    Picture(uri(row), f"{which} source row {number} of {group.name}, weight {said[0][0]}", said)
+                    LabelledPicture(uri(row), f"{which} source row {number} of {group.name}, weight {said[0][0]}", said)
                     for number, (row, said) in enumerate(zip(rows, lines, strict=False), 1)
                 ]
                 galleries.append(Gallery(heading, pictures))
@@ -96,7 +96,7 @@ def uri(image: NDArray[np.uint8]) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
-def _pictures(side: str, runs: Sequence[tuple[str, RunFiles]]) -> list[Picture]:
+def _pictures(side: str, runs: Sequence[tuple[str, RunFiles]]) -> list[LabelledPicture]:
     """Each image with its true class and what each run predicts; of a source with other classes the images alone."""
     first = runs[0][1]
     images, labels = first.diagnosis(f"{side}_samples"), first.diagnosis(f"{side}_labels")
@@ -104,7 +104,7 @@ def _pictures(side: str, runs: Sequence[tuple[str, RunFiles]]) -> list[Picture]:
         return []
     scores, classes = first.record.scores, first.record.data.classes
     if labels is None or (side == "source" and not (scores and scores.source)):
-        return [Picture(uri(image), f"{side} sample {number}", []) for number, image in enumerate(images, 1)]
+        return [LabelledPicture(uri(image), f"{side} sample {number}", []) for number, image in enumerate(images, 1)]
     predicted = [(name, run.diagnosis(f"{side}_predicted")) for name, run in runs]
     pictures = []
     for number, (image, true) in enumerate(zip(images, labels, strict=False)):
@@ -113,7 +113,7 @@ def _pictures(side: str, runs: Sequence[tuple[str, RunFiles]]) -> list[Picture]:
         words = "; ".join(f"{text}, {'right' if right else 'wrong'}" for text, right in said)
         true_class = _class(classes, true)
         lines: list[tuple[str, bool | None]] = [(true_class, None), *said]
-        pictures.append(Picture(uri(image), f"{side} sample, true class {true_class}. {words}", lines))
+        pictures.append(LabelledPicture(uri(image), f"{side} sample, true class {true_class}. {words}", lines))
     return pictures
 
 
@@ -129,11 +129,11 @@ def _of_one_sight(runs: Sequence[RunFiles]) -> list[RunFiles]:
     return [run for run in runs if run is runs[0] or np.array_equal(run.diagnosis("target_samples"), first)]  # type: ignore[arg-type]
 
 
-def _by(groups: Sequence[Group], method: str) -> list[Group]:
+def _by(groups: Sequence[SettingRuns], method: str) -> list[SettingRuns]:
     return [group for group in groups if group.method == method][:1]
 
 
-def _others(groups: Sequence[Group]) -> list[Group]:
+def _others(groups: Sequence[SettingRuns]) -> list[SettingRuns]:
     return [group for group in groups if group.method not in BASELINES]
 
 
@@ -148,7 +148,7 @@ def _inputs(record: RunRecord, count: int) -> list[str]:
     return names if len(names) == count else [f"x{number}" for number in range(count)]
 
 
-def _table(heading: str, names: Sequence[str], rows: NDArray[Any], weights: NDArray[Any]) -> Cells:
+def _table(heading: str, names: Sequence[str], rows: NDArray[Any], weights: NDArray[Any]) -> FigureTable:
     told = rows[:, :COLUMNS]
     more = [f"and {rows.shape[1] - COLUMNS} more"] if rows.shape[1] > COLUMNS else []
     columns = ["weight", *names[:COLUMNS], *more]
@@ -156,4 +156,4 @@ def _table(heading: str, names: Sequence[str], rows: NDArray[Any], weights: NDAr
         [f"{w:.3g}", *(f"{value:.2f}" for value in row), *([""] * len(more))]
         for w, row in zip(weights, told, strict=False)
     ]
-    return Cells(heading, columns, lines)
+    return FigureTable(heading, columns, lines)

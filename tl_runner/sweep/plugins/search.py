@@ -91,7 +91,7 @@ class TlOptuna(Sweeper):
 
     def _steadily(self, search: "Search") -> Iterator[Outcome]:
         """A job starts as soon as there is a place for it, and knows of all that ended before."""
-        from tl_runner.report.sweep_progress import board
+        from tl_runner.report.sweep_progress import show_sweep_progress
         from tl_runner.sweep.local import run_locally
         from tl_runner.sweep.slots import count_slots
 
@@ -99,7 +99,7 @@ class TlOptuna(Sweeper):
         places, command = count_slots(self.launcher.n_jobs, self.launcher.jobs_per_gpu), self.command
         jobs, prune = (each.job for each in search.jobs()), search.unpromising
         command.working = True
-        with board(search.remaining_runs) as shown:
+        with show_sweep_progress(search.remaining_runs) as shown:
             ended = run_locally(jobs, places, lambda: command.stopping, command.full_error, shown.under_way, prune)
             with closing(ended):  # pyright: ignore[reportArgumentType] – a generator, whose workers end with it
                 for outcome in map(search.take, ended):

@@ -32,7 +32,7 @@ COMMON = {"timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "name", "st
 
 
 @dataclass
-class Local:
+class LocalOptions:
     """All runs at once on this machine, each in a process of its own: to try out what SLURM will do."""
 
     cluster: str = "local"
@@ -48,7 +48,7 @@ class Local:
 
 
 @dataclass
-class Slurm(Local):
+class Slurm(LocalOptions):
     """Every run is a job of an array. The names are those of Hydra's own plugin for SLURM, and of `sbatch`."""
 
     cluster: str = "slurm"
@@ -188,5 +188,5 @@ def _tail(handle: Any) -> str:
 def register() -> None:
     """Make both launchers mean ours, after Hydra has imported its plugins: some of them may be named so too."""
     Plugins.instance().register(Submitit)
-    for name, options in (("submitit_local", Local), ("submitit_slurm", Slurm)):
+    for name, options in (("submitit_local", LocalOptions), ("submitit_slurm", Slurm)):
         ConfigStore.instance().store(name, options, group="hydra/launcher", provider="tl_runner")
