@@ -49,7 +49,7 @@ def points(words: str, steps: int = STEPS) -> Iterator[Point]:
         content = OmegaConf.to_container(compose("config", overrides=overrides))
     assert isinstance(content, dict)
     parts = config.load_parts({str(key): value for key, value in content.items()})
-    device = claim_device(parts.check_settings.device, parts.check_settings.threads)
+    device = claim_device(parts.settings.device, parts.settings.threads)
     drawn = config.call_with(parts.dataset, seed=0, cache=Path("outputs/cache"))
     pair, _, _ = split_domains(drawn, 0, Budget.parse("auto").settle(needed=False), device)
     with Rng(0).child("model").as_default():

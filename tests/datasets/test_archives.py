@@ -111,7 +111,7 @@ def test_the_archive_is_found_in_its_folder_around_it_and_packed(published, monk
 
 
 def test_what_is_not_there_is_told_with_the_archive_the_folder_and_the_keys(tmp_path):
-    message = r"CIFAR-10 is not in .*{} \({}\): .neither cifar-10-batches-py/ nor cifar-10-python.tar.gz.\. Set"
+    message = r"CIFAR-10 is not in .*{} \({}\): neither cifar-10-batches-py/ nor cifar-10-python.tar.gz is there\. Set"
     message += r" dataset\.root=… .* or dataset\.download=true to fetch it from https://www\.cs\.toronto\.edu"
     with pytest.raises(UserError, match=message.format("nowhere", "there is no such folder")):
         cifar10(0, root="nowhere")

@@ -48,7 +48,8 @@ def files_of(archive: Archive, root: str, download: bool, verify: bool) -> dict[
             fetch(archive.title, archive.url, packed, archive.md5)
         else:
             raise UserError(
-                f"{archive.title} is not in {describe_folder(base)} (neither {archive.folder}/ nor {archive.packed})."
+                f"{archive.title} is not in {describe_folder(base)}: neither {archive.folder}/ nor"
+                f" {archive.packed} is there."
                 " Set dataset.root=… to a folder that holds one, or dataset.download=true to fetch it from"
                 f" {archive.url}"
             )
