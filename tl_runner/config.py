@@ -55,13 +55,13 @@ GROUPS = (
     *("dataset", "backbone", "method", "pretrain", "optimizer", "schedule", "augment", "train"),
     *("select", "diagnose", "tracker"),
 )
-OFFERED = {"seed", "cache"}  # what a run passes to a dataset that names it
-NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
-NARROWED = (
+RUN_ARGUMENTS = {"seed", "cache"}  # what a run passes to a dataset that names it
+OMEGACONF_NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
+BOTTLENECK_MESSAGE = (
     "a bottleneck is new and learns along with the rest, and here features are computed once, by a backbone that stays"
     " as it is: set backbone.bottleneck=null"
 )
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,14 @@ def load_parts(config: Mapping[str, Any]) -> Parts:
     if parts["method"].start == "features" and config["augment"]["_target_"] != "none":
         raise UserError("this method computes each row's features once, so it can't use random views: set augment=none")
     if parts["method"].start == "features" and getattr(parts["backbone"], "keywords", {}).get("bottleneck"):
-        raise UserError(NARROWED)
-    if unknown := required_parameters(parts["dataset"]) - OFFERED:
+        raise UserError(BOTTLENECK_MESSAGE)
+    if unknown := required_parameters(parts["dataset"]) - RUN_ARGUMENTS:
         raise UserError(
             f"dataset._target_={config['dataset']['_target_']}: {min(unknown)} needs a default or is seed or cache"
         )
-    # The ranges of a schedule and of a rule are checked where it is called.
-    _tried("schedule", parts["schedule"], 0.0)
-    _tried("select", parts["select"], [Evidence(0, 0.0, 0.0, 1, 0.0, 0.0, 2, 2.0, 0.0, 0.0, 0.0, 0.0)])
+    # Schedules and selection rules check their options when they are called.
+    _try_call("schedule", parts["schedule"], 0.0)
+    _try_call("select", parts["select"], [Evidence.example()])
     return Parts(check_settings(config), **parts)
 
 
@@ -154,7 +154,7 @@ def _check_contract(method: Any, target: str) -> None:
         raise UserError(f"{type(method).__name__}.start is one of {known}, got {method.start!r}")
 
 
-def _tried(group: str, part: Any, value: Any) -> None:
+def _try_call(group: str, part: Any, value: Any) -> None:
     """Call a function with its options, which it may refuse, on a value like any other."""
     try:
         part(value)
@@ -307,11 +307,11 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
         elif origin is Literal:
             if value in arguments:
                 return value
-        elif option in NODES:
+        elif option in OMEGACONF_NODES:
             if value is None or (option is bool and not isinstance(value, str) and value not in (0, 1)):
                 continue  # OmegaConf takes 2 for true
             try:
-                return NODES[option](value=value)._value()
+                return OMEGACONF_NODES[option](value=value)._value()
             except ValidationError:
                 continue  # another member of the union may take it
         elif isinstance(origin, type) and issubclass(origin, Sequence):
@@ -328,7 +328,7 @@ def _in_words(options: Sequence[Any]) -> str:
         if get_origin(option) is Literal:
             words += [str(choice) for choice in get_args(option)]
         else:
-            words.append(WORDS.get(option, "a list"))
+            words.append(TYPE_NAMES.get(option, "a list"))
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 

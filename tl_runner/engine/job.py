@@ -13,6 +13,7 @@ from tl_runner.errors import DivergedError, LockedError, TimeLimitError, UserErr
 from tl_runner.storage.lock import Claim, claim_lock
 from tl_runner.storage.provenance import collect_provenance
 from tl_runner.storage.record import RunRecord, read_stored
+from tl_runner.storage.sections import DIAGNOSIS_LEVELS
 
 if TYPE_CHECKING:
     from tl_runner.training.loop import Point
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch has an error of its own for CUDA alone
-LEVELS = ("none", "basic", "full")  # of `diagnose`
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch for tracebacks serves for ours too
 
 
@@ -127,7 +127,7 @@ def _diagnosis_level(record: RunRecord) -> int:
     """How much of a diagnosis a configuration asks for."""
     node = record.config.get("diagnose")
     level = node.get("level") if isinstance(node, dict) else None
-    return LEVELS.index(level) if level in LEVELS else 0
+    return DIAGNOSIS_LEVELS.index(level) if level in DIAGNOSIS_LEVELS else 0
 
 
 def _watched(

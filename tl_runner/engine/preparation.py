@@ -40,7 +40,7 @@ def prepare_training(
     """What the method makes of the network and the pair before its first step; chance is as training begins with it."""
     device = model.device
     if method.start == "features" and new_stages(model):
-        raise UserError(config.NARROWED)
+        raise UserError(config.BOTTLENECK_MESSAGE)
     with resources.rng.child("prepare").as_default():
         model, pair = method.prepare(model, pair, resources)
     warn_of_missing_floor(method, pair)

@@ -40,7 +40,7 @@ class Progress:
         """What is known, without target labels, of the chosen checkpoint."""
         return next(seen for seen in self.history if seen.step == self.chosen)
 
-    def judge(
+    def consider(
         self, evidence: Evidence, predicted: Tensor, rule: Callable[[Sequence[Evidence]], int], sides: DomainModels
     ) -> None:
         """Take in an evaluation; keep the weights of both sides if the rule now prefers this checkpoint."""
@@ -57,7 +57,7 @@ class Progress:
         """
         return {
             "cursor": self.cursor.state(),
-            "history": [[*evidence] for evidence in self.history],
+            "history": [evidence._asdict() for evidence in self.history],
             "predictions": self.predictions,
             "chosen": self.chosen,
             "weights": self.weights,
@@ -100,7 +100,7 @@ def restore_progress(
     for name, value in state["attributes"].items():
         setattr(method, name, value)
     rng.restore_state(state["chance"])
-    history = [Evidence(*values) for values in state["history"]]
+    history = [Evidence(**values) for values in state["history"]]
     kept = {name: state[name] for name in ("predictions", "chosen", "weights", "seconds")}
     log.info("resuming after step %d", state["cursor"]["step"])
     return Progress(Cursor(**state["cursor"]), history, **kept)

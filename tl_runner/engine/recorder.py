@@ -18,7 +18,7 @@ from tl_runner.storage import data_files
 from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import map_leaves
-from tl_runner.storage.provenance import collect_provenance, made_by
+from tl_runner.storage.provenance import collect_provenance, identify_maker
 from tl_runner.storage.record import RunRecord, find_complete
 from tl_runner.storage.sections import DataInfo, TrainingInfo
 
@@ -39,9 +39,9 @@ class Recording:
 
     def __init__(self, record: RunRecord):
         self.record = record
-        self.spare = find_complete(record) is not None
+        self.replaces_complete = find_complete(record) is not None
         self.place = record.folder.absolute()  # whatever working folder the run's own code changes to
-        self.folder = self.place.with_name(f"{self.place.name}.new") if self.spare else self.place
+        self.folder = self.place.with_name(f"{self.place.name}.new") if self.replaces_complete else self.place
         self.cache = record.cache
         self.contents = Contents(record.outputs)
         self.tracker: Guarded | None = None
@@ -57,7 +57,7 @@ class Recording:
 
         A finished run stays until this one is.
         """
-        resumable = any(self.folder.glob("checkpoint*.pt")) and not self.spare
+        resumable = any(self.folder.glob("checkpoint*.pt")) and not self.replaces_complete
         if self.record.config.get("force") or not resumable:
             shutil.rmtree(self.folder, ignore_errors=True)
         for rest in ("new", "old"):  # of an interrupted run with force=true
@@ -79,12 +79,12 @@ class Recording:
         if over:
             for file in self.folder.glob("checkpoint*.pt"):
                 file.unlink()
-        if self.spare and self.record.status == "ok":
+        if self.replaces_complete and self.record.status == "ok":
             old = self.place.with_name(f"{self.place.name}.old")
             self.place.rename(old)  # emptied in its place, it would for a moment be half a run that says it is whole
             self.folder.rename(self.place)
             shutil.rmtree(old)
-        elif self.spare:
+        elif self.replaces_complete:
             shutil.rmtree(self.folder)
 
     def note(self, **entries: Any) -> None:
@@ -101,13 +101,13 @@ class Recording:
         content = map_leaves(entries, _strict)
         write_atomically(self.folder / "run.json", json.dumps(content, indent=2, default=str, allow_nan=False).encode())
 
-    def checkpoint(self, every: float) -> "Checkpoint":
+    def open_checkpoint(self, every: float) -> "Checkpoint":
         """Of this run, written `every` so many seconds."""
         from tl_runner.storage.checkpoint import Checkpoint
 
         return Checkpoint(self.folder / "checkpoint.pt", every)
 
-    def left(self, checkpoint: "Checkpoint") -> dict[str, Any] | None:
+    def read_checkpoint(self, checkpoint: "Checkpoint") -> dict[str, Any] | None:
         """The checkpoint to resume from, if there is one and the curve is complete up to it."""
         state = checkpoint.load()
         if state and len(self._lines()) < state["cursor"]["points"]:
@@ -126,9 +126,9 @@ class Recording:
             whole.append(line)
         return whole
 
-    def made(self) -> dict[str, Any]:
+    def identify_maker(self) -> dict[str, Any]:
         """By what code, on what machine, of what data the run is made: a checkpoint of another goes to waste."""
-        return {**made_by(self.record.environment), "data": self.record.data.fingerprint}
+        return {**identify_maker(self.record.environment), "data": self.record.data.fingerprint}
 
     def confirm_data(self) -> None:
         """Raise if a data file changed since the run got its id, which is then wrong.
@@ -147,7 +147,7 @@ class Recording:
 
         self.tracker = Guarded(part, self.record)
 
-    def go_on(self, progress: "Progress") -> None:
+    def resume_curve(self, progress: "Progress") -> None:
         """Cut the curve to what came before the progress: lines of later steps, or half a line, are made again."""
         cursor = progress.cursor
         if cursor.points:
@@ -156,7 +156,7 @@ class Recording:
         if (file := self.folder / "curve.jsonl").exists():
             write_atomically(file, b"".join(self._lines()[: cursor.points]))
 
-    def curve(self, point: "Point") -> None:
+    def append_point(self, point: "Point") -> None:
         """One more line of the curve: a flat object but for the terms, whose names are the method's."""
         line = {"step": point.step, "seconds": round(point.seconds, 3), "terms": dict(point.terms)}
         if point.evidence:
@@ -166,15 +166,15 @@ class Recording:
         if self.tracker:
             self.tracker.point(point)
 
-    def predictions(self, by_step: "Mapping[int, Tensor]", names: Sequence[str]) -> None:
+    def write_predictions(self, by_step: "Mapping[int, Tensor]", names: Sequence[str]) -> None:
         """The probabilities on the test split by step, and where its rows are files or lines which, in their order."""
-        self.tensors("predictions", {f"step_{step}": rows for step, rows in by_step.items()})
+        self.write_tensors("predictions", {f"step_{step}": rows for step, rows in by_step.items()})
         if names:
             out = StringIO()
             csv.writer(out, lineterminator="\n").writerows([("path",), *((name,) for name in names)])
             write_atomically(self.folder / "test.csv", out.getvalue().encode("utf-8", "surrogateescape"))
 
-    def tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
+    def write_tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
         """A safetensors file without metadata, so that equal tensors make equal bytes; none of no tensors."""
         from safetensors.torch import save
 

@@ -26,28 +26,28 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
     process left unfinished resumes from its checkpoint. To stop a run, throw an exception into the generator: it writes
     a checkpoint first.
     """
-    with open_recording(record) as files:
+    with open_recording(record) as recording:
         parts = config.load_parts(record.config)
         settings, plan = parts.settings, parts.train
-        files.track(parts.tracker)
-        checkpoint = files.checkpoint(settings.checkpoint_every)
-        left = files.left(checkpoint)
-        device = claim_device(settings.device, left["made"]["threads"] if left else settings.threads)
-        files.note(environment=describe_device(device, plan))
+        recording.track(parts.tracker)
+        checkpoint = recording.open_checkpoint(settings.checkpoint_every)
+        stored = recording.read_checkpoint(checkpoint)
+        device = claim_device(settings.device, stored["made"]["threads"] if stored else settings.threads)
+        recording.note(environment=describe_device(device, plan))
         task = prepare_task(record, parts, device, needs_granted="granted" in parts.method.needs)
-        files.note(data=task.data, granted=task.granted)
-        files.confirm_data()
+        recording.note(data=task.data, granted=task.granted)
+        recording.confirm_data()
         check_task(parts.method, task.pair)
         method, auto_info = yield from resolve_method(task)
         resources, source_info = yield from start_model(method, task.model, task)
-        files.note(training={"auto": auto_info, "source_model": source_info})
+        recording.note(training={"auto": auto_info, "source_model": source_info})
         setup = parts.diagnose.before(task.model, task.pair, method.start == "features", task.features)
         start = statistics(task.model)  # the source's, where its rows are not read from here on
         method, model, pair = prepare_training(method, task.model, task.pair, plan, resources)
-        files.note(training=describe_training(method, model, parts.optimizer))
+        recording.note(training=describe_training(method, model, parts.optimizer))
 
-        progress = restore_progress(left, model, method, made := files.made())
-        files.go_on(progress)
+        progress = restore_progress(stored, model, method, made := recording.identify_maker())
+        recording.resume_curve(progress)
         for trained in train(
             model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, task.rng, progress.cursor
         ):
@@ -55,17 +55,19 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             if plan.examines(point.step):
                 sides = by_domain_statistics(model, pair, point.streams, start)
                 evidence, predicted = collect_evidence(sides, pair, point.step, method.source_labels == "throughout")
-                progress.judge(evidence, predicted, parts.select, sides)
+                progress.consider(evidence, predicted, parts.select, sides)
                 point = point._replace(evidence=evidence)
-            files.curve(point)
+            recording.append_point(point)
             with checkpoint.around(lambda: progress.state(model, method, made)):
                 yield point
 
-        files.predictions(progress.predictions, task.answers.names)
+        recording.write_predictions(progress.predictions, task.answers.names)
         if settings.save:
-            files.tensors("model", progress.weights)
+            recording.write_tensors("model", progress.weights)
         sides = load_statistics(model, progress.weights)
-        files.tensors("validation", {"target": predict(sides.target, pair.target.val)})  # what trials agree on
+        recording.write_tensors(
+            "validation", {"target": predict(sides.target, pair.target.val)}
+        )  # what trials agree on
         source = examine_split(sides.source, pair.source.test) if pair.source else None
         sure, known = gives_probabilities(model.head), source and pair.shared_labels
         of_source = (
@@ -74,6 +76,6 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         labels, predicted = task.answers.open(), progress.predictions[progress.chosen]
         of_target = score_run(progress.predictions, labels, progress.chosen, sure)
         diagnosis, figures = parts.diagnose.after(sides, pair, setup, source, predicted, labels)
-        files.tensors("diagnosis", figures)
-        files.note(scores=Scores(of_source, **of_target), evidence=progress.evidence._asdict(), diagnosis=diagnosis)
+        recording.write_tensors("diagnosis", figures)
+        recording.note(scores=Scores(of_source, **of_target), evidence=progress.evidence._asdict(), diagnosis=diagnosis)
     return record

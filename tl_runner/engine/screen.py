@@ -71,7 +71,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     whose, labelled = sample_labelled(pair)
     admit(torch.cat([part.y for part in labelled]))
     if new_stages(model):
-        raise UserError(config.NARROWED)
+        raise UserError(config.BOTTLENECK_MESSAGE)
     wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained

@@ -14,7 +14,7 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair
 from tl_runner.rng import Rng
-from tl_runner.storage.provenance import made_by
+from tl_runner.storage.provenance import identify_maker
 from tl_runner.storage.record import RunRecord
 from tl_runner.storage.sections import DataInfo
 
@@ -58,7 +58,7 @@ def prepare_task(record: RunRecord, parts: Parts, device: torch.device, needs_gr
         replace(data, files=record.data.files, read=record.data.read),
         budget.said(data.granted, len(pair.classes)),
         record.config,
-        made_by(record.environment),
+        identify_maker(record.environment),
         cache,
         cache / record.features,
     )

@@ -46,7 +46,7 @@ def _git(folder: Path, *words: str) -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def made_by(environment: Environment) -> dict[str, Any]:
+def identify_maker(environment: Environment) -> dict[str, Any]:
     """What a run's numbers depend on beside its configuration and data: our code, and for the last bits the rest."""
     device = re.sub(r":\d+", "", environment.device or "")  # which GPU of several alike does not matter
     versions = {name: environment.versions[name] for name in ("tl_runner", "torch")}

@@ -166,6 +166,9 @@ class StageDistances:
     after: dict[str, Interval | None] = field(default_factory=dict)
 
 
+DIAGNOSIS_LEVELS = ("none", "basic", "full")  # from the least to the most
+
+
 @dataclass
 class Diagnosis:
     """What happened between the domains: see `evaluation.diagnosis`. `inputs` and `stages` with diagnose=full alone."""

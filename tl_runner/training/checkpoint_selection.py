@@ -38,6 +38,24 @@ class Evidence(NamedTuple):
     a_distance: float | None = None  # proxy A-distance of the validation splits' features
     floor_of: FloorOf | None = None  # whose labels the floor was measured on
 
+    @classmethod
+    def example(cls) -> "Evidence":
+        """Of an untrained model of two classes, in which every fact is known: what a rule is tried out on."""
+        return cls(
+            step=0,
+            source_val=0.5,
+            floor=0.5,
+            floor_rows=1,
+            information=0.0,
+            entropy=0.0,
+            classes=2,
+            classes_used=2.0,
+            nuclear_norm=0.0,
+            density=0.0,
+            risk=0.0,
+            a_distance=0.0,
+        )
+
 
 def last(history: Sequence[Evidence]) -> int:
     """The end of training."""
