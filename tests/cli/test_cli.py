@@ -318,8 +318,8 @@ def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path, here):
 def test_a_sweep_looks_at_its_files_once(tmp_path, typed, monkeypatch):
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("x,y,label\n1,2,a\n")
-    looked, listed = [], contents._listed
-    monkeypatch.setattr(contents, "_listed", lambda path, *rest: looked.append(path.name) or listed(path, *rest))
+    looked, listed = [], contents._list_files
+    monkeypatch.setattr(contents, "_list_files", lambda path, *rest: looked.append(path.name) or listed(path, *rest))
     words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "dry=true"]
     assert "6 runs: 6 new" in typed("tl-run", "-m", *words, "method=mmd,coral", "seed=0,1,2").out
     assert sorted(looked) == ["a.csv", "b.csv"] and not Path("outputs/runs").exists()

@@ -21,7 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tl_runner import config
 from tl_runner.datasets import columns, table
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.cells import typed
+from tl_runner.datasets.cells import format_option
 from tl_runner.datasets.encoding import code, encode
 from tl_runner.datasets.split import split_domains
 from tl_runner.errors import UserError
@@ -363,7 +363,7 @@ def test_a_measurement_or_an_identifier_is_no_label(labels):
 
 @pytest.mark.parametrize("words", [["id"], ["mean radius"], [""], ["NA", "N/A", "NaN", "NULL", "?", "a-b"], ["null"]])
 def test_what_is_proposed_can_be_typed(words):
-    typed_words = typed("drop", words).replace('"', "")  # as a shell passes it on
+    typed_words = format_option("drop", words).replace('"', "")  # as a shell passes it on
     value = OverridesParser.create().parse_override(typed_words).value()
     assert config.convert_value(value, tuple[str, ...], "dataset.drop") == tuple(words)
 

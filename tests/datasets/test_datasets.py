@@ -321,4 +321,4 @@ def test_auto_takes_what_there_is_and_says_so_once(caplog):
     train, held_out = budget.choose(labels, ("a", "b", "c"), "t")
     assert len(train) + len(held_out) == 15
     assert caplog.text.count("WARNING") == 1 and "t has fewer than 10 labels of class b, c" in caplog.text
-    assert (budget.said(15, 3), budget.said(30, 3), Budget("count", 5).said(15, 3)) == ("≤10", "10", "5")
+    assert (budget.describe(15, 3), budget.describe(30, 3), Budget("count", 5).describe(15, 3)) == ("≤10", "10", "5")

@@ -16,7 +16,7 @@ from tl_runner.datasets import fashion as module
 from tl_runner.datasets import idx
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.fashion import fashion, read_fashion
-from tl_runner.datasets.halves import halved, limited, shifted_halves, task
+from tl_runner.datasets.halves import limit_rows, shifted_halves, split_halves, task
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.errors import UserError
 from tl_runner.rng import Rng
@@ -170,7 +170,7 @@ def whole(n: int = 100, side: int = 8) -> Raw:
 
 
 def test_halves_are_disjoint_whole_and_keep_labels_and_parts():
-    first, second = halved(whole(), 0)
+    first, second = split_halves(whole(), 0)
     assert not rows_of(first.x) & rows_of(second.x) and len(first.x) + len(second.x) == 100
     for half in (first, second):
         index = half.x[:, 0, 0, 0].long()
@@ -182,7 +182,7 @@ def test_halves_are_disjoint_whole_and_keep_labels_and_parts():
 def test_an_image_that_was_published_twice_is_in_one_half():
     once = whole()
     twice = Raw("set", once.x.repeat(2, 1, 1, 1), once.y.repeat(2), once.classes)
-    first, second = halved(twice, 0)
+    first, second = split_halves(twice, 0)
     assert not rows_of(first.x) & rows_of(second.x)
     assert len(first.x) == len(second.x) == 100 and first.part is None
 
@@ -191,22 +191,22 @@ def test_halves_depend_on_the_seed_and_not_on_the_order_or_the_labels():
     once = whole()._replace(part=None)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(3))
     mixed = once._replace(x=once.x[order], y=once.y.flip(0))
-    assert rows_of(halved(once, 0)[0].x) == rows_of(halved(mixed, 0)[0].x)
-    assert rows_of(halved(once, 0)[0].x) != rows_of(halved(once, 1)[0].x)
+    assert rows_of(split_halves(once, 0)[0].x) == rows_of(split_halves(mixed, 0)[0].x)
+    assert rows_of(split_halves(once, 0)[0].x) != rows_of(split_halves(once, 1)[0].x)
 
 
 def test_a_limit_takes_of_each_part_in_proportion():
-    few = limited(whole(), 20, Rng(0))
+    few = limit_rows(whole(), 20, Rng(0))
     assert few.part is not None and few.part.bincount().tolist() == [15, 0, 5]
     assert torch.equal(few.y, few.x[:, 0, 0, 0].long() % 7)
-    assert rows_of(few.x) != rows_of(limited(whole(), 20, Rng(1)).x)
+    assert rows_of(few.x) != rows_of(limit_rows(whole(), 20, Rng(1)).x)
     for enough in (None, 100, 1000):
-        assert limited(whole(), enough, Rng(0)) is not None and len(limited(whole(), enough, Rng(0)).x) == 100
+        assert limit_rows(whole(), enough, Rng(0)) is not None and len(limit_rows(whole(), enough, Rng(0)).x) == 100
 
 
 def test_the_target_alone_is_shifted_and_the_record_says_how():
     drawn = shifted_halves(whole(), task("set", "invert", 5, None, 16), 0)
-    first, second = halved(whole(), 0)
+    first, second = split_halves(whole(), 0)
     assert torch.equal(sourced(drawn).x, first.x) and torch.equal(drawn.target.x, 255 - second.x)
     assert (sourced(drawn).name, drawn.target.name) == ("set", "set invert 5")
     assert drawn.notes == {"shift": "invert", "severity": 5} and drawn.size == 16

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from tl_runner.datasets import decoded
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.folder import image_folder
-from tl_runner.datasets.picture import copied, extensions, square, squared
+from tl_runner.datasets.picture import copy_pixels, extensions, resize_to_square, square
 from tl_runner.datasets.pixel_format import PixelFormat
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.errors import UserError
@@ -309,7 +309,7 @@ def test_the_depth_that_a_tiff_states_is_followed(caplog):
     assert found.numbers.deep is None
     x = np.frombuffer(found.pixels, np.uint8).reshape(3, 64)
     with Image.open("scan.tif") as image:
-        assert squared(copied(image), 8) == found  # as a user hands it to a loaded run
+        assert resize_to_square(copy_pixels(image), 8) == found  # as a user hands it to a loaded run
     assert np.array_equal(x[0], np.round(np.array(values) * 255 / 4095))
 
 

@@ -34,7 +34,7 @@ from tl_runner.report.page import (
 )
 from tl_runner.report.page.answer import answer
 from tl_runner.report.page.drawing import Chart, Scale, columns, spanning
-from tl_runner.report.page.groups import SettingRuns, baseline, chosen, group_by_pair, partner
+from tl_runner.report.page.groups import SettingRuns, baseline, choose_settings, find_partner, group_by_pair
 from tl_runner.report.page.leaderboard_table import Cell, build_leaderboard_table
 from tl_runner.report.page.render import page
 from tl_runner.report.page.run_files import RunFiles
@@ -143,7 +143,7 @@ def test_classes_gain_against_the_baseline_of_the_same_seed(groups):
     assert baseline(groups["mmd"], list(groups.values())) is base and baseline(base, list(groups.values())) is None
     rows = confusions.paired_differences(groups["mmd"], base)
     for row, mine, theirs in zip(rows, groups["mmd"].runs, base.runs, strict=True):
-        assert mine.record.seed == theirs.record.seed and partner(mine, base) is theirs
+        assert mine.record.seed == theirs.record.seed and find_partner(mine, base) is theirs
         accuracy = [
             [(predicted(run, 90).argmax(-1)[truth(run) == c] == c).mean() for c in range(4)] for run in (mine, theirs)
         ]
@@ -297,7 +297,7 @@ def test_ticks_are_round_and_within():
     assert Scale(-0.3, 7.1).ticks() == [0, 2, 4, 6]
     assert Scale(0.005, 200, log=True).ticks() == pytest.approx([0.01, 0.1, 1, 10, 100])
     assert Scale(0.01, 100, log=True).at(1) == pytest.approx(0.5)
-    assert Scale(0, 1, percent=True).said(-0.2) == "−20"
+    assert Scale(0, 1, percent=True).format_value(-0.2) == "−20"
     axis = spanning([3.0, nan, 5.0])
     assert axis.low < 3 and axis.high > 5 and spanning([2.0]).high > 2 and spanning([]).high > 0
 
@@ -305,9 +305,9 @@ def test_ticks_are_round_and_within():
 def test_a_figure_keeps_the_baseline_the_best_and_the_worst(groups):
     rows = [SimpleNamespace(method=name) for name in "abcdef"]
     rows.insert(3, SimpleNamespace(method="source_only"))
-    kept, said = chosen(rows, 4)  # type: ignore[arg-type]
+    kept, said = choose_settings(rows, 4)  # type: ignore[arg-type]
     assert [each.method for each in kept] == ["source_only", "a", "b", "f"] and "4 of 7" in said
-    kept, said = chosen(rows, 7)  # type: ignore[arg-type]
+    kept, said = choose_settings(rows, 7)  # type: ignore[arg-type]
     assert len(kept) == 7 and kept[0].method == "source_only" and not said
 
 
@@ -376,21 +376,21 @@ def test_a_picture_holds_the_pixels():
 
 
 def test_weights_are_told_of_images_and_of_rows(groups, found):
-    figure = samples.weighed(list(groups.values()))
+    figure = samples.draw_weighted_rows(list(groups.values()))
     assert [gallery.heading for gallery in figure.galleries] == [
         "weighted · seed 0 · heaviest",
         "weighted · seed 0 · lightest",
     ]
     assert [picture.lines[0][0] for picture in figure.galleries[0].pictures] == ["5.5", "4", "3", "2.5"]
     table = group_by_pair(found, build_leaderboard(found), [])["table"]
-    cells = samples.weighed(table).cells
+    cells = samples.draw_weighted_rows(table).cells
     assert cells[0].rows[0][0] == "5.5" and cells[0].columns[-1] == "and 2 more" and len(cells[0].rows) == 4
     assert cells[0].columns[1:3] == ["x0", "x1"]
     first = table[0].runs[0].record
     named = [{"name": "city", "kind": "categorical", "categories": ["Bonn", "Ulm"]}]
     named += [{"name": f"n{n}", "kind": "numeric", "gaps": n == 0} for n in range(9)]
     first.data.encoding = {"columns": named}
-    columns = samples.weighed(table).cells[0].columns
+    columns = samples.draw_weighted_rows(table).cells[0].columns
     assert columns[1:6] == ["city=Bonn", "city=Ulm", "n0 (scaled)", "n0 missing", "n1 (scaled)"]
     rows = load_file(first.folder / "diagnosis.safetensors")["heaviest"]
     assert cells[0].rows[1][1:11] == [f"{value:.2f}" for value in rows[1, :10]]

@@ -81,7 +81,7 @@ def _predict(asked: argparse.Namespace) -> None:
     out: Path | None = asked.out and writable(asked.out, is_sheet)
     trained.model.to(device)
     with open_sheet(out) as stream:
-        found = _written(trained, chosen, stream, asked.on_bad)
+        found = _write_predictions(trained, chosen, stream, asked.on_bad)
     if out:
         log.info("wrote %s to %s", count_noun(len(found), "prediction"), out)
     if asked.test:
@@ -98,7 +98,7 @@ def _predict(asked: argparse.Namespace) -> None:
             log.info("so their accuracy is the run's target accuracy, %.1f %%", 100 * record.scores.target["accuracy"])
 
 
-def _written(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_bad: str) -> "Tensor":
+def _write_predictions(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_bad: str) -> "Tensor":
     """Write a line for each row; the probabilities (n, C)."""
     import torch
 

@@ -72,7 +72,7 @@ class Budget(NamedTuple):
             )
         return min(wanted, there)
 
-    def said(self, granted: int, classes: int) -> str:
+    def describe(self, granted: int, classes: int) -> str:
         """The budget as a record names it: with a ≤ where `auto` found fewer labels than it wanted."""
         return f"≤{self}" if self.kind == "upto" and granted < self.amount * classes else str(self)
 

@@ -52,7 +52,7 @@ class Table:
         if name not in self.cells:
             raise UserError(
                 f"dataset.{key}={name}: {self.file} has no such column{nearest(name, self.cells)}"
-                f" (it has {listed(self.cells)}){about_comment(self.header)}"
+                f" (it has {list_names(self.cells)}){about_comment(self.header)}"
             )
         rest = {other: cells for other, cells in self.cells.items() if other != name}
         return self.cells[name], replace(self, cells=rest)
@@ -106,7 +106,7 @@ def normalise_categories(cells: Cells) -> Cells:
     return np.array([cell and re.sub(r"^([+-]?\d+)\.0*$", r"\1", cell) for cell in cells], dtype=object)
 
 
-def listed(names: Iterable[str]) -> str:
+def list_names(names: Iterable[str]) -> str:
     """The first names as a list to be read, and how many there are where it ends early."""
     names = list(names)
     return ", ".join(names[:TOLD]) + (f", … – {len(names)} in all" if len(names) > TOLD else "")
@@ -117,7 +117,7 @@ def about_comment(header: Sequence[str]) -> str:
     return ". Is its first line a comment, as its # says? Take it out" if header[:1] and header[0][:1] == "#" else ""
 
 
-def typed(key: str, words: Iterable[str]) -> str:
+def format_option(key: str, words: Iterable[str]) -> str:
     """A list as it is typed in a shell: `dataset.drop=[id]`, in quotes where a word needs them."""
     words = list(words)
     if all(re.fullmatch(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_]\w*", word, re.ASCII) for word in words):
@@ -130,7 +130,7 @@ def _text(file: str, said: str) -> str:
     if not path.is_file():
         there = sorted(entry.name for entry in path.parent.glob("*") if entry.is_file())
         what = "that is a folder" if path.is_dir() else f"there is no such file{nearest(path.name, there)}"
-        raise UserError(f"{said}: {what} (in {path.parent.resolve()}: {listed(there) or 'no file'})")
+        raise UserError(f"{said}: {what} (in {path.parent.resolve()}: {list_names(there) or 'no file'})")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -172,7 +172,7 @@ def _without_separator_line(text: str, file: str, separator: str) -> str:
     sign = match[1].replace("\\t", "\t")
     if sign != SEPARATORS[separator]:
         right = [name for name, other in SEPARATORS.items() if other == sign]
-        mend = f"set dataset.separator={right[0]}" if right else f"possible: {listed(SEPARATORS)}"
+        mend = f"set dataset.separator={right[0]}" if right else f"possible: {list_names(SEPARATORS)}"
         raise UserError(
             f"line 1 of {file} says that {sign!r} separates its cells, and dataset.separator={separator}: {mend}"
         )
@@ -221,7 +221,7 @@ def _check_header(file: str, header: Sequence[str], used: Sequence[str], separat
         if name in used and not name:
             raise UserError(
                 f"column {index} of {file} has no name. If it numbers the rows, as pandas writes it:"
-                f" {typed('drop', [''])} leaves it out"
+                f" {format_option('drop', [''])} leaves it out"
             )
         if used.count(name) > 1:
             raise UserError(f"{file} has {used.count(name)} columns of the name {name!r}: rename all but one")

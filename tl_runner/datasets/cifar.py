@@ -12,7 +12,7 @@ import torch
 
 from tl_runner.datasets import pickled
 from tl_runner.datasets.archives import Archive, files_of
-from tl_runner.datasets.halves import in_range, limit, limited, rows_of, shifted_halves, task
+from tl_runner.datasets.halves import in_range, limit, limit_rows, rows_of, shifted_halves, task
 from tl_runner.datasets.image_shifts import ImageShift
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import UserError, nearest
@@ -77,7 +77,7 @@ def cifar10_split(
         of_classes(whole, name, classes)
         for name, classes in (("cifar10 source classes", known), ("cifar10 other classes", other))
     ]
-    source, target = (limited(side, samples, Rng(seed).child("samples", side.name)) for side in sides)
+    source, target = (limit_rows(side, samples, Rng(seed).child("samples", side.name)) for side in sides)
     return Drawn(source, target, limit(samples), size, pool=count_rows_by_part(sides[1]))
 
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, normalise_categories, observed, typed
+from tl_runner.datasets.cells import NUMBER, Cells, Table, format_option, list_names, normalise_categories, observed
 from tl_runner.datasets.notation import another_notation
-from tl_runner.datasets.spelling import about_respelled, doubles, respelled
+from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun, pluralize
 
@@ -35,11 +35,13 @@ def split_label(
         again = literally(table.file)
         words = sorted(set(observed(again.cells[label][np.isin(again.lines, table.lines[empty])])))
         kept = [word for word in missing if word.strip().lower() not in {word.lower() for word in words}]
-        as_class = f", or, if {listed(map(repr, words))} is a class, set {typed('missing', kept)}" if words else ""
+        as_class = (
+            f", or, if {list_names(map(repr, words))} is a class, set {format_option('missing', kept)}" if words else ""
+        )
         raise UserError(
             f"{len(empty)} of the {count_noun(len(cells), 'row')} of {table.name} {pluralize(len(empty), 'has')} no"
             f" label in column {label!r}"
-            f" ({table.file}, lines {listed(map(str, table.lines[empty]))}): take them out{as_class}; the target's"
+            f" ({table.file}, lines {list_names(map(str, table.lines[empty]))}): take them out{as_class}; the target's"
             " labels are needed to score, and kept from the methods"
         )
     classes = normalise_categories(cells)
@@ -79,9 +81,9 @@ def warn_of_spelling(source: Sequence[str], target: Sequence[str], policy: Polic
         for group in doubles(classes):
             log.warning(
                 "classes of the %s differ only in case or spacing: %s. They are %d classes; if they are one, write them"
-                " alike", side, listed(map(repr, group)), len(group),
+                " alike", side, list_names(map(repr, group)), len(group),
             )  # fmt: skip
-    if policy != "same" and (pairs := respelled(target, source)):
+    if policy != "same" and (pairs := find_respelled(target, source)):
         log.warning(
             "dataset.labels=%s: these classes differ only in spelling, and count as different classes: %s. If they"
             " are the same, write them alike in both", policy, about_respelled(pairs),
@@ -116,7 +118,7 @@ def resolve_classes(
             if (extra := [name for name in mine if name not in other])
         ]
         said = f"the domains' classes differ: {'; '.join(only)}."
-        if pairs := respelled(target, source):
+        if pairs := find_respelled(target, source):
             said += f" These differ only in spelling, write them alike: {about_respelled(pairs)}."
         raise UserError(
             f"{said} dataset.labels=shared keeps the rows of shared classes;"
@@ -144,23 +146,26 @@ def select_stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], 
     for name in label_set:
         if name not in there:
             raise UserError(
-                f"dataset.label_set: no domain has a class {name!r}{nearest(name, there)} (there are {listed(there)})"
+                f"dataset.label_set: no domain has a class {name!r}{nearest(name, there)} (there are"
+                f" {list_names(there)})"
             )
     if len(set(label_set)) < max(2, len(label_set)):
-        raise UserError(f"dataset.label_set={listed(label_set)}: name two classes or more, each once")
+        raise UserError(f"dataset.label_set={list_names(label_set)}: name two classes or more, each once")
     for side, own in sides.items():
-        if pairs := respelled([name for name in label_set if name not in own], own):
+        if pairs := find_respelled([name for name in label_set if name not in own], own):
             told = ", ".join(f"{mine!r} and {theirs!r}" for mine, theirs in pairs.items())
             raise UserError(
                 f"dataset.label_set names classes that the {side} spells otherwise: {told}. Use one spelling"
             )
         if not {*own} & {*label_set}:
             raise UserError(
-                f"dataset.label_set={listed(label_set)}: the {side} has no row of any of these classes (it has"
-                f" {listed(own)})"
+                f"dataset.label_set={list_names(label_set)}: the {side} has no row of any of these classes (it has"
+                f" {list_names(own)})"
             )
     if "source" in sides and (unknown := [name for name in label_set if name not in sides["source"]]):
-        log.warning("dataset.label_set: the source has no row of class %s: nothing tells what it is", listed(unknown))
+        log.warning(
+            "dataset.label_set: the source has no row of class %s: nothing tells what it is", list_names(unknown)
+        )
     return sort_names(label_set)
 
 
@@ -176,7 +181,9 @@ def label_knowledge(
         return {}
     counts = {role: sum(rows.values()) for role, rows in left_out.items()}
     told = " and ".join(
-        f"{count_noun(counts[role], 'row')} of the {role} ({listed(rows)})" for role, rows in left_out.items() if rows
+        f"{count_noun(counts[role], 'row')} of the {role} ({list_names(rows)})"
+        for role, rows in left_out.items()
+        if rows
     )
     if label_set:
         if told:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_runner.datasets import notation
-from tl_runner.datasets.cells import NUMBER, Cells, Table, listed, observed, typed
+from tl_runner.datasets.cells import NUMBER, Cells, Table, format_option, list_names, observed
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 
@@ -52,7 +52,7 @@ def kinds(
         if name not in numeric and len(cells) > 2 and np.ptp(values - source.lines) == 0:
             raise UserError(
                 f"column {name!r} of {source.file} numbers the rows ({cells[0]}, {cells[1]}, …):"
-                f" {typed('drop', [name])} leaves it out, {typed('numeric', [*numeric, name])} keeps it"
+                f" {format_option('drop', [name])} leaves it out, {format_option('numeric', [*numeric, name])} keeps it"
             )
         return "numeric"
 
@@ -77,7 +77,7 @@ def _refuse_empty(name: str, source: Table, target: Table) -> None:
         where = " and ".join(f"no value in the {role} ({table.file})" for role, table in empty.items())
         raise UserError(
             f"column {name!r} has {where}: each cell is empty, or a word for a missing value (dataset.missing)."
-            f" {typed('drop', [name])} leaves the column out"
+            f" {format_option('drop', [name])} leaves the column out"
         )
 
 
@@ -90,14 +90,14 @@ def _refuse_text(name: str, table: Table, categorical: Sequence[str], missing: S
             f"column {name!r}: line {table.lines[first]} of {table.file} holds {word!r}, which is no finite number"
             f" ({text.sum()} of {count_noun(len(table), 'row')})"
         )
-        as_categories = typed("categorical", [*categorical, name])
+        as_categories = format_option("categorical", [*categorical, name])
         if found := notation.form(word):
             raise UserError(
                 f"{said}, but {found.what}: {found.mend}. If the column holds categories, set {as_categories}"
             )
         raise UserError(
             f"{said}. If it stands for a missing value, set"
-            f" {typed('missing', [*missing, word])}; if the column holds categories, {as_categories}"
+            f" {format_option('missing', [*missing, word])}; if the column holds categories, {as_categories}"
         )
 
 
@@ -106,8 +106,8 @@ def _refuse_free_text(name: str, source: Table, present: Cells, categorical: Seq
     if different > TOO_MANY or (different > MANY and different > len(present) / 2):
         raise UserError(
             f"column {name!r} of {source.file} holds {different} different texts in {len(present)} rows, like"
-            f" {present[0]!r}: an identifier or free text? {typed('drop', [name])} leaves it out,"
-            f" {typed('categorical', [*categorical, name])} treats each as a category"
+            f" {present[0]!r}: an identifier or free text? {format_option('drop', [name])} leaves it out,"
+            f" {format_option('categorical', [*categorical, name])} treats each as a category"
         )
 
 
@@ -120,7 +120,8 @@ def _refuse_another_notation(name: str, source: Table, categorical: Sequence[str
         f"column {name!r}: line {source.lines[found.first]} of {source.file} holds {cells[found.first]!r},"
         f" {found.what} (in {found.count} of {count_noun(len(cells), 'row')})"
     )
-    keys = f"{typed('drop', [name])} leaves it out, {typed('categorical', [*categorical, name])} takes each"
+    drop, as_categories = format_option("drop", [name]), format_option("categorical", [*categorical, name])
+    keys = f"{drop} leaves it out, {as_categories} takes each"
     if found.likely:
         raise UserError(f"{said}: {found.mend}. {keys} value as a category")
     log.warning(
@@ -138,11 +139,11 @@ def _refuse_numbers_beside_a_word(name: str, source: Table, categorical: Sequenc
         rows = sum(words[word] for word in others)
         first = int(np.isin(source.cells[name], others).argmax())
         raise UserError(
-            f"column {name!r} of {source.file} holds {different} different numbers, and {listed(map(repr, others))} in"
-            f" {rows} of {count_noun(len(source), 'row')} (the first is line {source.lines[first]}). If"
-            f" {'that stands' if len(others) == 1 else 'those stand'} for a missing value, set"
-            f" {typed('missing', [*missing, *others])}; if the column holds categories,"
-            f" {typed('categorical', [*categorical, name])}"
+            f"column {name!r} of {source.file} holds {different} different numbers, and"
+            f" {list_names(map(repr, others))} in {rows} of {count_noun(len(source), 'row')} (the first is line"
+            f" {source.lines[first]}). If {'that stands' if len(others) == 1 else 'those stand'} for a missing value, set"
+            f" {format_option('missing', [*missing, *others])}; if the column holds categories,"
+            f" {format_option('categorical', [*categorical, name])}"
         )
 
 
@@ -155,6 +156,6 @@ def _refuse_points_between_thousands(
         raise UserError(
             f"column {name!r}: line {table.lines[first]} of {table.file} holds {cells[first]!r} beside whole numbers:"
             f" does the point stand between thousands? It would be read as {float(cells[first]):g}. If so, take such"
-            f" points out; if they are decimal points, set {typed('numeric', [*numeric, name])}; if the column holds"
-            f" categories, {typed('categorical', [*categorical, name])}"
+            f" points out; if they are decimal points, set {format_option('numeric', [*numeric, name])}; if the"
+            f" column holds categories, {format_option('categorical', [*categorical, name])}"
         )

@@ -41,9 +41,9 @@ def in_range(samples: int | None, size: int) -> None:
 
 def shifted_halves(whole: Raw, task: Halving, seed: int) -> Drawn:
     """The two domains of the task, seeded; the images are bytes."""
-    source, target = halved(whole, seed) if task.sourced else (None, whole)
-    source = source and limited(source, task.samples, Rng(seed).child("samples", "source"))
-    target = limited(target, task.samples, Rng(seed).child("samples", "target"))
+    source, target = split_halves(whole, seed) if task.sourced else (None, whole)
+    source = source and limit_rows(source, task.samples, Rng(seed).child("samples", "source"))
+    target = limit_rows(target, task.samples, Rng(seed).child("samples", "target"))
     shifted = task.shift != "none"
     generator = Rng(seed).child("shift", whole.name).generator()
     target = target._replace(
@@ -54,7 +54,7 @@ def shifted_halves(whole: Raw, task: Halving, seed: int) -> Drawn:
     return Drawn(source, target, notes, task.size, pool=count_rows_by_part(whole))
 
 
-def halved(whole: Raw, seed: int) -> tuple[Raw, Raw]:
+def split_halves(whole: Raw, seed: int) -> tuple[Raw, Raw]:
     """Two random halves, each with half of every part (train, test), so that test images stay test images.
 
     Rows are divided by their content, not by their place: an image that was published twice is in one half only.
@@ -69,7 +69,7 @@ def halved(whole: Raw, seed: int) -> tuple[Raw, Raw]:
     return rows_of(whole, mask), rows_of(whole, ~mask)
 
 
-def limited(raw: Raw, samples: int | None, rng: Rng) -> Raw:
+def limit_rows(raw: Raw, samples: int | None, rng: Rng) -> Raw:
     """At most `samples` random rows, of each part in proportion; None leaves all."""
     if samples is None or samples >= len(raw.x):
         return raw

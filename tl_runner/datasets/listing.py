@@ -71,7 +71,7 @@ def folders(parent: Path, root: Path, passed: list[Path] | None = None) -> dict[
 def class_folders(domain: Path, root: Path) -> Listing:
     """The class folders of a domain, by part and name; refuses a domain that has none."""
     passed: list[Path] = []
-    top = _within(domain, root)
+    top = _stay_inside(domain, root)
     inside = folders(top, root, passed)
     loose = _loose(top)
     by_part: dict[int | None, Path] = {None: top}
@@ -79,7 +79,7 @@ def class_folders(domain: Path, root: Path) -> Listing:
     if not parts:
         _refuse_a_part_among_classes(top, inside, root)
     else:
-        by_part = {part: _within(inside[name], root) for part, name in _by_part(domain, inside, parts).items()}
+        by_part = {part: _stay_inside(inside[name], root) for part, name in _by_part(domain, inside, parts).items()}
         loose += sum(_loose(place) for place in by_part.values())
     named = {part: inside if part is None else folders(place, root, passed) for part, place in by_part.items()}
     if empty := [part for part, classes in named.items() if not classes]:
@@ -121,7 +121,7 @@ def _refuse_a_part_among_classes(domain: Path, inside: dict[str, Path], root: Pa
             )
 
 
-def _within(place: Path, root: Path) -> Path:
+def _stay_inside(place: Path, root: Path) -> Path:
     """The folder itself, or one below it: where it holds nothing but a folder, and so on, down to several or parts."""
     below = place
     for _ in range(DEEP):

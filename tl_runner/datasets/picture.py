@@ -47,7 +47,7 @@ def opened(path: Path, side: int) -> Image.Image:
     return image
 
 
-def copied(image: Image.Image) -> Image.Image:
+def copy_pixels(image: Image.Image) -> Image.Image:
     """A copy that still says what its numbers mean: the format of its file, and the bits of a TIFF's sample."""
     copy = image.copy()
     copy.format = image.format
@@ -58,10 +58,10 @@ def copied(image: Image.Image) -> Image.Image:
 def square(path: Path, size: int, how: PixelFormat = BY_FILE) -> Square:
     """The first frame of the file as `squared` has it."""
     with opened(path, size) as image:
-        return squared(image, size, how)
+        return resize_to_square(image, size, how)
 
 
-def squared(image: Image.Image, size: int, how: PixelFormat = BY_FILE) -> Square:
+def resize_to_square(image: Image.Image, size: int, how: PixelFormat = BY_FILE) -> Square:
     """The image upright by its EXIF orientation, its central square resized with antialiasing; it is turned in place.
 
     Unless `how` says otherwise, transparent pixels are laid on white; 16-bit grey is scaled from 0–65535, floating

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterable, Mapping
 from unicodedata import normalize
 
-from tl_runner.datasets.cells import NUMBER, listed
+from tl_runner.datasets.cells import NUMBER, list_names
 
 EXACT = 15  # digits that a float holds
 TRUE, FALSE = frozenset({"true", "t", "yes", "y", "1"}), frozenset({"false", "f", "no", "n", "0"})
 
 
-def respelled(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+def find_respelled(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
     """Those of `names` that `others` lack but hold in another spelling -> that spelling.
 
     Spellings differ in case, in blanks, in how an accent is encoded, or in how a number is written (`01`); two values
@@ -49,7 +49,7 @@ def about_respelled(pairs: Mapping[str, str]) -> str:
             f"{ascii(name) if alike else repr(name)} ({role})" for name, role in ((theirs, "source"), (mine, "target"))
         )
 
-    return listed(quoted(*pair) for pair in pairs.items())
+    return list_names(quoted(*pair) for pair in pairs.items())
 
 
 def _truth(name: str) -> str | None:

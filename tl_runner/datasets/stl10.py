@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tl_runner.datasets import cifar
 from tl_runner.datasets.archives import Archive, files_of
-from tl_runner.datasets.halves import in_range, limit, limited
+from tl_runner.datasets.halves import in_range, limit, limit_rows
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import UserError
 from tl_runner.rng import Rng
@@ -40,7 +40,7 @@ def cifar10_stl10(
         whole.name: _shared(whole)
         for whole in (cifar.read_cifar(root, download, verify), read_stl10(root, download, verify))
     }
-    sides = {name: limited(whole, samples, Rng(seed).child("samples", name)) for name, whole in wholes.items()}
+    sides = {name: limit_rows(whole, samples, Rng(seed).child("samples", name)) for name, whole in wholes.items()}
     known = sides.pop(source)
     (other,) = sides.values()
     return Drawn(known, other, limit(samples), size, pool=count_rows_by_part(wholes[other.name]))

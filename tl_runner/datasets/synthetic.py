@@ -66,7 +66,7 @@ def synthetic(
     strength = strength_of(shift, strength, STRENGTHS[shift])
     rng = Rng(seed).child("synthetic", "shift").numpy()
     sides = table_pair(np.asarray(x), np.asarray(y), shift, strength, rng)
-    return _drawn("synthetic", sides, classes, shift, strength)
+    return _build_pair("synthetic", sides, classes, shift, strength)
 
 
 def blobs(
@@ -95,10 +95,12 @@ def blobs(
     direction = rng.normal(size=features)
     if shift == "move":
         x[samples:] += strength * separation * direction / np.linalg.norm(direction)
-    return _drawn("blobs", ((x[:samples], y[:samples]), (x[samples:], y[samples:])), classes, shift, strength)
+    return _build_pair("blobs", ((x[:samples], y[:samples]), (x[samples:], y[samples:])), classes, shift, strength)
 
 
-def _drawn(name: str, sides: tuple[LabelledRows, LabelledRows], classes: int, shift: str, strength: float) -> Drawn:
+def _build_pair(
+    name: str, sides: tuple[LabelledRows, LabelledRows], classes: int, shift: str, strength: float
+) -> Drawn:
     names = tuple(map(str, range(classes)))
     source, target = (
         Raw(label, torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)), names)

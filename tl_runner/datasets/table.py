@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Cells, Table, listed, normalise_categories, observed, read_cells, typed
+from tl_runner.datasets.cells import Cells, Table, format_option, list_names, normalise_categories, observed, read_cells
 from tl_runner.datasets.classes import (
     Classes,
     count_names,
@@ -25,7 +25,7 @@ from tl_runner.datasets.classes import (
 )
 from tl_runner.datasets.columns import ColumnKind, kinds
 from tl_runner.datasets.encoding import code, encode, fit, matrix
-from tl_runner.datasets.spelling import about_respelled, doubles, respelled
+from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
@@ -109,10 +109,10 @@ def _domains(
         if value not in there:
             said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
             gap = [word for word in missing if word.strip().lower() == str(value).strip().lower()]
-            kept = typed("missing", [word for word in missing if word not in gap])
+            kept = format_option("missing", [word for word in missing if word not in gap])
             mend = f". {value} is a word for a missing value: {kept} changes that" if gap else ""
             raise UserError(
-                f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {listed(there)}){mend}"
+                f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {list_names(there)}){mend}"
             )
     if source == target:
         raise UserError(f"dataset.source and dataset.target are both {source}: there is nothing to transfer")
@@ -161,13 +161,13 @@ def _refuse_other_columns(source: Table, target: Table, **options: Sequence[str]
                 files = " and ".join(dict.fromkeys((source.file, target.file)))
                 raise UserError(
                     f"dataset.{key}: there is no column {name!r} in {files}{nearest(name, there)}"
-                    f" (possible: {listed(sorted(there))})"
+                    f" (possible: {list_names(sorted(there))})"
                 )
     for mine, theirs in ((source, target), (target, source)):
         if extra := [name for name in mine.cells if name not in theirs.cells]:
             close = nearest(extra[0], theirs.cells)
             raise UserError(
-                f"{mine.file} has columns that {theirs.file} does not have: {listed(extra)}{close}."
+                f"{mine.file} has columns that {theirs.file} does not have: {list_names(extra)}{close}."
                 " Rename them, or leave them out: dataset.drop=[…]"
             )
 
@@ -198,23 +198,24 @@ def _warn_of_unseen(source: Table, target: Table, found: Mapping[str, ColumnKind
     for column, kind in found.items():
         if kind == "categorical":
             there, here = (_categories(table.cells[column]) for table in (target, source))
-            pairs = respelled(there, here)
+            pairs = find_respelled(there, here)
             if pairs and len(pairs) == len(there):
                 raise UserError(
                     f"column {column!r}: the source and the target have no category in common, as they spell them"
                     f" differently: {about_respelled(pairs)}. Write them alike, or leave the column out:"
-                    f" {typed('drop', [column])}"
+                    f" {format_option('drop', [column])}"
                 )
             for side, table, categories in (("source", source, here), ("target", target, there)):
                 for group in doubles(categories):
                     log.warning(
                         "column %r of the %s (%s) has categories that differ only in case or spacing: %s. Each counts"
-                        " as one of its own", column, side, table.file, listed(map(repr, group)),
+                        " as one of its own", column, side, table.file, list_names(map(repr, group)),
                     )  # fmt: skip
             if new := [name for name in there if name not in here]:
+                spelling = f". These differ only in spelling: {about_respelled(pairs)}" if pairs else ""
                 log.warning(
                     "column %r: the source has none of the target's %s: they are encoded like a missing value%s",
-                    column, listed(new), f". These differ only in spelling: {about_respelled(pairs)}" if pairs else "",
+                    column, list_names(new), spelling,
                 )  # fmt: skip
 
 

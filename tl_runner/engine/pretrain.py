@@ -79,7 +79,7 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
     weights = task.cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(weights):
-        if kept := _kept(learner, weights):  # by an earlier run, or the process that was waited for
+        if kept := _load_source_model(learner, weights):  # by an earlier run, or the process that was waited for
             return SourceModel(learner.head, source.classes), kept
         checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
         method, source_task = SourceOnly(), Pair(source, pair.target)
@@ -109,7 +109,7 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
     return SourceModel(learner.head, source.classes), facts
 
 
-def _kept(learner: Model, weights: Path) -> SourceModelInfo | None:
+def _load_source_model(learner: Model, weights: Path) -> SourceModelInfo | None:
     """The facts of the kept source model, once its weights are in the learner; None where there is none to use."""
     facts = weights.with_suffix(".json")  # written last: without it the weights are not believed
     if not facts.is_file() or (kept := load_cached(weights)) is None:

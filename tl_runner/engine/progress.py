@@ -72,14 +72,14 @@ class Progress:
 
 def _attributes(method: nn.Module) -> dict[str, Any]:
     """What a method keeps as plain values: a counter, a schedule's state. Tensors are to be buffers."""
-    return {name: value for name, value in vars(method).items() if name not in INTERNAL and _plain(value)}
+    return {name: value for name, value in vars(method).items() if name not in INTERNAL and _is_plain(value)}
 
 
-def _plain(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return type(value) in (list, tuple) and all(map(_plain, value))
+        return type(value) in (list, tuple) and all(map(_is_plain, value))
     if isinstance(value, dict):
-        return type(value) is dict and all(_plain(key) and _plain(item) for key, item in value.items())
+        return type(value) is dict and all(_is_plain(key) and _is_plain(item) for key, item in value.items())
     return type(value) in (bool, int, float, str, type(None))
 
 

@@ -56,7 +56,7 @@ def prepare_task(record: RunRecord, parts: Parts, device: torch.device, needs_gr
         answers,
         model,
         replace(data, files=record.data.files, read=record.data.read),
-        budget.said(data.granted, len(pair.classes)),
+        budget.describe(data.granted, len(pair.classes)),
         record.config,
         identify_maker(record.environment),
         cache,

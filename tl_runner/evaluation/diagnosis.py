@@ -91,7 +91,9 @@ class Diagnose:
                 joint_error=joint_error(source.features, labels[:ROWS], target.features, answers[:compared]),
             )
         if self.level == "full":
-            inputs = (_whole(_first(split, sides.target), sides.target) for split in _validation(before.pair))
+            inputs = (
+                _concatenate_rows(_first(split, sides.target), sides.target) for split in _validation(before.pair)
+            )
             diagnosis.inputs = self._gap(*inputs)
             diagnosis.stages = StageDistances(before.stages, self._stages(sides, before.pair))
         known = figure_data.Side(source, labels) if source and labels is not None else None
@@ -185,5 +187,5 @@ def _first(split: Split, model: Model) -> Split:
     return Subset(split, torch.arange(min(ROWS, len(split)), device=model.device))
 
 
-def _whole(split: Split, model: Model) -> Tensor:
+def _concatenate_rows(split: Split, model: Model) -> Tensor:
     return torch.cat([nn.Flatten()(x).cpu() for x in iter_batches(split, model.device)])

@@ -32,7 +32,7 @@ def samples(trained: Trained, record: RunRecord, n: int, seed: int = 0) -> Sampl
         portions = preprocessing.portions(list_test_inputs(record.folder, preprocessing), max(1, n // 2))
         real = next(iter(portions)).x
     except UserError as error:
-        real, why = _kept(record), str(error)
+        real, why = _read_stored_samples(record), str(error)
     generator = Rng(seed).generator()
     low, high = record.data.range
     real = real[: n // 2]
@@ -40,7 +40,7 @@ def samples(trained: Trained, record: RunRecord, n: int, seed: int = 0) -> Sampl
     return Samples(torch.cat([real, random]) if len(real) else random, len(real), "" if len(real) else why)
 
 
-def _kept(record: RunRecord) -> Tensor:
+def _read_stored_samples(record: RunRecord) -> Tensor:
     """The images (n, c, h, w) of both domains that the run's diagnosis stored; (0,) where they are thumbnails."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

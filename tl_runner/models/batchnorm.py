@@ -87,9 +87,9 @@ def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Sta
     target_rows = pair.target.train if "target" in read else granted_rows
     if model.batchnorm == "joint" and source_rows is not None and target_rows is not None:
         return DomainModels(model, model)
-    source = _with(model, start) if source_rows is None else _measured(model, live, source_rows)
+    source = _with(model, start) if source_rows is None else _measure_statistics(model, live, source_rows)
     if target_rows is not None:
-        return DomainModels(source, _measured(model, live, target_rows))
+        return DomainModels(source, _measure_statistics(model, live, target_rows))
     return DomainModels(source, model if source_rows is None else source)
 
 
@@ -146,7 +146,7 @@ def renormalise(model: Model, split: Split, rows: int = ROWS, norms: Sequence[No
     model.eval()
 
 
-def _measured(model: Model, live: Sequence[str], split: Split) -> Model:
+def _measure_statistics(model: Model, live: Sequence[str], split: Split) -> Model:
     """The network with the statistics of the split in its live layers; as it is where one row has none to give."""
     if not live or len(split) < 2:
         return model

@@ -188,12 +188,12 @@ def fit_head(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int,
 
 def blueprint(model: Model) -> dict[str, Any]:
     """What must be known, beside the configuration, to build this model again."""
-    return {"stage": model.stage, **_told(model.head)}
+    return {"stage": model.stage, **_describe_head(model.head)}
 
 
-def _told(head: nn.Module) -> dict[str, Any]:
+def _describe_head(head: nn.Module) -> dict[str, Any]:
     if isinstance(head, nn.Sequential):
-        return {"head": "Sequential", "parts": [_told(part) for part in head]}
+        return {"head": "Sequential", "parts": [_describe_head(part) for part in head]}
     shapes = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
     options = {name: getattr(head, name) for name in OPTIONS if hasattr(head, name)}
     return {"head": type(head).__name__, "shapes": shapes, **options}

@@ -64,7 +64,7 @@ def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
                 f"{_at(origin, wrappers)} {why}: it has {found}. Expected are names with tensors, or one entry of"
                 f" {', '.join(WRAPPERS)}; save the state dict alone"
             )
-        rivals = [name for name, value in inside.items() if name != known[0] and _alike(value, inside[known[0]])]
+        rivals = [name for name, value in inside.items() if name != known[0] and _are_equal(value, inside[known[0]])]
         if rivals:
             raise UserError(
                 f"{_at(origin, wrappers)} holds several states of one network ({', '.join([known[0], *rivals])}):"
@@ -161,7 +161,7 @@ def _is_state(content: Any) -> bool:
     return bool(named) and all(isinstance(value, Tensor) for value in content.values())
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _are_equal(one: Any, other: Any) -> bool:
     """Whether two entries are states of one network: a checkpoint's weights and their moving average, say."""
     return bool(_is_state(one) and _is_state(other) and one.keys() == other.keys())
 

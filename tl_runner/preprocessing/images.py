@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tl_runner.datasets.picture import copied, extensions, fractions, opened, squared, trouble
+from tl_runner.datasets.picture import copy_pixels, extensions, fractions, opened, resize_to_square, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, PixelFormat
 from tl_runner.errors import UserError
 from tl_runner.preprocessing.batching import Input, Portion
@@ -97,7 +97,7 @@ class Images:
         """The input (channels, height, width), or why there is none."""
         try:
             if isinstance(image, Image.Image):
-                return self._row(copied(image))  # since it is turned in place
+                return self._row(copy_pixels(image))  # since it is turned in place
             if Path(image).is_dir():
                 return "that is a folder"
             with opened(Path(image), max(self.height, self.width)) as file:
@@ -109,7 +109,7 @@ class Images:
 
     def _row(self, image: Image.Image) -> Tensor:
         if self.resize == "pillow":
-            pixels = bytearray(squared(image, self.height, self.pixel_format).pixels)
+            pixels = bytearray(resize_to_square(image, self.height, self.pixel_format).pixels)
             x = torch.frombuffer(pixels, dtype=torch.uint8).view(RGB, self.height, self.width).float() / 255
         else:
             x = self._resized(torch.from_numpy(np.ascontiguousarray(fractions(image))))

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tl_runner.datasets import notation
-from tl_runner.datasets.cells import Table, about_comment, listed, normalise_categories, observed, read_cells
+from tl_runner.datasets.cells import Table, about_comment, list_names, normalise_categories, observed, read_cells
 from tl_runner.datasets.columns import parse_numbers
 from tl_runner.datasets.encoding import encode, matrix
-from tl_runner.datasets.spelling import respelled
+from tl_runner.datasets.spelling import find_respelled
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Portion
@@ -101,8 +101,8 @@ class Columns:
             spare = [name for name in table.header if name not in self.kinds]
             raise UserError(
                 f"{file} has no column {absent[0]!r}{nearest(absent[0], spare)}: the run learnt from"
-                f" {listed(self.kinds)}; the file, read with a {self.separator} between cells, has"
-                f" {listed(table.header)}{about_comment(table.header)}"
+                f" {list_names(self.kinds)}; the file, read with a {self.separator} between cells, has"
+                f" {list_names(table.header)}{about_comment(table.header)}"
             )
         return table
 
@@ -123,24 +123,26 @@ class Columns:
                         f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite number"
                         f" ({text.sum()} of {count_noun(len(table), 'row')}), but {form.what}: {form.mend}"
                     )
-                words = f", empty, {listed(self.missing)}" if self.missing else " or empty"
+                words = f", empty, {list_names(self.missing)}" if self.missing else " or empty"
                 raise UserError(
                     f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite"
                     f" number ({text.sum()} of {count_noun(len(table), 'row')}); missing values are"
                     f"{words.removeprefix(',')}"
                 )
         if spare := [name for name in table.header if name and name not in {*self.kinds, *self.known}]:
-            log.warning("%s: the run was not trained on the columns %s, which are ignored", table.file, listed(spare))
+            log.warning(
+                "%s: the run was not trained on the columns %s, which are ignored", table.file, list_names(spare)
+            )
         for column in self.encoding["columns"]:
             present = observed(table.cells[column["name"]])
             where = f"{table.file}, column {column['name']!r}"
             if column["kind"] == "categorical":
                 met, there = column["categories"], sorted({*normalise_categories(present)})
                 if new := [name for name in there if name not in met]:
-                    pairs = respelled(there, met)
-                    told = listed(f"{name!r} as {other!r}" for name, other in pairs.items())
+                    pairs = find_respelled(there, met)
+                    told = list_names(f"{name!r} as {other!r}" for name, other in pairs.items())
                     spelled = f". It spelled {told}: write it so" if pairs else ""
-                    log.warning("%s: %s not seen in training, treated as missing%s", where, listed(new), spelled)
+                    log.warning("%s: %s not seen in training, treated as missing%s", where, list_names(new), spelled)
             else:
                 _warn_of_points(table, column["name"])
             if not len(present) and len(table) >= SEVERAL:

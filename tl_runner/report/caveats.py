@@ -29,7 +29,7 @@ def list_caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]
     for row in frame.to_dict("records"):
         pairs[row["pair"]].append(row)
     return [
-        *_failed(records),
+        *_describe_failures(records),
         *_other_data(ended),
         *_mixed(ended),
         *_constant(ended),
@@ -41,7 +41,7 @@ def list_caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]
     ]
 
 
-def _failed(records: Sequence[RunRecord]) -> Iterator[str]:
+def _describe_failures(records: Sequence[RunRecord]) -> Iterator[str]:
     """Why runs failed, by method."""
     reasons: dict[tuple[str, str], int] = defaultdict(int)
     for record in records:

@@ -37,11 +37,11 @@ def difference(row: Row) -> str:
     """Points over the baseline, with the 95 % interval where there is one."""
     if isnan(row["difference"]):
         return ""
-    signed = [_signed(row[name], "+.1f") for name in ("difference", "low", "high")]
+    signed = [_format_signed(row[name], "+.1f") for name in ("difference", "low", "high")]
     return signed[0] if isnan(row["low"]) else f"{signed[0]} ({signed[1]} to {signed[2]})"
 
 
-def _signed(share: float, form: str) -> str:
+def _format_signed(share: float, form: str) -> str:
     return f"{100 * share:{form}}".replace("-", "−")
 
 
@@ -49,7 +49,7 @@ def chance(p: float) -> str:
     return "" if isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
 
 
-def _counted(row: Row) -> str:
+def _format_wins(row: Row) -> str:
     return f"{row['wins']}/{row['ties']}/{row['losses']}" if row["pairs"] else ""
 
 
@@ -68,12 +68,12 @@ COLUMNS = {
     "target": Column("target, %", lambda row: format_spread(row, "target")),
     "difference": Column("− baseline, points (95 %)", difference),
     "p": Column("p", lambda row: chance(row["p"])),
-    "wins": Column("win/tie/loss", _counted),
+    "wins": Column("win/tie/loss", _format_wins),
     "verdict": Column("finding", lambda row: str(row["verdict"]), figure=False),
     "last": Column("last, %", lambda row: percent(row["last"])),
     "oracle": Column("oracle, %", lambda row: percent(row["oracle"])),
     "regret": Column("regret", lambda row: percent(row["regret"])),
-    "closed": Column("gap closed, %", lambda row: "" if isnan(row["closed"]) else _signed(row["closed"], ".0f")),
+    "closed": Column("gap closed, %", lambda row: "" if isnan(row["closed"]) else _format_signed(row["closed"], ".0f")),
     "source": Column("source, %", lambda row: percent(row["source"])),
     "seconds": Column("s", lambda row: "–" if isnan(row["seconds"]) else f"{row['seconds']:.1f}"),
 }
@@ -148,7 +148,7 @@ def by_pair(frame: pd.DataFrame) -> dict[str, list[Row]]:
     return pairs
 
 
-def counted(frame: pd.DataFrame) -> str:
+def count_runs(frame: pd.DataFrame) -> str:
     """How many there are of what, and how many failed."""
     counts = {name: sum(frame[name].tolist()) for name in ("n", "failed", "unfinished")}
     settings, runs = count_noun(len(frame), "setting"), count_noun(sum(counts.values()), "run")

@@ -153,7 +153,7 @@ def _of_rows(setting: Setting, base: Setting, score: ScoreName, test: int) -> Ca
     """
 
     def variance(seeds: list[Any]) -> float:
-        if _kept(setting, base, seeds):
+        if _have_predictions(setting, base, seeds):
             mine, theirs = ([each.outcomes[seed] for seed in seeds] for each in (setting, base))
             both = zip(mine, theirs, strict=True)
             return rows_variance(score, [(a.labels, a.predicted, b.predicted) for a, b in both])
@@ -165,7 +165,7 @@ def _of_rows(setting: Setting, base: Setting, score: ScoreName, test: int) -> Ca
     return variance
 
 
-def _kept(setting: Setting, base: Setting, seeds: Iterable[Any]) -> bool:
+def _have_predictions(setting: Setting, base: Setting, seeds: Iterable[Any]) -> bool:
     """Whether both kept predictions on the same test rows, at each of these seeds."""
     return all(
         seed in setting.outcomes
@@ -179,7 +179,7 @@ def _by_rows(setting: Setting, base: Setting | None) -> bool | None:
     shared = setting.scored.keys() & base.scored.keys() if base else set()
     if base is None or len(shared) < LEAST or not _joint_seeds(setting, base).shares_rows:
         return None
-    return _kept(setting, base, shared)
+    return _have_predictions(setting, base, shared)
 
 
 def _best(families: Iterable[Sequence[Setting]], score: ScoreName) -> set[int]:

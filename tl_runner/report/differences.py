@@ -132,7 +132,7 @@ def explanation(
     if len(causes) > 1:
         listed = f"{', '.join(causes[:-1])} and {causes[-1]}"
         return f"Several things differ, {listed}: none can be told from the others. Change one at a time.{equal}"
-    return _one(causes[0], found, apart) + equal
+    return _explain_cause(causes[0], found, apart) + equal
 
 
 def causes_of(found: Mapping[DifferenceKind, Sequence[Difference]]) -> list[str]:
@@ -183,7 +183,7 @@ def _facts(record: RunRecord) -> dict[DifferenceKind, dict[str, Any]]:
     }
 
 
-def _one(cause: str, found: Mapping[DifferenceKind, Sequence[Difference]], apart: Disagreement) -> str:
+def _explain_cause(cause: str, found: Mapping[DifferenceKind, Sequence[Difference]], apart: Disagreement) -> str:
     """The sentence on a single cause."""
     kinds: list[DifferenceKind] = [kind for kind in ELSEWHERE if cause == f"the {kind}"] or ["configuration"]
     keys = [difference.what for kind in kinds for difference in found.get(kind, ())]

@@ -36,20 +36,20 @@ def format_leaderboard(
 
 
 def _json(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> str:
-    rows = [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    rows = [{str(key): _to_json(value) for key, value in row.items()} for row in frame.to_dict("records")]
     ranked = [{"granted": r.granted, **r.ranks._asdict(), "left_out": list(r.left_out)} for r in rankings if r.ranks]
-    ranked = [{key: _plain(value) for key, value in entry.items()} for entry in ranked]
+    ranked = [{key: _to_json(value) for key, value in entry.items()} for entry in ranked]
     return json.dumps({"settings": rows, "rankings": ranked, "caveats": list(caveats)}, indent=2) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """As JSON has it: a number that is none is null."""
     value = value.item() if hasattr(value, "item") else value
     return None if value is pd.NA or (isinstance(value, float) and isnan(value)) else value
 
 
 def _markdown(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> list[str]:
-    lines = [f"{cells.counted(frame)}.", ""]
+    lines = [f"{cells.count_runs(frame)}.", ""]
     for pair, rows in cells.by_pair(frame).items():
         columns = cells.telling(rows)
         lines += [f"**{_escaped(cells.heading(pair, rows))}**", ""]
@@ -74,7 +74,7 @@ def _escaped(text: str) -> str:
 
 
 def _latex(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> list[str]:
-    lines = ["% needs \\usepackage{booktabs}", f"% {cells.counted(frame)}"]
+    lines = ["% needs \\usepackage{booktabs}", f"% {cells.count_runs(frame)}"]
     for pair, rows in cells.by_pair(frame).items():
         columns = cells.telling(rows)
         shape = "".join("r" if cells.COLUMNS[name].figure else "l" for name in columns)

@@ -23,7 +23,7 @@ class Line(Protocol):
 def watch_training(points: "Generator[Point, None, T]", record: RunRecord, console: Console) -> T:
     """Show the progress of this record's training; returns what the training returns."""
     source_val = None
-    with _live(console) if console.is_terminal else _plain(console) as line:
+    with _live(console) if console.is_terminal else _print_lines(console) as line:
         while True:
             try:
                 point = next(points)
@@ -61,7 +61,7 @@ def _live(console: Console) -> Iterator[Line]:
 
 
 @contextmanager
-def _plain(console: Console) -> Iterator[Line]:
+def _print_lines(console: Console) -> Iterator[Line]:
     def line(point: "Point", text: str) -> None:
         if point.evidence or point.step == point.steps:  # a dozen lines a run, not hundreds
             console.print(f"step {point.step}/{point.steps}  {text}", soft_wrap=True, highlight=False, markup=False)

@@ -56,10 +56,10 @@ def match_runs(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> 
             if here.choices["dataset"] != run.choices["dataset"] or here.choices["backbone"] != run.choices["backbone"]:
                 continue
             staged = candidate.stage == layer or (candidate.last and layer is None)
-            if staged and run.data.files == here.data.files and _same(here.config, run):
-                of_setting = found[method].setdefault(_rest(run.config), defaultdict(list))
+            if staged and run.data.files == here.data.files and _is_same_candidate(here.config, run):
+                of_setting = found[method].setdefault(_identify_rest(run.config), defaultdict(list))
                 of_setting[index].append(run)
-    return [_summed(method, settings, len(candidates)) for method, settings in found.items() if settings]
+    return [_summarise(method, settings, len(candidates)) for method, settings in found.items() if settings]
 
 
 def correlate_ranks(
@@ -91,7 +91,7 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     return correlation(rankdata(x).tolist(), rankdata(y).tolist())
 
 
-def _summed(method: str, settings: Mapping[str, Mapping[int, Sequence[RunRecord]]], candidates: int) -> Made:
+def _summarise(method: str, settings: Mapping[str, Mapping[int, Sequence[RunRecord]]], candidates: int) -> Made:
     """Of the setting with most candidates, then most runs."""
     chosen = max(settings.values(), key=lambda of: (len(of), sum(map(len, of.values()))))
     accuracy = [
@@ -102,16 +102,16 @@ def _summed(method: str, settings: Mapping[str, Mapping[int, Sequence[RunRecord]
     return Made(method, " or ".join(granted), accuracy, sum(map(len, chosen.values())))
 
 
-def _same(config: Mapping[str, Any], run: RunRecord) -> bool:
+def _is_same_candidate(config: Mapping[str, Any], run: RunRecord) -> bool:
     parts = ["dataset", "backbone", "augment", *(["pretrain"] if run.training.start in ("source", "features") else [])]
-    return _named(config, parts) == _named(run.config, parts)
+    return _identify_parts(config, parts) == _identify_parts(run.config, parts)
 
 
-def _named(config: Mapping[str, Any], parts: Sequence[str]) -> str:
+def _identify_parts(config: Mapping[str, Any], parts: Sequence[str]) -> str:
     return identify({**{part: config.get(part) for part in parts}, "dataset": drop_locations(config.get("dataset"))})
 
 
-def _rest(config: Mapping[str, Any]) -> str:
+def _identify_rest(config: Mapping[str, Any]) -> str:
     """What runs must have in common beside their candidates' parts, to be compared over these."""
     method = {key: value for key, value in config["method"].items() if key != "layer"}
     return identify({**{key: value for key, value in config.items() if key not in APART}, "method": method})

@@ -113,7 +113,7 @@ def tables(groups: Sequence[ScreenedTarget], width: int = ROOMY) -> list[Rendera
     several = len({candidate.record.choices["dataset"] for group in groups for candidate, _ in group.candidates}) > 1
     shown: list[RenderableType] = []
     for group in groups:
-        shown += [_table(group, several, width), *_told(group), Text()]
+        shown += [_table(group, several, width), *_describe_labels(group), Text()]
     used = [name for name in SCORES if any(name in c.scores for group in groups for c, _ in group.candidates)]
     lines = [f"{SCORES[name].title}: {SCORES[name].meaning}" for name in used]
     return [*shown, Text("; ".join(lines) + ". What lies closer or scores higher need not transfer better", "dim")]
@@ -134,7 +134,7 @@ def _table(group: ScreenedTarget, several: bool, width: int) -> Table:
     for column in ("rows", *(SCORES[name].title for name in names), *methods, "s"):
         table.add_column(column, justify="right", no_wrap=roomy, overflow="fold")
     for index, (candidate, variant) in enumerate(group.candidates):
-        row = _named(candidate, variant)
+        row = _name_candidate(candidate, variant)
         cells = [Text(row[column]) for column in named]
         scores = [_cell(candidate.scores, name, roomy) for name in names]
         accuracies = ["–" if isnan(m.accuracy[index]) else f"{100 * m.accuracy[index]:.1f}" for m in group.made]
@@ -142,7 +142,7 @@ def _table(group: ScreenedTarget, several: bool, width: int) -> Table:
     return table
 
 
-def _named(candidate: Screened, variant: str) -> dict[str, str]:
+def _name_candidate(candidate: Screened, variant: str) -> dict[str, str]:
     choices, domains = candidate.record.choices, candidate.record.data.domains
     return {
         "dataset": choices["dataset"],
@@ -162,7 +162,7 @@ def _whose(candidate: Screened, by: str) -> str:
     return f" on {candidate.whose}{only}"
 
 
-def _told(group: ScreenedTarget) -> list[RenderableType]:
+def _describe_labels(group: ScreenedTarget) -> list[RenderableType]:
     """Whose labels were scored on, and how the scores ranked the candidates beside finished runs."""
     first = group.candidates[0][0]
     lines = [f"LEEP, NCE, LogME and H-score{_whose(first, 'logme')}"]
@@ -205,7 +205,12 @@ def _rows(group: ScreenedTarget) -> list[dict[str, Any]]:
     rows = []
     for index, (candidate, variant) in enumerate(group.candidates):
         accuracy = {m.method: None if isnan(m.accuracy[index]) else m.accuracy[index] for m in group.made}
-        told = {"rank": index + 1, **_named(candidate, variant), "labels": candidate.whose, "rows": candidate.rows}
+        told = {
+            "rank": index + 1,
+            **_name_candidate(candidate, variant),
+            "labels": candidate.whose,
+            "rows": candidate.rows,
+        }
         told["seeds"] = candidate.seeds
         scores = {name: candidate.scores.get(name) for name in (*SCORES, "error", "a_low", "a_high", "mmd_p")}
         of_runs = {f"accuracy_{method}": accuracy.get(method) for method in COMPARED}

@@ -136,7 +136,9 @@ def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
         values = _values(data.values())
         telling = sorted((key for key in values if len(values[key]) > 1), key=lambda key: -len(values[key]))
         for key, node in data.items():
-            said = [_said(k.removeprefix("dataset."), node[k], values[k]) for k in telling if node.get(k) is not None]
+            said = [
+                _format_key(k.removeprefix("dataset."), node[k], values[k]) for k in telling if node.get(k) is not None
+            ]
             found[key] = next(
                 (" ".join([name, *said[:count]]) for count in range(len(said)) if _alone(node, data, telling[:count])),
                 " ".join([name, *said]),
@@ -194,20 +196,20 @@ def distinguish_labels(group: Sequence[RunRecord], apart: Iterable[str] = ()) ->
         different = [key for key, value in node.items() if values[key] - {str(value)}]
         different.sort(key=lambda key: -len(values[key]))  # what has most values tells most
         more = [f"and {len(different) - TOLD} more"] if len(different) > TOLD else []
-        described.append(" ".join([*(_said(key, node[key], values[key]) for key in different[:TOLD]), *more]))
+        described.append(" ".join([*(_format_key(key, node[key], values[key]) for key in different[:TOLD]), *more]))
     return described
 
 
-def _said(key: str, value: Any, others: Iterable[str]) -> str:
+def _format_key(key: str, value: Any, others: Iterable[str]) -> str:
     """A key with its value; of a long one as much as tells it from those of others."""
     if isinstance(value, float):
         return f"{key}={value:g}"
-    text, rivals = _typed(str(value)), [_typed(other) for other in others if other != str(value)]
+    text, rivals = _format_list(str(value)), [_format_list(other) for other in others if other != str(value)]
     enough = next((n for n in range(LONG, len(text)) if not any(r[:n] == text[:n] for r in rivals)), len(text))
     return f"{key}={text[:enough]}…" if enough + 1 < len(text) else f"{key}={text}"
 
 
-def _typed(text: str) -> str:
+def _format_list(text: str) -> str:
     """A list as it is typed: [mmd,coral], without quotes and spaces."""
     return text.replace("'", "").replace(", ", ",")
 

@@ -29,7 +29,7 @@ def side_by_side(first: "RunRecord", second: "RunRecord") -> list["RenderableTyp
     for kind, different in found.items():
         table = _table(TITLES[kind])
         for what, one, other in different:
-            table.add_row(*map(Text, (what, said(one), said(other))))
+            table.add_row(*map(Text, (what, format_value(one), format_value(other))))
         shown.append(table)
     if same := [TITLES[kind] for kind in TITLES if kind not in found and kind != "keeping"]:
         shown.append(Text(f"the same in both: {', '.join(same)}", "dim"))
@@ -52,7 +52,7 @@ def format_disagreement(apart: Disagreement) -> str:
     return f"other classes are predicted on {apart.rows} of {apart.of} target test rows"
 
 
-def said(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as it would be typed; – for what is not there."""
     return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 

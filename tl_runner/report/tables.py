@@ -57,7 +57,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     if start := record.training.source_model:
         steps = count_noun(start.steps, "step")
         words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split)")
-    if floor := _weighed(record):
+    if floor := _describe_floor(record):
         words.append(floor)
     if auto := record.training.auto:
         words.append(f"auto chose {auto.chosen} after {count_noun(auto.steps, 'step')}: {auto.why}")
@@ -71,7 +71,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     return table, Text.assemble(" · ".join(words), (below, "bold red"), f"\n{record.folder}{advice}")
 
 
-def _weighed(record: RunRecord) -> str:
+def _describe_floor(record: RunRecord) -> str:
     """The accuracy on the source that the checkpoint was chosen by, where its rows are weighed as in training."""
     known = record.evidence or {}
     if known.get("floor_of") != "weighted source":
@@ -137,7 +137,7 @@ def render_leaderboard(
     """A table a pair of domains, a row a setting, best first; in `width` columns those that tell less are left out."""
     from tl_runner.report import cells
 
-    yield Text(cells.counted(frame), "bold")
+    yield Text(cells.count_runs(frame), "bold")
     cut: dict[str, None] = {}
     for pair, rows in cells.by_pair(frame).items():
         telling = cells.telling(rows)

@@ -69,9 +69,9 @@ class Contents:
 
     def _read(self, path: Path, names: Sequence[str] | None) -> tuple[FileContent, ...]:
         apart = _folder(self.outputs) if self.outputs else None
-        listed = [*_listed(path, names, frozenset([apart] if apart else []))]
+        listed = [*_list_files(path, names, frozenset([apart] if apart else []))]
         place = self._place(path, names)
-        kept = _kept(place) if place else {}
+        kept = _read_index(place) if place else {}
         same = [each for each in listed if each.stamp and kept.get(each.name, [])[:-1] == [*each.stamp]]
         values = {each.name: kept[each.name][-1] for each in same}
         new = [each for each in listed if each.stamp and each.name not in values]
@@ -111,7 +111,7 @@ class _Progress:
             )  # fmt: skip
 
 
-def _listed(path: Path, names: Sequence[str] | None, apart: frozenset[tuple[int, int]]) -> Iterator[_Listed]:
+def _list_files(path: Path, names: Sequence[str] | None, apart: frozenset[tuple[int, int]]) -> Iterator[_Listed]:
     """The files there, under the names that they go by, but for those in folders that are kept `apart`."""
     if not path.is_dir():
         if path.is_file():
@@ -206,7 +206,7 @@ def _files(listed: _Listed, value: Any) -> Iterator[FileContent]:
         yield FileContent(listed.name, size, value[0] if isinstance(value, list) else str(value or "unreadable"))
 
 
-def _kept(place: Path) -> dict[str, list[Any]]:
+def _read_index(place: Path) -> dict[str, list[Any]]:
     """What an earlier process has kept: name -> stamp and value; nothing of a file that is not as it was written."""
     try:
         files = json.loads(place.read_text())["files"]

@@ -69,7 +69,7 @@ class Named(NamedTuple):
 def hash_data(dataset: Any, contents: Contents) -> Data:
     """What the files hold that a dataset's node names."""
     lines, count, size = [], 0, 0
-    for named in _named(dataset, contents.home) if isinstance(dataset, Mapping) else ():
+    for named in _find_named_files(dataset, contents.home) if isinstance(dataset, Mapping) else ():
         for found in contents.of(named.path, None if named.published is None else tuple(named.published)):
             count, size = count + 1, size + found.bytes
             if (named.published or {}).get(found.name) != found.hash:
@@ -126,7 +126,7 @@ def _tables(dataset: Mapping[str, Any]) -> list[str]:
     return [key for key in keys if _ours(dataset) == "csv" and isinstance(dataset.get(key), str)]
 
 
-def _named(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]:
+def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]:
     ours, root = _ours(dataset), dataset.get("root")
     if not ours:
         yield from _of_own(dataset, "", home)

@@ -24,7 +24,7 @@ def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str
     """
     contents, config = contents or Contents(), name_parts(config)
     config["method"] = name_methods(config.get("method"))
-    settled = {key: value if key == "dataset" else _settled(value, contents) for key, value in config.items()}
+    settled = {key: value if key == "dataset" else _resolve_node(value, contents) for key, value in config.items()}
     return _digest([settled, sorted(_sources(config))])
 
 
@@ -47,7 +47,7 @@ def _digest(value: Any) -> str:
     return blake2b(text.encode(), digest_size=5).hexdigest()
 
 
-def _settled(node: Any, contents: Contents, own: bool = False) -> Any:
+def _resolve_node(node: Any, contents: Contents, own: bool = False) -> Any:
     """The same tree, files in it by what they hold: those of weights, and what a part from outside (`own`) names.
 
     A folder stays a name: a part that is no dataset may well write into it.
@@ -55,11 +55,11 @@ def _settled(node: Any, contents: Contents, own: bool = False) -> Any:
     if isinstance(node, Mapping):
         own = not is_ours(node["_target_"]) if isinstance(node.get("_target_"), str) else own
         return {
-            str(key): value if key == "_target_" else _settled(value, contents, own or key == "weights")
+            str(key): value if key == "_target_" else _resolve_node(value, contents, own or key == "weights")
             for key, value in node.items()
         }
     if isinstance(node, list | tuple):
-        return [_settled(value, contents, own) for value in node]
+        return [_resolve_node(value, contents, own) for value in node]
     path = resolve_path(node, contents.home) if own else None
     return {"content": [found.hash for found in contents.of(path)]} if path and path.is_file() else node
 

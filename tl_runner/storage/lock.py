@@ -39,16 +39,16 @@ class Claim:
     def __init__(self, path: Path):
         self.path = path.with_name(f"{path.name}.json")
         self.content: dict[str, Any] = {"host": platform.node(), "pid": os.getpid(), "since": time.time()}
-        self._told = 0.0
+        self._describe_owner = 0.0
 
     def tell(self, **progress: Any) -> None:
         """Let others know; at most twice a second."""
         self.content |= progress
-        if time.monotonic() - self._told > 0.5:
+        if time.monotonic() - self._describe_owner > 0.5:
             self.write()
 
     def write(self) -> None:
-        self._told = time.monotonic()
+        self._describe_owner = time.monotonic()
         try:
             write_atomically(self.path, json.dumps(self.content).encode())
         except OSError as error:  # a full disk, say: the kernel's lock still stands

@@ -55,9 +55,9 @@ class RunRecord:
         if self.found:
             return self.found
         name = "-".join(
-            [_plain(self.choices["method"]), _plain(self.choices["backbone"]), f"s{_plain(str(self.seed))}"]
+            [_make_safe(self.choices["method"]), _make_safe(self.choices["backbone"]), f"s{_make_safe(str(self.seed))}"]
         )
-        return self.outputs / "runs" / _plain(self.choices["dataset"]) / f"{name}-{self.id}"
+        return self.outputs / "runs" / _make_safe(self.choices["dataset"]) / f"{name}-{self.id}"
 
     @property
     def lock(self) -> Path:
@@ -95,7 +95,7 @@ def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: C
 
     Runs of one command share its `contents`, so that each file is hashed once.
     """
-    config = name_parts({**config, "seed": _whole(config["seed"])} if "seed" in config else config)
+    config = name_parts({**config, "seed": _parse_seed(config["seed"])} if "seed" in config else config)
     contents = contents or Contents(outputs_of(config))
     data = data_files.hash_data(config.get("dataset"), contents)
     numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
@@ -123,11 +123,15 @@ def find_on_other_data(record: RunRecord) -> RunRecord | None:
         except (OSError, ValueError):
             continue  # tables report it
         if other.data.read is not None and other.data.files not in (None, record.data.files):
-            found += [(other.status == "ok", file.stat().st_mtime, other)] if _typed(other) == _typed(record) else []
+            found += (
+                [(other.status == "ok", file.stat().st_mtime, other)]
+                if _describe_configuration(other) == _describe_configuration(record)
+                else []
+            )
     return max(found, key=lambda each: each[:2])[2] if found else None
 
 
-def _typed(record: RunRecord) -> str:
+def _describe_configuration(record: RunRecord) -> str:
     """What a run's configuration says, whatever its files hold."""
     numbers = {key: value for key, value in record.config.items() if key not in NEUTRAL}
     numbers["dataset"] = data_files.drop_locations(record.config.get("dataset"))
@@ -209,7 +213,7 @@ def outputs_of(config: Mapping[str, Any]) -> Path:
     return Path(str(config.get("outputs") or "outputs"))
 
 
-def _whole(seed: Any) -> Any:
+def _parse_seed(seed: Any) -> Any:
     """A seed as a number, however it was typed: 0, 0.0 and "00" are one run. What is none is left for the check."""
     try:
         return int(seed) if not isinstance(seed, bool) and float(seed) == int(seed) else seed
@@ -217,6 +221,6 @@ def _whole(seed: Any) -> Any:
         return seed
 
 
-def _plain(name: str) -> str:
+def _make_safe(name: str) -> str:
     """A name that stays inside its folder, whatever was typed."""
     return re.sub(r"[^\w.%+-]+", "_", name).lstrip(".")[:40] or "_"

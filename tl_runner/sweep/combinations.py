@@ -23,7 +23,7 @@ def compose_combinations(words: Sequence[str], folders: Sequence[Path], used: Se
     `folders` hold options beside ours. `used` are the groups and keys that the command does something with; `UserError`
     where the words set another that there is, whose value would be ignored. Errors of Hydra's are raised as they are.
     """
-    listed = [_listed(override, used) for override in OverridesParser.create().parse_overrides(list(words))]
+    listed = [_list_values(override, used) for override in OverridesParser.create().parse_overrides(list(words))]
     places = ",".join(f"file://{folder.resolve()}" for folder in folders)
     search = [f"hydra.searchpath=[{places}]"] if folders else []
     jobs: dict[str, Job] = {}
@@ -37,7 +37,7 @@ def compose_combinations(words: Sequence[str], folders: Sequence[Path], used: Se
     return list(jobs.values())
 
 
-def _listed(override: Override, used: Sequence[str]) -> list[str]:
+def _list_values(override: Override, used: Sequence[str]) -> list[str]:
     """The override as it is, or one for each of its values; raises `UserError` where it is for nothing, or endless."""
     said, key = str(override.input_line), override.get_key_element()
     head = key.lstrip("+~").partition(".")[0].partition("@")[0]

@@ -46,7 +46,7 @@ class Command:
         else:
             self.working = True
             warn_other_data([job])
-            outcome = _made_here(job, self, hydra.mode == RunMode.MULTIRUN)
+            outcome = _run_here(job, self, hydra.mode == RunMode.MULTIRUN)
             self.working = False
         self.outcomes.append(outcome)
         return outcome
@@ -94,7 +94,7 @@ def _record(config: dict[str, Any], chosen: Mapping[str, Any], contents: Content
     return describe_run(config, choices, contents)
 
 
-def _made_here(job: Job, command: Command, one_of_many: bool) -> Outcome:
+def _run_here(job: Job, command: Command, one_of_many: bool) -> Outcome:
     from tl_runner.report.consoles import complain, consoles
     from tl_runner.report.live import watch_training
 

@@ -58,14 +58,14 @@ def format_findings(found: dict[str, Any]) -> str:
     if best := found["best"]:
         lines += [
             f"  best    {' '.join(best['parameters'])} (trial {best['trial']})",
-            f"  {found['by']:<7} {_shown(best['value'], found['by'])}: {found['meaning']}{seeds}",
+            f"  {found['by']:<7} {_format_value(best['value'], found['by'])}: {found['meaning']}{seeds}",
             *(f"  run     {run}" for run in best["runs"]),
             f"  again   {best['command']}",
         ]
     return "\n".join([*lines, f"  study   {found['folder']}/study.json"])
 
 
-def _shown(value: float, objective: str) -> str:
+def _format_value(value: float, objective: str) -> str:
     return f"{100 * value:.1f} %" if OBJECTIVES[objective].share else f"{value:.3f}"
 
 

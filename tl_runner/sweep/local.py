@@ -43,7 +43,7 @@ def run_locally(
                     more = False
                 elif asked():
                     yield Outcome(job.record, job.variant, "queued")
-                elif earlier := _kept(job):
+                elif earlier := _find_skippable(job):
                     yield Outcome(earlier, job.variant, "skipped", earlier.error or "")
                 else:
                     if not idle:
@@ -73,7 +73,7 @@ def _over(busy: Mapping[Future[Outcome], Worker]) -> set[Future[Outcome]]:
     return done | {future for future, worker in busy.items() if worker.gone}
 
 
-def _kept(job: Job) -> RunRecord | None:
+def _find_skippable(job: Job) -> RunRecord | None:
     try:
         return find_skippable(job.record)
     except Exception:  # the worker meets it too, as an error of this run alone

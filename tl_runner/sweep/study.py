@@ -47,7 +47,7 @@ class Study:
         sought.folder.mkdir(parents=True, exist_ok=True)
         self.sought, self.way, self.lock = sought, sought.way, sought.folder / "study"
         journals = JournalFileSymlinkLock(str(sought.journal))
-        _mended(sought.journal, journals)
+        _repair_journal(sought.journal, journals)
         with hold_lock(self.lock):
             self.optuna_study = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(sought.journal), journals)),
@@ -58,11 +58,11 @@ class Study:
             )
             before = self.optuna_study.user_attrs
             if "id" not in before:
-                self.optuna_study.set_user_attr("sought", sought.whole)
+                self.optuna_study.set_user_attr("sought", sought.description)
                 self.optuna_study.set_user_attr("id", sought.id)
             elif before["id"] != sought.id:
                 raise UserError(
-                    f"{sought.folder} has another study: {before['sought']}. This is: {sought.whole}. "
+                    f"{sought.folder} has another study: {before['sought']}. This is: {sought.description}. "
                     "Choose another hydra.sweeper.study.name"
                 )
             self.unfinished = [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
@@ -101,7 +101,7 @@ class Study:
                 return None
             self.unfinished = begun[1:]
             self.given_trials += 1
-            return trial, [dimension.typed(_drawn(trial, dimension)) for dimension in self.sought.dimensions]
+            return trial, [dimension.typed(_draw_value(trial, dimension)) for dimension in self.sought.dimensions]
 
     def report(self, trial: Trial, points: Sequence[tuple[int, float]]) -> bool:
         """Put points of its curve, as step and value, on record, up to the one at which the trial is to be pruned.
@@ -178,7 +178,7 @@ def state(trial: FrozenTrial) -> str:
     return next((name for name, known in STATES.items() if known == trial.state), "unfinished")
 
 
-def _drawn(trial: Trial, dimension: Dimension) -> Any:
+def _draw_value(trial: Trial, dimension: Dimension) -> Any:
     name = _name(dimension)
     if isinstance(dimension, Choice):
         return trial.suggest_categorical(name, dimension.values)
@@ -193,7 +193,7 @@ def _name(dimension: Dimension) -> str:
     return dimension.key.lstrip("+")
 
 
-def _mended(journal: Path, lock: JournalFileSymlinkLock) -> None:
+def _repair_journal(journal: Path, lock: JournalFileSymlinkLock) -> None:
     """Take away half a line at the end of a journal: its process was killed, and what comes after could not be read."""
     lock.acquire()
     try:

@@ -90,7 +90,7 @@ class StudySpec(NamedTuple):
         return f"{self.folder}: {self.space}; {count_noun(self.way.trials, 'trial')}{pruned}"
 
     @property
-    def whole(self) -> str:
+    def description(self) -> str:
         """All of it but the folder and the number of trials, in words."""
         fixed = " ".join([*self.fixed, *self.seeds]) or "the defaults"
         return f"{self.space} with {fixed} by {self.objective} ({self.way.words})"

@@ -177,7 +177,7 @@ def _work(job: Job, slot: Slot, full_error: bool) -> Outcome:
     warnings = WarningCollector()
     logging.getLogger("tl_runner").addHandler(warnings)
     try:
-        outcome = run_job(job, lambda: _asked(record.id), run_silently, full_error)
+        outcome = run_job(job, lambda: _is_stop_requested(record.id), run_silently, full_error)
     finally:
         logging.getLogger("tl_runner").removeHandler(warnings)
         sys.stdout.flush()
@@ -187,7 +187,7 @@ def _work(job: Job, slot: Slot, full_error: bool) -> Outcome:
     return outcome._replace(warnings=tuple(warnings.messages))
 
 
-def _asked(run: str) -> bool:
+def _is_stop_requested(run: str) -> bool:
     """Whether the launcher wants this run to stop; what it wanted of earlier ones is past."""
     assert _inbox
     while _inbox.poll():

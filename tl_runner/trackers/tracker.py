@@ -98,7 +98,7 @@ def scalars(point: Point) -> dict[str, float]:
     )
     evidence = {name: known[name] for name in drawn if known.get(name) is not None}
     return {
-        **{_plain(f"terms/{name}"): value for name, value in point.terms.items()},
+        **{_make_name_safe(f"terms/{name}"): value for name, value in point.terms.items()},
         **evidence,
         "seconds": point.seconds,
     }
@@ -121,6 +121,6 @@ def flatten_leaves(tree: Any, path: str = "") -> dict[str, Any]:
     }
 
 
-def _plain(name: str) -> str:
+def _make_name_safe(name: str) -> str:
     """As MLflow takes it: a term has the name that its method likes."""
     return re.sub(r"[^\w/.\- :]", "_", name)

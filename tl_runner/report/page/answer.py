@@ -19,16 +19,17 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
     free = [each for each in scored if each[1]["granted"] == "0" and each[1]["method"] != "target_only"]
     if free:
         name, row = max(free, key=_target)
-        sentences.append(f"Highest without target labels: {_said(name, row, called.get(row['baseline'], ''))}")
+        sentences.append(
+            f"Highest without target labels: {_describe_setting(name, row, called.get(row['baseline'], ''))}"
+        )
         if row["method"] == "source_only" and len(free) > 1:
             sentences.append("Nothing that was tried did better than no adaptation.")
     granted = [each for each in scored if each not in free and each[1]["method"] not in ("source_only", "target_only")]
     if granted:
         name, row = max(granted, key=_target)
         budget = "" if f"granted={row['granted']}" in name else f" (granted={row['granted']})"
-        sentences.append(
-            f"Highest with granted target labels: {_said(name + budget, row, called.get(row['baseline'], ''))}"
-        )
+        highest = _describe_setting(name + budget, row, called.get(row["baseline"], ""))
+        sentences.append(f"Highest with granted target labels: {highest}")
     tested = [each for each in scored if each[1].get("verdict") not in (None, "", OTHER_LABELS)]
     better = [each for each in tested if each[1]["verdict"] == "better"]
     if tested and not better:
@@ -37,12 +38,12 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
         sentences.append(
             f"Shown to be better than the baseline: {len(better)} of {count_noun(len(tested), 'setting')}."
         )
-    if harmed := _listed(tested, "negative transfer"):
+    if harmed := _list_settings(tested, "negative transfer"):
         sentences.append(f"Negative transfer: {harmed}.")
     elif tested:
         sentences.append("No negative transfer is shown.")
     for verdict in ("maybe better", "maybe worse"):
-        if listed := _listed(tested, verdict):
+        if listed := _list_settings(tested, verdict):
             sentences.append(f"{verdict.capitalize()}, before Holm's correction alone: {listed}.")
     if not tested:
         sentences.append(
@@ -52,7 +53,7 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
     return sentences
 
 
-def signed(share: float) -> str:
+def format_points(share: float) -> str:
     """`+12.8`, in points, with the sign for minus."""
     return "–" if not isfinite(share) else f"{100 * share:+.1f}".replace("-", "−")
 
@@ -63,25 +64,25 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _listed(rows: Sequence[tuple[str, Row]], verdict: str) -> str:
+def _list_settings(rows: Sequence[tuple[str, Row]], verdict: str) -> str:
     """The settings of this verdict with their differences, the largest first."""
     those = sorted((each for each in rows if each[1]["verdict"] == verdict), key=lambda e: -abs(e[1]["difference"]))
     more = f" and {len(those) - LISTED} more" if len(those) > LISTED else ""
-    return ", ".join(f"{name} {signed(row['difference'])}" for name, row in those[:LISTED]) + more
+    return ", ".join(f"{name} {format_points(row['difference'])}" for name, row in those[:LISTED]) + more
 
 
-def _said(name: str, row: Row, base: str) -> str:
+def _describe_setting(name: str, row: Row, base: str) -> str:
     difference = row.get("difference", nan)
     score = f"{name} {format_spread(row, 'target')} %"
     if not isfinite(difference):
         return f"{score} (n = {int(row['n'])})."
     if not isfinite(row.get("p", nan)):
         why = "which saw other labels: not tested" if row.get("verdict") == OTHER_LABELS else "not tested"
-        return f"{score}, {signed(difference)} points over {base} ({why}, n = {int(row['pairs'])})."
+        return f"{score}, {format_points(difference)} points over {base} ({why}, n = {int(row['pairs'])})."
     p = probability(row["p"])
-    between = f"{signed(row['low'])} to {signed(row['high'])}; " if isfinite(row.get("low", nan)) else ""
+    between = f"{format_points(row['low'])} to {format_points(row['high'])}; " if isfinite(row.get("low", nan)) else ""
     tested = f"p {p}" if p.startswith("<") else f"p = {p}"
-    return f"{score}, {signed(difference)} points over {base} ({between}{tested}, n = {int(row['pairs'])})."
+    return f"{score}, {format_points(difference)} points over {base} ({between}{tested}, n = {int(row['pairs'])})."
 
 
 def _target(each: tuple[str, Row]) -> float:

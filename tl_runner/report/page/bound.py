@@ -6,7 +6,7 @@ from math import isfinite, nan
 from tl_runner.report.page.counts import mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import SettingRuns, chosen
+from tl_runner.report.page.groups import SettingRuns, choose_settings
 from tl_runner.report.page.run_files import RunFiles
 
 MOST = 16
@@ -25,7 +25,7 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     measured = [g for g in groups if any(all(map(isfinite, terms(run))) for run in g.runs)]
     if not measured:
         return Figure("bound", title, missing="No run of this pair has the terms of the bound (see diagnose).")
-    shown, left_out = chosen(measured, MOST)
+    shown, left_out = choose_settings(measured, MOST)
     means = {
         g.name: [mean_and_deviation(list(values))[0] for values in zip(*map(terms, g.runs), strict=True)] for g in shown
     }

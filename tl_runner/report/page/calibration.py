@@ -9,7 +9,7 @@ from tl_runner.plurals import count_noun
 from tl_runner.report.page.counts import BINS, mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import SettingRuns, chosen
+from tl_runner.report.page.groups import SettingRuns, choose_settings
 
 MOST = 12
 
@@ -20,7 +20,7 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     scored = [
         group for group in groups if any(_errors(group)) and any(run.reliability is not None for run in group.runs[:1])
     ]
-    shown, left_out = chosen(scored, MOST)
+    shown, left_out = choose_settings(scored, MOST)
     panels, whole = [], Scale(0.0, 1.0, "confidence, %", percent=True)
     for group in shown:
         tables = [run.reliability for run in group.runs if run.reliability is not None]

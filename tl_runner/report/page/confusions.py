@@ -11,7 +11,7 @@ from tl_runner.plurals import count_noun
 from tl_runner.report.page.counts import ends, mean_and_deviation, shares
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Figure, FigureTable, Key, Panel
-from tl_runner.report.page.groups import SettingRuns, baseline, chosen, partner
+from tl_runner.report.page.groups import SettingRuns, baseline, choose_settings, find_partner
 from tl_runner.report.page.run_files import RunFiles
 
 MOST = 6
@@ -34,7 +34,7 @@ def matrices(groups: Sequence[SettingRuns]) -> Figure:
     """A matrix per setting, where classes are few; else its most frequent mistakes."""
     title = "Confusions on the target"
     scored = [group for group in groups if group.runs[0].confusion is not None]
-    shown, left_out = chosen(scored, MOST)
+    shown, left_out = choose_settings(scored, MOST)
     panels, cells = [], []
     for group in shown:
         table, n = mean_shares(group) or (np.zeros((0, 0)), 0)
@@ -70,7 +70,7 @@ def gains(groups: Sequence[SettingRuns]) -> Figure:
     bases = {group.name: baseline(group, groups) for group in groups}
     compared = {group.name: paired_differences(group, base) for group in groups if (base := bases[group.name])}
     those = [group for group in groups if len(compared.get(group.name, ()))]
-    shown, left_out = chosen(those, MOST)
+    shown, left_out = choose_settings(those, MOST)
     if not shown:
         return Figure(
             "gains",
@@ -120,7 +120,7 @@ def paired_differences(group: SettingRuns, base: SettingRuns) -> NDArray[np.floa
     """(pairs, C): accuracy by class minus that of the baseline, a row for each seed that both have."""
     rows = []
     for run in group.runs:
-        other = partner(run, base)
+        other = find_partner(run, base)
         mine, theirs = by_class(run), by_class(other) if other else None
         if mine is not None and theirs is not None and mine.shape == theirs.shape:
             rows.append(mine - theirs)

@@ -49,7 +49,7 @@ class Scale:
                 return [number * step for number in found]
         return []
 
-    def said(self, value: float) -> str:
+    def format_value(self, value: float) -> str:
         return (f"{100 * value:.3g}" if self.percent else f"{round(value, 10):g}").replace("-", "−")
 
 
@@ -183,13 +183,13 @@ class Chart:
         left, _, width, _ = self.box
         for value in self.y.ticks():
             self._add('<path class="grid" d="M{} {}h{}"/>', left, f"{self._py(value):.1f}", width)
-            self._word(left - 5, self._py(value) + 3.5, self.y.said(value), "end")
+            self._word(left - 5, self._py(value) + 3.5, self.y.format_value(value), "end")
         self._word(2, 11, self.y.name, "start", "named")
 
     def _level_axis(self) -> None:
         left, top, width, height = self.box
         for value in self.x.ticks(most=4):
-            self._word(self._px(value), top + height + 14, self.x.said(value), "middle")
+            self._word(self._px(value), top + height + 14, self.x.format_value(value), "middle")
         self._add('<path class="axis" d="M{} {}h{}"/>', left, top + height, width)
         self._word(left + width, top + height + 29, self.x.name, "end", "named")
 

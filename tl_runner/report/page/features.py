@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tl_runner.report.page.drawing import COLOURS, Chart, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import SettingRuns, chosen
+from tl_runner.report.page.groups import SettingRuns, choose_settings
 from tl_runner.report.page.run_files import RunFiles
 
 DomainFeatures = dict[
@@ -26,7 +26,7 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     """Two panels per setting, of its first run that kept features: coloured by class, and by domain."""
     title = "Features of both domains"
     first = {group.name: _first(group) for group in groups}
-    shown, left_out = chosen([group for group in groups if first[group.name]], MOST)
+    shown, left_out = choose_settings([group for group in groups if first[group.name]], MOST)
     if not shown:
         return Figure(
             "features", title, missing="No run of this pair has features to show (diagnose=none leaves them out)."

@@ -6,7 +6,7 @@ from math import isfinite, nan
 from tl_runner.report.page.counts import mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import SettingRuns, chosen
+from tl_runner.report.page.groups import SettingRuns, choose_settings
 from tl_runner.report.page.run_files import RunFiles
 from tl_runner.storage.sections import Gap
 
@@ -31,7 +31,7 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
             title,
             missing="No run of this pair has a distance between the domains (diagnose=none leaves it out).",
         )
-    shown, left_out = chosen(measured, MOST)
+    shown, left_out = choose_settings(measured, MOST)
     means = {
         (g.name, when): [mean_and_deviation([distance(run, when)[i] for run in g.runs])[0] for i in range(3)]
         for g in shown

@@ -48,7 +48,7 @@ def group_by_pair(
     return found
 
 
-def chosen(groups: Sequence[SettingRuns], most: int) -> tuple[list[SettingRuns], str]:
+def choose_settings(groups: Sequence[SettingRuns], most: int) -> tuple[list[SettingRuns], str]:
     """At most so many settings for a figure, and a sentence on what was left out.
 
     The baseline comes first, then the best of the table, at the end its worst, so that a loss is not hidden.
@@ -71,7 +71,7 @@ def baseline(group: SettingRuns, groups: Sequence[SettingRuns]) -> SettingRuns |
     return next((other for other in groups if other.row["setting"] == group.row["baseline"]), None)
 
 
-def partner(kept: RunFiles, base: SettingRuns) -> RunFiles | None:
+def find_partner(kept: RunFiles, base: SettingRuns) -> RunFiles | None:
     """The run of the baseline on the same seed."""
     return next((other for other in base.runs if other.record.seed == kept.record.seed), None)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 
 from tl_runner.report.cells import Row, chance, format_spread, percent
-from tl_runner.report.page.answer import signed
+from tl_runner.report.page.answer import format_points
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ def score(name: str) -> Callable[[Row], Cell]:
 
 
 def count(name: str) -> Callable[[Row], Cell]:
-    return lambda row: Cell(_whole(row[name]), float(row[name]))
+    return lambda row: Cell(_format_whole(row[name]), float(row[name]))
 
 
 def word(name: str) -> Callable[[Row], Cell]:
     return lambda row: Cell(str(row[name]), str(row[name]))
 
 
-def _whole(value: float) -> str:
+def _format_whole(value: float) -> str:
     return f"{value:.0f}" if isfinite(value) else "–"
 
 
@@ -57,15 +57,17 @@ def _method(row: Row) -> Cell:
     return Cell(str(row["method"]), f"{row['method']} {row['variant']}", str(row["variant"]))
 
 
-def _failed(row: Row) -> Cell:
+def _failed_cell(row: Row) -> Cell:
     return Cell(
-        _whole(row["failed"]), float(row["failed"]), f"+{row['unfinished']} unfinished" if row["unfinished"] else ""
+        _format_whole(row["failed"]),
+        float(row["failed"]),
+        f"+{row['unfinished']} unfinished" if row["unfinished"] else "",
     )
 
 
 def _difference(row: Row) -> Cell:
-    interval = f"{signed(row['low'])} to {signed(row['high'])}" if isfinite(row["low"]) else ""
-    return Cell(signed(row["difference"]), row["difference"], interval)
+    interval = f"{format_points(row['low'])} to {format_points(row['high'])}" if isfinite(row["low"]) else ""
+    return Cell(format_points(row["difference"]), row["difference"], interval)
 
 
 def _balance(row: Row) -> Cell:
@@ -101,7 +103,7 @@ COLUMNS = (
         "W / T / L", "seeds won, tied, lost against the baseline", ("wins", "ties", "losses", "pairs"), _balance
     ),
     PageColumn("n", "runs that ended well, a seed each", ("n",), count("n")),
-    PageColumn("Failed", "runs that failed or diverged", ("failed",), _failed, tells=lambda texts: texts != {"0"}),
+    PageColumn("Failed", "runs that failed or diverged", ("failed",), _failed_cell, tells=lambda texts: texts != {"0"}),
     PageColumn("Regret", "oracle minus target, in points", ("regret",), score("regret")),
     PageColumn("Last, %", "target accuracy at the end of training", ("last",), score("last")),
     PageColumn("Oracle, %", "target accuracy of the best checkpoint by target labels", ("oracle",), score("oracle")),

@@ -6,7 +6,7 @@ from math import isfinite, log, nan
 from tl_runner.report.page.counts import ends, mean_and_deviation
 from tl_runner.report.page.drawing import Chart, Scale, spanning
 from tl_runner.report.page.figure import Figure, Key, Panel
-from tl_runner.report.page.groups import BASELINES, SettingRuns, chosen
+from tl_runner.report.page.groups import BASELINES, SettingRuns, choose_settings
 from tl_runner.report.page.run_files import RunFiles
 
 MOST = 12
@@ -42,7 +42,7 @@ def curve(read: Callable[[RunFiles], Mapping[int, float]], runs: Sequence[RunFil
 
 def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A panel per setting, on one scale. Without true labels, what is known without them."""
-    shown, left_out = chosen(groups, MOST)
+    shown, left_out = choose_settings(groups, MOST)
     scored = [group for group in shown if any(run.accuracies for run in group.runs)]
     if scored:
         lines = [
@@ -87,7 +87,7 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
         "Test accuracy by step can't be shown: these runs kept no true labels (diagnose=none). Shown is what may be"
         " known without them; ln C is the entropy of C equally likely classes. "
     )
-    without = [group.name for group in chosen(groups, MOST)[0] if group.name not in curves]
+    without = [group.name for group in choose_settings(groups, MOST)[0] if group.name not in curves]
     missing = f"Without true labels, and so not drawn: {', '.join(without)}." if without else ""
     return Figure(
         "curves", "Learning curves", caption + unscored * (not scored) + left_out, panels, legend, missing=missing

@@ -36,7 +36,7 @@ def versions(record: RunRecord) -> list[str]:
     return [f"{name} {version}" for name, version in named.items() if version]
 
 
-def used(records: Sequence[RunRecord]) -> list[str]:
+def count_versions(records: Sequence[RunRecord]) -> list[str]:
     """Every version that any run was made with, and by how many where there are several of a library."""
     counted: dict[str, Counter[str]] = {}
     for record in records:

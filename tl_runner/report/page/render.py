@@ -39,7 +39,14 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 FIGURES: tuple[Callable[[Sequence[SettingRuns]], Figure], ...] = (
     *(effects.figure, learning.figure, hyperparameters.figure, gap.figure, bound.figure),
-    *(features.figure, confusions.matrices, confusions.gains, calibration.figure, samples.figure, samples.weighed),
+    *(
+        features.figure,
+        confusions.matrices,
+        confusions.gains,
+        calibration.figure,
+        samples.figure,
+        samples.draw_weighted_rows,
+    ),
 )
 
 
@@ -77,7 +84,7 @@ def page(
         datasets=[pair["name"] for pair in pairs],
         methods=sorted({row["method"] for row in rows}),
         seeds=sorted({str(record.seed) for record in records}, key=lambda seed: seed.rjust(9)),
-        versions=provenance.used(records),
+        versions=provenance.count_versions(records),
         warnings=[*warnings, *dict.fromkeys(faults)],
         made=made,
         style=Markup((HERE / "page.css").read_text()),  # ours, as the script: nothing of a user is in them
@@ -85,7 +92,7 @@ def page(
         script_hash=base64.b64encode(sha256(script.encode()).digest()).decode(),
         across=[ranks.figure(ranking) for ranking in rankings],
         score=NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"],
-        runs_of=_listed(records),
+        runs_of=_list_runs(records),
         zip=zip,
         count_noun=count_noun,
     )
@@ -119,7 +126,7 @@ def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequen
     }
 
 
-def _listed(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
+def _list_runs(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
     """Every run by data set, in the order of their methods and seeds."""
     found: dict[str, list[dict[str, Any]]] = {}
     for record in sorted(

@@ -50,7 +50,7 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     return Figure("samples", title, caption, galleries=galleries)
 
 
-def weighed(groups: Sequence[SettingRuns]) -> Figure:
+def draw_weighted_rows(groups: Sequence[SettingRuns]) -> Figure:
     """Per setting with weights, of its first run: the source rows that weigh most, and least."""
     title = "What weighed most and least"
     found = [(group, group.runs[0]) for group in groups if group.runs[0].diagnosis("heaviest") is not None]

@@ -136,10 +136,10 @@ class TlOptuna(Sweeper):
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{KEY}.{name} takes a whole number of at least {least}, got {value!r}")
-        _one_of(f"{KEY}.sampler", self.sampler, SAMPLERS)
-        _one_of(f"{KEY}.pruner", self.pruner, PRUNERS)
-        _one_of(f"{KEY}.study.per", str(self.study["per"] or "null"), ("null", "method"))
-        _one_of("objective", self.master.objective, OBJECTIVES)
+        _check_choice(f"{KEY}.sampler", self.sampler, SAMPLERS)
+        _check_choice(f"{KEY}.pruner", self.pruner, PRUNERS)
+        _check_choice(f"{KEY}.study.per", str(self.study["per"] or "null"), ("null", "method"))
+        _check_choice("objective", self.master.objective, OBJECTIVES)
         if self.study["name"] is not None and not re.fullmatch(r"\w[\w.+-]*", str(self.study["name"])):
             raise UserError(f"{KEY}.study.name must name a folder, got {self.study['name']!r}")
 
@@ -157,7 +157,7 @@ class TlOptuna(Sweeper):
 
     def _sought(self, name: str, part: Space) -> StudySpec:
         """Each option of a group is composed once, so that what can't be is refused before anything starts."""
-        first = [_typed(dimension) for dimension in part.dimensions]
+        first = [_format_dimension(dimension) for dimension in part.dimensions]
         probe = self._probe(part, first)
         for index, dimension in enumerate(part.dimensions):
             if isinstance(dimension, Choice) and dimension.key in options.defaults():
@@ -172,10 +172,10 @@ class TlOptuna(Sweeper):
         return self.command.describe_job(read_composed(composed, composed.hydra))
 
 
-def _typed(dimension: Dimension) -> str:
+def _format_dimension(dimension: Dimension) -> str:
     return dimension.typed(dimension.values[0]) if isinstance(dimension, Choice) else dimension.typed(dimension.low)
 
 
-def _one_of(key: str, value: Any, possible: Collection[str]) -> None:
+def _check_choice(key: str, value: Any, possible: Collection[str]) -> None:
     if value not in possible:
         raise UserError(f"{key} takes {', '.join(possible)}, got {value!r}{nearest(str(value), possible)}")
