@@ -58,6 +58,7 @@ ALIASES = {
 
 # Keys that methods had, and what to use now.
 MOVED = {
+    "adversary": "use method=sum method.parts=[bsp,dann]",
     "lr_backbone": "use optimizer.lr_backbone, one key for all methods (auto, or a factor of optimizer.lr)",
 }
 

@@ -141,8 +141,8 @@ def _refuse_numbers_beside_a_word(name: str, source: Table, categorical: Sequenc
         raise UserError(
             f"column {name!r} of {source.file} holds {different} different numbers, and"
             f" {list_names(map(repr, others))} in {rows} of {count_noun(len(source), 'row')} (the first is line"
-            f" {source.lines[first]}). If {'that stands' if len(others) == 1 else 'those stand'} for a missing value, set"
-            f" {format_option('missing', [*missing, *others])}; if the column holds categories,"
+            f" {source.lines[first]}). If {'that stands' if len(others) == 1 else 'those stand'} for a missing value,"
+            f" set {format_option('missing', [*missing, *others])}; if the column holds categories,"
             f" {format_option('categorical', [*categorical, name])}"
         )
 
