@@ -143,7 +143,7 @@ def train(
 
 
 def begin_phase(phase: Phase, model: Model, method: Method) -> list[Group]:
-    """Let what is in the phase's groups have a gradient, and nothing else; returns them as `by_rate` does."""
+    """Let what is in the phase's groups have a gradient, and nothing else; returns them as `with_rates` does."""
     model.freeze(phase.frozen)
     groups = with_rates(phase.groups, model, phase.pretrained)
     trained = {parameter for group in groups for parameter in group.parameters}
