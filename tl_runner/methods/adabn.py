@@ -11,7 +11,7 @@ from tl_runner.models.batchnorm import ROWS, renormalise
 
 
 class AdaBN(Method):
-    """The source model with BatchNorm's statistics taken anew from the target's training rows; nothing is trained.
+    """The source model with BatchNorm statistics recomputed on the target's training rows; nothing is trained.
 
     The mean over batches of `rows` rows of each batch's mean and variance, all layers in one pass, in which each
     normalises by the batch at hand. Li et al. 2016 (arXiv:1603.04779).

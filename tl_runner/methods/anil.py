@@ -1,4 +1,4 @@
-"""Meta-learning: features on which a few steps of a head alone learn a small task (ANIL)."""
+"""Meta-learning of features on which a few steps of the head alone learn a small task (ANIL)."""
 
 from torch import nn
 

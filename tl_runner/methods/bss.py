@@ -1,4 +1,4 @@
-"""Fine-tuning that holds down the directions in which features hardly vary (batch spectral shrinkage)."""
+"""Fine-tuning that shrinks the directions in which features hardly vary (batch spectral shrinkage)."""
 
 from collections.abc import Mapping, Sequence
 

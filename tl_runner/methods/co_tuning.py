@@ -1,4 +1,4 @@
-"""Fine-tuning of the source's head too, by what the target's classes look like to it (co-tuning)."""
+"""Fine-tuning that trains the source's head along, on the source classes that each target class resembles (co-tuning)."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Fine-tuning that holds the maps of the backbone's stages near the source model's (DELTA)."""
+"""Fine-tuning that keeps the feature maps of the backbone's stages near the source model's (DELTA)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal

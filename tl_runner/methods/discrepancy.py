@@ -1,4 +1,4 @@
-"""What the methods share that bring the domains' features together: a distance of their rows at one or more layers."""
+"""Methods that bring the domains' features together: a distance of their rows at one or more layers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Deep adaptation by the maximum mean discrepancy of the features (DDC, DAN, "DDAN")."""
+"""Deep adaptation by the maximum mean discrepancy of the features (DDC, DAN; also published as DDAN)."""
 
 from collections.abc import Sequence
 from functools import partial

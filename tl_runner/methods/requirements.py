@@ -1,4 +1,4 @@
-"""What a method may need of the model that it is given, and is refused without, in words."""
+"""Checks that a method makes of its model in `prepare`; each raises a `UserError` that says what is missing."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""Relational transfer by a regulariser: the distance of the domains, whichever one takes."""
+"""Relational transfer by a regulariser: any of several distances between the domains."""
 
 from collections.abc import Sequence
 

@@ -8,7 +8,7 @@ from tl_runner.core import Batch, Method, Model
 
 
 class SourceOnly(Method):
-    """Cross-entropy on the source, and on granted target labels where the task gives some.
+    """Cross-entropy on the source, and on granted target labels if there are any.
 
     Loss: CE(head(f(x_s)), y_s). The target's inputs are never seen.
     """

@@ -1,4 +1,4 @@
-"""Adaptation without source rows: BatchNorm's scales and shifts make predictions sure (Tent)."""
+"""Adaptation without source rows: train BatchNorm's scales and shifts for confident predictions (Tent)."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy

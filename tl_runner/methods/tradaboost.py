@@ -1,4 +1,4 @@
-"""Instance transfer by boosting: source rows that disagree with the granted target labels lose their say."""
+"""Instance transfer by boosting: source rows that contradict the granted target labels lose weight."""
 
 import logging
 import math

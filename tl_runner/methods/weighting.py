@@ -1,4 +1,4 @@
-"""Instance transfer: source rows weigh as much as they look like the target, then cross-entropy as ever.
+"""Instance transfer: source rows are weighted by how much they look like the target, in the usual cross-entropy.
 
 The weights have mean 1 and are computed once, from unlabelled rows of both domains: their flattened inputs
 (`view=inputs`), or the features of the source model, from which training then starts (`view=features`). `order=joint`
@@ -36,7 +36,7 @@ NEEDS: Mapping[Order, Set[Stream]] = {
 
 
 def count_effective_rows(weights: Tensor) -> Tensor:
-    """As `importance.effective_rows`, and a word of warning where next to nothing is left."""
+    """As `importance.effective_rows`, with a warning where few are left."""
     left = importance.effective_rows(weights)
     if left < FEW * len(weights):
         log.warning(
