@@ -1,4 +1,4 @@
-"""Adversarial discriminative adaptation: train a target encoder whose features look like the source encoder's (ADDA)."""
+"""Adversarial discriminative adaptation: a target encoder whose features look like the source encoder's (ADDA)."""
 
 from collections.abc import Sequence
 

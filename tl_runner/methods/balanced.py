@@ -11,7 +11,7 @@ from tl_runner.errors import check_range
 class Balanced(Method):
     """(1−γ) · CE(source) + γ · CE(granted): the few granted rows weigh γ in total, all source rows 1−γ.
 
-    γ = 0 learns from the source alone, γ = 1 from the target alone (Ben-David et al., Machine Learning 2010, section 5: the
+    γ = 0 learns from the source alone, γ = 1 from the target alone (Ben-David et al., Mach. Learn. 2010, section 5: the
     best α lies in between, and nearer to the target the more labels it has and the farther the domains are apart).
     """
 

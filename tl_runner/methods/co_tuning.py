@@ -1,4 +1,4 @@
-"""Fine-tuning that trains the source's head along, on the source classes that each target class resembles (co-tuning)."""
+"""Fine-tuning that also trains the source's head, on the source classes that a target class resembles (co-tuning)."""
 
 from collections.abc import Mapping, Sequence
 
