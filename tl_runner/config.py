@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUPS = (
-    *("dataset", "backbone", "method", "pretrain", "optimizer", "schedule", "augment", "train"),
-    *("select", "diagnose", "tracker"),
-)
+    "dataset", "backbone", "method", "pretrain", "optimizer", "schedule", "augment", "train",
+    "select", "diagnose", "tracker",
+)  # fmt: skip
 RUN_ARGUMENTS = {"seed", "cache"}  # what a run passes to a dataset that names it
 OMEGACONF_NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
 BOTTLENECK_MESSAGE = (

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from tl_runner.engine.screen import Screened
 
 USED = (
-    *("dataset", "backbone", "pretrain", "augment", "seed", "granted", "device", "threads", "outputs"),
-    *("checkpoint_every", "stage"),
-)
+    "dataset", "backbone", "pretrain", "augment", "seed", "granted", "device", "threads", "outputs",
+    "checkpoint_every", "stage",
+)  # fmt: skip
 BY = ("leep", "nce", "logme", "h_score", "bound", "a_distance", "mmd")
 EXAMPLES = """examples:
   tl-screen dataset=digits backbone=small,resnet18             which backbone, by how far apart the domains lie in it

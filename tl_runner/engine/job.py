@@ -68,8 +68,9 @@ def run_job(
     record, variant = job
     home = Path.cwd()
     try:
-        made = show(run_or_skip(record, should_stop), record)
-        return Outcome(made, variant, "ran" if made is record else "skipped", made.error or "")
+        ended = show(run_or_skip(record, should_stop), record)
+        was_stored = ended is not record  # `run_or_skip` returns the stored record of a run that it skips
+        return Outcome(ended, variant, "skipped" if was_stored else "ran", ended.error or "")
     except LockedError as error:
         return Outcome(read_stored(record) or record, variant, "locked", str(error))
     except KeyboardInterrupt:

@@ -106,11 +106,15 @@ class Sum(Method):
 
 
 class OncePerInput(Model):
-    """The same network, which for as long as this object lives computes the maps of a tensor of inputs once."""
+    """A view of a model that computes the maps of each tensor of inputs once, however many parts ask for them.
+
+    It shares all modules and parameters with the model. A tensor is known by its identity, not by its values, so a view
+    must not outlive the step for which it was made: nothing in it notices that the parameters have moved.
+    """
 
     def __init__(self, model: Model):
         nn.Module.__init__(self)
-        self.__dict__.update(model.__dict__)  # its very parameters, not a copy of them
+        self.__dict__.update(model.__dict__)
         self._known: dict[Tensor, dict[str, Tensor]] = {}
 
     def features(self, *xs: Tensor) -> tuple[Tensor, ...]:

@@ -127,7 +127,9 @@ def strip_prefixes(state: Mapping[str, Tensor], own: Collection[str], origin: st
     else:
         (prefix,) = best
     inside = {key.removeprefix(prefix): value for key, value in plain.items() if key.startswith(prefix)}
-    removed = [repr(prefix)] * bool(prefix) + ["'_orig_mod.'"] * (plain.keys() != state.keys())
+    removed = [repr(prefix)] if prefix else []
+    if plain.keys() != state.keys():
+        removed.append("'_orig_mod.'")
     if removed:
         others = sorted(key for key in plain if not key.startswith(prefix))
         left = f"; other names are ignored ({_shortened(others)})" if others else ""

@@ -78,9 +78,9 @@ COLUMNS = {
     "seconds": Column("s", lambda row: "–" if isnan(row["seconds"]) else f"{row['seconds']:.1f}"),
 }
 IMPORTANT = (
-    *("method", "variant", "n", "target", "backbone", "granted", "difference", "verdict", "failed", "oracle", "regret"),
-    *("p", "closed", "wins", "last", "seconds", "source"),
-)
+    "method", "variant", "n", "target", "backbone", "granted", "difference", "verdict", "failed", "oracle", "regret",
+    "p", "closed", "wins", "last", "seconds", "source",
+)  # fmt: skip
 LEGEND = (
     " on the target's test split, mean ± sd over n seeds, of the checkpoint chosen without target labels;"
     " last: at the end of training; oracle: best by the test labels, which nobody has in practice; regret: oracle −"

@@ -141,7 +141,9 @@ def causes_of(found: Mapping[DifferenceKind, Sequence[Difference]]) -> list[str]
     Another seed or another data set's options draw other rows, so the data then differ by configuration.
     """
     keys = [difference.what for difference in found.get("configuration", ())]
-    causes = ["the seed"] * ("seed" in keys) + ["the configuration"] * any(key != "seed" for key in keys)
+    causes = ["the seed"] if "seed" in keys else []
+    if any(key != "seed" for key in keys):
+        causes.append("the configuration")
     drawn = "seed" in keys or any(key.startswith("dataset.") or key == "granted" for key in keys)
     started = any(key.partition(".")[0] in ("pretrain", "backbone", "method") for key in keys)
     for difference in found.get("data", ()):

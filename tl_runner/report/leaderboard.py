@@ -14,13 +14,13 @@ from tl_runner.storage.record import RunRecord
 # Each with its deviation, as target_sd.
 SCORES = ("target", "last", "oracle", "source", "majority", "regret", "seconds")
 COLUMNS = (
-    *("setting", "pair", "dataset", "method", "backbone", "granted", "variant", "label"),
-    *("n", "failed", "unfinished", "seeds"),
+    "setting", "pair", "dataset", "method", "backbone", "granted", "variant", "label",
+    "n", "failed", "unfinished", "seeds",
     *(column for score in SCORES for column in (score, f"{score}_sd")),
-    *("baseline", "pairs", "difference", "low", "high", "p", "verdict", "wins", "ties", "losses", "closed", "best"),
-    *("rival", "over_rival", "rival_seeds", "steps"),
-    *("score", "seed_kind", "test_rows", "pool_rows", "by_rows", "needed", "below_majority"),
-)
+    "baseline", "pairs", "difference", "low", "high", "p", "verdict", "wins", "ties", "losses", "closed", "best",
+    "rival", "over_rival", "rival_seeds", "steps",
+    "score", "seed_kind", "test_rows", "pool_rows", "by_rows", "needed", "below_majority",
+)  # fmt: skip
 
 
 def build_leaderboard(
@@ -55,7 +55,7 @@ def _row(of: Comparison, searched: bool, score: ScoreName) -> dict[str, Any]:
         "pair": setting.pair,
         **{key: setting.first.choices.get(key, "?") for key in ("dataset", "method", "backbone")},
         "granted": str(setting.first.granted),
-        "variant": " ".join(filter(None, ["oracle search" * searched, setting.variant])),
+        "variant": " ".join(filter(None, ["oracle search" if searched else "", setting.variant])),
         "label": setting.label,
         "n": len(setting.scored),
         "failed": sum(status in ("failed", "diverged") for status in statuses),

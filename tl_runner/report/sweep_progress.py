@@ -55,7 +55,9 @@ class SweepProgress:
                 self._said.add(note)
                 complain(self.errors, f"{name}: {note}", "note: ", "yellow")
         if outcome.failed:
-            told = outcome.message + " (already complete; force=true runs it again)" * (outcome.what != "ran")
+            told = outcome.message
+            if outcome.what == "skipped":
+                told += " (already complete; force=true runs it again)"
             log = outcome.record.folder / "run.log"
             where = f"\n{log}" if log.exists() and str(log) not in told else ""
             complain(self.errors, f"{name}: {told}{where}", f"{outcome.record.status}: ")

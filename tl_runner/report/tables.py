@@ -53,7 +53,9 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
         typed = str(record.granted)
         granted = "" if typed == "0" or typed.startswith("≤") else f" granted={typed}"
         advice = f"\nno baseline to compare with yet: run the same command with method={record.baseline}{granted}"
-    words = [f"checkpoint of step {scores.selected['step']}, chosen without the target's test labels"] * trained
+    words = (
+        [f"checkpoint of step {scores.selected['step']}, chosen without the target's test labels"] if trained else []
+    )
     if start := record.training.source_model:
         steps = count_noun(start.steps, "step")
         words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split)")
@@ -64,9 +66,8 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     if gap := _gap(record):
         words.append(gap)
     known = data.label_knowledge or {}
-    words += ["label set granted: read from the target's labels (dataset.labels=shared)"] * (
-        known.get("by") == "target labels"
-    )
+    if known.get("by") == "target labels":
+        words.append("label set granted: read from the target's labels (dataset.labels=shared)")
     words += [f"granted={record.granted}", f"{record.seconds:.1f} s", str(record.environment.device)]
     return table, Text.assemble(" · ".join(words), (below, "bold red"), f"\n{record.folder}{advice}")
 
@@ -99,7 +100,7 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("ran", "skipped")]
     if len(listed) < len(outcomes):
         title += f"; the {len(listed)} that did not complete; tl-report compares all"
-    folder = ["folder"] * (width >= 90)  # else it would be folded into many lines
+    folder = ["folder"] if width >= 90 else []  # else it would be folded into many lines
     several = any(outcome.variant for outcome in outcomes)
     names = ("dataset", "method", "backbone")
     table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", *folder)

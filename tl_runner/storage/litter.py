@@ -2,9 +2,9 @@
 
 # Folders of macOS, Synology, QNAP, Windows, Linux and Python; names that begin with a dot are hidden anyway.
 FOLDERS = {
-    *("__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin"),
-    *("system volume information", "lost+found", "__pycache__"),
-}
+    "__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin",
+    "system volume information", "lost+found", "__pycache__",
+}  # fmt: skip
 FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 
 

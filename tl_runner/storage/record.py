@@ -19,11 +19,11 @@ from tl_runner.storage.sections import DataInfo, Diagnosis, Environment, Scores,
 
 # Keys that do not change a run's numbers (or, as device and threads, only their last bits: `environment` has them).
 NEUTRAL = {
-    *("device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective"),
+    "device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective",
     "diagnose",
-}
+}  # fmt: skip
 
-SCHEMA = 3  # of what `run.json` holds, and of how an identity is made
+SCHEMA = 3  # changes with what `run.json` holds, or with how an id is made
 
 Status = Literal["running", "ok", "failed", "diverged"]
 

@@ -54,7 +54,7 @@ def format_findings(found: dict[str, Any]) -> str:
     counts = [f"{count} {name}" for name, count in found["counts"].items() if count or name in ("ok", "failed")]
     trials = f"{len(found['trials'])} of {count_noun(found['trials_in_all'], 'trial')}"
     lines = [f"{found['name']}: {trials}, {', '.join(counts)}"]
-    seeds = f"; mean of {count_noun(len(found['seeds']), 'seed')}" * bool(found["seeds"])
+    seeds = f"; mean of {count_noun(len(found['seeds']), 'seed')}" if found["seeds"] else ""
     if best := found["best"]:
         lines += [
             f"  best    {' '.join(best['parameters'])} (trial {best['trial']})",
@@ -74,4 +74,4 @@ def _command(words: Sequence[str], overrides: Sequence[str], seeds: Sequence[str
     folders += [part for pair in pairwise(words) if pair[0] in ("--config-dir", "-cd") for part in pair]
     several = [f"seed={','.join(seed.removeprefix('seed=') for seed in seeds)}"] if seeds else []
     kept = [word for word in overrides if word.partition("=")[0] not in ("objective", "force", "dry")]
-    return shlex.join(["tl-run", *["-m"] * (len(seeds) > 1), *folders, *kept, *several])
+    return shlex.join(["tl-run", *(["-m"] if len(seeds) > 1 else []), *folders, *kept, *several])

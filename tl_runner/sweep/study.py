@@ -78,9 +78,12 @@ class Study:
     @property
     def words(self) -> str:
         """What is about to happen, in words."""
-        given = f", {self.given_trials} of them already complete" * bool(self.given_trials)
-        begun = f", {len(self.unfinished)} started before" * bool(self.unfinished)
-        return f"{self.sought.words}{given}{begun}"
+        words = self.sought.words
+        if self.given_trials:
+            words += f", {self.given_trials} of them already complete"
+        if self.unfinished:
+            words += f", {len(self.unfinished)} started before"
+        return words
 
     def trials(self) -> list[FrozenTrial]:
         return self.optuna_study.get_trials(deepcopy=False)

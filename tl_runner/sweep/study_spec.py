@@ -106,5 +106,6 @@ def specify_study(part: Space, probe: RunRecord, objective: str, way: SearchOpti
     own = identify({"run": probe.setting, "space": known, "seeds": seeds, "objective": objective, "way": way.words})
     searched = {dimension.key for dimension in part.dimensions}
     called = [probe.choices[group] for group in ("dataset", "method") if group not in searched]
-    folder = "-".join([*([name] if name else [*called, own]), *["oracle"] * (objective == "oracle")])
+    words = [name] if name else [*called, own]
+    folder = "-".join([*words, "oracle"] if objective == "oracle" else words)
     return StudySpec(probe.outputs / "studies" / folder, own, part.dimensions, part.fixed, part.seeds, objective, way)

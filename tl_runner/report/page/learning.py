@@ -78,7 +78,8 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
         panels.append(Panel(group.name, chart.svg, f"n = {len(group.runs)}"))
     signs = {"c0": "line", "c1 dashed": "dash", "c2": "line", "c3 dotted": "dash"}
     legend = [Key(signs[kind], kind.split()[0], text) for _, kind, text in lines]
-    legend += [Key("dash", "quiet", "target accuracy of source_only, as selected")] * isfinite(level)
+    if isfinite(level):
+        legend.append(Key("dash", "quiet", "target accuracy of source_only, as selected"))
     caption = (
         "Mean over n seeds at each evaluation point, the band is ± one standard deviation. Strokes on the horizontal"
         " axis mark the checkpoints that were selected without target labels, one a seed. "

@@ -96,8 +96,8 @@ class RunFiles:
             return
         try:
             with safe_open(path, framework="numpy") as opened:
-                names = list(opened.keys())
-                for each in names if name is None else [name] * (name in names):
-                    yield each, opened.get_tensor(each)
+                for each in opened.keys():  # noqa: SIM118 – it is no mapping
+                    if name in (None, each):
+                        yield each, opened.get_tensor(each)
         except (OSError, ValueError, SafetensorError) as error:
             self.faults.append(f"{path} can't be read: {error}")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # What squeue calls a job that will not run again; a preempted one may.
 OVER = {
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT")
-}
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT",
+}  # fmt: skip
 LATE = 3  # looks at a job that is over before its result is given up: shared folders show files late
 ARRAY = 1000  # jobs in one array: what SLURM takes unless a cluster says otherwise
 TAIL = 15  # lines of a lost job's log that are shown
