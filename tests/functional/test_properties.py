@@ -89,7 +89,7 @@ def test_leading_dimensions_are_sets_of_their_own(one, other):
 @given(rows(columns=4))
 def test_scores_of_predictions_keep_their_bounds(logits):
     most, probabilities = log(4) + 1e-5, logits.softmax(-1)
-    doubt = losses.logit_entropy(probabilities)
+    doubt = losses.row_entropy(probabilities)
     assert ((doubt >= 0) & (doubt <= most)).all()
     torch.testing.assert_close(losses.uncertainty(logits), doubt, rtol=1e-3, atol=1e-5)
     assert -1e-5 <= losses.logit_information(logits) <= most

@@ -126,7 +126,7 @@ def test_bnm_and_im_pull_in_the_direction_of_their_papers():
     measures = {
         BNM(schedule="constant"): nuclear_norm,
         IM(schedule="constant"): losses.logit_information,
-        IM(diversity=False, schedule="constant"): lambda z: -losses.logit_entropy(z.softmax(-1)).mean(),
+        IM(diversity=False, schedule="constant"): lambda z: -losses.row_entropy(z.softmax(-1)).mean(),
         MCC(schedule="constant"): lambda z: -class_confusion(z),
     }
     for method, measure in measures.items():

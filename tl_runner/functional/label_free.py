@@ -20,18 +20,18 @@ SHARPNESS = 0.05  # the temperature of `density`, as in its paper
 
 def information(predicted: Tensor) -> float:
     """H(mean p) − mean H(p) in nats, from 0 to log C: confident rows of different classes (Bridle et al. 1991)."""
-    return losses.logit_entropy(predicted.mean(0)).item() - entropy(predicted)
+    return losses.row_entropy(predicted.mean(0)).item() - entropy(predicted)
 
 
 def entropy(predicted: Tensor) -> float:
     """mean H(p) in nats, from 0 to log C. A model that says one class of all rows is at its best, 0."""
-    return losses.logit_entropy(predicted).mean().item()
+    return losses.row_entropy(predicted).mean().item()
 
 
 def classes_used(predicted: Tensor) -> float:
     """How many classes are predicted, in effect: exp H(histogram of the argmax), from 1 to C."""
     histogram = torch.bincount(predicted.argmax(-1), minlength=predicted.shape[-1]) / len(predicted)
-    return losses.logit_entropy(histogram).exp().item()
+    return losses.row_entropy(histogram).exp().item()
 
 
 def relative_nuclear_norm(predicted: Tensor) -> float:
@@ -47,7 +47,7 @@ def density(predicted: Tensor) -> float:
     """
     rows = F.normalize(predicted.double(), dim=-1)
     likeness = (rows @ rows.T / SHARPNESS).fill_diagonal_(-torch.inf)
-    return losses.logit_entropy(likeness.softmax(-1)).mean().item()
+    return losses.row_entropy(likeness.softmax(-1)).mean().item()
 
 
 def risk(source_losses: Tensor, weights: Tensor) -> float:

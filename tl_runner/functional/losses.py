@@ -206,14 +206,14 @@ def domainbed_coral(source: Tensor, target: Tensor) -> Tensor:
     return means + (covariance(source) - covariance(target)).square().mean((-2, -1))
 
 
-def logit_entropy(probabilities: Tensor) -> Tensor:
+def row_entropy(probabilities: Tensor) -> Tensor:
     """−Σ p log p of each row in nats, with 0 log 0 = 0, and no gradient there, where it is infinite; (…, C) -> (…)."""
     tiny = torch.finfo(probabilities.dtype).tiny
     return (torch.special.entr(probabilities.clamp_min(tiny)) * (probabilities > 0)).sum(-1)
 
 
 def uncertainty(logits: Tensor) -> Tensor:
-    """The `entropy` of each row's softmax, by its logarithms: it has a gradient where a probability is 0 in float32.
+    """The `row_entropy` of each row's softmax, by its logarithms: it has a gradient where a probability is 0 in float32.
 
     (…, C) -> (…).
     """
@@ -223,7 +223,7 @@ def uncertainty(logits: Tensor) -> Tensor:
 
 def certainty(probabilities: Tensor) -> Tensor:
     """1 + exp(−H(p)) of each row, brought to mean 1 and without gradient; (…, n, C) -> (…, n)."""
-    weights = 1.0 + torch.exp(-logit_entropy(probabilities.detach()))
+    weights = 1.0 + torch.exp(-row_entropy(probabilities.detach()))
     return weights / weights.mean(-1, keepdim=True)
 
 
@@ -239,7 +239,7 @@ def logit_information(logits: Tensor) -> Tensor:
 
 def predicted_classes(logits: Tensor) -> Tensor:
     """exp H(mean softmax): how many classes are predicted in effect, from 1 (collapse) to C; (…, n, C) -> (…)."""
-    return logit_entropy(logits.float().softmax(-1).mean(-2)).exp()
+    return row_entropy(logits.float().softmax(-1).mean(-2)).exp()
 
 
 class _Reverse(torch.autograd.Function):
