@@ -213,7 +213,7 @@ def row_entropy(probabilities: Tensor) -> Tensor:
 
 
 def uncertainty(logits: Tensor) -> Tensor:
-    """The `row_entropy` of each row's softmax, by its logarithms: it has a gradient where a probability is 0 in float32.
+    """`row_entropy` of the softmax, by its logarithms: it has a gradient where a probability is 0 in float32.
 
     (…, C) -> (…).
     """
