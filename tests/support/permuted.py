@@ -27,4 +27,5 @@ def bytes_under(method: str, data: str, tmp_path: Path, diagnose: str = "none") 
     record = made(tmp_path / data, *words)
     assert record.scores is not None
     names = ("model.safetensors", "predictions.safetensors")
-    return {name: (record.folder / name).read_bytes() for name in names}, record.scores.target["accuracy"]
+    found = {name: (record.folder / name).read_bytes() for name in names}
+    return {**found, "estimated": repr(record.scores.estimated).encode()}, record.scores.target["accuracy"]

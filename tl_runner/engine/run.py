@@ -10,7 +10,14 @@ from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.progress import restore_progress
 from tl_runner.engine.recorder import open_recording
 from tl_runner.engine.task import prepare_task
-from tl_runner.evaluation.scores import collect_evidence, examine_split, predict, score_predictions, score_run
+from tl_runner.evaluation.scores import (
+    collect_evidence,
+    estimate_target_accuracy,
+    examine_split,
+    predict,
+    score_predictions,
+    score_run,
+)
 from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, statistics
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
@@ -65,9 +72,8 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         if settings.save:
             recording.write_tensors("model", progress.weights)
         sides = load_statistics(model, progress.weights)
-        recording.write_tensors(
-            "validation", {"target": predict(sides.target, pair.target.val)}
-        )  # what trials agree on
+        on_validation = predict(sides.target, pair.target.val)  # by which trials of a search agree
+        recording.write_tensors("validation", {"target": on_validation})
         source = examine_split(sides.source, pair.source.test) if pair.source else None
         sure, known = gives_probabilities(model.head), source and pair.shared_labels
         of_source = (
@@ -77,5 +83,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         of_target = score_run(progress.predictions, labels, progress.chosen, sure)
         diagnosis, figures = parts.diagnose.after(sides, pair, setup, source, predicted, labels)
         recording.write_tensors("diagnosis", figures)
-        recording.note(scores=Scores(of_source, **of_target), evidence=progress.evidence._asdict(), diagnosis=diagnosis)
+        estimated = estimate_target_accuracy(sides, pair, predicted) if sure else None
+        scores = Scores(of_source, **of_target, estimated=estimated)
+        recording.note(scores=scores, evidence=progress.evidence._asdict(), diagnosis=diagnosis)
     return record

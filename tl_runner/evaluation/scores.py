@@ -11,6 +11,7 @@ from tl_runner.domains import Pair, Split
 from tl_runner.errors import DivergedError
 from tl_runner.functional import importance, label_free
 from tl_runner.functional.divergence import ROWS, separate_domains
+from tl_runner.functional.estimated_accuracy import estimate_accuracy
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import iter_batches
 from tl_runner.training.checkpoint_selection import Evidence, FloorOf
@@ -106,6 +107,17 @@ def score_run(
         "oracle": {"step": best, **oracle},
         "majority": {"class": frequent, **rates(torch.full_like(labels, frequent), labels)},
     }
+
+
+def estimate_target_accuracy(sides: DomainModels, pair: Pair, predicted: Tensor) -> dict[str, float] | None:
+    """The accuracy of probabilities (n, C) on the target, estimated in several ways without its labels.
+
+    None where there is no labelled source of the same classes to calibrate on.
+    """
+    if pair.source is None or not pair.shared_labels:
+        return None
+    source, labels = pair.labelled_source
+    return estimate_accuracy(predicted, predict(sides.source, source.val), labels.val.cpu())
 
 
 def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -36,6 +37,11 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     if scores.source:
         table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores.source))
     table.add_row(Text(f"target: {domains['target']}"), *_metrics(scores.target), style="bold", end_section=True)
+    if scores.estimated:
+        guesses = scores.estimated.values()
+        low, middle, high = min(guesses), median(guesses), max(guesses)
+        spread = f"{100 * middle:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+        table.add_row(f"estimated without its labels, {len(guesses)} ways", spread, style="dim")
     trained = scores.last["step"] > 0  # a head that is fitted in closed form has one checkpoint
     for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")) if trained else ():
         table.add_row(f"{meaning} (step {other['step']})", format_percent(other["accuracy"]), style="dim")

@@ -105,6 +105,7 @@ class Scores:
     selected: Metrics
     oracle: Metrics
     majority: Metrics | None = None
+    estimated: dict[str, float] | None = None  # accuracy on the target by each way of estimating it without its labels
 
 
 @dataclass

@@ -1,0 +1,112 @@
+"""Accuracy without target labels: right where the model is calibrated, and each formula by another computation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog, minimize_scalar
+from torch import Tensor
+
+from tl_runner.functional import estimated_accuracy as ea
+
+RNG = np.random.default_rng(0)
+
+
+def calibrated(n: int, classes: int = 4, sharpness: float = 2.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Probabilities (n, C), and labels that are drawn from them: the model is calibrated by construction."""
+    random = torch.Generator().manual_seed(seed)
+    probabilities = (sharpness * torch.randn(n, classes, generator=random, dtype=torch.double)).softmax(-1)
+    return probabilities, torch.multinomial(probabilities, 1, generator=random)[:, 0]
+
+
+def accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    return (probabilities.argmax(-1) == labels).double().mean().item()
+
+
+def test_of_a_calibrated_model_without_shift_every_estimate_is_the_accuracy():
+    """Within three standard errors of an accuracy on 1,000 rows, √(a(1 − a)/1000) ≤ 0.016, of both samples."""
+    source, labels = calibrated(1000, seed=1)
+    target, hidden = calibrated(1000, seed=2)
+    found = ea.estimate_accuracy(target, source, labels)
+    assert {*found} == {"ac", "doc", "atc_mc", "atc_ne", "cot", "cott"}
+    for name, value in found.items():
+        assert value == pytest.approx(accuracy(target, hidden), abs=3 * 0.016 * 2**0.5), name
+
+
+def test_on_the_sources_own_rows_doc_and_atc_are_its_accuracy():
+    source, labels = calibrated(300)
+    right = source.argmax(-1) == labels
+    assert ea.difference_of_confidences(source, source, right) == pytest.approx(accuracy(source, labels))
+    assert ea.share_above_threshold(ea.confidence(source), ea.confidence(source), right) == accuracy(source, labels)
+    assert ea.transport_share(source, source, labels) == accuracy(source, labels)
+
+
+def test_a_temperature_undoes_a_scaling_and_is_scipys():
+    source, labels = calibrated(5000)
+    for temperature in (0.3, 1.0, 4.0):
+        sharp = ea.scale_temperature(source, 1 / temperature)  # too sure where the temperature is above 1
+        found = ea.fit_temperature(sharp, labels)
+        z = sharp.clamp_min(1e-12).log()
+        loss = lambda t, z=z: torch.nn.functional.cross_entropy(z / t, labels).item()  # noqa: E731
+        expected: Any = minimize_scalar(loss, bounds=(0.05, 20), options={"xatol": 1e-9})
+        assert found == pytest.approx(expected.x, rel=1e-4)
+        assert found == pytest.approx(temperature, rel=0.1)
+        torch.testing.assert_close(ea.scale_temperature(sharp, temperature), source, atol=2e-3, rtol=0)  # p ≥ 1e-12
+
+
+def test_a_model_that_errs_never_has_the_lowest_temperature():
+    sure = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    assert ea.fit_temperature(sure, torch.tensor([0, 1])) == pytest.approx(ea.COLDEST)
+    assert ea.fit_temperature(sure, torch.tensor([1, 0])) == pytest.approx(ea.HOTTEST)
+
+
+def test_the_threshold_by_hand():
+    """Two of five source rows are wrong, so the threshold is the second smallest score; two of four exceed it."""
+    source, right = torch.tensor([0.9, 0.5, 0.6, 0.8, 0.7]), torch.tensor([True, False, True, True, False])
+    assert ea.find_threshold(source, 2) == pytest.approx(0.6)
+    assert ea.share_above_threshold(torch.tensor([0.95, 0.6, 0.61, 0.3]), source, right) == 0.5
+    assert ea.share_above_threshold(torch.tensor([0.1, 0.2]), source, torch.ones(5, dtype=torch.bool)) == 1.0
+    assert ea.share_above_threshold(torch.tensor([0.99, 0.2]), source, torch.zeros(5, dtype=torch.bool)) == 0.5
+
+
+def test_binary_scores_of_both_kinds_order_rows_alike():
+    source, labels = calibrated(200, classes=2)
+    target, _ = calibrated(200, classes=2, sharpness=0.7, seed=3)
+    found = ea.estimate_accuracy(target, source, labels)
+    assert found["atc_mc"] == found["atc_ne"]
+
+
+@pytest.mark.parametrize("counts", [[7, 5, 8], [18, 1, 1], [20, 0, 0]])
+def test_the_transport_is_that_of_a_linear_programme(counts):
+    """min Σ γ_ij (1 − p_ij) with rows of 1/n and columns of the label shares."""
+    rows, _ = calibrated(20, classes=3)
+    n, c = rows.shape
+    sums = [np.kron(np.eye(n), np.ones(c)), np.kron(np.ones(n), np.eye(c))]
+    marginals = np.concatenate([np.full(n, 1 / n), np.array(counts) / n])
+    expected = linprog((1 - rows).numpy().ravel(), A_eq=np.concatenate(sums), b_eq=marginals).fun
+    assert ea.transport_costs(rows, torch.tensor(counts)).mean().item() == pytest.approx(expected)
+
+
+def test_rows_are_shared_out_in_proportion():
+    assert ea.share_out(10, torch.tensor([1, 1, 1])).tolist() == [4, 3, 3]
+    assert ea.share_out(7, torch.tensor([50, 30, 20])).tolist() == [4, 2, 1]
+    assert ea.share_out(3, torch.tensor([5, 0, 0])).tolist() == [3, 0, 0]
+    for counts in RNG.integers(0, 30, size=(20, 6)):
+        shared = ea.share_out(37, torch.tensor(counts))
+        assert shared.sum() == 37 and np.abs(shared.numpy() - 37 * counts / counts.sum()).max() < 1
+
+
+def test_a_shift_lowers_the_estimates():
+    """The target's rows are the source's, with half of them replaced by rows of which the model knows little."""
+    source, labels = calibrated(600, sharpness=4.0)
+    unsure, _ = calibrated(300, sharpness=0.3, seed=5)
+    target = torch.cat([source[:300], unsure])
+    before, after = (ea.estimate_accuracy(rows, source, labels) for rows in (source, target))
+    assert all(after[name] < before[name] - 0.1 for name in before)
+
+
+def test_an_estimate_of_few_rows_is_a_share():
+    source, labels = calibrated(3, classes=2)
+    found = ea.estimate_accuracy(source[:1], source, labels)
+    assert all(0 <= value <= 1 for value in found.values())

@@ -1,0 +1,131 @@
+"""The accuracy on unlabelled rows, estimated from a model's probabilities there and on labelled source rows.
+
+Probabilities are (n, C) on the target and (m, C) on the source's validation split, labels (m,). Every estimate assumes
+that confidence and accuracy go together on the target as they do on the source. Under a strong shift they do not.
+"""
+
+# Strict, but for what torch, NumPy and SciPy leave untyped.
+# pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
+import torch
+from torch import Tensor
+
+from tl_runner.functional import losses
+
+ROWS = 1000  # that are transported, at most: the assignment takes time with their cube
+TINY = 1e-12  # of a probability whose logarithm is taken
+HALVINGS = 60  # of an interval of temperatures, to the last bit of a double
+COLDEST, HOTTEST = 0.05, 20.0  # temperatures
+
+
+def estimate_accuracy(target: Tensor, source: Tensor, labels: Tensor) -> dict[str, float]:
+    """All estimates by name, of probabilities that are first calibrated on the source by one temperature.
+
+    `ac`, `doc`, `atc_mc`, `atc_ne`, `cot`, `cott`, each in [0, 1]; see the functions of this module.
+    """
+    temperature = fit_temperature(source, labels)
+    target, source = scale_temperature(target, temperature), scale_temperature(source, temperature)
+    right = source.argmax(-1) == labels
+    return {
+        "ac": average_confidence(target),
+        "doc": difference_of_confidences(target, source, right),
+        "atc_mc": share_above_threshold(confidence(target), confidence(source), right),
+        "atc_ne": share_above_threshold(-losses.row_entropy(target), -losses.row_entropy(source), right),
+        "cot": transport_accuracy(target, source, labels),
+        "cott": transport_share(target, source, labels),
+    }
+
+
+def scale_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """softmax(log p / T): the same classes, less sure of themselves where T > 1; float64."""
+    return (probabilities.double().clamp_min(TINY).log() / temperature).softmax(-1)
+
+
+def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
+    """The temperature of least cross-entropy on labelled rows (Guo et al., ICML 2017), between `COLDEST` and `HOTTEST`.
+
+    The loss is convex in β = 1/T, with the derivative mean(E_softmax(βz)[z] − z_y), which is 0 at its least.
+    """
+    z = probabilities.double().clamp_min(TINY).log()
+    chosen = z.gather(1, labels[:, None])[:, 0]
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    for _ in range(HALVINGS):
+        beta = (low + high) / 2
+        slope = (((beta * z).softmax(-1) * z).sum(-1) - chosen).mean()
+        low, high = (beta, high) if slope < 0 else (low, beta)
+    return 2 / (low + high)
+
+
+def confidence(probabilities: Tensor) -> Tensor:
+    """max_c p_c of each row, (n,)."""
+    return probabilities.max(-1).values
+
+
+def average_confidence(target: Tensor) -> float:
+    """AC: the mean of max_c p_c (Hendrycks & Gimpel, ICLR 2017)."""
+    return confidence(target).mean().item()
+
+
+def difference_of_confidences(target: Tensor, source: Tensor, right: Tensor) -> float:
+    """DoC: the source's accuracy, plus the mean confidence on the target, minus that on the source (Guillory 2021)."""
+    gap = confidence(target).mean() - confidence(source).mean()
+    return (right.double().mean() + gap).clamp(0, 1).item()
+
+
+def share_above_threshold(target: Tensor, source: Tensor, right: Tensor) -> float:
+    """ATC: the share of target scores above the threshold that as many source rows exceed as are right (Garg 2022).
+
+    Scores (n,) and (m,) that are large where the model is sure; `right` (m,) booleans.
+    """
+    return (target > find_threshold(source, int((~right).sum()))).double().mean().item()
+
+
+def find_threshold(scores: Tensor, below: int) -> float:
+    """The largest of the `below` smallest scores; −∞ for none."""
+    return float(scores.sort().values[below - 1]) if below else float("-inf")
+
+
+def transport_accuracy(target: Tensor, source: Tensor, labels: Tensor) -> float:
+    """COT: 1 − the least mean cost 1 − p_y of giving target rows labels as frequent as the source's (Lu 2023)."""
+    return 1 - transport_costs(target, count_labels(labels, source.shape[-1])).mean().item()
+
+
+def transport_share(target: Tensor, source: Tensor, labels: Tensor) -> float:
+    """COTT: the share of target rows whose cost is below the threshold that the source's errors set (Lu et al. 2023).
+
+    Costs are those of `transport_accuracy`; on the source as many rows lie above the threshold as the model gets wrong.
+    """
+    counts = count_labels(labels, source.shape[-1])
+    source, labels = source[:ROWS], labels[:ROWS]
+    wrong = int((source.argmax(-1) != labels).sum())
+    costs = transport_costs(source, counts)
+    return share_above_threshold(-transport_costs(target, counts), -costs, torch.arange(len(costs)) >= wrong)
+
+
+def count_labels(labels: Tensor, classes: int) -> Tensor:
+    return torch.bincount(labels, minlength=classes)
+
+
+def transport_costs(probabilities: Tensor, counts: Tensor) -> Tensor:
+    """1 − p_y of each of the first `ROWS` rows, (min(n, ROWS),), under the labels y of least total cost.
+
+    The labels are as frequent as `counts` (C,) say, to a row. Since every row has the same mass, the optimal transport
+    plan is an assignment of rows to labels.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows = probabilities[:ROWS].double()
+    slots = torch.arange(len(counts)).repeat_interleave(share_out(len(rows), counts))
+    cost = 1 - rows[:, slots]
+    chosen = torch.from_numpy(linear_sum_assignment(cost.numpy())[1])
+    return cost.gather(1, chosen[:, None])[:, 0]
+
+
+def share_out(rows: int, counts: Tensor) -> Tensor:
+    """So many rows in the proportions of the counts (C,), whole ones: by the largest remainders."""
+    exact = counts.double() * rows / counts.sum()
+    whole = exact.floor().long()
+    more = (exact - whole).argsort(descending=True, stable=True)[: rows - int(whole.sum())]
+    whole[more] += 1
+    return whole
