@@ -168,9 +168,17 @@ class Wishful(Method):
         super().__init__()
 
 
+class Mistaken(Method):
+    source_labels = "kept"  # pyright: ignore
+
+    def __init__(self, weight: float = 1.0):
+        super().__init__()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("Mistaken", "source_labels is one of throughout, start, unused, got 'kept'"),
         ("Unbegun", r"must begin with super\(\).__init__\(\)"),
         ("Wishful", "start is one of backbone, .*, got 'teacher'"),
     ],

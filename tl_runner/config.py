@@ -143,15 +143,15 @@ def load_parts(config: Mapping[str, Any]) -> Parts:
 
 def _check_contract(method: Any, target: str) -> None:
     """Refuse what a method of a user's may get wrong before it is ever called."""
-    from tl_runner.core import Start
+    from tl_runner.core import SourceLabels, Start
 
     if not hasattr(method, "needs"):
         raise UserError(f"method._target_={target} is not a tl_runner.Method: it has no `needs`")
     if hasattr(type(method), "add_module") and "_modules" not in vars(method):
         raise UserError(f"{type(method).__name__}.__init__ must begin with super().__init__()")
-    if method.start not in get_args(Start):
-        known = ", ".join(get_args(Start))
-        raise UserError(f"{type(method).__name__}.start is one of {known}, got {method.start!r}")
+    for name, kind in (("start", Start), ("source_labels", SourceLabels)):
+        if (value := getattr(method, name)) not in get_args(kind):
+            raise UserError(f"{type(method).__name__}.{name} is one of {', '.join(get_args(kind))}, got {value!r}")
 
 
 def _try_call(group: str, part: Any, value: Any) -> None:

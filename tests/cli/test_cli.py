@@ -130,6 +130,7 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
         (["seed=0,1"], "seed=0,1 has several values: add -m to run each"),
         (["method"], "'method' can't be read: write key=value"),
         (["method=null"], "method=null: a group needs one of its options"),
+        (["method=nan"], "method=nan: a group needs one of its options"),
         (["method=[mmd]"], "method takes one option, as in method=mmd"),
         (["method=CORLA"], "did you mean 'coral'?"),
         (["-m", "method=source_only,mmd", "method.weight=1"], "method=source_only has no 'weight'"),
@@ -178,6 +179,8 @@ def test_a_method_of_ones_own_needs_one_file_and_one_yaml(here):
     assert "means" in result.stdout
     assert "my_method" in here("tl-run", "--help", "--config-dir", "mine").stdout
     assert "already complete" in here("tl-run", *words).stdout
+    middle = [*QUICKER, "--config-dir", "mine", "method=my_method"]  # a flag between overrides, as people type it
+    assert "already complete" in here("tl-run", *middle).stdout
     Path("my_method.py").write_text(MINE + "# edited\n")
     assert "already complete" not in here("tl-run", *words).stdout
     assert "unread" not in told(here("tl-run", *words, "granted=5"))

@@ -15,6 +15,8 @@ from tl_runner.errors import MOVED, nearest
 # An element of a list: in quotes or brackets, or whatever stands before the next comma.
 ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^]]*]|[^,]*?)\s*(?:,|$)""", re.DOTALL)
 
+NO_NAME = re.compile(r"=(null|nan|[+-]?inf|true|false|[\d.e+-]*)$", re.IGNORECASE)  # what Hydra reads as no text
+
 
 def reword_error(error: Exception, words: Sequence[str], folders: Sequence[Path], several: bool = False) -> str:
     """What to tell a person who typed these words, with options in these folders.
@@ -29,8 +31,8 @@ def reword_error(error: Exception, words: Sequence[str], folders: Sequence[Path]
     if isinstance(error, OverrideParseException):
         return _unread(error.override, words, several)
     if "Config group override must be a string" in str(error):
-        empty = [word for word in words if word.endswith("=null")]
-        return f"{' '.join(empty)}: a group needs one of its options; tl-run --help lists them"
+        odd = [word for word in words if word.partition("=")[0] in options.defaults() and NO_NAME.search(word)]
+        return f"{' '.join(odd)}: a group needs one of its options; tl-run --help lists them"
     if match := re.match(r"Could not override '([^']+)'", str(error)):
         return _unknown_key(match[1], options.resolve_choices(words), options.list_options(folders))
     if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tl_runner.sweep.command import Command
 
 SHOW = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's switches that run nothing
+VALUED_FLAGS = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c"}
 
 
 def main() -> None:
@@ -52,6 +53,20 @@ def _config_dirs(words: Sequence[str]) -> list[Path]:
     return [options.conf(), *map(Path, named)]
 
 
+def put_flags_first(words: Sequence[str]) -> list[str]:
+    """The same words with Hydra's flags, and the values of these, before all overrides.
+
+    Hydra's parser takes overrides in one piece: it refuses those that follow a flag which follows overrides.
+    """
+    flags, overrides, rest = [], [], iter(words)
+    for word in rest:
+        if word.startswith("-"):
+            flags += [word, *([next(rest, "")] if word in VALUED_FLAGS else [])]
+        else:
+            overrides.append(word)
+    return [*flags, *overrides]
+
+
 def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     """Let Hydra compose one job or many and make each of them; the exit code."""
     import hydra
@@ -69,7 +84,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     _end_in_order(task)
     try:
         extend_path(folders[1:])
-        sys.argv[1:] = options.settle_swept_keys(words)
+        sys.argv[1:] = put_flags_first(options.settle_swept_keys(words))
         register_plugins()
         hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(task)()
         if task.refusal:
