@@ -11,6 +11,7 @@ from conftest import CONF, PLUGINS, QUICK, YAMLS, command
 from support.refusals import told
 
 from tl_runner import options
+from tl_runner.cli.tl_run import put_overrides_first
 from tl_runner.storage import contents
 from tl_runner.storage.record import read_records
 
@@ -185,6 +186,19 @@ def test_a_method_of_ones_own_needs_one_file_and_one_yaml(here):
     assert "already complete" not in here("tl-run", *words).stdout
     assert "unread" not in told(here("tl-run", *words, "granted=5"))
     assert len(read_records([Path("outputs")])[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "ordered"),
+    [
+        ("a=1 --config-dir my b=2 -m", "a=1 b=2 --config-dir my -m"),
+        ("-cd a=b ~c", "~c -cd a=b"),
+        ("--info a=1", "a=1 --info"),
+        ("a=1 --info all b=2 mmd", "a=1 b=2 mmd --info all"),
+    ],
+)
+def test_overrides_come_before_flags_and_their_values(words, ordered):
+    assert put_overrides_first(words.split()) == ordered.split()
 
 
 def test_handwritten_to_handwritten_shows_its_result():

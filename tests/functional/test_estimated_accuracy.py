@@ -38,7 +38,9 @@ def test_on_the_sources_own_rows_doc_and_atc_are_its_accuracy():
     source, labels = calibrated(300)
     right = source.argmax(-1) == labels
     assert ea.difference_of_confidences(source, source, right) == pytest.approx(accuracy(source, labels))
-    assert ea.share_above_threshold(ea.confidence(source), ea.confidence(source), right) == accuracy(source, labels)
+    assert ea.share_above_threshold(ea.confidence(source), ea.confidence(source), int((~right).sum())) == accuracy(
+        source, labels
+    )
     assert ea.transport_share(source, source, labels) == accuracy(source, labels)
 
 
@@ -63,11 +65,11 @@ def test_a_model_that_errs_never_has_the_lowest_temperature():
 
 def test_the_threshold_by_hand():
     """Two of five source rows are wrong, so the threshold is the second smallest score; two of four exceed it."""
-    source, right = torch.tensor([0.9, 0.5, 0.6, 0.8, 0.7]), torch.tensor([True, False, True, True, False])
+    source = torch.tensor([0.9, 0.5, 0.6, 0.8, 0.7])
     assert ea.find_threshold(source, 2) == pytest.approx(0.6)
-    assert ea.share_above_threshold(torch.tensor([0.95, 0.6, 0.61, 0.3]), source, right) == 0.5
-    assert ea.share_above_threshold(torch.tensor([0.1, 0.2]), source, torch.ones(5, dtype=torch.bool)) == 1.0
-    assert ea.share_above_threshold(torch.tensor([0.99, 0.2]), source, torch.zeros(5, dtype=torch.bool)) == 0.5
+    assert ea.share_above_threshold(torch.tensor([0.95, 0.6, 0.61, 0.3]), source, 2) == 0.5
+    assert ea.share_above_threshold(torch.tensor([0.1, 0.2]), source, 0) == 1.0
+    assert ea.share_above_threshold(torch.tensor([0.99, 0.2]), source, 5) == 0.5
 
 
 def test_binary_scores_of_both_kinds_order_rows_alike():

@@ -220,6 +220,11 @@ def test_a_score_is_chosen_for_the_tables_and_an_unknown_one_is_refused(run, mon
     assert "accuracy" in capsys.readouterr().err
 
 
+def test_what_a_method_starts_from_follows_from_the_method(run):
+    other = changed(run, config={"method": {"_target_": "m.finetune"}}, training={"start": "source"})
+    assert causes_of(differences(run, other)) == ["the configuration"]
+
+
 def test_how_seeds_differ_is_no_difference_in_the_data(run):
     old = changed(run, data={"seeds": None})
     assert "data" not in differences(run, old)

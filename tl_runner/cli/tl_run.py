@@ -53,18 +53,17 @@ def _config_dirs(words: Sequence[str]) -> list[Path]:
     return [options.conf(), *map(Path, named)]
 
 
-def put_flags_first(words: Sequence[str]) -> list[str]:
-    """The same words with Hydra's flags, and the values of these, before all overrides.
+def put_overrides_first(words: Sequence[str]) -> list[str]:
+    """The same words with all overrides before Hydra's flags and the values of these.
 
     Hydra's parser takes overrides in one piece: it refuses those that follow a flag which follows overrides.
     """
-    flags, overrides, rest = [], [], iter(words)
-    for word in rest:
-        if word.startswith("-"):
-            flags += [word, *([next(rest, "")] if word in VALUED_FLAGS else [])]
-        else:
-            overrides.append(word)
-    return [*flags, *overrides]
+    overrides, flags = [], []
+    for before, word in pairwise(["", *words]):
+        # the value of --info may be left out
+        is_value = before in VALUED_FLAGS or (before in ("--info", "-i") and "=" not in word)
+        (flags if is_value or word.startswith("-") else overrides).append(word)
+    return [*overrides, *flags]
 
 
 def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
@@ -84,7 +83,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     _end_in_order(task)
     try:
         extend_path(folders[1:])
-        sys.argv[1:] = put_flags_first(options.settle_swept_keys(words))
+        sys.argv[1:] = put_overrides_first(options.settle_swept_keys(words))
         register_plugins()
         hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(task)()
         if task.refusal:

@@ -27,11 +27,12 @@ def estimate_accuracy(target: Tensor, source: Tensor, labels: Tensor) -> dict[st
     temperature = fit_temperature(source, labels)
     target, source = scale_temperature(target, temperature), scale_temperature(source, temperature)
     right = source.argmax(-1) == labels
+    wrong = int((~right).sum())
     return {
         "ac": average_confidence(target),
         "doc": difference_of_confidences(target, source, right),
-        "atc_mc": share_above_threshold(confidence(target), confidence(source), right),
-        "atc_ne": share_above_threshold(-losses.row_entropy(target), -losses.row_entropy(source), right),
+        "atc_mc": share_above_threshold(confidence(target), confidence(source), wrong),
+        "atc_ne": share_above_threshold(-losses.row_entropy(target), -losses.row_entropy(source), wrong),
         "cot": transport_accuracy(target, source, labels),
         "cott": transport_share(target, source, labels),
     }
@@ -73,12 +74,12 @@ def difference_of_confidences(target: Tensor, source: Tensor, right: Tensor) -> 
     return (right.double().mean() + gap).clamp(0, 1).item()
 
 
-def share_above_threshold(target: Tensor, source: Tensor, right: Tensor) -> float:
+def share_above_threshold(target: Tensor, source: Tensor, wrong: int) -> float:
     """ATC: the share of target scores above the threshold that as many source rows exceed as are right (Garg 2022).
 
-    Scores (n,) and (m,) that are large where the model is sure; `right` (m,) booleans.
+    Scores (n,) and (m,) that are large where the model is sure; it gets `wrong` of the m rows wrong.
     """
-    return (target > find_threshold(source, int((~right).sum()))).double().mean().item()
+    return (target > find_threshold(source, wrong)).double().mean().item()
 
 
 def find_threshold(scores: Tensor, below: int) -> float:
@@ -99,8 +100,7 @@ def transport_share(target: Tensor, source: Tensor, labels: Tensor) -> float:
     counts = count_labels(labels, source.shape[-1])
     source, labels = source[:ROWS], labels[:ROWS]
     wrong = int((source.argmax(-1) != labels).sum())
-    costs = transport_costs(source, counts)
-    return share_above_threshold(-transport_costs(target, counts), -costs, torch.arange(len(costs)) >= wrong)
+    return share_above_threshold(-transport_costs(target, counts), -transport_costs(source, counts), wrong)
 
 
 def count_labels(labels: Tensor, classes: int) -> Tensor:

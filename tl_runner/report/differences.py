@@ -8,11 +8,8 @@ from tl_runner.storage.record import NEUTRAL, RunRecord
 
 DifferenceKind = Literal["configuration", "keeping", "code", "data", "libraries", "machine"]
 KINDS: tuple[DifferenceKind, ...] = get_args(DifferenceKind)
-ELSEWHERE: tuple[DifferenceKind, ...] = (
-    "code",
-    "libraries",
-    "machine",
-)  # where a cause may lie beside configuration and data
+# where a cause may lie beside configuration and data
+ELSEWHERE: tuple[DifferenceKind, ...] = ("code", "libraries", "machine")
 MACHINE = ("device", "threads")  # keys of the configuration that the record of the machine has too
 NAMED = 3  # keys that a sentence names
 SCORES = {
@@ -77,12 +74,7 @@ def differences(first: RunRecord, second: RunRecord) -> dict[DifferenceKind, lis
 
 def scores(first: RunRecord, second: RunRecord) -> list[ScorePair]:
     """The scores that either run has."""
-
-    def of(record: RunRecord, path: tuple[str, str]) -> float | None:
-        metrics = getattr(record.scores, path[0], None)
-        return metrics.get(path[1]) if metrics else None
-
-    both = [ScorePair(what, of(first, path), of(second, path)) for what, path in SCORES.items()]
+    both = [ScorePair(what, first.score(*path), second.score(*path)) for what, path in SCORES.items()]
     return [score for score in both if score.first is not None or score.second is not None]
 
 
@@ -147,7 +139,9 @@ def causes_of(found: Mapping[DifferenceKind, Sequence[Difference]]) -> list[str]
     drawn = "seed" in keys or any(key.startswith("dataset.") or key == "granted" for key in keys)
     started = any(key.partition(".")[0] in ("pretrain", "backbone", "method") for key in keys)
     for difference in found.get("data", ()):
-        follows = drawn or (started and difference.what.startswith(("source_model", "model", "input", "granted")))
+        follows = drawn or (
+            started and difference.what.startswith(("source_model", "model", "input", "granted", "start"))
+        )
         if not follows and "the data" not in causes:
             causes.append("the data")
     return [*causes, *(f"the {kind}" for kind in ELSEWHERE if found.get(kind))]

@@ -41,7 +41,7 @@ class Setting:
 
     def values(self, name: str, score: ScoreName = "accuracy") -> dict[Any, float]:
         """By seed: the score of `selected`, `last`, `oracle`, `source` or `majority`, of the runs that have it."""
-        found = {seed: _score(run, name, score) for seed, run in self.scored.items()}
+        found = {seed: run.score(name, score) for seed, run in self.scored.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
     @cached_property
@@ -103,12 +103,6 @@ def cell(record: RunRecord) -> str:
 def _rivals(record: RunRecord) -> str:
     """What settings have in common that a reader compares with each other."""
     return f"{cell(record)} {record.choices['method']} {record.granted}"
-
-
-def _score(run: RunRecord, name: str, score: ScoreName) -> float | None:
-    """None where the run has not got it."""
-    metrics = getattr(run.scores, name, None)
-    return metrics.get(score) if metrics else None
 
 
 def seeds_of(run: RunRecord) -> Seeds:

@@ -66,7 +66,7 @@ class SweepProgress:
         elif not self.console.is_terminal:
             reached = outcome.record.accuracy
             accuracy = "" if reached is None else f"  target {format_percent(reached)}"
-            how = {"ran": "ok", "skipped": "skipped"}.get(outcome.what, outcome.what)
+            how = "ok" if outcome.what == "ran" else outcome.what
             of = f"{self.counted}/{self.total}" if self.total else str(self.counted)
             self.console.print(f"[{of}] {how}  {name}{accuracy}", highlight=False, markup=False, soft_wrap=True)
 

@@ -100,7 +100,7 @@ def _gap(record: RunRecord) -> str:
 def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     """The jobs of a sweep, in order; of a large one those that did not end well."""
     failed = sum(outcome.failed for outcome in outcomes)
-    others = Counter({"skipped": "skipped"}.get(o.what, o.what) for o in outcomes if o.what != "ran")
+    others = Counter(o.what for o in outcomes if o.what != "ran")
     runs = count_noun(len(outcomes), "run")
     title = ", ".join([f"{runs}, {failed} failed", *(f"{n} {what}" for what, n in others.items())])
     listed = [o for o in outcomes if len(outcomes) <= LISTED or o.failed or o.what not in ("ran", "skipped")]

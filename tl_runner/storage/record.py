@@ -72,7 +72,12 @@ class RunRecord:
     @property
     def accuracy(self) -> float | None:
         """Of the selected checkpoint on the target's test split; None where the run has no scores."""
-        return self.scores.selected["accuracy"] if self.scores else None
+        return self.score("selected", "accuracy")
+
+    def score(self, name: str, metric: str) -> float | None:
+        """A metric of one of `scores`, as `selected` or `source`; None where the run has not got it."""
+        metrics = getattr(self.scores, name, None)
+        return metrics.get(metric) if metrics else None
 
     @property
     def outputs(self) -> Path:
@@ -122,12 +127,9 @@ def find_on_other_data(record: RunRecord) -> RunRecord | None:
             other = read_record(file)
         except (OSError, ValueError):
             continue  # tables report it
-        if other.data.read is not None and other.data.files not in (None, record.data.files):
-            found += (
-                [(other.status == "ok", file.stat().st_mtime, other)]
-                if _describe_configuration(other) == _describe_configuration(record)
-                else []
-            )
+        elsewhere = other.data.read is not None and other.data.files not in (None, record.data.files)
+        if elsewhere and _describe_configuration(other) == _describe_configuration(record):
+            found.append((other.status == "ok", file.stat().st_mtime, other))
     return max(found, key=lambda each: each[:2])[2] if found else None
 
 
