@@ -14,7 +14,7 @@ from tl_runner.evaluation.scores import (
     collect_evidence,
     estimate_target_accuracy,
     examine_split,
-    predict,
+    predict_validation,
     score_predictions,
     score_run,
 )
@@ -72,8 +72,8 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         if settings.save:
             recording.write_tensors("model", progress.weights)
         sides = load_statistics(model, progress.weights)
-        on_validation = predict(sides.target, pair.target.val)  # by which trials of a search agree
-        recording.write_tensors("validation", {"target": on_validation})
+        on_validation = predict_validation(sides, pair)
+        recording.write_tensors("validation", on_validation)
         source = examine_split(sides.source, pair.source.test) if pair.source else None
         sure, known = gives_probabilities(model.head), source and pair.shared_labels
         of_source = (
@@ -83,7 +83,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         of_target = score_run(progress.predictions, labels, progress.chosen, sure)
         diagnosis, figures = parts.diagnose.after(sides, pair, setup, source, predicted, labels)
         recording.write_tensors("diagnosis", figures)
-        estimated = estimate_target_accuracy(sides, pair, predicted) if sure else None
+        estimated = estimate_target_accuracy(predicted, on_validation) if sure else None
         scores = Scores(of_source, **of_target, estimated=estimated)
         recording.note(scores=scores, evidence=progress.evidence._asdict(), diagnosis=diagnosis)
     return record

@@ -109,15 +109,24 @@ def score_run(
     }
 
 
-def estimate_target_accuracy(sides: DomainModels, pair: Pair, predicted: Tensor) -> dict[str, float] | None:
+def predict_validation(sides: DomainModels, pair: Pair) -> dict[str, Tensor]:
+    """Probabilities on the validation splits: of the `target`, by which the trials of a search agree, and where the
+    classes are shared of the `source`, with its `labels`, by which predictions are calibrated."""
+    found = {"target": predict(sides.target, pair.target.val)}
+    if pair.source is not None and pair.shared_labels:
+        source, labels = pair.labelled_source
+        found |= {"source": predict(sides.source, source.val), "labels": labels.val.cpu()}
+    return found
+
+
+def estimate_target_accuracy(predicted: Tensor, validation: Mapping[str, Tensor]) -> dict[str, float] | None:
     """The accuracy of probabilities (n, C) on the target, estimated in several ways without its labels.
 
-    None where there is no labelled source of the same classes to calibrate on.
+    `validation` is what `predict_validation` gives; None where there is no labelled source of the same classes in it.
     """
-    if pair.source is None or not pair.shared_labels:
+    if "source" not in validation:
         return None
-    source, labels = pair.labelled_source
-    return estimate_accuracy(predicted, predict(sides.source, source.val), labels.val.cpu())
+    return estimate_accuracy(predicted, validation["source"], validation["labels"])
 
 
 def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:
