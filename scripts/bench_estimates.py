@@ -37,10 +37,11 @@ def main() -> None:
 def list_errors(run: RunRecord) -> dict[str, float]:
     """Estimate minus truth in points, by the estimate's name; empty where the run has none."""
     scores = run.scores
-    if scores is None or not scores.estimated or scores.source is None:
+    if not (scores and scores.estimated and scores.source and scores.target):
         return {}
+    truth = scores.target["accuracy"]
     guesses = {**scores.estimated, "median": median(scores.estimated.values()), "source": scores.source["accuracy"]}
-    return {name: 100 * (value - scores.target["accuracy"]) for name, value in guesses.items()}
+    return {name: 100 * (value - truth) for name, value in guesses.items()}
 
 
 if __name__ == "__main__":

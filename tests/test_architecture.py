@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "methods": {"config", "core", "domains", "errors", "functional", "models", "options", "rng", "training"},
     "trackers": {"errors", "storage", "training"},
-    "inference": {"config", "core", "errors", "models", "plurals", "preprocessing", "rng", "storage"},
+    "inference": {"config", "core", "errors", "functional", "models", "plurals", "preprocessing", "rng", "storage"},
     "engine": {
         *("config", "core", "datasets", "domains", "errors", "evaluation", "functional", "methods", "models"),
         *("option_names", "rng", "storage", "trackers", "training"),

@@ -4,7 +4,7 @@ No label is in it that a method may not see: a `Domain` of the target has none. 
 `Answers`, which `run` alone opens, once, at the end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tl_runner.errors import UserError
+
+UNKNOWN = -1  # the label of a row that has none
 
 
 class Labelled(NamedTuple):
@@ -190,16 +192,30 @@ class Pair:
         )  # fmt: skip
 
 
-class Answers:
-    """The target's test labels, sealed until a run's last step.
+class Places(NamedTuple):
+    """Which files or lines the rows of a domain are: their `names`, and by part which of these its rows are."""
 
-    `names` say which files or lines the test rows are, where a user can look them up: () elsewhere. They are kept
-    here, away from methods and selection, since a path often names the class.
+    names: tuple[str, ...]
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+    @property
+    def of_test(self) -> tuple[str, ...]:
+        """The names of the test rows, in their order."""
+        return tuple(self.names[row] for row in self.test.tolist())
+
+
+class Answers:
+    """The target's test labels, sealed until a run's last step; `UNKNOWN` where a row has none.
+
+    `places` says which files or lines the target's rows are, None where they are no user's. It is kept here, away from
+    methods and selection, since a path often names the class.
     """
 
-    def __init__(self, labels: Tensor, names: Sequence[str] = ()):
+    def __init__(self, labels: Tensor, places: Places | None = None):
         self._labels: Tensor | None = labels
-        self.names = tuple(names)
+        self.places = places
 
     def open(self) -> Tensor:
         """The labels, once: a second look would be a second chance to choose by them."""

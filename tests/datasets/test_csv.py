@@ -101,7 +101,7 @@ def test_the_test_rows_are_known_by_their_lines_beside_the_answers():
     drawn = csv(0, file="all.csv", domain="site", source="smooth", target="rough", label="diagnosis")
     pair, answers, data = split_domains(drawn, 0, NOTHING, CPU)
     x, labels = pair.target.test.take(torch.arange(len(pair.target.test))), answers.open().tolist()
-    for name, row, label in zip(answers.names, x, labels, strict=True):
+    for name, row, label in zip(answers.places.of_test, x, labels, strict=True):
         file, _, line = name.rpartition(":")
         cells = rows[int(line) - 2]
         assert file == "all.csv" and cells[-2] == "rough" and cells[-1] == data.classes[label]
@@ -288,7 +288,7 @@ OTHER = GOOD.replace("0.", "3.")
         (GOOD.replace(",u,", ",,").replace(",v,", ",?,"), OTHER, {}, r"'c' has no value .* dataset.drop=\[c\]"),
         # The domains
         (GOOD, GOOD, {}, "a and b hold the same rows: there is nothing to transfer"),
-        (GOOD, OTHER, {"target": "d/../a.csv"}, "are one file, a.csv: there is nothing to transfer"),
+        (GOOD, OTHER, {"target": "d/../a.csv"}, "are both a.csv: there is nothing to transfer"),
         (GOOD, OTHER, {"target": "bb.csv"}, r"target=bb.csv: there is no such file – did you mean 'b.csv'\? \(in /.*a"),
         (GOOD, OTHER, {"target": "."}, "dataset.target=.: that is a folder"),
         (GOOD, OTHER, {"target": None}, r"takes two files \(.*\), or one .*; given: dataset.source=a.csv$"),

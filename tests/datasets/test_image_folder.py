@@ -116,9 +116,9 @@ def test_the_test_rows_are_known_by_their_files_beside_the_answers(digit_files, 
         Path("data/chalk/test/3/000.png").write_bytes(b"no image")
     drawn = loaded(source="ink", target="chalk", on_bad="skip")
     pair, answers, _ = split_domains(drawn, 0, Budget("count", 2), CPU)
-    assert len(answers.names) == len(pair.target.test) == 50
+    assert answers.places and len(answers.places.of_test) == len(pair.target.test) == 50
     x, labels = pair.target.test.take(torch.arange(50)), answers.open().tolist()
-    for name, row, label in zip(answers.names, x, labels, strict=True):
+    for name, row, label in zip(answers.places.of_test, x, labels, strict=True):
         assert (row * 255).round().byte().numpy().tobytes() == square(Path(name), 8).pixels[:64]
         assert Path(name).parent == Path("data/chalk/test") / str(label)
 
@@ -590,7 +590,7 @@ def test_a_label_set_that_says_nothing_is_refused(tmp_path, options, said):
         ({"target": "/etc"}, "dataset.target=/etc: 'data' holds"),
         ({"target": ".hidden"}, "dataset.target=.hidden: 'data' holds"),
         ({"target": "a"}, "source and target are both 'a': there is nothing to transfer"),
-        ({"target": "photo"}, "data/photo holds no class folder: an image lies at data/photo/CLASS/IMAGE.png"),
+        ({"source": "photo"}, "data/photo holds no class folder: an image lies at data/photo/CLASS/IMAGE.png"),
         ({"size": 7}, "size must be between 8 and 1024"),
         ({"memory": -1.0}, "memory must be at least 0"),
     ],

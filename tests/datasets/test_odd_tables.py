@@ -173,7 +173,7 @@ def test_few_whole_numbers_are_classes_without_a_word(label, caplog):
             None,
             r"lines 3, 5, .*take them out, or, if 'NA' is a class, set dataset.missing=.*'N/A', ",
         ),
-        (words("EU", ""), None, r"lines 3, 5, .*take them out; the target's"),
+        (words("EU", ""), None, r"lines 3, 5, .*take them out; of the target alone"),
         (lambda i: f"{i % 21},5", None, r"'label' of a.csv has 21 different values .*regression"),
     ],
 )

@@ -8,11 +8,12 @@ from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
-from tl_runner.domains import InMemory
+from tl_runner.domains import UNKNOWN, InMemory
 from tl_runner.evaluation.scores import calibration_error, collect_evidence, predict, score_predictions, score_run
 from tl_runner.models.backbones import identity
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import ROWS
+from tl_runner.storage.sections import Scores
 
 
 def test_scores_agree_with_scikit_learn():
@@ -55,26 +56,34 @@ def test_the_verdict_puts_the_oracle_beside_the_choice():
     right, half = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     found = score_run({10: half, 20: right, 30: half}, torch.tensor([0, 1]), selected=10)
     guess = {"accuracy": 0.5, "balanced": 0.5, "macro_f1": pytest.approx(1 / 3)}
-    assert found["last"] == {"step": 30, **guess}
-    assert found["selected"] == {"step": 10, **guess}
-    assert found["oracle"] == {"step": 20, "accuracy": 1.0, "balanced": 1.0, "macro_f1": 1.0}
-    assert found["target"]["accuracy"] == 0.5
-    assert found["majority"] == {"class": 0, **guess}
+    assert found.last == {"step": 30, **guess}
+    assert found.selected == {"step": 10, **guess}
+    assert found.oracle == {"step": 20, "accuracy": 1.0, "balanced": 1.0, "macro_f1": 1.0}
+    assert found.target and found.target["accuracy"] == 0.5
+    assert found.majority == {"class": 0, **guess}
 
 
 def test_the_oracle_is_that_of_each_score():
     """Of 4 rows, 3 of class 0: saying 0 has accuracy .75 and balanced .5; the other has .5 and (1/3 + 1)/2."""
     said = {1: torch.eye(2)[[0, 0, 0, 0]], 2: torch.eye(2)[[0, 1, 1, 1]]}
     found = score_run(said, torch.tensor([0, 0, 0, 1]), selected=2)
-    assert (found["oracle"]["step"], found["oracle"]["accuracy"]) == (1, 0.75)
-    assert found["oracle"]["balanced"] == pytest.approx(2 / 3) and found["selected"]["balanced"] == pytest.approx(2 / 3)
-    assert found["majority"] == {"class": 0, "accuracy": 0.75, "balanced": 0.5, "macro_f1": pytest.approx(3 / 7)}
+    assert found.oracle and (found.oracle["step"], found.oracle["accuracy"]) == (1, 0.75)
+    assert found.oracle["balanced"] == pytest.approx(2 / 3) and found.selected["balanced"] == pytest.approx(2 / 3)
+    assert found.majority == {"class": 0, "accuracy": 0.75, "balanced": 0.5, "macro_f1": pytest.approx(3 / 7)}
+
+
+def test_rows_without_a_label_are_not_scored_and_without_any_label_nothing_is():
+    p = {1: torch.eye(2)[[0, 0, 1, 0]], 5: torch.eye(2)[[0, 1, 1, 1]]}
+    some = score_run(p, torch.tensor([0, UNKNOWN, 1, UNKNOWN]), selected=1)
+    assert some == score_run({1: p[1][[0, 2]], 5: p[5][[0, 2]]}, torch.tensor([0, 1]), selected=1)
+    none = score_run(p, torch.full((4,), UNKNOWN), 1)
+    assert none == Scores(None, None, {"step": 5}, {"step": 1}, None)
 
 
 def test_what_gives_no_probabilities_has_no_calibration_error():
     p, y = torch.eye(3)[[0, 1, 2]], torch.tensor([0, 1, 1])
     assert "ece" in score_predictions(p, y) and "ece" not in score_predictions(p, y, calibrated=False)
-    assert "ece" not in score_run({1: p}, y, 1, calibrated=False)["target"]
+    assert "ece" not in (score_run({1: p}, y, 1, calibrated=False).target or ("ece",))
 
 
 def floor_of(granted: str, keeps_source: bool) -> tuple[float | None, float]:

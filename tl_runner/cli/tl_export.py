@@ -56,7 +56,7 @@ def _export(asked: argparse.Namespace) -> None:
     from tl_runner.inference.export import OUTPUT, SUFFIXES, export
     from tl_runner.inference.load import load, read_finished
     from tl_runner.inference.samples import samples
-    from tl_runner.inference.sheet import writable
+    from tl_runner.storage.sheet import writable
 
     check_range(3, 10**6, samples=asked.samples)
     trained, record = load(asked.run, asked.domain), read_finished(asked.run)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tl_runner.inference.load import Trained
     from tl_runner.preprocessing.batching import Input
+    from tl_runner.storage.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +70,10 @@ def _predict(asked: argparse.Namespace) -> None:
     from tl_runner.inference.inputs import list_inputs, list_test_inputs
     from tl_runner.inference.load import load, read_finished
     from tl_runner.inference.predict import compare_with_stored
-    from tl_runner.inference.sheet import is_sheet, open_sheet, writable
+    from tl_runner.storage.sheet import is_sheet, open_sheet, writable
 
     device = claim_device(asked.device, None)
-    trained = load(asked.run, asked.domain)
+    trained, record = load(asked.run, asked.domain), read_finished(asked.run)
     chosen = (
         list_test_inputs(asked.run, trained.preprocessing)
         if asked.test
@@ -81,11 +82,10 @@ def _predict(asked: argparse.Namespace) -> None:
     out: Path | None = asked.out and writable(asked.out, is_sheet)
     trained.model.to(device)
     with open_sheet(out) as stream:
-        found = _write_predictions(trained, chosen, stream, asked.on_bad)
+        found = _write_predictions(trained, record, chosen, stream, asked.on_bad)
     if out:
         log.info("wrote %s to %s", count_noun(len(found), "prediction"), out)
     if asked.test:
-        record = read_finished(asked.run)
         rows, same, largest = compare_with_stored(found, record)
         told = (
             f"{same} of {count_noun(rows, 'row')} {pluralize(same, 'has')} the class of the run's stored predictions;"
@@ -94,27 +94,29 @@ def _predict(asked: argparse.Namespace) -> None:
         if largest > OTHER:
             raise UserError(f"{told}: these are not the rows that the run was scored on, or not in their order")
         log.log(logging.INFO if same == rows else logging.WARNING, told)
-        if same == rows and record.scores:
-            log.info("so their accuracy is the run's target accuracy, %.1f %%", 100 * record.scores.target["accuracy"])
+        if same == rows and record.accuracy is not None:
+            log.info("so their accuracy is the run's target accuracy, %.1f %%", 100 * record.accuracy)
 
 
-def _write_predictions(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_bad: str) -> "Tensor":
-    """Write a line for each row; the probabilities (n, C)."""
+def _write_predictions(
+    trained: "Trained", record: "RunRecord", chosen: "Sequence[Input]", stream: IO[str], on_bad: str
+) -> "Tensor":
+    """Write a line for each row; the probabilities (n, C), calibrated as those in the run's predictions.csv."""
     import torch
 
     from tl_runner.errors import UserError
     from tl_runner.inference.predict import predictions
-    from tl_runner.inference.sheet import Sheet
+    from tl_runner.storage.sheet import Sheet
 
     kept, done, skipped, told = [], 0, 0, time.monotonic()
     sheet = Sheet(stream, trained.classes)
-    for predicted in predictions(trained, chosen):
+    for predicted in predictions(trained, chosen, record.training.temperature or 1.0):
         for name, why in predicted.bad.items():
             if on_bad == "error":
                 raise UserError(f"{name}: {why}; --on-bad skip leaves such files out")
             log.warning("skipped: %s: %s", name, why)
         if predicted.names:
-            sheet.add(predicted)
+            sheet.add(predicted.names, predicted.probabilities.numpy())
         kept.append(predicted.probabilities)
         done, skipped = done + len(predicted.names), skipped + len(predicted.bad)
         if time.monotonic() - told > PATIENCE:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from tl_runner.domains import UNKNOWN
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 
@@ -19,36 +20,55 @@ HELD_OUT = 5  # one in five granted labels of a class, but at least one, is kept
 
 
 class Budget(NamedTuple):
-    """How many target labels a run may see: a count per class (`upto` it, where a class has fewer), a share, all."""
+    """How many target labels a run may see: a count per class (`upto` it, where a class has fewer), a share, all.
 
-    kind: Literal["auto", "all", "count", "upto", "share"]
+    Of a target some of whose rows have labels, `labelled` are all of these: see `split.split_domains`.
+    """
+
+    kind: Literal["auto", "all", "labelled", "count", "upto", "share"]
     amount: float = 0.0
 
     @classmethod
     def parse(cls, granted: int | str) -> "Budget":
-        """From `auto`, `all`, a count per class (5) or a share (10%)."""
+        """From `auto`, `all`, `labelled`, a count per class (5) or a share (10%)."""
         text = str(granted)
-        if text in ("auto", "all"):
-            return cls("all" if text == "all" else "auto")
+        if text in ("auto", "all", "labelled"):
+            return cls(text)
         if re.fullmatch(r"\d+", text):
             return cls("count", int(text))
         share = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
         if share and float(share[1]) <= 100:
             return cls("share", float(share[1]) / 100)
-        raise UserError(f"granted takes auto, 0, a count per class (5), a share (10%) or all, got {granted!r}")
+        raise UserError(
+            f"granted takes auto, 0, a count per class (5), a share (10%), all or labelled, got {granted!r}"
+        )
 
     def settle(self, needed: bool) -> "Budget":
         """`auto` as a number: none for a method that needs none."""
         if self.kind == "auto":
             return Budget("upto", AUTO_PER_CLASS) if needed else Budget("count", 0)
-        if needed and self.kind != "all" and not self.amount:
+        if needed and not self.grants:
             raise UserError("this method learns from granted target labels: granted=0 leaves it none; try granted=10")
         return self
 
+    @property
+    def grants(self) -> bool:
+        """Whether it grants any label."""
+        return self.kind in ("all", "labelled") or bool(self.amount)
+
     def choose(self, labels: Tensor, classes: Sequence[str], domain: str) -> tuple[Tensor, Tensor]:
-        """The granted rows of a train split with these labels: (to train on, to hold out), the same of each class."""
+        """The granted rows of a train split with these labels: (to train on, to hold out), the same of each class.
+
+        Raises `UserError` where labels are to be granted and the split has none.
+        """
         train, held_out = [], []
-        counts = torch.bincount(labels, minlength=len(classes)).tolist()
+        known = labels[labels != UNKNOWN]
+        if self.grants and not len(known):
+            raise UserError(
+                f"granted={self} asks for target labels, and no row of the train split of {domain} has one. Methods"
+                " such as mmd, coral and mcc need none (granted=0); granted=labelled grants every label that there is"
+            )
+        counts = torch.bincount(known, minlength=len(classes)).tolist()
         if self.kind == "upto" and (
             short := [name for name, n in zip(classes, counts, strict=True) if n < self.amount]
         ):
@@ -64,7 +84,7 @@ class Budget(NamedTuple):
     def _wanted(self, there: int, name: str, domain: str) -> int:
         if self.kind == "share":
             return ceil(round(self.amount * there, 9))  # 7 % of 100 are 7, whatever a float makes of it
-        wanted = there if self.kind == "all" else int(self.amount)
+        wanted = there if self.kind in ("all", "labelled") else int(self.amount)
         if wanted > there and self.kind == "count":
             raise UserError(
                 f"granted={self} asks for {count_noun(wanted, 'label')} of class {name!r}, but the train split of"

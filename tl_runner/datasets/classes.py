@@ -3,11 +3,13 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from tl_runner.datasets.cells import NUMBER, Cells, Table, format_option, list_names, normalise_categories, observed
+from tl_runner.datasets.labelled import WhetherLabelled, refuse_policy_without_labels
 from tl_runner.datasets.notation import another_notation
 from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
 from tl_runner.errors import UserError, nearest
@@ -17,21 +19,39 @@ log = logging.getLogger(__name__)
 
 Policy = Literal["same", "differ", "shared"]
 Classes = tuple[str, ...]
+WAYS = (
+    "dataset.labels=shared keeps the rows of shared classes; dataset.label_set=[…] states the classes without a look at"
+    " the target's labels; dataset.labels=differ keeps all, for methods that transfer between label sets"
+)
+WAYS_UNLABELLED = (
+    "dataset.label_set=[…] states the classes of both, and leaves rows of others out; dataset.labelled=no does not look"
+    " at the target's labels"
+)
 FEW = 20  # classes, up to which no label is taken for a measurement or an identifier
 
 
 def split_label(
-    table: Table, label: str, missing: Sequence[str], literally: Callable[[str], Table]
+    table: Table,
+    label: str,
+    missing: Sequence[str],
+    literally: Callable[[str], Table],
+    whether: WhetherLabelled = "yes",
 ) -> tuple[Table, Cells]:
-    """The table's features, and the name of each row's class (n,).
+    """The table's features, and the name of each row's class (n,), None where it has none.
 
-    `missing` are the words for a missing value; `literally` reads the label of a file without regard to them.
+    Each row must have one if the table is labelled (`yes`); with `auto` the column may be missing, or empty in some
+    rows, and with `no` it is not looked at. `missing` are the words for a missing value; `literally` reads the label of
+    a file without regard to them.
     """
-    cells, features = table.split_off(label, "label")
+    if whether == "no" or (whether == "auto" and label not in table.header):
+        rest = {name: cells for name, cells in table.cells.items() if name != label}
+        cells, features = np.full(len(table), None, dtype=object), replace(table, cells=rest)
+    else:
+        cells, features = table.split_off(label, "label")
     if not features.cells:
         raise UserError(f"{table.file} has no column but the label {label!r} to learn from")
     empty = np.flatnonzero(cells == None)  # noqa: E711  (of each cell)
-    if len(empty):
+    if len(empty) and whether == "yes":
         again = literally(table.file)
         words = sorted(set(observed(again.cells[label][np.isin(again.lines, table.lines[empty])])))
         kept = [word for word in missing if word.strip().lower() not in {word.lower() for word in words}]
@@ -41,16 +61,16 @@ def split_label(
         raise UserError(
             f"{len(empty)} of the {count_noun(len(cells), 'row')} of {table.name} {pluralize(len(empty), 'has')} no"
             f" label in column {label!r}"
-            f" ({table.file}, lines {list_names(map(str, table.lines[empty]))}): take them out{as_class}; the target's"
-            " labels are needed to score, and kept from the methods"
+            f" ({table.file}, lines {list_names(map(str, table.lines[empty]))}): take them out{as_class}; of the"
+            " target alone rows may have none"
         )
     classes = normalise_categories(cells)
-    different = set(classes)
-    if len(different) > FEW and (_fractions(different) or len(different) > len(classes) / 2):
+    different = set(observed(classes))
+    if len(different) > FEW and (_fractions(different) or len(different) > len(observed(classes)) / 2):
         raise UserError(
             f"column {label!r} of {table.file} has {len(different)} different values in {len(classes)} rows, like"
-            f" {classes[0]!r}: a label is one of a few classes, and no measurement (that would be regression, which"
-            " tl_runner does not do). dataset.label=COLUMN names another"
+            f" {observed(classes)[0]!r}: a label is one of a few classes, and no measurement (that would be regression,"
+            " which tl_runner does not do). dataset.label=COLUMN names another"
         )
     return features, classes
 
@@ -99,32 +119,36 @@ def sort_names(names: Iterable[str]) -> Classes:
 
 
 def resolve_classes(
-    source: Sequence[str], target: Sequence[str], policy: Policy, label_set: Sequence[str] = ()
+    source: Sequence[str],
+    target: Sequence[str],
+    policy: Policy,
+    label_set: Sequence[str] = (),
+    unlabelled: int = 0,
 ) -> tuple[Classes, Classes]:
     """The classes that each side is left with.
 
     `same` refuses sides that differ, `shared` keeps what both have, `differ` all that each has. Refuses fewer than two.
-    A `label_set` states the classes of both sides instead, whatever the target's labels hold.
+    A `label_set` states the classes of both sides instead, whatever the target's labels hold. So many rows of the
+    target are `unlabelled`: where there are such, it has the source's classes, which its labels may not all name.
     """
+    refuse_policy_without_labels(policy, unlabelled)
     if label_set:
-        classes = select_stated(label_set, {"source": source, "target": target}, policy)
+        classes = select_stated(label_set, {"source": source, "target": target}, policy, unlabelled)
         return classes, classes
     if policy == "shared":
         source = target = [name for name in source if name in target]
-    if policy == "same" and set(source) != set(target):
+    if policy == "same" and (set(target) - set(source) if unlabelled else set(source) != set(target)):
         only = [
             f"the {side} alone has {', '.join(map(repr, extra))}"
             for side, mine, other in (("source", source, target), ("target", target, source))
-            if (extra := [name for name in mine if name not in other])
+            if (extra := [name for name in mine if name not in other]) and not (unlabelled and side == "source")
         ]
         said = f"the domains' classes differ: {'; '.join(only)}."
         if pairs := find_respelled(target, source):
             said += f" These differ only in spelling, write them alike: {about_respelled(pairs)}."
-        raise UserError(
-            f"{said} dataset.labels=shared keeps the rows of shared classes;"
-            " dataset.label_set=[…] states the classes without a look at the target's labels; dataset.labels=differ"
-            " keeps all, for methods that transfer between label sets"
-        )
+        raise UserError(f"{said} {WAYS_UNLABELLED if unlabelled else WAYS}")
+    if unlabelled:
+        target = source
     for side, left in (("source", source), ("target", target)):
         if len(left) < 2:
             what = f"one class, {left[0]!r}" if left else "no class"
@@ -132,10 +156,13 @@ def resolve_classes(
     return tuple(source), tuple(target)
 
 
-def select_stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy: Policy) -> Classes:
+def select_stated(
+    label_set: Sequence[str], sides: Mapping[str, Sequence[str]], policy: Policy, unlabelled: int = 0
+) -> Classes:
     """The classes of both sides as a person states them; refuses names that no side has.
 
-    That a class is in no row of the target is not looked at: it is what the statement is there to leave unknown.
+    That a class is in no row of the target is not looked at: it is what the statement is there to leave unknown. Nor
+    need the target have any of them where so many of its rows are `unlabelled`.
     """
     if policy != "same":
         raise UserError(
@@ -157,7 +184,7 @@ def select_stated(label_set: Sequence[str], sides: Mapping[str, Sequence[str]], 
             raise UserError(
                 f"dataset.label_set names classes that the {side} spells otherwise: {told}. Use one spelling"
             )
-        if not {*own} & {*label_set}:
+        if not {*own} & {*label_set} and not (unlabelled and side == "target"):
             raise UserError(
                 f"dataset.label_set={list_names(label_set)}: the {side} has no row of any of these classes (it has"
                 f" {list_names(own)})"

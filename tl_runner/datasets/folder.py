@@ -10,11 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.classes import Policy, count_names, label_knowledge, select_stated
+from tl_runner.datasets.classes import WAYS_UNLABELLED, Policy, count_names, label_knowledge, select_stated
 from tl_runner.datasets.decoded import decode_images
-from tl_runner.datasets.listing import ClassFolder, class_folders, folders, quoted
+from tl_runner.datasets.labelled import (
+    TEST,
+    TRAIN,
+    ScoreOn,
+    WhetherLabelled,
+    refuse_policy_without_labels,
+    score_on_rows,
+    tell_unlabelled,
+)
+from tl_runner.datasets.listing import UNLABELLED, ClassFolder, Listing, class_folders, folders, quoted
 from tl_runner.datasets.pixel_format import Channels, PixelFormat, doubts
 from tl_runner.datasets.split import Drawn, Raw
+from tl_runner.domains import UNKNOWN
 from tl_runner.errors import UserError, check_range, nearest
 from tl_runner.plurals import count_noun
 
@@ -32,6 +42,9 @@ def image_folder(
     target: str | None = None,
     labels: Literal["same", "shared", "differ"] = "same",
     label_set: tuple[str, ...] = (),
+    labelled: WhetherLabelled = "auto",
+    score_on: ScoreOn = "test",
+    test: str | None = None,
     size: int = 64,
     bit_depth: int | None = None,
     channels: Channels | None = None,
@@ -40,8 +53,9 @@ def image_folder(
 ) -> Drawn:
     """Images under `root/<domain>/<class>/` or `root/<domain>/{train,val,test}/<class>/`, at any depth.
 
-    source, target: names of domains; a source of None is in the backbone's weights. labels: both domains have the
-    `same` classes, or their `shared` ones are used, or they may `differ`; a label_set states those of both. size:
+    source, target, test: names of domains; a source of None is in the backbone's weights, and a `test` is the target's
+    test split. labels: both domains have the `same` classes, or their `shared` ones are used, or they may `differ`; a
+    label_set states those of both. labelled: whether the target's folders name classes (see `class_folders`). size:
     pixels a side of the central square that is used (see `picture.square`). bit_depth, channels: how the numbers of a
     file are read, where it leaves a doubt (see `PixelFormat`). on_bad: a file that can't be read is an error, or
     skipped and counted. memory: GiB that the images may take; more stay on disk, memory-mapped. Unless `channels` says
@@ -50,12 +64,12 @@ def image_folder(
     check_range(8, 1024, size=size)
     check_range(0, memory=memory)
     base = Path(root).expanduser()
-    domains = _domains(base, source, target)
+    domains = _domains(base, {"source": source, "target": target, "test": test})
     how = PixelFormat(bit_depth, channels).checked()
-    listed = {role: class_folders(path, base) for role, path in domains.items()}
+    listed = _list_domains(domains, base, labelled)
     found = {role: each.folders for role, each in listed.items()}
     classes = _classes(found, labels, [normalize("NFC", name) for name in label_set])
-    sides = {role: [each for each in found[role] if each.label in classes[role]] for role in domains}
+    sides = {role: [each for each in found[role] if each.label in (None, *classes[role])] for role in found}
     for each in (each for side in sides.values() for each in side):
         if not each.files:
             raise UserError(f"{str(each.path)!r} holds no image (other files: {each.others}): fill or remove it")
@@ -83,9 +97,11 @@ def image_folder(
         names = np.array([file for index, file in enumerate(files) if index not in bad[role]], dtype=object)
         return Raw(normalize("NFC", domains[role].name), pixels, y, classes[role], part, names)
 
+    target_rows = raw("target")
+    tell_unlabelled(target_rows, "dataset.labelled=no" if labelled == "no" else _describe_layout(found["target"]))
     left_out = {
-        role: count_names(each.label for each in found[role] if each.label not in classes[role] for _ in each.files)
-        for role in found
+        role: count_names(each.label for each in side if each.label not in (None, *classes[role]) for _ in each.files)
+        for role, side in found.items()
     }
     notes = {
         "skipped": {role: len(files) for role, files in bad.items()},
@@ -94,53 +110,95 @@ def image_folder(
         "pixel_format": how._asdict(),
         **label_knowledge(labels, label_set, left_out),
     }
-    return Drawn(raw("source") if "source" in domains else None, raw("target"), notes, on_disk=on_disk)
+    source_rows = raw("source") if "source" in domains else None
+    return Drawn(source_rows, score_on_rows(target_rows, score_on), notes, on_disk=on_disk)
 
 
-def _domains(root: Path, source: str | None, target: str | None) -> dict[str, Path]:
+def _list_domains(domains: Mapping[str, Path], root: Path, labelled: WhetherLabelled) -> dict[str, Listing]:
+    """The class folders of the source, if there is one, and of the target, among them those of a `test` domain."""
+    listed: dict[str, Listing] = {}
+    if "source" in domains:
+        listed["source"] = class_folders(domains["source"], root)
+    known = {each.label for each in listed["source"].folders} if listed else set[str | None]()
+    listed["target"] = class_folders(domains["target"], root, labelled, known)
+    if "test" in domains:
+        if any(each.part == TEST for each in listed["target"].folders):
+            raise UserError(
+                f"dataset.test names a test part for {domains['target']}, which is divided and has one already"
+            )
+        own = [each if each.part else each._replace(part=TRAIN) for each in listed["target"].folders]
+        test = class_folders(domains["test"], root)
+        kept = [*own, *(each._replace(part=TEST) for each in test.folders)]
+        listed["target"] = Listing(kept, (*listed["target"].passed, *test.passed))
+    return listed
+
+
+def _describe_layout(target: Sequence[ClassFolder]) -> str:
+    """By what it was found that images of the target have no label."""
+    named = [each.path.name for each in target if each.label is None and each.path.name in UNLABELLED]
+    what = f"a folder {named[0]!r}" if named else "images outside any class folder"
+    return f"{what}; dataset.labelled=yes or no says how to read the folders"
+
+
+def _domains(root: Path, named: Mapping[str, str | None]) -> dict[str, Path]:
     """The folder of each role, looked up among those that are there: no name leads out of the root."""
     if not root.is_dir():
         raise UserError(f"there is no folder {str(root.absolute())!r}: set dataset.root=…")
     there = folders(root, root)
     if not there:
         raise UserError(f"{str(root)!r} holds no folder: it needs one for each domain, or set dataset.root=…")
-    if target is None:
+    if named["target"] is None:
         raise UserError(
             f"name the domains, with dataset.source=… dataset.target=…, or only the target where the source is in the"
             f" backbone's weights: {str(root)!r} holds {quoted(there)}"
         )
-    named = {"source": source, "target": target}
     chosen = {role: normalize("NFC", name) for role, name in named.items() if name is not None}
     for role, name in chosen.items():
         if name not in there:
             deeper = [str(path) for path in there.values() if name in folders(path, root)]
             instead = f" – {deeper[0]!r} holds it: set dataset.root={deeper[0]}" if deeper else nearest(name, there)
             raise UserError(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{instead}")
-    if len({there[name].resolve() for name in chosen.values()}) < len(chosen):
-        raise UserError(f"source and target are both {target!r}: there is nothing to transfer")
+    places: dict[Path, str] = {}
+    for role, name in chosen.items():
+        other = places.setdefault(there[name].resolve(), role)
+        if other != role:
+            why = "the test images must be others" if role == "test" else "there is nothing to transfer"
+            raise UserError(f"{other} and {role} are both {name!r}: {why}")
     return {role: there[name] for role, name in chosen.items()}
 
 
 def _classes(found: DomainFolders, labels: Policy, label_set: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The classes of each role, by name."""
-    named = {role: {each.label: each.path for each in side} for role, side in found.items()}
+    unlabelled = sum(len(each.files) for each in found["target"] if each.label is None)
+    refuse_policy_without_labels(labels, unlabelled)
+    named = {role: {each.label: each.path for each in side if each.label is not None} for role, side in found.items()}
     classes = {role: tuple(sorted(paths)) for role, paths in named.items()}
     if label_set:
-        return dict.fromkeys(named, tuple(sorted(select_stated(label_set, classes, labels))))
+        return dict.fromkeys(named, tuple(sorted(select_stated(label_set, classes, labels, unlabelled))))
     if "source" not in named:
+        if unlabelled:
+            raise UserError(
+                "the target has images without a label, and there is no source whose classes it has: name a"
+                " dataset.source, or the classes, as in dataset.label_set=[cat,dog]"
+            )
         return classes
     shared = named["source"].keys() & named["target"].keys()
-    if labels == "same" and classes["source"] != classes["target"]:
+    compared = ["target"] if unlabelled else [*named]  # of a target with unlabelled rows not all classes are known
+    if labels == "same" and any(named[role].keys() - shared for role in compared):
         only = [
-            f"only the {role} has {quoted(str(paths[name]) for name in classes[role] if name not in shared)}"
-            for role, paths in named.items()
-            if paths.keys() - shared
+            f"only the {role} has {quoted(str(named[role][name]) for name in classes[role] if name not in shared)}"
+            for role in compared
+            if named[role].keys() - shared
         ]
+        if unlabelled:
+            raise UserError(f"the classes differ: {'; '.join(only)}. {WAYS_UNLABELLED}")
         raise UserError(
             f"the classes differ: {'; '.join(only)}. Set dataset.labels=shared to use the {len(shared)} that both"
-            " have, dataset.label_set=[…] to state the classes yourself, or dataset.labels=differ for a method that can"
-            " transfer between them"
+            " have, dataset.label_set=[…] to state the classes yourself, dataset.labels=differ for a method that can"
+            " transfer between them, or dataset.labelled=no if the target's folders are no classes"
         )
+    if unlabelled:
+        return dict.fromkeys(named, classes["source"])
     if labels == "shared":
         if not shared:
             raise UserError(f"no class is in both: {quoted(classes['source'])} and {quoted(classes['target'])}")
@@ -170,9 +228,9 @@ def _rows(
     readable = torch.ones(len(folder), dtype=torch.bool)
     readable[list(bad)] = False
     folder = folder[readable]
-    y = torch.tensor([classes.index(each.label) for each in side])[folder]
-    there = {classes.index(each.label) for each in side}  # a stated class may have no folder
-    if lost := sorted(there - set(y.tolist())):
+    of_folder = [UNKNOWN if each.label is None else classes.index(each.label) for each in side]
+    y = torch.tensor(of_folder)[folder]
+    if lost := sorted({*of_folder} - {UNKNOWN} - set(y.tolist())):
         raise UserError(f"{domain}: of class {quoted(classes[i] for i in lost)} no image can be read")
     divided = side[0].part is not None
     return y, torch.tensor([each.part for each in side])[folder] if divided else None

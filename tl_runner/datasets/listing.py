@@ -2,6 +2,7 @@
 
     root/<domain>/<class>/…  or  root/<domain>/{train,val,test}/<class>/…
 
+In a target a folder `unlabelled` may stand beside the classes or in place of them, or images without any folder.
 Nothing is opened. What is hidden or left by other programs is passed over, and said; a link to a folder must stay
 inside the root. Where a folder of images holds but one folder, which holds the classes, these are taken, and that is
 said.
@@ -9,12 +10,13 @@ said.
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
 from tl_runner.datasets.decoded import File
+from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.part_names import parts_among
 from tl_runner.datasets.picture import extensions
 from tl_runner.datasets.split import PARTS
@@ -25,17 +27,19 @@ from tl_runner.storage.litter import is_litter
 log = logging.getLogger(__name__)
 
 MANY = 12  # names are listed up to this many
+UNLABELLED = ("unlabelled", "unlabeled")  # a folder of images whose class is not known
 DEEP = 3  # folders that hold nothing but a folder are looked through
 
 
 class ClassFolder(NamedTuple):
     """The images of one class in one part (a position in `PARTS`; None where the domain is not divided).
 
+    `label` is None where their class is not known.
     `others` are files whose names do not end like an image's; `inner` are the folders in it, `direct` says whether
     images lie beside them.
     """
 
-    label: str
+    label: str | None
     part: int | None
     path: Path
     files: tuple[File, ...]
@@ -68,31 +72,44 @@ def folders(parent: Path, root: Path, passed: list[Path] | None = None) -> dict[
     return found
 
 
-def class_folders(domain: Path, root: Path) -> Listing:
-    """The class folders of a domain, by part and name; refuses a domain that has none."""
+def class_folders(
+    domain: Path, root: Path, labelled: WhetherLabelled = "yes", known: Collection[str | None] = ()
+) -> Listing:
+    """The class folders of a domain, by part and name; refuses a domain that has none.
+
+    With `labelled=auto` a part without a folder, and the folder `unlabelled` unless that is a `known` class, hold
+    images of no known class; with `no` all do, in whatever folders they lie.
+    """
     passed: list[Path] = []
-    top = _stay_inside(domain, root)
+    top = _stay_inside(domain, root) if labelled != "no" else domain
     inside = folders(top, root, passed)
-    loose = _loose(top)
+    loose = 0
     by_part: dict[int | None, Path] = {None: top}
     parts = parts_among(inside)
-    if not parts:
+    if parts:
+        loose = _loose(top)
+        by_part = {
+            part: _stay_inside(inside[name], root) if labelled != "no" else inside[name]
+            for part, name in _by_part(domain, inside, parts).items()
+        }
+    elif labelled != "no":
         _refuse_a_part_among_classes(top, inside, root)
-    else:
-        by_part = {part: _stay_inside(inside[name], root) for part, name in _by_part(domain, inside, parts).items()}
-        loose += sum(_loose(place) for place in by_part.values())
-    named = {part: inside if part is None else folders(place, root, passed) for part, place in by_part.items()}
-    if empty := [part for part, classes in named.items() if not classes]:
-        path = by_part[empty[0]]
-        raise UserError(f"{path} holds no class folder: an image lies at {path / 'CLASS' / 'IMAGE.png'}")
+    found: list[ClassFolder] = []
+    for part, path in by_part.items():
+        classes = inside if part is None else folders(path, root, passed)
+        if labelled == "no" or (labelled == "auto" and not classes and _loose(path)):
+            found.append(_class_folder(None, part, path, domain, passed))
+            continue
+        if not classes:
+            raise UserError(f"{path} holds no class folder: an image lies at {path / 'CLASS' / 'IMAGE.png'}")
+        loose += _loose(path)
+        for name, place in classes.items():
+            label = None if labelled == "auto" and name in UNLABELLED and name not in known else name
+            found.append(_class_folder(label, part, place, domain, passed))
     if loose:
-        log.warning("%s: ignored %s beside the class folders", domain, count_noun(loose, "image"))
-    found = [
-        _class_folder(label, part, path, domain, passed)
-        for part, classes in named.items()
-        for label, path in classes.items()
-    ]
-    _question_inner_folders(domain, found)
+        move = f": move them into a folder {UNLABELLED[0]!r} to use them" if labelled == "auto" else ""
+        log.warning("%s: ignored %s beside the class folders%s", domain, count_noun(loose, "image"), move)
+    _question_inner_folders(domain, [each for each in found if each.label is not None])
     _tell_passed(domain, passed)
     return Listing(found, tuple(passed))
 
@@ -126,7 +143,7 @@ def _stay_inside(place: Path, root: Path) -> Path:
     below = place
     for _ in range(DEEP):
         inside = folders(below, root)
-        if len(inside) != 1 or parts_among(inside) or _loose(below):
+        if len(inside) != 1 or parts_among(inside) or _loose(below) or {*inside} <= {*UNLABELLED}:
             break
         below = next(iter(inside.values()))
     inside = folders(below, root)
@@ -152,9 +169,9 @@ def _question_inner_folders(domain: Path, found: Sequence[ClassFolder]) -> None:
                 f"{each.path} holds {quoted(sorted(parts))}, parts of a domain, which must stand above its classes:"
                 f" {domain}/train/{each.label}, not {domain}/{each.label}/train"
             )
-    common = frozenset.intersection(*(each.inner for each in found))
+    common = frozenset[str]().union(*(each.inner for each in found[:1])).intersection(*(each.inner for each in found))
     if len(found) > 1 and len(common) > 1 and not any(each.direct for each in found):
-        labels = sorted({each.label for each in found})
+        labels = sorted({str(each.label) for each in found})
         log.warning(
             "%s: the folders %s are treated as the classes, and each holds the folders %s: if these are the classes,"
             " move them up, or set dataset.root and the domains one folder deeper",
@@ -182,7 +199,7 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:MANY])) + rest
 
 
-def _class_folder(label: str, part: int | None, path: Path, domain: Path, passed: list[Path]) -> ClassFolder:
+def _class_folder(label: str | None, part: int | None, path: Path, domain: Path, passed: list[Path]) -> ClassFolder:
     files, others, pending = [], 0, [path]
     while pending:
         for entry in _entries(pending.pop(), passed):

@@ -17,7 +17,19 @@ from torch import Tensor
 
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
-from tl_runner.domains import Answers, Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Split, Subset
+from tl_runner.domains import (
+    UNKNOWN,
+    Answers,
+    Domain,
+    InMemory,
+    LabelledSplit,
+    Labels,
+    OnDisk,
+    Pair,
+    Places,
+    Split,
+    Subset,
+)
 from tl_runner.errors import UserError
 from tl_runner.rng import Rng
 from tl_runner.storage.sections import DataInfo, SeedInfo
@@ -26,6 +38,7 @@ log = logging.getLogger(__name__)
 
 TRAIN, VAL = 0.6, 0.2  # shares of a domain's rows, where its makers did not divide it; the rest is for testing
 PARTS = ("train", "val", "test")
+LEAST = 2  # rows of a part
 IMAGE = 3  # dimensions of an input: channels, height, width
 CHUNK = 1024  # rows hashed at a time: a memory-mapped tensor may be larger than memory
 
@@ -33,7 +46,8 @@ CHUNK = 1024  # rows hashed at a time: a memory-mapped tensor may be larger than
 class Raw(NamedTuple):
     """All rows of a domain before they are cut.
 
-    x (n, …) float32, or uint8 for images of any size; y (n,) int64, the position in `classes`. `part` (n,) says
+    x (n, …) float32, or uint8 for images of any size; y (n,) int64, the position in `classes`, or `UNKNOWN` of a target
+    row without a label. `part` (n,) says
     where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train. `names`
     (n,) say where each row came from: a file as the configuration leads to it, `file:line` of a table; None where the
     rows are no user's.
@@ -87,6 +101,8 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
     content = {role: digests(raw.x) for role, raw in raws.items()}
     _refuse_copies(raws, content)
     parts = {role: _parts(raw, content[role], seed) for role, raw in raws.items()}
+    if budget.kind == "labelled":
+        parts["target"] = _put_labelled_into_train(drawn.target, parts["target"])
     fitted = next(iter(raws))  # on the source, or where there is none on the target's inputs
     encoding = drawn.encoding(raws[fitted].x[parts[fitted]["train"]]) if drawn.encoding else None
 
@@ -121,27 +137,55 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
         domains={"source": source.name if source else None, "target": target.name},
         rows={role: [len(parts[role][part]) for part in PARTS] for role in raws},
         granted=len(train) + len(held_out),
-        seeds=describe_seeds(drawn, len(parts["target"]["test"])),
+        labelled=_count_labelled(labels) if bool((drawn.target.y == UNKNOWN).any()) else None,
+        seeds=describe_seeds(drawn, int((labels.test != UNKNOWN).sum())),
         range=_range(filter(None, (source, target))),
         encoding=dict(encoding.facts) if encoding else None,
         resize="torch" if len(pair.shape) == IMAGE else None,
         notes={name: value for name, value in drawn.notes.items() if name not in recorded},
     )
     info = replace(info, **{name: value for name, value in drawn.notes.items() if name in recorded})
-    names = raws["target"].names
-    rows = () if names is None else names[parts["target"]["test"].numpy()]
-    return pair, Answers(labels.test, tuple(rows)), info
+    names = drawn.target.names
+    places = None if names is None else Places(tuple(names), *(parts["target"][part] for part in PARTS))
+    return pair, Answers(labels.test, places), info
+
+
+def _count_labelled(labels: Labels) -> list[int]:
+    """How many rows of each part have a label."""
+    return [int((y != UNKNOWN).sum()) for y in labels]
+
+
+def _put_labelled_into_train(target: Raw, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parts with every labelled row in train, but for those that the makers of the data put elsewhere."""
+    if bool((target.y != UNKNOWN).all()):
+        raise UserError(f"granted=labelled: every row of {target.name} has a label; granted=all grants those of train")
+    movable = target.y != UNKNOWN
+    if target.part is not None:
+        movable &= target.part == PARTS.index("train")
+    kept = {part: rows if part == "train" else rows[~movable[rows]] for part, rows in parts.items()}
+    moved = [rows[movable[rows]] for part, rows in parts.items() if part != "train"]
+    for part, rows in kept.items():
+        if len(rows) < LEAST:
+            raise UserError(
+                f"granted=labelled moves all labelled rows of {target.name} into its train split, which leaves"
+                f" {len(rows)} of its {len(target.x)} rows for {part}; it needs {LEAST} or more"
+            )
+    return {**kept, "train": torch.cat([kept["train"], *moved])}
 
 
 def count_rows_by_part(raw: Raw) -> tuple[int, ...]:
-    """How many rows there are of each of `PARTS`; all are train where nothing divides them."""
+    """How many labelled rows there are of each of `PARTS`; all are train where nothing divides them."""
+    labelled = raw.y != UNKNOWN
     if raw.part is None:
-        return len(raw.x), 0, 0
-    return tuple(int((raw.part == index).sum()) for index in range(len(PARTS)))
+        return int(labelled.sum()), 0, 0
+    return tuple(int((labelled & (raw.part == index)).sum()) for index in range(len(PARTS)))
 
 
 def describe_seeds(drawn: Drawn, test: int) -> SeedInfo:
-    """How runs on several seeds are related. The pool is the makers' test part, or what `_parts` cuts it from."""
+    """How runs on several seeds are related, each scored on so many labelled rows.
+
+    The pool is the makers' test part, or what `_parts` cuts it from.
+    """
     if drawn.fresh:
         return SeedInfo("independent", test)
     train, _, given = count_rows_by_part(drawn.target)
@@ -202,8 +246,9 @@ def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor
     kept, cut_val, cut_test = train.split([n - to_val - to_test, to_val, to_test])
     parts = {"train": kept, "val": torch.cat([val, cut_val]), "test": torch.cat([test, cut_test])}
     for part, rows in parts.items():
-        if len(rows) < 2:
+        if len(rows) < LEAST:
             raise UserError(
-                f"the {part} split of {raw.name} would hold {len(rows)} of its {len(raw.x)} rows; it needs 2 or more"
+                f"the {part} split of {raw.name} would hold {len(rows)} of its {len(raw.x)} rows; it needs {LEAST} or"
+                " more"
             )
     return parts

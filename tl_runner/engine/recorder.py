@@ -21,10 +21,12 @@ from tl_runner.storage.identity import map_leaves
 from tl_runner.storage.provenance import collect_provenance, identify_maker
 from tl_runner.storage.record import RunRecord, find_complete
 from tl_runner.storage.sections import DataInfo, TrainingInfo
+from tl_runner.storage.sheet import Sheet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tl_runner.domains import Places
     from tl_runner.engine.progress import Progress
     from tl_runner.storage.checkpoint import Checkpoint
     from tl_runner.trackers.tracker import Guarded, Tracker
@@ -166,13 +168,19 @@ class Recording:
         if self.tracker:
             self.tracker.point(point)
 
-    def write_predictions(self, by_step: "Mapping[int, Tensor]", names: Sequence[str]) -> None:
+    def write_test_predictions(self, by_step: "Mapping[int, Tensor]", places: "Places | None") -> None:
         """The probabilities on the test split by step, and where its rows are files or lines which, in their order."""
         self.write_tensors("predictions", {f"step_{step}": rows for step, rows in by_step.items()})
-        if names:
+        if places:
             out = StringIO()
-            csv.writer(out, lineterminator="\n").writerows([("path",), *((name,) for name in names)])
+            csv.writer(out, lineterminator="\n").writerows([("path",), *((name,) for name in places.of_test)])
             write_atomically(self.folder / "test.csv", out.getvalue().encode("utf-8", "surrogateescape"))
+
+    def write_all_predictions(self, places: "Places", probabilities: "Tensor", classes: Sequence[str]) -> None:
+        """Every row of the target with these probabilities (n, C), in the order of its files and lines."""
+        out = StringIO(newline="")
+        Sheet(out, classes).add(places.names, probabilities.numpy())
+        write_atomically(self.folder / "predictions.csv", out.getvalue().encode("utf-8", "surrogateescape"))
 
     def write_tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
         """A safetensors file without metadata, so that equal tensors make equal bytes; none of no tensors."""

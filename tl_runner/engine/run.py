@@ -14,14 +14,15 @@ from tl_runner.evaluation.scores import (
     collect_evidence,
     estimate_target_accuracy,
     examine_split,
+    find_temperature,
+    predict_all,
     predict_validation,
-    score_predictions,
     score_run,
+    score_source,
 )
 from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, statistics
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
-from tl_runner.storage.sections import Scores
 from tl_runner.training.loop import Point, train
 
 
@@ -68,22 +69,23 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             with checkpoint.around(lambda: progress.state(model, method, made)):
                 yield point
 
-        recording.write_predictions(progress.predictions, task.answers.names)
+        places, predicted = task.answers.places, progress.predictions[progress.chosen]
         if settings.save:
             recording.write_tensors("model", progress.weights)
-        sides = load_statistics(model, progress.weights)
-        on_validation = predict_validation(sides, pair)
-        recording.write_tensors("validation", on_validation)
+        sides, sure = load_statistics(model, progress.weights), gives_probabilities(model.head)
+        validation = predict_validation(sides, pair)
+        recording.write_tensors("validation", validation)
+        temperature = find_temperature(validation) if sure else None
+        recording.note(training={"temperature": temperature})
+        recording.write_test_predictions(progress.predictions, places)
+        if places:
+            recording.write_all_predictions(places, predict_all(sides.target, pair, places, temperature), pair.classes)
         source = examine_split(sides.source, pair.source.test) if pair.source else None
-        sure, known = gives_probabilities(model.head), source and pair.shared_labels
-        of_source = (
-            score_predictions(source.predicted, pair.labelled_source[1].test, sure) if source and known else None
-        )
-        labels, predicted = task.answers.open(), progress.predictions[progress.chosen]
-        of_target = score_run(progress.predictions, labels, progress.chosen, sure)
+        of_source = score_source(source, pair, sure)
+        estimated = estimate_target_accuracy(predicted, validation) if sure else None
+        labels = task.answers.open()
+        scores = score_run(progress.predictions, labels, progress.chosen, sure, of_source, estimated)
         diagnosis, figures = parts.diagnose.after(sides, pair, setup, source, predicted, labels)
         recording.write_tensors("diagnosis", figures)
-        estimated = estimate_target_accuracy(predicted, on_validation) if sure else None
-        scores = Scores(of_source, **of_target, estimated=estimated)
         recording.note(scores=scores, evidence=progress.evidence._asdict(), diagnosis=diagnosis)
     return record

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.core import Model
-from tl_runner.domains import Pair, Split, Subset
+from tl_runner.domains import UNKNOWN, Pair, Split, Subset
 from tl_runner.errors import check_range
 from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.scores import Reading, accuracy, examine_split
@@ -71,24 +71,26 @@ class Diagnose:
         """What the record says, and the tensors for figures, of the selected checkpoint.
 
         `source` is what it makes of the source's test split, `predicted` (n, C) are its probabilities on the
-        target's, and `answers` (n,) the labels there.
+        target's, and `answers` (n,) the labels there, `UNKNOWN` where a row has none.
         """
         if self.level == "none":
             return None, {}
         answers, target = answers.cpu(), examine_split(sides.target, _first(pair.target.test, sides.target))
+        known = answers != UNKNOWN
         validation = [examine_split(side, split) for side, split in zip(sides, _validation(pair), strict=False)]
         gap = self._gap(*(reading.features for reading in validation))
-        classes = ClassAccuracies(target=accuracies(predicted, answers))
+        classes = ClassAccuracies(target=accuracies(predicted, answers) if known.any() else None)
         diagnosis = Diagnosis(before.gap, gap, _shares(predicted.argmax(-1), predicted.shape[-1]), classes)
         labels = pair.source and pair.source.labels and pair.source.labels.test.cpu()
         if source and labels is not None and pair.shared_labels:
-            said, compared = [reading.predicted.argmax(-1) for reading in validation], len(target.features)
+            said = [reading.predicted.argmax(-1) for reading in validation]
+            of_target = target.features[known[: len(target.features)]]
             classes.source = accuracies(source.predicted, labels)
             diagnosis.priors = label_shift(said[0], pair.labelled_source[1].val.cpu(), said[1], len(pair.classes))
             diagnosis.bound = BoundTerms(
                 source_error=1 - accuracy(source.predicted, labels),
                 half_distance=gap.a_distance.value / 2 if gap and gap.a_distance else None,
-                joint_error=joint_error(source.features, labels[:ROWS], target.features, answers[:compared]),
+                joint_error=joint_error(source.features, labels[:ROWS], of_target, answers[known][: len(of_target)]),
             )
         if self.level == "full":
             inputs = (

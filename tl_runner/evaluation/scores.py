@@ -1,19 +1,21 @@
 """What a model predicts on a split, how good that is, and what may be known of it without target labels."""
 
 from collections.abc import Mapping
+from statistics import median
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tl_runner.core import Model
-from tl_runner.domains import Pair, Split
+from tl_runner.domains import UNKNOWN, Pair, Places, Split
 from tl_runner.errors import DivergedError
 from tl_runner.functional import importance, label_free
 from tl_runner.functional.divergence import ROWS, separate_domains
-from tl_runner.functional.estimated_accuracy import estimate_accuracy
+from tl_runner.functional.estimated_accuracy import estimate_accuracy, fit_temperature, scale_temperature
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import iter_batches
+from tl_runner.storage.sections import Interval, Metrics, Scores
 from tl_runner.training.checkpoint_selection import Evidence, FloorOf
 
 LEAST = 1e-12  # of a probability whose logarithm is taken
@@ -62,7 +64,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -
     return torch.zeros(bins, dtype=torch.double).index_add(0, bin_of, gap).abs().sum().item() / len(gap)
 
 
-def rates(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+def rates(predicted: Tensor, labels: Tensor) -> Metrics:
     """accuracy, balanced and macro_f1 of predicted classes (n,), each in [0, 1].
 
     balanced: the mean accuracy of the classes that occur. macro_f1: the mean of 2·right/(predicted + true) over the
@@ -81,32 +83,52 @@ def rates(predicted: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
-def score_predictions(probabilities: Tensor, labels: Tensor, calibrated: bool = True) -> dict[str, float]:
+def score_predictions(probabilities: Tensor, labels: Tensor, calibrated: bool = True) -> Metrics:
     """The `rates` of the most probable class and, of rows that are `calibrated` to be probabilities, their ece."""
     found = rates(probabilities.argmax(-1), labels)
     return {**found, "ece": calibration_error(probabilities, labels)} if calibrated else found
 
 
+def score_source(reading: Reading | None, pair: Pair, calibrated: bool = True) -> Metrics | None:
+    """The scores on the source's test split; None where there is no source, or its classes are others."""
+    if reading is None or not pair.shared_labels:
+        return None
+    return score_predictions(reading.predicted, pair.labelled_source[1].test, calibrated)
+
+
 def score_run(
-    predictions: Mapping[int, Tensor], labels: Tensor, selected: int, calibrated: bool = True
-) -> dict[str, dict[str, float]]:
+    predictions: Mapping[int, Tensor],
+    labels: Tensor,
+    selected: int,
+    calibrated: bool = True,
+    source: Metrics | None = None,
+    estimated: Mapping[str, float] | None = None,
+) -> Scores:
     """The target's scores at the selected step, beside the last checkpoint and the best one by the labels.
 
-    `predictions` are the probabilities on the test split by step, in order. `oracle` can't be had without the
-    answers: it says what an ideal choice among the checkpoints would have been worth, by each score; its step is the
-    one of the best accuracy. `majority` is what saying the most frequent class of these labels would score.
+    `predictions` are the probabilities on the test split by step, in order; rows whose label is `UNKNOWN` do not count.
+    `oracle` can't be had without the answers: it says what an ideal choice among the checkpoints would have been worth,
+    by each score; its step is the one of the best accuracy. `majority` is what saying the most frequent class of these
+    labels would score.
     """
+    known, end = labels.cpu() != UNKNOWN, max(predictions)
+    guesses = {"estimated": dict(estimated), "estimate": combine_estimates(estimated)} if estimated else {}
+    if not known.any():
+        return Scores(source, None, {"step": end}, {"step": selected}, None, **guesses)
+    labels = labels.cpu()[known]
+    predictions = {step: rows[known] for step, rows in predictions.items()}
     found = {step: rates(rows.argmax(-1), labels) for step, rows in predictions.items()}
     best = max(found, key=lambda step: (found[step]["accuracy"], step))
-    oracle = {name: max(of[name] for of in found.values()) for name in found[best]}
-    frequent = int(torch.bincount(labels.cpu()).argmax())
-    return {
-        "target": score_predictions(predictions[selected], labels, calibrated),
-        "last": {"step": max(found), **found[max(found)]},
-        "selected": {"step": selected, **found[selected]},
-        "oracle": {"step": best, **oracle},
-        "majority": {"class": frequent, **rates(torch.full_like(labels, frequent), labels)},
-    }
+    frequent = int(torch.bincount(labels).argmax())
+    return Scores(
+        source=source,
+        target=score_predictions(predictions[selected], labels, calibrated),
+        last={"step": end, **found[end]},
+        selected={"step": selected, **found[selected]},
+        oracle={"step": best, **{name: max(of[name] for of in found.values()) for name in found[best]}},
+        majority={"class": frequent, **rates(torch.full_like(labels, frequent), labels)},
+        **guesses,
+    )
 
 
 def predict_validation(sides: DomainModels, pair: Pair) -> dict[str, Tensor]:
@@ -119,6 +141,19 @@ def predict_validation(sides: DomainModels, pair: Pair) -> dict[str, Tensor]:
     return found
 
 
+def find_temperature(validation: Mapping[str, Tensor]) -> float | None:
+    """The temperature that calibrates the predictions on the source's validation rows; None where there are none."""
+    return fit_temperature(validation["source"], validation["labels"]) if "source" in validation else None
+
+
+def predict_all(model: Model, pair: Pair, places: Places, temperature: float | None) -> Tensor:
+    """Probabilities (n, C), calibrated by the temperature, of all rows of the target in the order of their names."""
+    by_part = [predict(model, split) for split in (pair.target.train, pair.target.val, pair.target.test)]
+    rows = torch.cat([places.train, places.val, places.test])
+    found = torch.cat(by_part)[rows.argsort()]
+    return found if temperature is None else scale_temperature(found, temperature).float()
+
+
 def estimate_target_accuracy(predicted: Tensor, validation: Mapping[str, Tensor]) -> dict[str, float] | None:
     """The accuracy of probabilities (n, C) on the target, estimated in several ways without its labels.
 
@@ -127,6 +162,12 @@ def estimate_target_accuracy(predicted: Tensor, validation: Mapping[str, Tensor]
     if "source" not in validation:
         return None
     return estimate_accuracy(predicted, validation["source"], validation["labels"])
+
+
+def combine_estimates(estimated: Mapping[str, float]) -> Interval:
+    """The median of several estimates, between the lowest and the highest of them."""
+    values = estimated.values()
+    return Interval(median(values), min(values), max(values))
 
 
 def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.errors import UserError
+from tl_runner.functional.estimated_accuracy import scale_temperature
 from tl_runner.inference.load import Trained
 from tl_runner.models.features import rows_per_batch
 from tl_runner.preprocessing.batching import Input
@@ -30,8 +31,8 @@ class StoredComparison(NamedTuple):
 
 
 @torch.no_grad()
-def predictions(trained: Trained, inputs: Sequence[Input]) -> Iterator[Predicted]:
-    """softmax(model(preprocessing(input))) for all inputs in order, on the model's device.
+def predictions(trained: Trained, inputs: Sequence[Input], temperature: float = 1.0) -> Iterator[Predicted]:
+    """softmax(model(preprocessing(input)) / temperature) for all inputs in order, on the model's device.
 
     As many at a time as an evaluation takes: memory does not grow with the number of files.
     """
@@ -39,14 +40,17 @@ def predictions(trained: Trained, inputs: Sequence[Input]) -> Iterator[Predicted
     model.eval()
     for names, x, bad in preprocessing.portions(inputs, rows_per_batch(preprocessing.numbers)):
         logits = model(x.to(model.device)).float() if len(x) else torch.empty(0, len(trained.classes))
-        found = logits.softmax(-1).cpu()
+        found = (logits / temperature).softmax(-1).cpu()
         if not bool(torch.isfinite(found).all()):
             raise UserError("the model's predictions are not finite numbers")
         yield Predicted(names, found, bad)
 
 
 def compare_with_stored(found: Tensor, record: RunRecord) -> StoredComparison:
-    """How predictions (n, C) on the test split compare with what the run itself stored at its selected step."""
+    """How predictions (n, C) on the test split compare with what the run itself stored at its selected step.
+
+    They are calibrated as the run's own: by the temperature in its record.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -58,5 +62,7 @@ def compare_with_stored(found: Tensor, record: RunRecord) -> StoredComparison:
         raise UserError(f"{file} does not hold the predictions of step {step}: {error}") from error
     if stored.shape != found.shape:
         raise UserError(f"the run stored predictions for {len(stored)} test rows, and {len(found)} were made")
+    if temperature := record.training.temperature:
+        stored = scale_temperature(stored, temperature).float()
     same = int((stored.argmax(-1) == found.argmax(-1)).sum())
     return StoredComparison(len(found), same, float((stored - found).abs().max()))

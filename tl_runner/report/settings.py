@@ -45,6 +45,17 @@ class Setting:
         return {seed: value for seed, value in found.items() if value is not None}
 
     @cached_property
+    def estimates(self) -> dict[Any, float]:
+        """By seed: the accuracy on the target as it is estimated without its labels, of the runs that have that."""
+        found = {seed: run.scores.estimate for seed, run in self.scored.items() if run.scores}
+        return {seed: estimate.value for seed, estimate in found.items() if estimate}
+
+    @cached_property
+    def unlabelled(self) -> bool:
+        """Whether no run of it could be scored, as its target has no labels."""
+        return bool(self.scored) and all(run.accuracy is None for run in self.scored.values())
+
+    @cached_property
     def seeds(self) -> Seeds:
         """How its runs differ by seed; unknown where a record does not say, or records disagree."""
         return joined(seeds_of(run) for run in self.scored.values())

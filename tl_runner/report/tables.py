@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -28,7 +27,7 @@ VERDICT_STYLE = {"better": "green", "negative transfer": "bold red", "maybe wors
 
 def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableType, ...]:
     """One finished run: its scores on both domains' test splits, with source-only of the same seed beside it."""
-    scores, data, domains = record.scores, record.data, record.data.domains
+    scores, domains = record.scores, record.data.domains
     assert scores is not None  # it is finished
     names = " · ".join([record.choices["method"], record.choices["backbone"], record.choices["dataset"]])
     table = _table(
@@ -36,46 +35,65 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     )
     if scores.source:
         table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores.source))
-    table.add_row(Text(f"target: {domains['target']}"), *_metrics(scores.target), style="bold", end_section=True)
-    if scores.estimated:
-        guesses = scores.estimated.values()
-        low, middle, high = min(guesses), median(guesses), max(guesses)
-        spread = f"{100 * middle:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
-        table.add_row(f"estimated without its labels, {len(guesses)} ways", spread, style="dim")
-    trained = scores.last["step"] > 0  # a head that is fitted in closed form has one checkpoint
-    for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")) if trained else ():
-        table.add_row(f"{meaning} (step {other['step']})", format_percent(other["accuracy"]), style="dim")
-    frequent, below = scores.majority, ""
-    if frequent:
-        always = f"always saying {data.classes[int(frequent['class'])]!r}, the most frequent class"
+    table.add_row(*_target(record), style="bold", end_section=True)
+    if estimate := scores.estimate:
+        spread = f"{format_percent(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+        table.add_row("estimated without its labels", spread, style="dim" if scores.target else "bold")
+    for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")):
+        if scores.last["step"] and other and "accuracy" in other:
+            table.add_row(f"{meaning} (step {other['step']})", format_percent(other["accuracy"]), style="dim")
+    below = ""
+    if frequent := scores.majority:
+        always = f"always saying {record.data.classes[int(frequent['class'])]!r}, the most frequent class"
         table.add_row(Text(always), *_metrics(frequent), style="dim")
         if scores.selected["accuracy"] < frequent["accuracy"]:
             below = f"\naccuracy below {always}"
-    advice = ""
-    if baseline and baseline.scores:
+    if baseline and baseline.scores and baseline.scores.target:
         label = f"{record.baseline}, same seed, granted={baseline.granted}"
         table.add_row(label, *_metrics(baseline.scores.target), style="dim")
-    elif record.choices["method"] != record.baseline:
-        typed = str(record.granted)
-        granted = "" if typed == "0" or typed.startswith("≤") else f" granted={typed}"
-        advice = f"\nno baseline to compare with yet: run the same command with method={record.baseline}{granted}"
-    words = (
-        [f"checkpoint of step {scores.selected['step']}, chosen without the target's test labels"] if trained else []
-    )
-    if start := record.training.source_model:
+    said = " · ".join(_describe_run(record))
+    return table, Text.assemble(said, (below, "bold red"), *(f"\n{line}" for line in _list_next(record, baseline)))
+
+
+def _describe_run(record: RunRecord) -> list[str]:
+    """What is to be known of a finished run beside its scores."""
+    scores, training, words = record.scores, record.training, []
+    if scores and scores.last["step"] > 0:  # a head that is fitted in closed form has one checkpoint
+        words.append(f"checkpoint of step {scores.selected['step']}, chosen without the target's test labels")
+    if start := training.source_model:
         steps = count_noun(start.steps, "step")
         words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split)")
     if floor := _describe_floor(record):
         words.append(floor)
-    if auto := record.training.auto:
+    if auto := training.auto:
         words.append(f"auto chose {auto.chosen} after {count_noun(auto.steps, 'step')}: {auto.why}")
     if gap := _gap(record):
         words.append(gap)
-    known = data.label_knowledge or {}
-    if known.get("by") == "target labels":
+    if (record.data.label_knowledge or {}).get("by") == "target labels":
         words.append("label set granted: read from the target's labels (dataset.labels=shared)")
-    words += [f"granted={record.granted}", f"{record.seconds:.1f} s", str(record.environment.device)]
-    return table, Text.assemble(" · ".join(words), (below, "bold red"), f"\n{record.folder}{advice}")
+    return [*words, f"granted={record.granted}", f"{record.seconds:.1f} s", str(record.environment.device)]
+
+
+def _list_next(record: RunRecord, baseline: RunRecord | None) -> list[str]:
+    """Where the run lies, what of it a user may want first, and what to compare it with."""
+    lines = [str(record.folder)]
+    if (predictions := record.folder / "predictions.csv").exists():
+        rows = count_noun(sum(record.data.rows["target"]), "row")
+        lines.append(f"{predictions.name} there has the class of each of the target's {rows}")
+    if not baseline and record.accuracy is not None and record.choices["method"] != record.baseline:
+        typed = str(record.granted)
+        granted = "" if typed == "0" or typed.startswith("≤") else f" granted={typed}"
+        lines.append(f"no baseline to compare with yet: run the same command with method={record.baseline}{granted}")
+    return lines
+
+
+def _target(record: RunRecord) -> list[RenderableType]:
+    """The cells of the target's row: its scores, if any of its test rows has a label, and how many have."""
+    data, metrics = record.data, record.scores and record.scores.target
+    labelled, rows = (data.labelled or data.rows["target"])[2], data.rows["target"][2]
+    scored = f" ({labelled} of {count_noun(rows, 'row')} with a label)" if metrics and labelled < rows else ""
+    name = Text(f"target: {data.domains['target']}{scored}")
+    return [name, *(_metrics(metrics) if metrics else ["unknown: no labels"])]
 
 
 def _describe_floor(record: RunRecord) -> str:
@@ -109,13 +127,17 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     folder = ["folder"] if width >= 90 else []  # else it would be folded into many lines
     several = any(outcome.variant for outcome in outcomes)
     names = ("dataset", "method", "backbone")
-    table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", *folder)
+    guess = ["estimated"] if any(o.record.scores and o.record.accuracy is None for o in listed) else []
+    table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", *guess, *folder)
     for record, variant, what, *_ in listed:
         accuracy = format_percent(record.accuracy) if record.accuracy is not None else ""
+        estimate = record.scores and record.scores.estimate
         cells = [*(record.choices[name] for name in names), *([variant] if several else []), str(record.seed)]
         said = record.status if what in ("ran", "skipped") else what
         named = [Text(record.folder.name)] if folder else []
-        table.add_row(*map(Text, cells), Text(said, STATUS_STYLE.get(said, "yellow")), accuracy, *named)
+        estimated = [format_percent(estimate.value) if estimate else ""] if guess else []
+        status = Text(said, STATUS_STYLE.get(said, "yellow"))
+        table.add_row(*map(Text, cells), status, accuracy, *estimated, *named)
     return table
 
 

@@ -122,7 +122,7 @@ def _ours(dataset: Mapping[str, Any]) -> str:
 
 def _tables(dataset: Mapping[str, Any]) -> list[str]:
     """The options of a dataset of tables that name files."""
-    keys = ["source", "target"] if dataset.get("file") is None else ["file"]
+    keys = ["source", "target", "test"] if dataset.get("file") is None else ["file"]
     return [key for key in keys if _ours(dataset) == "csv" and isinstance(dataset.get(key), str)]
 
 
@@ -134,7 +134,7 @@ def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]
         found = ((key, resolve_path(dataset[key], home)) for key in _tables(dataset))
         yield from (Named(key, path) for key, path in found if path and path.is_file())
     elif ours == "image_folder":
-        for key in ("source", "target"):
+        for key in ("source", "target", "test"):
             if path := _domain(resolve_path(root, home), dataset.get(key)):
                 yield Named(key, path)
     elif ours == "fashion":

@@ -46,7 +46,8 @@ class DataInfo:
     source_classes: list[str] | None = None  # where they differ
     domains: dict[str, str | None] = field(default_factory=dict)  # their names
     rows: dict[str, list[int]] = field(default_factory=dict)  # of train, val and test
-    granted: int = 0  # labelled rows of the target
+    granted: int = 0  # target rows whose labels training may see
+    labelled: list[int] | None = None  # target rows of train, val and test that have a label, where some have none
     seeds: SeedInfo | None = None
     range: list[float] = field(default_factory=lambda: [0.0, 1.0])  # of the inputs' numbers
     encoding: dict[str, Any] | None = None  # of a table's columns
@@ -86,8 +87,18 @@ class TrainingInfo:
     input: str | None = None
     model: dict[str, Any] | None = None  # what rebuilds its head
     lr_backbone: dict[str, list[float]] = field(default_factory=dict)
+    temperature: float | None = None  # by which the logits are divided in predictions.csv
     source_model: SourceModelInfo | None = None
     auto: AutoInfo | None = None
+
+
+@dataclass
+class Interval:
+    """A number and its interval: of 95 %, where not said otherwise."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass
@@ -96,25 +107,18 @@ class Scores:
 
     `last` is the checkpoint at the end, `selected` the one that the selection rule took, `oracle` the best that any
     checkpoint has by each score. `majority` is what saying the most frequent class would score. No `source` where its
-    classes are others.
+    classes are others. Where no test row of the target has a label, `last` and `selected` hold their steps alone, and
+    `target`, `oracle` and `majority` are None.
     """
 
     source: Metrics | None
-    target: Metrics
+    target: Metrics | None
     last: Metrics
     selected: Metrics
-    oracle: Metrics
+    oracle: Metrics | None
     majority: Metrics | None = None
     estimated: dict[str, float] | None = None  # accuracy on the target by each way of estimating it without its labels
-
-
-@dataclass
-class Interval:
-    """A number and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
+    estimate: Interval | None = None  # what these ways come to
 
 
 @dataclass

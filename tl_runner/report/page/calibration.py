@@ -63,5 +63,5 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
 
 def _errors(group: SettingRuns) -> list[float]:
     """The calibration error of each run whose head gives probabilities."""
-    found = [run.record.scores.target.get("ece") for run in group.runs if run.record.scores]
+    found = [run.record.score("target", "ece") for run in group.runs]
     return [error for error in found if error is not None]

@@ -2,15 +2,17 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 from tl_runner.errors import UserError
-from tl_runner.inference.predict import Predicted
 from tl_runner.storage.atomic import open_atomically
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 COLUMNS = ("path", "predicted", "probability")  # before one for each class
 
@@ -27,13 +29,12 @@ class Sheet:
         self.classes = tuple(classes)
         self._begun = False
 
-    def add(self, predicted: Predicted) -> None:
-        """A line for each row, after one of the columns' names."""
+    def add(self, names: Iterable[str], probabilities: "NDArray[Any]") -> None:
+        """A line for each row of these (n, C), after one of the columns' names."""
         if not self._begun:
             self._begun = True
             self._writer.writerow([*COLUMNS, *(f"class {name}" if name in COLUMNS else name for name in self.classes)])
-        best = predicted.probabilities.argmax(-1).tolist()
-        for name, row, index in zip(predicted.names, predicted.probabilities.numpy(), best, strict=True):
+        for name, row, index in zip(names, probabilities, probabilities.argmax(-1).tolist(), strict=True):
             self._writer.writerow([name, self.classes[index], row[index], *row])
 
 

@@ -1,0 +1,67 @@
+"""Which rows of the target have a label, and what these labels are for: to be scored by, or granted."""
+
+import logging
+from typing import Literal
+
+import numpy as np
+import torch
+
+from tl_runner.datasets.split import PARTS, Raw
+from tl_runner.domains import UNKNOWN
+from tl_runner.errors import UserError
+from tl_runner.plurals import count_noun, pluralize
+
+log = logging.getLogger(__name__)
+
+WhetherLabelled = Literal["auto", "yes", "no"]  # whether the target's labels are to be read; auto: where there are any
+ScoreOn = Literal["test", "labelled"]  # the test split, or all labelled rows of the target, which become it
+TRAIN, TEST = PARTS.index("train"), PARTS.index("test")
+
+
+def tell_unlabelled(target: Raw, how: str) -> None:
+    """Log how many rows of the target have a label, where not all have one, and `how` that was found."""
+    labelled, rows = int((target.y != UNKNOWN).sum()), len(target.y)
+    none = "the target has no labels, so its accuracy stays unknown"
+    some = f"{labelled} of the {count_noun(rows, 'row')} of the target {pluralize(labelled, 'has')} a label"
+    if labelled < rows:
+        log.warning("%s: %s (%s)", target.name, some if labelled else none, how)
+
+
+def score_on_rows(target: Raw, score_on: ScoreOn) -> Raw:
+    """The target, its labelled rows as the test part if all of them are to be scored."""
+    if score_on == "test":
+        return target
+    labelled = target.y != UNKNOWN
+    if bool(labelled.all()) or not bool(labelled.any()):
+        what = "every row has one, and none would be left to train on" if bool(labelled.all()) else "no row has one"
+        raise UserError(f"dataset.score_on=labelled scores the labelled rows of {target.name}: {what}")
+    if target.part is not None and bool((target.part == TEST).any()):
+        raise UserError(
+            f"dataset.score_on=labelled makes the labelled rows of {target.name} its test split, and it has one already"
+        )
+    part = torch.zeros_like(target.y) if target.part is None else target.part
+    return target._replace(part=torch.where(labelled, TEST, part))
+
+
+def with_test_rows(target: Raw, test: Raw) -> Raw:
+    """The target with the rows of another domain as its test part; raises `UserError` where it has one already."""
+    part = torch.full_like(target.y, TRAIN) if target.part is None else target.part
+    if bool((part == TEST).any()):
+        raise UserError(f"dataset.test: {target.name} is divided and has a test part already")
+    names = None if target.names is None or test.names is None else np.concatenate([target.names, test.names])
+    return target._replace(
+        x=torch.cat([target.x, test.x]),
+        y=torch.cat([target.y, test.y]),
+        part=torch.cat([part, torch.full_like(test.y, TEST)]),
+        names=names,
+    )
+
+
+def refuse_policy_without_labels(policy: str, unlabelled: int) -> None:
+    """Refuse to read from the target's labels which classes there are, where so many rows have none."""
+    if unlabelled and policy != "same":
+        raise UserError(
+            f"dataset.labels={policy} reads from the target's labels which classes there are, and"
+            f" {count_noun(unlabelled, 'row')} of the target {pluralize(unlabelled, 'has')} none:"
+            " dataset.label_set=[…] states the classes instead"
+        )
