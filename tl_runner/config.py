@@ -305,8 +305,8 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
             if value is None:
                 return None
         elif origin is Literal:
-            if value in arguments:
-                return value
+            if (word := _as_word(value, arguments)) in arguments:
+                return word
         elif option in OMEGACONF_NODES:
             if value is None or (option is bool and not isinstance(value, str) and value not in (0, 1)):
                 continue  # OmegaConf takes 2 for true
@@ -320,6 +320,11 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
         else:
             return value
     raise UserError(f"{key} takes {_in_words(options)}, got {value!r}{_nearest_literal(value, options)}")
+
+
+def _as_word(value: Any, words: Sequence[Any]) -> Any:
+    """The value, or the word that it stands for: YAML takes yes and no for true and false."""
+    return ("yes" if value else "no") if isinstance(value, bool) and {"yes", "no"} <= {*words} else value
 
 
 def _in_words(options: Sequence[Any]) -> str:

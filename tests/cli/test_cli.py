@@ -125,7 +125,7 @@ def test_a_sweep_goes_on_after_a_failure_and_its_table_tells():
         (["dataset=blobs", "backbone=mlp", "dataset.samples=9"], "samples must be at least 10, got 9"),
         (["dataset=missing_folder"], "there is no dataset=missing_folder"),
         (["--config-dir", "no_such_folder"], "no_such_folder"),
-        (["granted=0.1"], "granted takes auto, 0, a count per class (5), a share (10%) or all, got '0.1'"),
+        (["granted=0.1"], "granted takes auto, 0, a count per class (5), a share (10%), all or labelled, got '0.1'"),
         (["method=target_only", "granted=0"], "granted=0 leaves it none"),
         (["dataset=blobs", "backbone=mlp", "dataset.samples=10", "train.batch=1"], "train.batch must be at least 2"),
         (["seed=0,1"], "seed=0,1 has several values: add -m to run each"),

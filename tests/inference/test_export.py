@@ -44,6 +44,7 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
         heads.Kernel(torch.rand(9, WIDTH), torch.randn(9, 4), torch.tensor(3.0)), nn.Linear(4, CLASSES)
     ),
     "Perceptron": lambda: heads.perceptron(WIDTH, 6, 0.5, CLASSES),
+    "Calibrated, Linear": lambda: heads.Calibrated(nn.Linear(WIDTH, CLASSES), 1.7),
     "Margins": lambda: heads.Margins(WIDTH, CLASSES),
     "Votes": lambda: heads.Votes(torch.randn(5, CLASSES, WIDTH), torch.randn(5, CLASSES), torch.rand(5)),
 }

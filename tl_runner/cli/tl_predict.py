@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from tl_runner.inference.load import Trained
     from tl_runner.preprocessing.batching import Input
-    from tl_runner.storage.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def _predict(asked: argparse.Namespace) -> None:
     out: Path | None = asked.out and writable(asked.out, is_sheet)
     trained.model.to(device)
     with open_sheet(out) as stream:
-        found = _write_predictions(trained, record, chosen, stream, asked.on_bad)
+        found = _write_predictions(trained, chosen, stream, asked.on_bad)
     if out:
         log.info("wrote %s to %s", count_noun(len(found), "prediction"), out)
     if asked.test:
@@ -98,10 +97,8 @@ def _predict(asked: argparse.Namespace) -> None:
             log.info("so their accuracy is the run's target accuracy, %.1f %%", 100 * record.accuracy)
 
 
-def _write_predictions(
-    trained: "Trained", record: "RunRecord", chosen: "Sequence[Input]", stream: IO[str], on_bad: str
-) -> "Tensor":
-    """Write a line for each row; the probabilities (n, C), calibrated as those in the run's predictions.csv."""
+def _write_predictions(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_bad: str) -> "Tensor":
+    """Write a line for each row; the probabilities (n, C)."""
     import torch
 
     from tl_runner.errors import UserError
@@ -110,7 +107,7 @@ def _write_predictions(
 
     kept, done, skipped, told = [], 0, 0, time.monotonic()
     sheet = Sheet(stream, trained.classes)
-    for predicted in predictions(trained, chosen, record.training.temperature or 1.0):
+    for predicted in predictions(trained, chosen):
         for name, why in predicted.bad.items():
             if on_bad == "error":
                 raise UserError(f"{name}: {why}; --on-bad skip leaves such files out")

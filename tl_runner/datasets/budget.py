@@ -64,9 +64,11 @@ class Budget(NamedTuple):
         train, held_out = [], []
         known = labels[labels != UNKNOWN]
         if self.grants and not len(known):
+            asks = "this method learns from" if self.kind == "upto" else f"granted={self} asks for"
             raise UserError(
-                f"granted={self} asks for target labels, and no row of the train split of {domain} has one. Methods"
-                " such as mmd, coral and mcc need none (granted=0); granted=labelled grants every label that there is"
+                f"{asks} granted target labels, and no row of the train split of {domain} has a label. Methods such as"
+                " mmd, coral and mcc need none (granted=0)"
+                + ("" if self.kind == "labelled" else "; granted=labelled grants all of a target that has few")
             )
         counts = torch.bincount(known, minlength=len(classes)).tolist()
         if self.kind == "upto" and (

@@ -98,7 +98,7 @@ def image_folder(
         return Raw(normalize("NFC", domains[role].name), pixels, y, classes[role], part, names)
 
     target_rows = raw("target")
-    tell_unlabelled(target_rows, "dataset.labelled=no" if labelled == "no" else _describe_layout(found["target"]))
+    tell_unlabelled(target_rows, _why_unlabelled(found["target"], labelled), tested="test" in domains)
     left_out = {
         role: count_names(each.label for each in side if each.label not in (None, *classes[role]) for _ in each.files)
         for role, side in found.items()
@@ -123,9 +123,7 @@ def _list_domains(domains: Mapping[str, Path], root: Path, labelled: WhetherLabe
     listed["target"] = class_folders(domains["target"], root, labelled, known)
     if "test" in domains:
         if any(each.part == TEST for each in listed["target"].folders):
-            raise UserError(
-                f"dataset.test names a test part for {domains['target']}, which is divided and has one already"
-            )
+            raise UserError(f"dataset.test: {domains['target']} is divided and has a test part already")
         own = [each if each.part else each._replace(part=TRAIN) for each in listed["target"].folders]
         test = class_folders(domains["test"], root)
         kept = [*own, *(each._replace(part=TEST) for each in test.folders)]
@@ -133,8 +131,10 @@ def _list_domains(domains: Mapping[str, Path], root: Path, labelled: WhetherLabe
     return listed
 
 
-def _describe_layout(target: Sequence[ClassFolder]) -> str:
-    """By what it was found that images of the target have no label."""
+def _why_unlabelled(target: Sequence[ClassFolder], labelled: WhetherLabelled) -> str:
+    """By what it is known that images of the target have no label."""
+    if labelled == "no":
+        return "dataset.labelled=no"
     named = [each.path.name for each in target if each.label is None and each.path.name in UNLABELLED]
     what = f"a folder {named[0]!r}" if named else "images outside any class folder"
     return f"{what}; dataset.labelled=yes or no says how to read the folders"
@@ -192,6 +192,11 @@ def _classes(found: DomainFolders, labels: Policy, label_set: Sequence[str]) -> 
         ]
         if unlabelled:
             raise UserError(f"the classes differ: {'; '.join(only)}. {WAYS_UNLABELLED}")
+        if not shared:
+            raise UserError(
+                f"no class is in both: {'; '.join(only)}. Set dataset.labelled=no if the target's folders are no"
+                " classes, or dataset.labels=differ for a method that can transfer between other classes"
+            )
         raise UserError(
             f"the classes differ: {'; '.join(only)}. Set dataset.labels=shared to use the {len(shared)} that both"
             " have, dataset.label_set=[…] to state the classes yourself, dataset.labels=differ for a method that can"

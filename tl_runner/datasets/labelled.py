@@ -18,12 +18,16 @@ ScoreOn = Literal["test", "labelled"]  # the test split, or all labelled rows of
 TRAIN, TEST = PARTS.index("train"), PARTS.index("test")
 
 
-def tell_unlabelled(target: Raw, how: str) -> None:
-    """Log how many rows of the target have a label, where not all have one, and `how` that was found."""
-    labelled, rows = int((target.y != UNKNOWN).sum()), len(target.y)
-    none = "the target has no labels, so its accuracy stays unknown"
-    some = f"{labelled} of the {count_noun(rows, 'row')} of the target {pluralize(labelled, 'has')} a label"
-    if labelled < rows:
+def tell_unlabelled(target: Raw, how: str, tested: bool) -> None:
+    """Log how many rows of the target have a label, where not all have one, and `how` that was found.
+
+    `tested`: its test part is another domain, whose rows do not count.
+    """
+    y = target.y[target.part != TEST] if tested and target.part is not None else target.y
+    labelled = int((y != UNKNOWN).sum())
+    none = "the target has no labels" + ("" if tested else ", so its accuracy stays unknown")
+    some = f"{labelled} of the {count_noun(len(y), 'row')} of the target {pluralize(labelled, 'has')} a label"
+    if labelled < len(y):
         log.warning("%s: %s (%s)", target.name, some if labelled else none, how)
 
 

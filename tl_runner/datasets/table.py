@@ -94,8 +94,8 @@ def csv(
         return Raw(table.name, torch.from_numpy(matrix(table, found)), y, side, names=places)
 
     rows = {role: raw(role) for role in sides}
-    tell_unlabelled(rows["target"], _why_unlabelled(tables["target"], label, labelled))
     target_rows = with_test_rows(rows["target"], rows["test"]) if "test" in rows else rows["target"]
+    tell_unlabelled(target_rows, _why_unlabelled(tables["target"], label, labelled), "test" in rows)
     _warn_of_shared_rows(rows["source"], target_rows)
     _warn_of_unseen(sides, found)
     notes = label_knowledge(labels, label_set, {role: count_names(of.elements()) for role, of in left_out.items()})

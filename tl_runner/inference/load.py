@@ -7,7 +7,7 @@ from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.errors import UserError
 from tl_runner.models.batchnorm import Side, unpack_statistics
-from tl_runner.models.heads import rebuild_head
+from tl_runner.models.heads import Calibrated, rebuild_head
 from tl_runner.preprocessing.batching import Preprocessing
 from tl_runner.preprocessing.recorded import read_preprocessing
 from tl_runner.storage.record import RunRecord, read_record
@@ -31,6 +31,7 @@ class Trained(NamedTuple):
 def load(run: str | Path, domain: Side = "target") -> Trained:
     """The selected checkpoint of the run in this folder, in evaluation mode on the CPU, ready for use.
 
+    Its logits are calibrated by the temperature in the record, where there is one, as those in predictions.csv are.
     `domain` says whose rows the model is to meet: its BatchNorm layers have the target's statistics, or the source's.
     Nothing but the folder is needed, no dataset. Raises `UserError` where it holds no run, one that did not end well,
     or one whose weights were not kept.
@@ -55,6 +56,8 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
         model.load_state_dict(unpack_statistics(load_file(weights), domain))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{weights} can't be read into the run's network: {error}") from error
+    if temperature := record.training.temperature:
+        model.head = Calibrated(model.head, temperature)
     return Trained(model.eval(), read_preprocessing(record.data, record.config["dataset"]), model.classes)
 
 

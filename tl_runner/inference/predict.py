@@ -31,8 +31,8 @@ class StoredComparison(NamedTuple):
 
 
 @torch.no_grad()
-def predictions(trained: Trained, inputs: Sequence[Input], temperature: float = 1.0) -> Iterator[Predicted]:
-    """softmax(model(preprocessing(input)) / temperature) for all inputs in order, on the model's device.
+def predictions(trained: Trained, inputs: Sequence[Input]) -> Iterator[Predicted]:
+    """softmax(model(preprocessing(input))) for all inputs in order, on the model's device.
 
     As many at a time as an evaluation takes: memory does not grow with the number of files.
     """
@@ -40,7 +40,7 @@ def predictions(trained: Trained, inputs: Sequence[Input], temperature: float = 
     model.eval()
     for names, x, bad in preprocessing.portions(inputs, rows_per_batch(preprocessing.numbers)):
         logits = model(x.to(model.device)).float() if len(x) else torch.empty(0, len(trained.classes))
-        found = (logits / temperature).softmax(-1).cpu()
+        found = logits.softmax(-1).cpu()
         if not bool(torch.isfinite(found).all()):
             raise UserError("the model's predictions are not finite numbers")
         yield Predicted(names, found, bad)
@@ -49,7 +49,7 @@ def predictions(trained: Trained, inputs: Sequence[Input], temperature: float = 
 def compare_with_stored(found: Tensor, record: RunRecord) -> StoredComparison:
     """How predictions (n, C) on the test split compare with what the run itself stored at its selected step.
 
-    They are calibrated as the run's own: by the temperature in its record.
+    They are calibrated, as `load` makes the model, and what was stored is not.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

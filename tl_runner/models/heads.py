@@ -106,6 +106,17 @@ class Votes(nn.Module):
         return (self.vote[:, None, None] * chosen).sum(0)
 
 
+class Calibrated(nn.Module):
+    """A head whose logits are divided by a temperature: the same classes, as sure as they should be."""
+
+    def __init__(self, head: nn.Module, temperature: float):
+        super().__init__()
+        self.head, self.temperature = head, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x) / self.temperature
+
+
 def gives_probabilities(head: nn.Module) -> bool:
     """Whether the softmax of what a head says is meant as probabilities: not for margins, distances and votes."""
     last = head[-1] if isinstance(head, nn.Sequential) else head

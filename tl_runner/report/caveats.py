@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tl_runner.plurals import count_noun, pluralize
+from tl_runner.report.cells import unlabelled
 from tl_runner.report.comparison import OTHER_LABELS
 from tl_runner.report.settings import cell
 from tl_runner.report.statistics import LEAST, MOST
@@ -143,6 +144,12 @@ def _maybe(frame: pd.DataFrame) -> Iterator[str]:
 
 def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
     scored = [row for row in rows if row["n"]]
+    if unlabelled(rows):
+        yield (
+            "the target has no labels: no accuracy is known, and nothing is tested. Settings are sorted by how far they"
+            " agree with the mean prediction of all, which takes three or more of them"
+        )
+        return
     if few := [row["label"] for row in scored if row["n"] < LEAST]:
         yield f"fewer than {LEAST} seeds of {_names(few)}: nothing is tested"
     if below := [row for row in scored if row["below_majority"]]:

@@ -66,6 +66,8 @@ COLUMNS = {
     "n": Column("n", lambda row: str(row["n"])),
     "failed": Column("failed", _failures),
     "target": Column("target, %", lambda row: format_spread(row, "target")),
+    "agreement": Column("agreement, %", lambda row: format_spread(row, "agreement")),
+    "estimated": Column("estimated, %", lambda row: format_spread(row, "estimated")),
     "difference": Column("− baseline, points (95 %)", difference),
     "p": Column("p", lambda row: chance(row["p"])),
     "wins": Column("win/tie/loss", _format_wins),
@@ -78,8 +80,8 @@ COLUMNS = {
     "seconds": Column("s", lambda row: "–" if isnan(row["seconds"]) else f"{row['seconds']:.1f}"),
 }
 IMPORTANT = (
-    "method", "variant", "n", "target", "backbone", "granted", "difference", "verdict", "failed", "oracle", "regret",
-    "p", "closed", "wins", "last", "seconds", "source",
+    "method", "variant", "n", "target", "agreement", "backbone", "granted", "difference", "verdict", "estimated",
+    "failed", "oracle", "regret", "p", "closed", "wins", "last", "seconds", "source",
 )  # fmt: skip
 LEGEND = (
     " on the target's test split, mean ± sd over n seeds, of the checkpoint chosen without target labels;"
@@ -96,6 +98,11 @@ NAMES = {
     "balanced": "Balanced accuracy (the mean over classes)",
     "macro_f1": "Macro-F1 (the mean over classes)",
 }
+ESTIMATED = " Estimated: accuracy as it is estimated without target labels, which may be far off (docs/deciding.md)."
+AGREEMENT = (
+    " Agreement: on which share of the target's validation rows a setting says what the mean prediction of all says; it"
+    " is no accuracy, and sorts settings where no label is known."
+)
 KINDS = {
     "independent": "new data per seed",
     "resplit": "seeds re-split {pool} rows",
@@ -106,7 +113,12 @@ KINDS = {
 
 def legend(frame: pd.DataFrame) -> str:
     """What the columns mean, and by which score."""
-    return NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"] + LEGEND
+    told = NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"] + LEGEND
+    if unlabelled(frame.to_dict("records")):
+        told = "Mean ± sd over n seeds, of the checkpoint chosen without target labels. Source: on its test split."
+    for name, said in (("estimated", ESTIMATED), ("agreement", AGREEMENT)):
+        told += said if len(frame[name].dropna()) else ""
+    return told
 
 
 def telling(rows: Sequence[Row]) -> list[str]:
@@ -114,7 +126,7 @@ def telling(rows: Sequence[Row]) -> list[str]:
 
     def tells(name: str) -> bool:
         texts = {COLUMNS[name].text(row) for row in rows}
-        return len(texts) > 1 if name in ("backbone", "granted") else texts - {"", "–"} != set() or name == "target"
+        return len(texts) > 1 if name in ("backbone", "granted") else texts - {"", "–"} != set()
 
     return [name for name in COLUMNS if tells(name)]
 
@@ -126,8 +138,16 @@ def heading(pair: str, rows: Sequence[Row]) -> str:
     bases = {row["baseline"] for row in rows}
     named = sorted({row["method"] for row in rows if row["setting"] in bases})
     kinds = {row["seed_kind"]: row for row in rows if row["seed_kind"]}
+    if unlabelled(rows):
+        return " · ".join([pair, *said, "the target has no labels"])
     said_of_seeds = [text.format(**_counts(kinds[kind])) for kind, text in KINDS.items() if kind in kinds]
     return " · ".join([pair, *said, *(f"baseline {name}" for name in named), *said_of_seeds, *_majority(rows)])
+
+
+def unlabelled(rows: Sequence[Row]) -> bool:
+    """Whether the target has no labels by which any of these settings could be scored."""
+    done = [row for row in rows if row["n"]]
+    return bool(done) and all(isnan(row["target"]) for row in done)
 
 
 def _counts(row: Row) -> dict[str, str]:

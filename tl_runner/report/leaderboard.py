@@ -1,18 +1,20 @@
 """All runs as one table: a row per setting, over its seeds."""
 
-from collections.abc import Sequence, Set
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
 from math import nan
 from typing import Any
 
 import pandas as pd
 
+from tl_runner.report.agreement import measure_agreement
 from tl_runner.report.comparison import Comparison, compared
 from tl_runner.report.settings import Setting, group_settings
 from tl_runner.report.statistics import ScoreName
 from tl_runner.storage.record import RunRecord
 
 # Each with its deviation, as target_sd.
-SCORES = ("target", "last", "oracle", "source", "majority", "regret", "seconds")
+SCORES = ("target", "estimated", "agreement", "last", "oracle", "source", "majority", "regret", "seconds")
 COLUMNS = (
     "setting", "pair", "dataset", "method", "backbone", "granted", "variant", "label",
     "n", "failed", "unfinished", "seeds",
@@ -28,6 +30,8 @@ def build_leaderboard(
 ) -> pd.DataFrame:
     """One row per setting, by pair of domains and label budget, best first by what was selected without target labels.
 
+    Where the target has no labels, they are sorted by `agreement`, or by `estimated` accuracy (see `record.Scores`).
+
     n runs that ended well, with their `seeds`, failed (with diverged) and unfinished ones; `variant` tells it from its
     namesakes, `label` is method and variant in one; mean and sd (over seeds, n − 1) of each checkpoint's `score`, in
     [0, 1]; regret = oracle − selected; `majority` is what saying the most frequent class of the target's test split
@@ -36,18 +40,35 @@ def build_leaderboard(
     which test. `steps` are those of training, a source model's among them. Settings of runs whose ids are among
     `by_labels` were tried by a search that saw the target's labels: `variant` says so.
     """
+    settings = group_settings(records)
+    agreements = _measure_agreements(settings)
     searched = {record.setting for record in records if record.id in by_labels}
     rows = [
-        _row(each, each.setting.first.setting in searched, score) for each in compared(group_settings(records), score)
+        _row(each, each.setting.first.setting in searched, score, agreements.get(id(each.setting), {}))
+        for each in compared(settings, score)
     ]
     table = pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype({"steps": "Int64"})
-    order = ["pair", "granted", "target"]
-    return table.sort_values(order, ascending=[True, True, False], na_position="last", ignore_index=True)
+    table["merit"] = table["target"].fillna(table["agreement"]).fillna(table["estimated"])
+    order = ["pair", "granted", "merit"]
+    table = table.sort_values(order, ascending=[True, True, False], na_position="last", ignore_index=True)
+    return table.drop(columns="merit")
 
 
-def _row(of: Comparison, searched: bool, score: ScoreName) -> dict[str, Any]:
+def _measure_agreements(settings: Sequence[Setting]) -> dict[int, dict[Any, float]]:
+    """By setting and seed, of those that no label scored, among the others on the same data with the same labels."""
+    families: dict[tuple[str, str], list[Setting]] = defaultdict(list)
+    for setting in settings:
+        if setting.unlabelled:
+            families[setting.cell, str(setting.first.granted)].append(setting)
+    found = {}
+    for family in families.values():
+        found |= {id(each): values for each, values in zip(family, measure_agreement(family), strict=True)}
+    return found
+
+
+def _row(of: Comparison, searched: bool, score: ScoreName, agreement: Mapping[Any, float]) -> dict[str, Any]:
     setting, statuses = of.setting, [run.status for run in of.setting.runs]
-    spread = {name: pd.Series(values, dtype=float) for name, values in _scores(setting, score).items()}
+    spread = {name: pd.Series(values, dtype=float) for name, values in _scores(setting, score, agreement).items()}
     gain = of.gain._asdict()
     selected, majority = setting.values("selected", score), setting.values("majority", score)
     return {
@@ -82,12 +103,14 @@ def _row(of: Comparison, searched: bool, score: ScoreName) -> dict[str, Any]:
     }
 
 
-def _scores(setting: Setting, score: ScoreName) -> dict[str, list[Any]]:
+def _scores(setting: Setting, score: ScoreName, agreement: Mapping[Any, float]) -> dict[str, list[Any]]:
     """What there is of each checkpoint's score, a number a run."""
     found = {name: setting.values(name, score) for name in ("selected", "last", "oracle", "source", "majority")}
     selected, oracle = found.pop("selected"), found["oracle"]
     return {
         "target": [*selected.values()],
+        "estimated": [*setting.estimates.values()],
+        "agreement": [*agreement.values()],
         **{name: [*values.values()] for name, values in found.items()},
         "regret": [oracle[seed] - selected[seed] for seed in selected if seed in oracle],
         "seconds": [run.seconds for run in setting.scored.values()],

@@ -9,7 +9,7 @@ from tl_runner.storage.record import RunRecord
 
 
 class Predictions(NamedTuple):
-    """Of the m rows of the target's test split: their classes, and those predicted by the selected checkpoint."""
+    """Of the m labelled rows of the target's test split: their classes, and those that the selected checkpoint says."""
 
     labels: NDArray[Any]
     predicted: NDArray[Any]
@@ -35,6 +35,7 @@ def read_predictions(record: RunRecord) -> Predictions | None:
         except (OSError, ValueError, SafetensorError):
             return None
     labels, shares = found
-    if shares.ndim != 2 or len(shares) != len(labels) or not len(labels):
+    if shares.ndim != 2 or len(shares) != len(labels):
         return None
-    return Predictions(labels.astype(np.int64), shares.argmax(-1))
+    known = labels >= 0
+    return Predictions(labels[known].astype(np.int64), shares[known].argmax(-1)) if known.any() else None

@@ -90,10 +90,12 @@ def _list_next(record: RunRecord, baseline: RunRecord | None) -> list[str]:
 def _target(record: RunRecord) -> list[RenderableType]:
     """The cells of the target's row: its scores, if any of its test rows has a label, and how many have."""
     data, metrics = record.data, record.scores and record.scores.target
-    labelled, rows = (data.labelled or data.rows["target"])[2], data.rows["target"][2]
-    scored = f" ({labelled} of {count_noun(rows, 'row')} with a label)" if metrics and labelled < rows else ""
-    name = Text(f"target: {data.domains['target']}{scored}")
-    return [name, *(_metrics(metrics) if metrics else ["unknown: no labels"])]
+    name, test = f"target: {data.domains['target']}", 2
+    if metrics is None:
+        return [Text(name), "unknown: no test labels" if any(data.labelled or ()) else "unknown: no labels"]
+    if data.labelled and data.labelled[test] < (rows := data.rows["target"][test]):
+        name += f" ({data.labelled[test]} of {count_noun(rows, 'row')} with a label)"
+    return [Text(name), *_metrics(metrics)]
 
 
 def _describe_floor(record: RunRecord) -> str:
@@ -127,17 +129,20 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     folder = ["folder"] if width >= 90 else []  # else it would be folded into many lines
     several = any(outcome.variant for outcome in outcomes)
     names = ("dataset", "method", "backbone")
-    guess = ["estimated"] if any(o.record.scores and o.record.accuracy is None for o in listed) else []
-    table = _table(title, *names, *(["variant"] if several else []), "seed", "status", "target", *guess, *folder)
+    scored = [o.record for o in listed if o.record.scores]
+    known = ["target"] if not scored or any(record.accuracy is not None for record in scored) else []
+    guessed = ["estimated"] if any(record.accuracy is None for record in scored) else []
+    table = _table(title, *names, *(["variant"] if several else []), "seed", "status", *known, *guessed, *folder)
     for record, variant, what, *_ in listed:
-        accuracy = format_percent(record.accuracy) if record.accuracy is not None else ""
-        estimate = record.scores and record.scores.estimate
         cells = [*(record.choices[name] for name in names), *([variant] if several else []), str(record.seed)]
         said = record.status if what in ("ran", "skipped") else what
-        named = [Text(record.folder.name)] if folder else []
-        estimated = [format_percent(estimate.value) if estimate else ""] if guess else []
         status = Text(said, STATUS_STYLE.get(said, "yellow"))
-        table.add_row(*map(Text, cells), status, accuracy, *estimated, *named)
+        estimate = record.scores and record.scores.estimate
+        shares = [record.accuracy] if known else []
+        shares += [estimate.value if estimate else None] if guessed else []
+        named = [Text(record.folder.name)] if folder else []
+        shown = ["" if share is None else format_percent(share) for share in shares]
+        table.add_row(*map(Text, cells), status, *shown, *named)
     return table
 
 

@@ -17,6 +17,9 @@ from tl_runner.storage.contents import Contents
 CIFAR = ("cifar10", "cifar10_split", "cifar10_stl10")
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashion-mnist puts the files
 
+# Options that came after a dataset had its first runs, with their defaults: what leaves them alone keeps its id.
+LATER = {"labelled": "auto", "score_on": "test", "test": None}
+
 # Published without an MD5: of its words, one blank between two.
 WORDS = md5(b"airplane bird car cat deer dog horse monkey ship truck", usedforsecurity=False).hexdigest()
 
@@ -79,15 +82,21 @@ def hash_data(dataset: Any, contents: Contents) -> Data:
 
 
 def drop_locations(dataset: Any) -> Any:
-    """A dataset's node without where its files lie, and without whether they may be downloaded.
+    """A dataset's node without where its files lie, whether they may be downloaded, and `LATER` options left alone.
 
     Nothing is looked up; a user's own dataset stays as it is.
     """
     if not isinstance(dataset, Mapping):
         return dataset
     dropped = {"download", *(["root"] if _ours(dataset) else [])}
-    files = _tables(dataset)
-    return {key: Path(value).name if key in files else value for key, value in dataset.items() if key not in dropped}
+    files, node = _tables(dataset), drop_later_options(dataset)
+    return {key: Path(value).name if key in files else value for key, value in node.items() if key not in dropped}
+
+
+def drop_later_options(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The node of a dataset of this package without the options in `LATER` that have their defaults."""
+    left_alone = {key for key, default in LATER.items() if _ours(dataset) and dataset.get(key) == default}
+    return {key: value for key, value in dataset.items() if key not in left_alone}
 
 
 def identify_dataset(dataset: Any, digest: str | None, home: Path) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tl_runner.option_names import is_ours, name_methods, name_parts
 from tl_runner.storage.contents import Contents
-from tl_runner.storage.data_files import resolve_path
+from tl_runner.storage.data_files import drop_later_options, resolve_path
 
 
 def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
@@ -24,7 +24,9 @@ def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str
     """
     contents, config = contents or Contents(), name_parts(config)
     config["method"] = name_methods(config.get("method"))
-    settled = {key: value if key == "dataset" else _resolve_node(value, contents) for key, value in config.items()}
+    settled = {key: _resolve_node(value, contents) for key, value in config.items() if key != "dataset"}
+    if isinstance(dataset := config.get("dataset"), Mapping):
+        settled["dataset"] = drop_later_options(dataset)
     return _digest([settled, sorted(_sources(config))])
 
 

@@ -161,7 +161,9 @@ def measure_objective(record: RunRecord, objective: str) -> tuple[float, float]:
     """
     evidence = record.evidence or {}
     if objective == "oracle":
-        return float(record.accuracy or 0.0), float(evidence.get("information", 0.0))
+        if record.accuracy is None:
+            raise UserError(f"objective=oracle takes the target's test labels, and {record.folder.name} has none")
+        return record.accuracy, float(evidence.get("information", 0.0))
     if not evidence:
         raise UserError(
             f"{record.folder} was made by an earlier version, which stored no objective: rerun with force=true"

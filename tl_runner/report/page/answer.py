@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isfinite, nan
 
 from tl_runner.plurals import count_noun
-from tl_runner.report.cells import Row, format_spread
+from tl_runner.report.cells import Row, format_spread, unlabelled
 from tl_runner.report.comparison import OTHER_LABELS
 
 LISTED = 6  # settings that a sentence names
@@ -12,6 +12,8 @@ LISTED = 6  # settings that a sentence names
 
 def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
     """Sentences on (name, row) of one data set: the best without target labels, the best with some, what did harm."""
+    if unlabelled([row for _, row in rows]):
+        return _answer_without_labels(rows)
     scored = [(name, row) for name, row in rows if isfinite(row.get("target", nan))]
     if not scored:
         return ["No run of this pair has ended well: there is no answer yet."]
@@ -50,6 +52,21 @@ def answer(rows: Sequence[tuple[str, Row]]) -> list[str]:
             "Nothing was compared with a baseline by a test: that takes runs of both on the same seeds, at least"
             " three, with the same labels."
         )
+    return sentences
+
+
+def _answer_without_labels(rows: Sequence[tuple[str, Row]]) -> list[str]:
+    """What can be said where no target label is known: who agrees most with all, and how good that may be."""
+    unknown = "The target has no labels: no accuracy on it is known."
+    agreeing = [each for each in rows if isfinite(each[1].get("agreement", nan))]
+    if not agreeing:
+        return [unknown, "Three or more settings are needed to compare them by how far they agree."]
+    name, row = max(agreeing, key=lambda each: each[1]["agreement"])
+    share, settings, n = format_spread(row, "agreement"), count_noun(len(agreeing), "setting"), int(row["n"])
+    sentences = [unknown, f"{name} agrees most with the mean prediction of {settings}: {share} % (n = {n})."]
+    if isfinite(row["estimated"]):
+        guess = format_spread(row, "estimated")
+        sentences.append(f"Its accuracy is estimated to be {guess} %, which may be far off.")
     return sentences
 
 

@@ -41,9 +41,9 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     legend += [Key("dot", "c0", "by domain: source"), Key("cross", "c3", "by domain: target")]
     caption = (
         f"n = 1 run a setting, the first seed that kept features: the first {ROWS} rows of both domains' test splits"
-        " at the selected checkpoint, coloured by true class and by domain; grey where the source has other classes."
-        f" Each map is computed from up to 32 principal components; t-SNE (scikit-learn, seed {SEED}) keeps"
-        " neighbours, not distances: sizes of clusters and gaps between them mean nothing. "
+        " at the selected checkpoint, coloured by true class and by domain; grey where a row has no label, or the"
+        " source other classes. Each map is computed from up to 32 principal components; t-SNE (scikit-learn, seed"
+        f" {SEED}) keeps neighbours, not distances: sizes of clusters and gaps between them mean nothing. "
     )
     if len(names) > COLOURS:
         caption += f"Colours repeat after {COLOURS} of the {len(names)} classes. "
@@ -62,7 +62,7 @@ def _maps(name: str, run: RunFiles, sides: DomainFeatures) -> list[Panel]:
     shared = bool(run.record.scores and run.record.scores.source)
     for (side, (_, labels)), points in zip(sides.items(), np.split(places, ends), strict=True):
         for label in np.unique(labels):
-            kind = f"c{int(label) % COLOURS}" if side == "target" or shared else "quiet"
+            kind = f"c{int(label) % COLOURS}" if label >= 0 and (side == "target" or shared) else "quiet"
             _draw(by_class, side, points[labels == label], kind)
         _draw(by_domain, side, points, "c0" if side == "source" else "c3")
     note = f"seed {run.record.seed}, {how}, by"

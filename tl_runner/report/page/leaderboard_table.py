@@ -95,6 +95,13 @@ COLUMNS = (
     PageColumn("Granted", "target labels that training may see", ("granted",), word("granted"), False, several),
     PageColumn("Target, %", "score of the checkpoint chosen without target labels", ("target",), score("target")),
     PageColumn(
+        "Agreement, %",
+        "with the mean prediction of all settings, on rows without labels",
+        ("agreement",),
+        score("agreement"),
+    ),
+    PageColumn("Estimated, %", "accuracy as it is estimated without target labels", ("estimated",), score("estimated")),
+    PageColumn(
         "Difference", "to the baseline, in points, with its 95 % interval", ("difference", "low", "high"), _difference
     ),
     PageColumn("Finding", "what the test shows", ("verdict",), word("verdict"), number=False),

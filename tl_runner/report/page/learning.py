@@ -85,8 +85,8 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
         " axis mark the checkpoints that were selected without target labels, one a seed. "
     )
     unscored = (
-        "Test accuracy by step can't be shown: these runs kept no true labels (diagnose=none). Shown is what may be"
-        " known without them; ln C is the entropy of C equally likely classes. "
+        "Test accuracy by step can't be shown: these runs have no true labels (the target has none, or diagnose=none)."
+        " Shown is what may be known without them; ln C is the entropy of C equally likely classes. "
     )
     without = [group.name for group in choose_settings(groups, MOST)[0] if group.name not in curves]
     missing = f"Without true labels, and so not drawn: {', '.join(without)}." if without else ""

@@ -37,7 +37,7 @@ class RunFiles:
     def accuracies(self) -> dict[int, float]:
         """The accuracy on the target's test split at each evaluation point; none without the true labels."""
         labels = self.labels
-        if labels is None:
+        if labels is None or not self._known.any():
             return {}
         found = {}
         for name, rows in self._tensors("predictions"):
@@ -45,7 +45,8 @@ class RunFiles:
                 continue  # of a later version
             if not self._fits(rows, labels):
                 return {}
-            found[int(name.removeprefix("step_"))] = float((rows.argmax(-1) == labels).mean())
+            right = rows.argmax(-1) == labels
+            found[int(name.removeprefix("step_"))] = float(right[self._known].mean())
         return dict(sorted(found.items()))
 
     @cached_property
@@ -64,22 +65,28 @@ class RunFiles:
 
     @cached_property
     def labels(self) -> NDArray[Any] | None:
-        """(n,) true labels of the target's test split."""
+        """(n,) true labels of the target's test split, below 0 where a row has none."""
         return self.diagnosis("labels")
+
+    @property
+    def _known(self) -> NDArray[np.bool_]:
+        """(n,) which of these rows have a label."""
+        return np.zeros(0, bool) if self.labels is None else self.labels >= 0
 
     @cached_property
     def _scored(self) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         labels = self.labels
-        if labels is None or not self.record.scores:
+        if labels is None or not self.record.scores or not self._known.any():
             return None
         step = f"step_{self.record.scores.selected['step']}"
         rows = next((rows for _, rows in self._tensors("predictions", step)), None)
         if rows is None or not self._fits(rows, labels):
             return None
+        rows, labels = rows[self._known], labels[self._known]
         return confusion(labels, rows.argmax(-1), rows.shape[-1]), reliability(rows, labels)
 
     def _fits(self, rows: NDArray[Any], labels: NDArray[Any]) -> bool:
-        fits = rows.ndim == 2 and len(rows) == len(labels) and labels.min() >= 0 and labels.max() < rows.shape[-1]
+        fits = rows.ndim == 2 and len(rows) == len(labels) and labels.max() < rows.shape[-1]
         if (
             not fits
             and (fault := f"{self.record.folder}: labels and predictions do not fit together") not in self.faults

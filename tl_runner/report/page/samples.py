@@ -18,6 +18,7 @@ SMALL = 64  # up to here every pixel is kept; larger images are photographs, and
 SHORT = 16  # letters of a name that fit below a sample
 COLUMNS = 10  # of a table's rows
 MOST = 4  # settings of weights
+RIGHT = {True: "right", False: "wrong", None: "no label says whether it is right"}
 
 
 def figure(groups: Sequence[SettingRuns]) -> Figure:
@@ -109,9 +110,11 @@ def _pictures(side: str, runs: Sequence[tuple[str, RunFiles]]) -> list[LabelledP
     pictures = []
     for number, (image, true) in enumerate(zip(images, labels, strict=False)):
         guesses = [(name, guessed[number]) for name, guessed in predicted if guessed is not None]
-        said = [(f"{name}: {_class(classes, guess)}", bool(guess == true)) for name, guess in guesses]
-        words = "; ".join(f"{text}, {'right' if right else 'wrong'}" for text, right in said)
-        true_class = _class(classes, true)
+        said = [
+            (f"{name}: {_class(classes, guess)}", bool(guess == true) if true >= 0 else None) for name, guess in guesses
+        ]
+        words = "; ".join(f"{text}, {RIGHT[verdict]}" for text, verdict in said)
+        true_class = _class(classes, true) if true >= 0 else "unknown"
         lines: list[tuple[str, bool | None]] = [(true_class, None), *said]
         pictures.append(LabelledPicture(uri(image), f"{side} sample, true class {true_class}. {words}", lines))
     return pictures
