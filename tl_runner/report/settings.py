@@ -141,13 +141,9 @@ def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
         values = _values(data.values())
         telling = sorted((key for key in values if len(values[key]) > 1), key=lambda key: -len(values[key]))
         for key, node in data.items():
-            said = [
-                _format_key(k.removeprefix("dataset."), node[k], values[k]) for k in telling if node.get(k) is not None
-            ]
-            found[key] = next(
-                (" ".join([name, *said[:count]]) for count in range(len(said)) if _alone(node, data, telling[:count])),
-                " ".join([name, *said]),
-            )
+            shown = [k for k in _distinguishing_keys(node, [*data.values()], telling) if node.get(k) is not None]
+            said = [_format_key(k.removeprefix("dataset."), node[k], values[k]) for k in shown]
+            found[key] = " ".join([name, *said])
     return found
 
 
@@ -155,9 +151,21 @@ def _of_data(key: str) -> bool:
     return key == "files" or key.startswith("dataset.")
 
 
-def _alone(node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> bool:
-    """Whether no other node has its values of these keys."""
-    return sum(all(str(other.get(key)) == str(node.get(key)) for key in keys) for other in nodes.values()) == 1
+def _distinguishing_keys(node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """Few of these keys whose values no other node has: each in turn the one that leaves fewest others.
+
+    A hash of files tells people nothing, and comes last.
+    """
+
+    def rest(key: str) -> list[Mapping[str, Any]]:
+        return [other for other in alike if str(other.get(key)) == str(node.get(key))]
+
+    chosen: list[str] = []
+    alike = [other for other in nodes if other is not node]
+    while telling := [key for key in keys if len(rest(key)) < len(alike)]:
+        chosen.append(min(telling, key=lambda key: (key == "files", len(rest(key)))))
+        alike = rest(chosen[-1])
+    return [key for key in keys if key in chosen]
 
 
 def _values(nodes: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
