@@ -70,6 +70,7 @@ class Settings:
 
     seed: int = 0
     granted: int | str = "auto"
+    shares: Literal["none", "bbse", "rlls", "mlls"] = "none"
     device: str = "auto"
     threads: int | None = None
     outputs: str = "outputs"

@@ -107,6 +107,15 @@ def rows(rng: Rng, length: int, n: int, step: int, device: torch.device | str = 
     return order[start : start + n]
 
 
+def weighted_rows(rng: Rng, chances: Tensor, n: int, step: int, device: torch.device | str = "cpu") -> Tensor:
+    """The rows that a step draws where some are likelier than others: n of them by their chances, also again.
+
+    Pure, as `rows`.
+    """
+    generator = rng.child("weighted", step).generator()
+    return torch.multinomial(chances.double(), n, replacement=True, generator=generator).to(device)
+
+
 def episodes(rng: Rng, labels: Tensor, shape: tuple[int, int, int, int], step: int) -> Tensor:
     """The rows of a step's small tasks, (tasks · ways · (shots + queries),), in the order task, class, row.
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tl_runner.datasets.halves import TargetShares, limit_shares
 from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images, warp
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import UserError, check_range
@@ -29,11 +30,13 @@ def digits(
     size: int = 16,
     shift: GreyShift = "none",
     severity: int | None = None,
+    target_shares: TargetShares = None,
 ) -> Drawn:
     """Rendered digits -> the handwritten ones of scikit-learn, or one half of the handwritten -> the other.
 
     samples: of the source, at most: there are 898 handwritten ones. size: pixels a side, interpolated from 8×8.
-    shift, severity (1–5, by default 3): what is done to the target's images, if anything.
+    shift, severity (1–5, by default 3): what is done to the target's images, if anything. target_shares: see
+    `halves.limit_shares`.
     """
     check_range(20, samples=samples)
     check_range(8, 512, size=size)
@@ -50,6 +53,7 @@ def digits(
     known, other = (side._replace(x=_resize(side.x, size)) for side in sides)
     changed = "" if shift == "none" else f" {shift} {severity}"
     other = other._replace(name=f"handwritten{changed}", x=shift_images(other.x, shift, severity, generator))
+    other = limit_shares(other, target_shares, Rng(seed).child("target shares"))
     notes = {"shift": shift, "severity": severity if changed else None}
     return Drawn(known, other, notes, pool=(len(y), 0, 0))
 

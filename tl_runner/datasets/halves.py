@@ -9,7 +9,7 @@ from torch import Tensor
 from tl_runner.datasets.content import digests
 from tl_runner.datasets.image_shifts import severity_of, shift_images
 from tl_runner.datasets.split import Drawn, Raw, count_rows_by_part
-from tl_runner.errors import check_range
+from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
 
@@ -78,6 +78,36 @@ def limit_rows(raw: Raw, samples: int | None, rng: Rng) -> Raw:
         members[torch.randperm(len(members), generator=generator)[: samples * len(members) // len(raw.x)]]
         for members in _members(torch.zeros_like(raw.y) if raw.part is None else raw.part)
     ]
+    return rows_of(raw, torch.cat(kept).sort().values)
+
+
+TargetShares = float | tuple[float, ...] | None  # α of a Dirichlet distribution, or the shares themselves
+
+
+def limit_shares(raw: Raw, shares: TargetShares, rng: Rng) -> Raw:
+    """As many random rows as have these class shares, or random ones by Dirichlet(α, …, α); None leaves all.
+
+    Shares are relative, one for each class, and 0 leaves a class out.
+    """
+    if shares is None:
+        return raw
+    classes = len(raw.classes)
+    if isinstance(shares, int | float):
+        check_range(0.01, target_shares=shares)
+        wanted = torch.from_numpy(rng.numpy().dirichlet([shares] * classes))
+    else:
+        wanted = torch.tensor(shares, dtype=torch.double)
+        if len(wanted) != classes or not bool((wanted >= 0).all()) or int((wanted > 0).sum()) < 2:
+            raise UserError(
+                f"target_shares takes a number, or {classes} shares of which two or more are above 0, got {[*shares]}"
+            )
+    wanted = wanted / wanted.sum()
+    there = torch.bincount(raw.y, minlength=classes)
+    n = min(float(there[c] / wanted[c]) for c in range(classes) if wanted[c] > 0)
+    generator, kept = rng.child("rows").generator(), list[Tensor]()
+    for index in range(classes):
+        members = (raw.y == index).nonzero().squeeze(1)
+        kept.append(members[torch.randperm(len(members), generator=generator)[: round(n * float(wanted[index]))]])
     return rows_of(raw, torch.cat(kept).sort().values)
 
 

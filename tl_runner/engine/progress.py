@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_runner import rng
+from tl_runner.evaluation.class_shares import ClassShares
 from tl_runner.models.batchnorm import DomainModels, pack_statistics
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Cursor
@@ -27,6 +28,7 @@ class Progress:
     predictions: dict[int, Tensor] = field(default_factory=dict)  # on the target's test split, by step
     chosen: int = 0  # the step of the chosen checkpoint
     weights: dict[str, Tensor] = field(default_factory=dict)  # of it, on the CPU
+    shares: dict[str, Tensor] = field(default_factory=dict)  # what it estimated them to be, and the bias that follows
     seconds: float = 0.0  # that earlier processes trained
     started: float = field(default_factory=time.monotonic)
 
@@ -41,16 +43,24 @@ class Progress:
         return next(seen for seen in self.history if seen.step == self.chosen)
 
     def consider(
-        self, evidence: Evidence, predicted: Tensor, rule: Callable[[Sequence[Evidence]], int], sides: DomainModels
+        self,
+        evidence: Evidence,
+        predicted: Tensor,
+        rule: Callable[[Sequence[Evidence]], int],
+        sides: DomainModels,
+        shares: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Take in an evaluation; keep the weights of both sides if the rule now prefers this checkpoint."""
         self.history.append(evidence)
         self.predictions[evidence.step] = predicted
         if rule(self.history) == len(self.history) - 1:
             self.chosen = evidence.step
+            self.shares = dict(shares or {})
             self.weights = {name: w.detach().to("cpu", copy=True) for name, w in pack_statistics(sides).items()}
 
-    def state(self, model: nn.Module, method: nn.Module, made: Mapping[str, Any]) -> dict[str, Any]:
+    def state(
+        self, model: nn.Module, method: nn.Module, made: Mapping[str, Any], shares: ClassShares | None = None
+    ) -> dict[str, Any]:
         """All of it with the model's and the method's parameters and the generators, in plain types and tensors.
 
         `made` says by what it is made: code, machine and data.
@@ -61,10 +71,12 @@ class Progress:
             "predictions": self.predictions,
             "chosen": self.chosen,
             "weights": self.weights,
+            "shares": self.shares,
             "seconds": self.elapsed,
             "model": model.state_dict(),
             "method": method.state_dict(),
             "attributes": _attributes(method),
+            "class_shares": shares.state() if shares else None,
             "chance": rng.get_state(),
             "made": dict(made),
         }
@@ -84,7 +96,11 @@ def _is_plain(value: Any) -> bool:
 
 
 def restore_progress(
-    state: Mapping[str, Any] | None, model: nn.Module, method: nn.Module, made: Mapping[str, Any]
+    state: Mapping[str, Any] | None,
+    model: nn.Module,
+    method: nn.Module,
+    made: Mapping[str, Any],
+    shares: ClassShares | None = None,
 ) -> Progress:
     """The progress that a kept state tells, its parameters and generators set; a new one where there is none to use.
 
@@ -99,8 +115,10 @@ def restore_progress(
     method.load_state_dict(state["method"])
     for name, value in state["attributes"].items():
         setattr(method, name, value)
+    if shares:
+        shares.restore(state["class_shares"])
     rng.restore_state(state["chance"])
     history = [Evidence(**values) for values in state["history"]]
-    kept = {name: state[name] for name in ("predictions", "chosen", "weights", "seconds")}
+    kept = {name: state[name] for name in ("predictions", "chosen", "weights", "shares", "seconds")}
     log.info("resuming after step %d", state["cursor"]["step"])
     return Progress(Cursor(**state["cursor"]), history, **kept)

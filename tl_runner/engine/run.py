@@ -3,13 +3,17 @@
 from collections.abc import Generator
 
 from tl_runner import config
+from tl_runner.core import Model
+from tl_runner.domains import Pair
 from tl_runner.engine.auto_trials import resolve_method
 from tl_runner.engine.device import claim_device, describe_device
 from tl_runner.engine.preparation import check_task, describe_training, prepare_training
 from tl_runner.engine.pretrain import start_model
-from tl_runner.engine.progress import restore_progress
-from tl_runner.engine.recorder import open_recording
-from tl_runner.engine.task import prepare_task
+from tl_runner.engine.progress import Progress, restore_progress
+from tl_runner.engine.recorder import Recording, open_recording
+from tl_runner.engine.task import Task, prepare_task
+from tl_runner.evaluation.class_shares import ClassShares, add_bias
+from tl_runner.evaluation.diagnosis import Setup
 from tl_runner.evaluation.scores import (
     collect_evidence,
     estimate_target_accuracy,
@@ -54,38 +58,56 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         method, model, pair = prepare_training(method, task.model, task.pair, plan, resources)
         recording.note(training=describe_training(method, model, parts.optimizer))
 
-        progress = restore_progress(stored, model, method, made := recording.identify_maker())
+        shares = ClassShares.start(settings.shares, pair)
+        progress = restore_progress(stored, model, method, made := recording.identify_maker(), shares)
         recording.resume_curve(progress)
         for trained in train(
-            model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, task.rng, progress.cursor
+            model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, task.rng, progress.cursor, shares
         ):
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
                 sides = by_domain_statistics(model, pair, point.streams, start)
-                evidence, predicted = collect_evidence(sides, pair, point.step, method.source_labels == "throughout")
-                progress.consider(evidence, predicted, parts.select, sides)
+                adjusted, seen = shares.adjust(sides, pair) if shares else (sides, pair)
+                evidence, predicted = collect_evidence(adjusted, seen, point.step, method.source_labels == "throughout")
+                progress.consider(evidence, predicted, parts.select, sides, shares and shares.facts)
                 point = point._replace(evidence=evidence)
             recording.append_point(point)
-            with checkpoint.around(lambda: progress.state(model, method, made)):
+            with checkpoint.around(lambda: progress.state(model, method, made, shares)):
                 yield point
 
-        places, predicted = task.answers.places, progress.predictions[progress.chosen]
-        if settings.save:
-            recording.write_tensors("model", progress.weights)
-        sides, sure = load_statistics(model, progress.weights), gives_probabilities(model.head)
-        validation = predict_validation(sides, pair)
-        recording.write_tensors("validation", validation)
-        temperature = find_temperature(validation) if sure else None
-        recording.note(training={"temperature": temperature})
-        recording.write_test_predictions(progress.predictions, places)
-        if places:
-            recording.write_all_predictions(places, predict_all(sides.target, pair, places, temperature), pair.classes)
-        source = examine_split(sides.source, pair.source.test) if pair.source else None
-        of_source = score_source(source, pair, sure)
-        estimated = estimate_target_accuracy(predicted, validation) if sure else None
-        labels = task.answers.open()
-        scores = score_run(progress.predictions, labels, progress.chosen, sure, of_source, estimated)
-        diagnosis, figures = parts.diagnose.after(sides, pair, setup, source, predicted, labels)
-        recording.write_tensors("diagnosis", figures)
-        recording.note(scores=scores, evidence=progress.evidence._asdict(), diagnosis=diagnosis)
+        score(recording, task, setup, model, pair, progress, shares)
     return record
+
+
+def score(
+    recording: Recording,
+    task: Task,
+    setup: Setup,
+    model: Model,
+    pair: Pair,
+    progress: Progress,
+    shares: ClassShares | None,
+) -> None:
+    """Keep the selected checkpoint and what it predicts; then, with nothing left to choose, open the answers."""
+    places, predicted = task.answers.places, progress.predictions[progress.chosen]
+    if task.parts.settings.save:
+        recording.write_tensors("model", progress.weights)
+    sides, sure = load_statistics(model, progress.weights), gives_probabilities(model.head)
+    if shares:
+        sides = add_bias(sides, progress.shares["bias"])
+        recording.note(training={"shares": shares.describe(progress.shares)})
+    validation = predict_validation(sides, pair)
+    recording.write_tensors("validation", validation)
+    temperature = find_temperature(validation) if sure else None
+    recording.note(training={"temperature": temperature})
+    recording.write_test_predictions(progress.predictions, places)
+    if places:
+        recording.write_all_predictions(places, predict_all(sides.target, pair, places, temperature), pair.classes)
+    source = examine_split(sides.source, pair.source.test) if pair.source else None
+    of_source = score_source(source, pair, sure)
+    estimated = estimate_target_accuracy(predicted, validation) if sure else None
+    labels = task.answers.open()
+    scores = score_run(progress.predictions, labels, progress.chosen, sure, of_source, estimated)
+    diagnosis, figures = task.parts.diagnose.after(sides, pair, setup, source, predicted, labels)
+    recording.write_tensors("diagnosis", figures)
+    recording.note(scores=scores, evidence=progress.evidence._asdict(), diagnosis=diagnosis)

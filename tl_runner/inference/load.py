@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+import torch
+
 from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.errors import UserError
@@ -31,7 +33,7 @@ class Trained(NamedTuple):
 def load(run: str | Path, domain: Side = "target") -> Trained:
     """The selected checkpoint of the run in this folder, in evaluation mode on the CPU, ready for use.
 
-    Its logits are calibrated by the temperature in the record, where there is one, as those in predictions.csv are.
+    Its logits are calibrated, and adjusted to other class shares, as the record says and those in predictions.csv are.
     `domain` says whose rows the model is to meet: its BatchNorm layers have the target's statistics, or the source's.
     Nothing but the folder is needed, no dataset. Raises `UserError` where it holds no run, one that did not end well,
     or one whose weights were not kept.
@@ -56,8 +58,10 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
         model.load_state_dict(unpack_statistics(load_file(weights), domain))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{weights} can't be read into the run's network: {error}") from error
-    if temperature := record.training.temperature:
-        model.head = Calibrated(model.head, temperature)
+    training = record.training
+    bias = torch.tensor(training.shares.bias) if training.shares and domain == "target" else None
+    if training.temperature or bias is not None:
+        model.head = Calibrated(model.head, training.temperature or 1.0, bias)
     return Trained(model.eval(), read_preprocessing(record.data, record.config["dataset"]), model.classes)
 
 

@@ -107,14 +107,18 @@ class Votes(nn.Module):
 
 
 class Calibrated(nn.Module):
-    """A head whose logits are divided by a temperature: the same classes, as sure as they should be."""
+    """A head whose logits get a bias for each class, and are divided by a temperature: as sure as they should be."""
 
-    def __init__(self, head: nn.Module, temperature: float):
+    bias: Tensor | None
+
+    def __init__(self, head: nn.Module, temperature: float = 1.0, bias: Tensor | None = None):
         super().__init__()
         self.head, self.temperature = head, temperature
+        self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(x) / self.temperature
+        logits = self.head(x)
+        return (logits if self.bias is None else logits + self.bias) / self.temperature
 
 
 def gives_probabilities(head: nn.Module) -> bool:

@@ -23,6 +23,8 @@ NEUTRAL = {
     "diagnose",
 }  # fmt: skip
 
+LATER = {"shares": "none"}  # keys that came after the first runs: left alone, they are in no id
+
 SCHEMA = 3  # changes with what `run.json` holds, or with how an id is made
 
 Status = Literal["running", "ok", "failed", "diverged"]
@@ -103,7 +105,7 @@ def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: C
     config = name_parts({**config, "seed": _parse_seed(config["seed"])} if "seed" in config else config)
     contents = contents or Contents(outputs_of(config))
     data = data_files.hash_data(config.get("dataset"), contents)
-    numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
+    numbers = {key: value for key, value in config.items() if key not in NEUTRAL and LATER.get(key) != value}
     if "dataset" in config:
         numbers["dataset"] = data_files.identify_dataset(config["dataset"], data.digest, contents.home)
     return RunRecord(

@@ -80,6 +80,19 @@ class AutoInfo:
 
 
 @dataclass
+class SharesInfo:
+    """The target's class shares as `shares=` estimated them by the selected checkpoint, beside the source's.
+
+    `bias` is added to the logits on the target.
+    """
+
+    by: str
+    source: list[float]
+    estimated: list[float]
+    bias: list[float]
+
+
+@dataclass
 class TrainingInfo:
     """The network that was trained, and from where. `lr_backbone`: factors of the backbone's rates, by phase."""
 
@@ -87,6 +100,7 @@ class TrainingInfo:
     input: str | None = None
     model: dict[str, Any] | None = None  # what rebuilds its head
     lr_backbone: dict[str, list[float]] = field(default_factory=dict)
+    shares: SharesInfo | None = None  # None with shares=none
     temperature: float | None = None  # by which the logits are divided in predictions.csv
     source_model: SourceModelInfo | None = None
     auto: AutoInfo | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase
 from tl_runner.domains import Labelled, Pair, Split
 from tl_runner.errors import DivergedError, UserError, check_range
 from tl_runner.models.learning_rates import resolve_backbone_rates, with_rates
-from tl_runner.rng import Rng, episodes, rows
+from tl_runner.rng import Rng, episodes, rows, weighted_rows
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
 
@@ -67,6 +67,12 @@ class Point(NamedTuple):
     evidence: Evidence | None = None  # where the run examined the model
 
 
+class Shares(Protocol):
+    """By what chances (n,) source rows are drawn; None: all alike. See `evaluation.class_shares`."""
+
+    chances: Tensor | None
+
+
 @dataclass
 class Cursor:
     """Where training stands at its last point. Training that was interrupted resumes from a stored cursor."""
@@ -92,12 +98,14 @@ def train(
     augment: Augment,
     rng: Rng,
     cursor: Cursor,
+    shares: Shares | None = None,
 ) -> Iterator[Point]:
     """Train in place, from the cursor on, which is moved along.
 
     Yields a point every `log_every` steps and wherever the model is to be examined. Between two points nothing waits
     for the device. The learning rate follows `schedule` over each phase; a method's `progress` runs over all of them.
-    A method without phases has one point, at step 0. Raises `DivergedError` where a term is not finite.
+    A method without phases has one point, at step 0. `shares` may change the chances of source rows between two points.
+    Raises `DivergedError` where a term is not finite.
     """
     if unknown := set(method.needs) - set(STREAMS):
         raise UserError(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
@@ -123,7 +131,8 @@ def train(
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(local / steps)
-            batch = draw_batch(pair, streams, plan.batch, rng, step, augment, device, phase.episodes)
+            chances = shares.chances if shares else None
+            batch = draw_batch(pair, streams, plan.batch, rng, step, augment, device, phase.episodes, chances)
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
             watched = check_terms(terms, method)
@@ -161,13 +170,19 @@ def draw_batch(
     augment: Augment,
     device: torch.device,
     tasks: Episodes | None = None,
+    chances: Tensor | None = None,
 ) -> Batch:
-    """The batch of a step: up to n augmented rows of each of these streams; the source's as small tasks, if so said."""
+    """The batch of a step: up to n augmented rows of each of these streams.
+
+    The source's come as small tasks, if so said, or with these `chances`, else all alike.
+    """
     drawn: dict[Stream, Tensor] = {}
 
     def chosen(stream: Stream, split: Split, y: Tensor | None = None) -> Tensor:
         if tasks and stream == "source" and y is not None:
             drawn[stream] = episodes(rng.child(stream), y, tasks, step)
+        elif chances is not None and stream == "source":
+            drawn[stream] = weighted_rows(rng.child(stream), chances, min(n, len(split)), step, device)
         else:
             drawn[stream] = rows(rng.child(stream), len(split), n, step, device)
         return augment(split.take(drawn[stream]), rng.child(stream, "augment", step).seed)
