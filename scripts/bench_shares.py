@@ -7,6 +7,7 @@ Differences are to `shares=none` of the same method and seed, in points of accur
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def place(outputs: Path, pair: str) -> Path:
-    return outputs / "".join(letter if letter.isalnum() else "_" for letter in pair)
+    return outputs / re.sub(r"[^a-z0-9]+", "_", pair)
 
 
 def sweep(pair: str, seeds: Sequence[int], outputs: Path, jobs: int) -> None:

@@ -1,6 +1,7 @@
 """The diagnosis of a run: its numbers against cases with known answers, and what it leaves in a run's folder."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from support.permuted import bytes_under
 
 from tl_runner.domains import InMemory
 from tl_runner.engine.job import find_skippable
-from tl_runner.evaluation.diagnosis import accuracies, joint_error, label_shift
+from tl_runner.evaluation.diagnosis import accuracies, joint_error, label_shift, warn_of_shares
 from tl_runner.evaluation.figure_data import SIDE, components, thumbnails
 from tl_runner.storage.record import describe_run
+from tl_runner.storage.sections import ClassShares
 
 RNG = np.random.default_rng(0)
 
@@ -36,15 +38,26 @@ def test_label_shift_come_back_from_a_classifier_that_errs(target):
 
     source = [0.4, 0.3, 0.3]
     said, y = rows(source)
-    found = label_shift(said, y, rows(target)[0], 3)
+    found = label_shift(torch.eye(3)[rows(target)[0]], torch.eye(3)[said], y)
+    assert found.low and found.high and all(a <= b <= c for a, b, c in zip(found.low, target, found.high, strict=True))
     assert found.estimated == pytest.approx(target, abs=0.03)
     assert found.source == pytest.approx(source, abs=0.02)
     assert found.shift == pytest.approx(0.5 * np.abs(np.subtract(source, target)).sum(), abs=0.03)
 
 
 def test_a_class_that_is_never_said_has_no_estimate():
-    found = label_shift(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0]), 3)
+    found = label_shift(torch.eye(3)[[0, 0]], torch.eye(3)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]))
     assert found.estimated == pytest.approx([1.0, 0.0, 0.0]) and found.shift == pytest.approx(0.5)
+
+
+def test_a_run_warns_of_class_shares_that_differ_by_more_than_chance(caplog):
+    far = ClassShares([0.5, 0.3, 0.2], [0.1, 0.3, 0.6], 0.4, [0.0, 0.2, 0.5], [0.2, 0.4, 0.7])
+    warn_of_shares(far, ("ant", "bee", "fly"))
+    assert "differ from the source's: 'ant' 50 % -> 10 %, 'fly' 20 % -> 60 % (estimated" in caplog.text
+    caplog.clear()
+    warn_of_shares(replace(far, low=[0.0] * 3, high=[1.0] * 3), ("ant", "bee", "fly"))  # it may be chance
+    warn_of_shares(replace(far, shift=0.1), ("ant", "bee", "fly"))  # little
+    assert not caplog.text
 
 
 def test_the_joint_error_is_0_where_one_line_serves_both_and_1_where_the_labels_are_swapped():

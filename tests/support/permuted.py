@@ -10,20 +10,22 @@ from tl_runner.datasets.split import Drawn
 from tl_runner.rng import Rng
 
 
-def mislabelled(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
+def mislabelled(
+    seed: int, samples: int = 300, size: int = 8, severity: None = None, target_shares: None = None
+) -> Drawn:
     """The default pair with the target's labels permuted: same inputs, other answers."""
     drawn = digits(seed, samples=samples, size=size)
     order = torch.randperm(len(drawn.target.y), generator=Rng(seed).child("permutation").generator())
     return drawn._replace(target=drawn.target._replace(y=drawn.target.y[order]))
 
 
-def honest(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
+def honest(seed: int, samples: int = 300, size: int = 8, severity: None = None, target_shares: None = None) -> Drawn:
     return digits(seed, samples=samples, size=size)
 
 
 def bytes_under(method: str, data: str, tmp_path: Path, diagnose: str = "none") -> tuple[dict[str, bytes], float]:
     words = [f"method={method}", f"dataset._target_=support.permuted.{data}", f"diagnose={diagnose}", *QUICK]
-    words += [f"~dataset.{key}" for key in ("source", "shift", "target_shares")]
+    words += [f"~dataset.{key}" for key in ("source", "shift")]
     record = made(tmp_path / data, *words)
     assert record.scores is not None
     names = ("model.safetensors", "predictions.safetensors")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_runner import rng
-from tl_runner.evaluation.class_shares import ClassShares
+from tl_runner.evaluation.class_shares import TrackedShares
 from tl_runner.models.batchnorm import DomainModels, pack_statistics
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Cursor
@@ -59,7 +59,7 @@ class Progress:
             self.weights = {name: w.detach().to("cpu", copy=True) for name, w in pack_statistics(sides).items()}
 
     def state(
-        self, model: nn.Module, method: nn.Module, made: Mapping[str, Any], shares: ClassShares | None = None
+        self, model: nn.Module, method: nn.Module, made: Mapping[str, Any], shares: TrackedShares | None = None
     ) -> dict[str, Any]:
         """All of it with the model's and the method's parameters and the generators, in plain types and tensors.
 
@@ -100,7 +100,7 @@ def restore_progress(
     model: nn.Module,
     method: nn.Module,
     made: Mapping[str, Any],
-    shares: ClassShares | None = None,
+    shares: TrackedShares | None = None,
 ) -> Progress:
     """The progress that a kept state tells, its parameters and generators set; a new one where there is none to use.
 

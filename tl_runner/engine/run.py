@@ -12,8 +12,8 @@ from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.progress import Progress, restore_progress
 from tl_runner.engine.recorder import Recording, open_recording
 from tl_runner.engine.task import Task, prepare_task
-from tl_runner.evaluation.class_shares import ClassShares, add_bias
-from tl_runner.evaluation.diagnosis import Setup
+from tl_runner.evaluation.class_shares import TrackedShares, add_bias
+from tl_runner.evaluation.diagnosis import Setup, warn_of_shares
 from tl_runner.evaluation.scores import (
     collect_evidence,
     estimate_target_accuracy,
@@ -58,7 +58,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         method, model, pair = prepare_training(method, task.model, task.pair, plan, resources)
         recording.note(training=describe_training(method, model, parts.optimizer))
 
-        shares = ClassShares.start(settings.shares, pair)
+        shares = TrackedShares.start(settings.shares, pair)
         progress = restore_progress(stored, model, method, made := recording.identify_maker(), shares)
         recording.resume_curve(progress)
         for trained in train(
@@ -86,7 +86,7 @@ def score(
     model: Model,
     pair: Pair,
     progress: Progress,
-    shares: ClassShares | None,
+    shares: TrackedShares | None,
 ) -> None:
     """Keep the selected checkpoint and what it predicts; then, with nothing left to choose, open the answers."""
     places, predicted = task.answers.places, progress.predictions[progress.chosen]
@@ -109,5 +109,7 @@ def score(
     labels = task.answers.open()
     scores = score_run(progress.predictions, labels, progress.chosen, sure, of_source, estimated)
     diagnosis, figures = task.parts.diagnose.after(sides, pair, setup, source, predicted, labels)
+    if diagnosis and diagnosis.priors and not shares:
+        warn_of_shares(diagnosis.priors, pair.classes)
     recording.write_tensors("diagnosis", figures)
     recording.note(scores=scores, evidence=progress.evidence._asdict(), diagnosis=diagnosis)

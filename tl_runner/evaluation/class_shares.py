@@ -30,7 +30,7 @@ RAREST = 1e-3  # share of a class, for the ratio of two
 
 
 @dataclass
-class ClassShares:
+class TrackedShares:
     """What is known so far: the `estimated` shares, those that source rows are `drawn` by, and the logits' `bias`.
 
     `chances` (n,) are those of the source's training rows to be drawn; None before the first estimate.
@@ -44,7 +44,7 @@ class ClassShares:
     chances: Tensor | None = field(default=None, repr=False)
 
     @classmethod
-    def start(cls, by: SharesEstimator, pair: Pair) -> "ClassShares | None":
+    def start(cls, by: SharesEstimator, pair: Pair) -> "TrackedShares | None":
         """Nothing is known yet; None with `by=none`. Raises `UserError` where there is nothing to estimate by."""
         if by == "none":
             return None

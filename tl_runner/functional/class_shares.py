@@ -62,10 +62,11 @@ def mlls(target: Tensor, source: Tensor, labels: Tensor) -> Tensor:
     """
     scale, bias = fit_bias_and_scale(source, labels)
     calibrated = (scale * target.double().clamp_min(TINY).log() + bias).softmax(-1)
-    prior = count_shares(labels, source.shape[-1]).clamp_min(TINY)
+    prior = count_shares(labels, source.shape[-1])
+    ratio = calibrated / prior.where(prior > 0, torch.inf)  # a class without a row has no share to give
     shares = prior
     for _ in range(STEPS):
-        posterior = calibrated * (shares / prior)
+        posterior = ratio * shares
         found = (posterior / posterior.sum(-1, keepdim=True)).mean(0)
         if (found - shares).abs().max() < ENOUGH:
             return found

@@ -161,11 +161,16 @@ class ClassAccuracies:
 
 @dataclass
 class ClassShares:
-    """The source's class shares, the target's as they are estimated without labels, and ½ Σ |difference|."""
+    """The source's class shares, the target's as they are estimated without labels, and ½ Σ |difference|.
+
+    `low` and `high` are the ends of the estimates' intervals, at 95 % for all of them together.
+    """
 
     source: list[float]
     estimated: list[float]
     shift: float
+    low: list[float] | None = None  # None of very many classes
+    high: list[float] | None = None
 
 
 @dataclass
