@@ -211,7 +211,7 @@ def test_label_sets_that_differ():
     header = [*data.feature_names, "label"]
     source = write("a.csv", header, [row for row in rows[::2] if row[-1] != "cultivar 2"])
     target = write("b.csv", header, rows[1::2])
-    with pytest.raises(UserError, match=r"the target alone has 'cultivar 2'. dataset.labels=shared keeps"):
+    with pytest.raises(UserError, match=r"does not have: 'cultivar 2'. dataset.labels=shared keeps"):
         csv(0, source=source, target=target)
     differ = csv(0, source=source, target=target, labels="differ")
     assert (len(differ.source.classes), len(differ.target.classes)) == (2, 3)
@@ -277,7 +277,7 @@ OTHER = GOOD.replace("0.", "3.")
         (GOOD, OTHER, {"label": "lable"}, r"dataset.label=lable: a.csv has no .* did you mean 'label'\? \(it has x, c"),
         (GOOD + "1,u,\n2,u,NA\n", OTHER, {}, r"2 of the 14 rows of a have no label .*a.csv, lines 14, 15"),
         (GOOD.replace("yes", "no"), OTHER.replace("yes", "no"), {}, "leaves the source one class, 'no'"),
-        (GOOD, OTHER.replace("yes", "Yes"), {}, "the source alone has 'yes'; the target alone has 'Yes'"),
+        (GOOD, OTHER.replace("yes", "Yes"), {}, "that the source does not have: 'Yes'. These differ only in spelling"),
         (GOOD, OTHER.replace("yes", "Y").replace("no", "N"), {"labels": "shared"}, "leaves the source no class"),
         (GOOD, OTHER, {"drop": ("x", "c")}, "a.csv has no column but the label 'label'"),
         # Columns

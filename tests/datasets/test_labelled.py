@@ -155,13 +155,23 @@ def test_classes_of_a_target_with_unlabelled_rows_are_the_sources():
     Path("b.csv").write_text("x,c,label\n1.5,u,no\n1.2,v,no\n" + "2.5,u,\n1.7,v,\n" * 9)
     assert drawn(target="b.csv").target.classes == ("no", "yes")
     Path("b.csv").write_text("x,c,label\n1.5,u,other\n" + "2.5,u,\n1.7,v,\n" * 9)
-    with pytest.raises(UserError, match=r"the target alone has 'other'. dataset.label_set=.* dataset.labelled=no does"):
+    with pytest.raises(UserError, match=r"does not have: 'other'. dataset.label_set=.* dataset.labelled=no does"):
         drawn(target="b.csv")
     assert len(drawn(target="b.csv", label_set=("no", "yes")).target.y) == 18  # the row of another class is left out
     assert len(drawn(target="b.csv", labelled="no").target.y) == 19
     for labels in ("shared", "differ"):
         with pytest.raises(UserError, match=f"labels={labels} reads from the target's labels .* 18 rows of the target"):
             drawn(target="b.csv", labels=labels)
+
+
+def test_a_target_may_lack_classes_of_the_source(caplog):
+    """It is not refused, since a target without labels could not be: what it holds is for the run to find out."""
+    Path("b.csv").write_text("x,c,label\n" + "2.5,u,no\n1.7,v,no\n" * 9)
+    found = drawn(target="b.csv")
+    assert found.target.classes == ("no", "yes") and {*found.target.y.tolist()} == {0}
+    assert "the target has no row of class yes. A run is not told, and may predict it" in told(caplog)
+    with pytest.raises(UserError, match=r"dataset.labels=shared leaves the source one class"):
+        drawn(target="b.csv", labels="shared")
 
 
 def test_a_label_column_of_another_name_is_no_feature():
@@ -222,7 +232,7 @@ def test_images_without_a_class_folder_have_no_label(files, labels, how, caplog)
 @pytest.mark.usefixtures("studio")
 def test_folders_that_are_no_classes_are_unlabelled_where_one_says_so(caplog):
     draw("inbox/2024/0.png", "inbox/2025/b/1.png", "inbox/2.png")
-    with pytest.raises(UserError, match=r"no class is in both: .*inbox/2024.* Set dataset.labelled=no if the target's"):
+    with pytest.raises(UserError, match=r"inbox/2024.*=differ for .*, or dataset.labelled=no if the target's"):
         loaded()
     assert {*y_of(loaded(labelled="no")).items()} == {
         (name, UNKNOWN) for name in ("2024/0.png", "2025/b/1.png", "2.png")
@@ -235,7 +245,7 @@ def test_what_labelled_yes_means_for_folders(caplog):
     draw("flat/0.png", "half/cup/0.png", "half/unlabelled/1.png", "half/pen/2.png")
     with pytest.raises(UserError, match="photos/flat holds no class folder"):
         loaded("flat", labelled="yes")
-    with pytest.raises(UserError, match="only the target has 'photos/half/unlabelled'"):
+    with pytest.raises(UserError, match="that the source does not have: 'photos/half/unlabelled'"):
         loaded("half", labelled="yes")
     draw("loose/cup/0.png", "loose/pen/1.png", "loose/2.png")
     assert sorted(y_of(loaded("loose"))) == ["cup/0.png", "pen/1.png"]
@@ -271,6 +281,13 @@ def test_a_labelled_domain_is_the_test_part_of_an_unlabelled_one(memory):
         loaded("parts", test="checked")
     with pytest.raises(UserError, match="target and test are both 'checked': the test images must be others"):
         loaded("checked", test="checked")
+
+
+@pytest.mark.usefixtures("studio")
+def test_a_folder_may_lack_classes_of_the_source(caplog):
+    draw("inbox/pen/0.png", "inbox/pen/1.png")
+    assert y_of(loaded()) == {"pen/0.png": 1, "pen/1.png": 1}
+    assert "the target has no row of class cup" in told(caplog)
 
 
 @pytest.mark.usefixtures("studio")

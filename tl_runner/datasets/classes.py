@@ -127,9 +127,9 @@ def resolve_classes(
 ) -> tuple[Classes, Classes]:
     """The classes that each side is left with.
 
-    `same` refuses sides that differ, `shared` keeps what both have, `differ` all that each has. Refuses fewer than two.
-    A `label_set` states the classes of both sides instead, whatever the target's labels hold. So many rows of the
-    target are `unlabelled`: where there are such, it has the source's classes, which its labels may not all name.
+    With `same` the target has the source's, whether or not it has rows of each, and no others; `shared` keeps what both
+    have, `differ` all that each has. Refuses fewer than two. A `label_set` states the classes of both sides instead,
+    whatever the target's labels hold. So many rows of the target are `unlabelled`.
     """
     refuse_policy_without_labels(policy, unlabelled)
     if label_set:
@@ -137,23 +137,28 @@ def resolve_classes(
         return classes, classes
     if policy == "shared":
         source = target = [name for name in source if name in target]
-    if policy == "same" and (set(target) - set(source) if unlabelled else set(source) != set(target)):
-        only = [
-            f"the {side} alone has {', '.join(map(repr, extra))}"
-            for side, mine, other in (("source", source, target), ("target", target, source))
-            if (extra := [name for name in mine if name not in other]) and not (unlabelled and side == "source")
-        ]
-        said = f"the domains' classes differ: {'; '.join(only)}."
-        if pairs := find_respelled(target, source):
-            said += f" These differ only in spelling, write them alike: {about_respelled(pairs)}."
-        raise UserError(f"{said} {WAYS_UNLABELLED if unlabelled else WAYS}")
-    if unlabelled:
+    if policy == "same":
+        if extra := [name for name in target if name not in source]:
+            said = f"the target has classes that the source does not have: {', '.join(map(repr, extra))}."
+            if pairs := find_respelled(target, source):
+                said += f" These differ only in spelling, write them alike: {about_respelled(pairs)}."
+            raise UserError(f"{said} {WAYS_UNLABELLED if unlabelled else WAYS}")
+        warn_of_missing_classes([name for name in source if name not in target], unlabelled)
         target = source
     for side, left in (("source", source), ("target", target)):
         if len(left) < 2:
             what = f"one class, {left[0]!r}" if left else "no class"
             raise UserError(f"dataset.labels={policy} leaves the {side} {what}: at least 2 are needed")
     return tuple(source), tuple(target)
+
+
+def warn_of_missing_classes(missing: Sequence[str], unlabelled: int) -> None:
+    """Warn of the source's classes that no row of the target has; where rows have no label, that says nothing."""
+    if missing and not unlabelled:
+        log.warning(
+            "the target has no row of class %s. A run is not told, and may predict it; dataset.labels=shared leaves it"
+            " out, and shares=mlls lets it count for less", list_names(missing),
+        )  # fmt: skip
 
 
 def select_stated(

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.classes import WAYS_UNLABELLED, Policy, count_names, label_knowledge, select_stated
+from tl_runner.datasets.classes import (
+    WAYS_UNLABELLED,
+    Policy,
+    count_names,
+    label_knowledge,
+    select_stated,
+    warn_of_missing_classes,
+)
 from tl_runner.datasets.decoded import decode_images
 from tl_runner.datasets.labelled import (
     TEST,
@@ -183,32 +190,32 @@ def _classes(found: DomainFolders, labels: Policy, label_set: Sequence[str]) -> 
             )
         return classes
     shared = named["source"].keys() & named["target"].keys()
-    compared = ["target"] if unlabelled else [*named]  # of a target with unlabelled rows not all classes are known
-    if labels == "same" and any(named[role].keys() - shared for role in compared):
-        only = [
-            f"only the {role} has {quoted(str(named[role][name]) for name in classes[role] if name not in shared)}"
-            for role in compared
-            if named[role].keys() - shared
-        ]
-        if unlabelled:
-            raise UserError(f"the classes differ: {'; '.join(only)}. {WAYS_UNLABELLED}")
-        if not shared:
+    if labels == "same":
+        if extra := [str(path) for name, path in named["target"].items() if name not in shared]:
             raise UserError(
-                f"no class is in both: {'; '.join(only)}. Set dataset.labelled=no if the target's folders are no"
-                " classes, or dataset.labels=differ for a method that can transfer between other classes"
+                f"the target has classes that the source does not have: {quoted(extra)} (it has"
+                f" {quoted(classes['source'])}). {_ways(len(shared), unlabelled)}"
             )
-        raise UserError(
-            f"the classes differ: {'; '.join(only)}. Set dataset.labels=shared to use the {len(shared)} that both"
-            " have, dataset.label_set=[…] to state the classes yourself, dataset.labels=differ for a method that can"
-            " transfer between them, or dataset.labelled=no if the target's folders are no classes"
-        )
-    if unlabelled:
+        warn_of_missing_classes([name for name in classes["source"] if name not in shared], unlabelled)
         return dict.fromkeys(named, classes["source"])
     if labels == "shared":
         if not shared:
             raise UserError(f"no class is in both: {quoted(classes['source'])} and {quoted(classes['target'])}")
         return dict.fromkeys(named, tuple(sorted(shared)))
     return classes
+
+
+def _ways(shared: int, unlabelled: int) -> str:
+    """What to do about classes that only the target has."""
+    if unlabelled:
+        return f"{WAYS_UNLABELLED[0].upper()}{WAYS_UNLABELLED[1:]}"
+    ways = [
+        *([f"dataset.labels=shared to use the {shared} that both have"] if shared else []),
+        *(["dataset.label_set=[…] to state the classes yourself"] if shared else []),
+        "dataset.labels=differ for a method that can transfer between them",
+        "dataset.labelled=no if the target's folders are no classes",
+    ]
+    return f"Set {', or '.join([', '.join(ways[:-1]), ways[-1]])}"
 
 
 def _judge(sides: DomainFolders, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> None:
