@@ -112,3 +112,18 @@ def test_an_estimate_of_few_rows_is_a_share():
     source, labels = calibrated(3, classes=2)
     found = ea.estimate_accuracy(source[:1], source, labels)
     assert all(0 <= value <= 1 for value in found.values())
+
+
+def test_the_interval_of_an_estimate_grows_with_the_share_of_rows_that_changed_and_with_fewer_rows():
+    steady, wavering, alone = (ea.bound_estimate([0.6, 0.9, 0.8], changed, 10_000) for changed in (0.0, 0.2, None))
+    assert steady == (0.8, pytest.approx(0.7, abs=1e-3), pytest.approx(0.85, abs=1e-3))
+    assert wavering.low < steady.low and alone.low < steady.low and alone.high == 1.0
+    few = ea.bound_estimate([0.6, 0.9, 0.8], 0.0, 20)
+    assert few.low == pytest.approx(0.8 - (0.1**2 + 1.645**2 * 0.8 * 0.2 / 20) ** 0.5)
+    assert ea.bound_estimate([0.1], 1.0, 100).low == 0.0
+
+
+def test_the_share_of_rows_that_changed_by_hand():
+    selected = torch.eye(2)[[0, 0, 1, 1]]
+    assert ea.share_changed(selected, [torch.eye(2)[[0, 1, 1, 1]], torch.eye(2)[[1, 1, 1, 1]]]) == pytest.approx(0.375)
+    assert ea.share_changed(selected, []) is None

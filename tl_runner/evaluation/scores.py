@@ -1,7 +1,6 @@
 """What a model predicts on a split, how good that is, and what may be known of it without target labels."""
 
 from collections.abc import Mapping
-from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -12,10 +11,17 @@ from tl_runner.domains import UNKNOWN, Pair, Places, Split
 from tl_runner.errors import DivergedError
 from tl_runner.functional import importance, label_free
 from tl_runner.functional.divergence import ROWS, separate_domains
-from tl_runner.functional.estimated_accuracy import estimate_accuracy, fit_temperature, scale_temperature
+from tl_runner.functional.estimated_accuracy import (
+    STEADY,
+    bound_estimate,
+    estimate_accuracy,
+    fit_temperature,
+    scale_temperature,
+    share_changed,
+)
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import iter_batches
-from tl_runner.storage.sections import Interval, Metrics, Scores
+from tl_runner.storage.sections import EstimatedAccuracy, Metrics, Scores
 from tl_runner.training.checkpoint_selection import Evidence, FloorOf
 
 LEAST = 1e-12  # of a probability whose logarithm is taken
@@ -112,9 +118,11 @@ def score_run(
     labels would score.
     """
     known, end = labels.cpu() != UNKNOWN, max(predictions)
-    guesses = {"estimated": dict(estimated), "estimate": combine_estimates(estimated)} if estimated else {}
+    guessed, guess = None, None
+    if estimated:
+        guessed, guess = dict(estimated), combine_estimates(estimated, predictions, selected)
     if not known.any():
-        return Scores(source, None, {"step": end}, {"step": selected}, None, **guesses)
+        return Scores(source, None, {"step": end}, {"step": selected}, None, estimated=guessed, estimate=guess)
     labels = labels.cpu()[known]
     predictions = {step: rows[known] for step, rows in predictions.items()}
     found = {step: rates(rows.argmax(-1), labels) for step, rows in predictions.items()}
@@ -127,7 +135,8 @@ def score_run(
         selected={"step": selected, **found[selected]},
         oracle={"step": best, **{name: max(of[name] for of in found.values()) for name in found[best]}},
         majority={"class": frequent, **rates(torch.full_like(labels, frequent), labels)},
-        **guesses,
+        estimated=guessed,
+        estimate=guess,
     )
 
 
@@ -164,10 +173,14 @@ def estimate_target_accuracy(predicted: Tensor, validation: Mapping[str, Tensor]
     return estimate_accuracy(predicted, validation["source"], validation["labels"])
 
 
-def combine_estimates(estimated: Mapping[str, float]) -> Interval:
-    """The median of several estimates, between the lowest and the highest of them."""
-    values = estimated.values()
-    return Interval(median(values), min(values), max(values))
+def combine_estimates(
+    estimated: Mapping[str, float], predictions: Mapping[int, Tensor], selected: int
+) -> EstimatedAccuracy:
+    """What these estimates come to, by predictions (n, C) on the same rows at every step: see `bound_estimate`."""
+    others = [rows for step, rows in predictions.items() if step != selected]
+    changed = share_changed(predictions[selected], others)
+    found = bound_estimate(estimated.values(), changed, len(predictions[selected]))
+    return EstimatedAccuracy(*found, changed=changed, believable=changed is not None and changed <= STEADY)
 
 
 def source_floor(predicted: Tensor, y: Tensor, pair: Pair) -> Floor:

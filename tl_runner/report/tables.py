@@ -38,7 +38,8 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     table.add_row(*_target(record), style="bold", end_section=True)
     if estimate := scores.estimate:
         spread = f"{format_percent(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
-        table.add_row("estimated without its labels", spread, style="dim" if scores.target else "bold")
+        doubt = "" if estimate.believable else ", not to be relied on"
+        table.add_row(f"estimated without its labels{doubt}", spread, style="dim" if scores.target else "bold")
     for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")):
         if scores.last["step"] and other and "accuracy" in other:
             table.add_row(f"{meaning} (step {other['step']})", format_percent(other["accuracy"]), style="dim")
@@ -69,6 +70,10 @@ def _describe_run(record: RunRecord) -> list[str]:
         words.append(f"auto chose {auto.chosen} after {count_noun(auto.steps, 'step')}: {auto.why}")
     if gap := _gap(record):
         words.append(gap)
+    estimate = scores and scores.estimate
+    if estimate and estimate.changed is not None:
+        rows = f"{100 * estimate.changed:.0f} % of the target's test rows changed their class in training"
+        words.append(rows if estimate.believable else f"{rows}: where so many do, estimates were far off")
     if (record.data.label_knowledge or {}).get("by") == "target labels":
         words.append("label set granted: read from the target's labels (dataset.labels=shared)")
     return [*words, f"granted={record.granted}", f"{record.seconds:.1f} s", str(record.environment.device)]

@@ -107,12 +107,18 @@ class TrainingInfo:
 
 
 @dataclass
-class Interval:
-    """A number and its interval: of 95 %, where not said otherwise."""
+class EstimatedAccuracy:
+    """An accuracy that is estimated without labels, and its 90 % interval, by errors that were measured elsewhere.
+
+    `changed`: the share of rows whose class changed between checkpoints, None of a single one. `believable`: it is
+    small.
+    """
 
     value: float
     low: float
     high: float
+    changed: float | None
+    believable: bool
 
 
 @dataclass
@@ -132,7 +138,16 @@ class Scores:
     oracle: Metrics | None
     majority: Metrics | None = None
     estimated: dict[str, float] | None = None  # accuracy on the target by each way of estimating it without its labels
-    estimate: Interval | None = None  # what these ways come to
+    estimate: EstimatedAccuracy | None = None  # what these ways come to
+
+
+@dataclass
+class Interval:
+    """A number and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass
