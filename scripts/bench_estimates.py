@@ -22,7 +22,7 @@ from bench_methods import put
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tl_runner.functional.estimated_accuracy import share_changed
+from tl_runner.functional.estimated_accuracy import estimate_accuracy, share_changed
 from tl_runner.functional.label_free import agreement
 from tl_runner.report.settings import group_settings
 from tl_runner.storage.record import RunRecord, read_records
@@ -72,9 +72,11 @@ def judge(run: RunRecord, pair: str) -> Estimated | None:
     scores = run.scores
     if not (scores and scores.estimated and scores.source and scores.target):
         return None
+    known = load_file(run.folder / "validation.safetensors")
     by_step = load_file(run.folder / "predictions.safetensors")
     selected = by_step.pop(f"step_{scores.selected['step']}")
-    guesses = {**scores.estimated, "median": median(scores.estimated.values()), "source": scores.source["accuracy"]}
+    estimated = estimate_accuracy(selected, known["source"], known["labels"])
+    guesses = {**estimated, "median": median(estimated.values()), "source": scores.source["accuracy"]}
     return Estimated(
         pair, run.seed, scores.target["accuracy"], guesses, share_changed(selected, [*by_step.values()]), selected
     )

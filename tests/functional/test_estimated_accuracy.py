@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linprog, minimize_scalar
 from torch import Tensor
 
@@ -50,17 +51,21 @@ def test_a_temperature_undoes_a_scaling_and_is_scipys():
         sharp = ea.scale_temperature(source, 1 / temperature)  # too sure where the temperature is above 1
         found = ea.fit_temperature(sharp, labels)
         z = sharp.clamp_min(1e-12).log()
-        loss = lambda t, z=z: torch.nn.functional.cross_entropy(z / t, labels).item()  # noqa: E731
+        doubt = 1 / (len(labels) + 2)
+        loss = lambda t, z=z: F.cross_entropy(z / t, labels, label_smoothing=doubt).item()  # noqa: E731, B023
         expected: Any = minimize_scalar(loss, bounds=(0.05, 20), options={"xatol": 1e-9})
         assert found == pytest.approx(expected.x, rel=1e-4)
         assert found == pytest.approx(temperature, rel=0.1)
         torch.testing.assert_close(ea.scale_temperature(sharp, temperature), source, atol=2e-3, rtol=0)  # p ≥ 1e-12
 
 
-def test_a_model_that_errs_never_has_the_lowest_temperature():
-    sure = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    assert ea.fit_temperature(sure, torch.tensor([0, 1])) == pytest.approx(ea.COLDEST)
-    assert ea.fit_temperature(sure, torch.tensor([1, 0])) == pytest.approx(ea.HOTTEST)
+def test_a_model_that_is_right_on_every_row_is_not_made_sure_of_everything():
+    """As if one of n + 2 rows were of any class: of two classes, the confidence is 1 − 1/(2·22)."""
+    sure = torch.tensor([[0.9, 0.1]] * 10 + [[0.1, 0.9]] * 10)
+    labels = torch.tensor([0] * 10 + [1] * 10)
+    found = ea.scale_temperature(sure, ea.fit_temperature(sure, labels))
+    assert found.max(-1).values.tolist() == pytest.approx([1 - 1 / 44] * 20)
+    assert ea.fit_temperature(sure, 1 - labels) == pytest.approx(ea.HOTTEST)
 
 
 def test_the_threshold_by_hand():

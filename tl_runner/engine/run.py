@@ -109,7 +109,7 @@ def score(
     labels = task.answers.open()
     scores = score_run(progress.predictions, labels, progress.chosen, sure, of_source, estimated)
     diagnosis, figures = task.parts.diagnose.after(sides, pair, setup, source, predicted, labels)
-    if diagnosis and diagnosis.priors and not shares:
+    if diagnosis and diagnosis.priors and scores.estimate and scores.estimate.believable and not shares:
         warn_of_shares(diagnosis.priors, pair.classes)
     recording.write_tensors("diagnosis", figures)
     recording.note(scores=scores, evidence=progress.evidence._asdict(), diagnosis=diagnosis)

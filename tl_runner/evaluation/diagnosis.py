@@ -154,7 +154,11 @@ def label_shift(target: Tensor, source: Tensor, labels: Tensor) -> ClassShares:
 
 
 def warn_of_shares(found: ClassShares, classes: Sequence[str]) -> None:
-    """Warn where the target's class shares seem to differ from the source's, by much and by more than chance."""
+    """Warn where the target's class shares seem to differ from the source's, by much and by more than chance.
+
+    To be asked of a model alone that is steady on the target: others take classes for others there, and the estimate
+    with them.
+    """
     if found.shift < APART or found.low is None or found.high is None:
         return
     rows = zip(classes, found.source, found.estimated, found.low, found.high, strict=True)
@@ -164,7 +168,7 @@ def warn_of_shares(found: ClassShares, classes: Sequence[str]) -> None:
         told = ", ".join(f"{name!r} {100 * here:.0f} % -> {100 * there:.0f} %" for name, here, there in other[:FEW])
         log.warning(
             "the class shares of the target seem to differ from the source's: %s (estimated without labels)."
-            " shares=mlls trains by the estimated shares. If they do not differ, the model confuses classes there",
+            " shares=mlls trains by the estimated shares",
             told,
         )
 

@@ -80,8 +80,8 @@ COLUMNS = {
     "seconds": Column("s", lambda row: "–" if isnan(row["seconds"]) else f"{row['seconds']:.1f}"),
 }
 IMPORTANT = (
-    "method", "variant", "n", "target", "agreement", "backbone", "granted", "difference", "verdict", "estimated",
-    "failed", "oracle", "regret", "p", "closed", "wins", "last", "seconds", "source",
+    "method", "variant", "n", "target", "agreement", "backbone", "granted", "difference", "verdict", "failed", "oracle",
+    "regret", "estimated", "p", "closed", "wins", "last", "seconds", "source",
 )  # fmt: skip
 LEGEND = (
     " on the target's test split, mean ± sd over n seeds, of the checkpoint chosen without target labels;"
