@@ -130,5 +130,6 @@ def test_the_interval_of_an_estimate_grows_with_the_share_of_rows_that_changed_a
 
 def test_the_share_of_rows_that_changed_by_hand():
     selected = torch.eye(2)[[0, 0, 1, 1]]
-    assert ea.share_changed(selected, [torch.eye(2)[[0, 1, 1, 1]], torch.eye(2)[[1, 1, 1, 1]]]) == pytest.approx(0.375)
-    assert ea.share_changed(selected, []) is None
+    others = [torch.eye(2)[[0, 1, 1, 1]], torch.eye(2)[[1, 1, 1, 1]], selected, selected]  # 1/4, 1/2, 0 and 0
+    assert ea.share_changed(selected, others) == pytest.approx(0.1875)
+    assert ea.share_changed(selected, others[:3]) is None

@@ -251,12 +251,14 @@ def test_methods_that_need_the_same_labels_or_a_source_refuse_what_has_none():
     check_task(Finetune(), sourceless)
 
 
-def renamed(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
+def renamed(seed: int, samples: int = 300, size: int = 8, severity: None = None, target_shares=None) -> Drawn:
     drawn = digits(seed, samples=samples, size=size)
     return drawn._replace(source=drawn.source and drawn.source._replace(classes=tuple("abcdefghij")))
 
 
-def sourceless(seed: int, samples: int = 300, size: int = 8, severity: int | None = None) -> Drawn:
+def sourceless(
+    seed: int, samples: int = 300, size: int = 8, severity: None = None, target_shares: None = None
+) -> Drawn:
     return digits(seed, samples=samples, size=size)._replace(source=None)
 
 

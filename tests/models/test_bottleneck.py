@@ -18,6 +18,7 @@ from tl_runner.methods.shot import SHOT
 from tl_runner.methods.weighted import Weighted
 from tl_runner.models import backbones
 from tl_runner.models.backbones import Bottleneck
+from tl_runner.models.heads import Calibrated
 from tl_runner.models.learning_rates import lr_factor, new_parameters, old_parameters
 from tl_runner.rng import Rng
 from tl_runner.storage.record import describe_run
@@ -139,7 +140,8 @@ def test_a_run_with_it_is_restored_and_predicts_as_it_did(tmp_path, method):
     record = made(tmp_path, f"method={method}", *NARROW)
     assert record.status == "ok" and record.config["backbone"]["bottleneck"] == 6
     model, _, classes = tl_runner.load(record.folder)
-    assert isinstance(model.backbone[-1], Bottleneck) and model.head.in_features == 6
+    assert isinstance(model.backbone[-1], Bottleneck) and isinstance(model.head, Calibrated)
+    assert model.head.head.in_features == 6
     with torch.no_grad():
         assert model(torch.rand(3, 1, 8, 8)).shape == (3, len(classes))
 

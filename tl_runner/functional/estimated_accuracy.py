@@ -27,6 +27,7 @@ Z = 1.645  # standard deviations to either side of the middle 90 % of a normal d
 # which share of rows changed their class in training: up to a bound. scripts/bench_estimates.py has the runs.
 ERRORS = ((0.05, 0.10, 0.05), (0.10, 0.30, 0.10), (1.0, 0.40, 0.20))
 UNSEEN = (0.30, 0.50)  # the same where a run has one checkpoint, so that no change is seen
+SEVERAL = 4  # other checkpoints, from which on changes are counted: the measured runs have nine
 STEADY = ERRORS[0][0]  # up to this share an estimate may be believed
 
 
@@ -72,9 +73,14 @@ def bound_estimate(estimates: Iterable[float], changed: float | None, rows: int)
 
 
 def share_changed(selected: Tensor, others: Sequence[Tensor]) -> float | None:
-    """The mean share of rows whose class differs between these predictions (n, C) and each of others; None of none."""
+    """The mean share of rows whose class differs between these predictions (n, C) and each of others.
+
+    None of fewer than `SEVERAL` others: they see too little of the way.
+    """
+    if len(others) < SEVERAL:
+        return None
     said = selected.argmax(-1)
-    return fmean((rows.argmax(-1) != said).double().mean().item() for rows in others) if others else None
+    return fmean((rows.argmax(-1) != said).double().mean().item() for rows in others)
 
 
 def scale_temperature(probabilities: Tensor, temperature: float) -> Tensor:
