@@ -260,6 +260,25 @@ def test_plain_attributes_of_a_method_go_on_too(tmp_path):
     assert again.environment.resumed == 5
 
 
+class Averaging(SourceOnly):
+    """Keeps a moving average as a plain attribute, which no checkpoint holds, and what it prepares once, as one too."""
+
+    def prepare(self, model, pair, resources):
+        self.scale, self.average = torch.ones(()), torch.zeros(())
+        return model, pair
+
+    def terms(self, model, batch, progress):
+        terms = super().terms(model, batch, progress)
+        self.average = 0.9 * self.average + 0.1 * terms["source"].detach() * self.scale
+        return terms
+
+
+def test_a_tensor_that_a_checkpoint_would_lose_is_told(tmp_path, caplog):
+    to_the_end(run(described(tmp_path, "method=source_only", "method._target_=test_resume.Averaging")))
+    told = [entry.getMessage() for entry in caplog.records if "no checkpoint holds it" in entry.getMessage()]
+    assert len(told) == 1 and told[0].startswith("Averaging.average is a tensor that training changes")
+
+
 def test_a_curve_that_is_only_half_a_line_is_begun_again(tmp_path):
     record = cut_off(tmp_path, 2, KeyboardInterrupt)
     (record.folder / "curve.jsonl").write_text('{"step": 5, "sec')

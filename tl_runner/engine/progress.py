@@ -31,6 +31,8 @@ class Progress:
     shares: dict[str, Tensor] = field(default_factory=dict)  # what it estimated them to be, and the bias that follows
     seconds: float = 0.0  # that earlier processes trained
     started: float = field(default_factory=time.monotonic)
+    loose: dict[str, tuple[Tensor, int]] = field(default_factory=dict)  # the method's own tensors as it was prepared
+    told: set[str] = field(default_factory=set)  # attributes of the method of which the run has warned
 
     @property
     def elapsed(self) -> float:
@@ -65,6 +67,7 @@ class Progress:
 
         `made` says by what it is made: code, machine and data.
         """
+        self._warn_of_loose_tensors(method)
         return {
             "cursor": self.cursor.state(),
             "history": [evidence._asdict() for evidence in self.history],
@@ -80,6 +83,29 @@ class Progress:
             "chance": rng.get_state(),
             "made": dict(made),
         }
+
+    def _warn_of_loose_tensors(self, method: nn.Module) -> None:
+        """Warn, once each, of tensors that training changes and that no checkpoint holds, as they are no buffers."""
+        for name, (tensor, version) in _loose_tensors(method).items():
+            before = self.loose.get(name)
+            changed = before is None or before[0] is not tensor or before[1] != version
+            if changed and name not in self.told:
+                self.told.add(name)
+                log.warning(
+                    "%s.%s is a tensor that training changes, and no checkpoint holds it: an interrupted run would resume"
+                    " without it. Register it in __init__: self.register_buffer(%r, …)",
+                    type(method).__name__, name, name,
+                )  # fmt: skip
+
+
+def _loose_tensors(method: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    """The tensors that a method keeps as plain attributes, alone or in a list, with how often each was written to."""
+    found: dict[str, tuple[Tensor, int]] = {}
+    for name, value in vars(method).items():
+        held = value if isinstance(value, list | tuple) else [value]
+        if name not in INTERNAL and (tensors := [each for each in held if isinstance(each, Tensor)]):
+            found[name] = tensors[-1], tensors[-1]._version
+    return found
 
 
 def _attributes(method: nn.Module) -> dict[str, Any]:
@@ -106,11 +132,12 @@ def restore_progress(
 
     A run is made by one version of the code, on one kind of machine, on the same data: a state of others is left.
     """
+    loose = _loose_tensors(method)
     if state is None:
-        return Progress()
+        return Progress(loose=loose)
     if changed := [name for name, value in made.items() if state["made"].get(name) != value]:
         log.warning("%s changed since the run was interrupted: starting over", ", ".join(changed))
-        return Progress()
+        return Progress(loose=loose)
     model.load_state_dict(state["model"])
     method.load_state_dict(state["method"])
     for name, value in state["attributes"].items():
@@ -121,4 +148,4 @@ def restore_progress(
     history = [Evidence(**values) for values in state["history"]]
     kept = {name: state[name] for name in ("predictions", "chosen", "weights", "shares", "seconds")}
     log.info("resuming after step %d", state["cursor"]["step"])
-    return Progress(Cursor(**state["cursor"]), history, **kept)
+    return Progress(Cursor(**state["cursor"]), history, **kept, loose=loose)
