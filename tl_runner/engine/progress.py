@@ -92,8 +92,8 @@ class Progress:
             if changed and name not in self.told:
                 self.told.add(name)
                 log.warning(
-                    "%s.%s is a tensor that training changes, and no checkpoint holds it: an interrupted run would resume"
-                    " without it. Register it in __init__: self.register_buffer(%r, …)",
+                    "%s.%s is a tensor that training changes, and no checkpoint holds it: an interrupted run would"
+                    " resume without it. Register it in __init__: self.register_buffer(%r, …)",
                     type(method).__name__, name, name,
                 )  # fmt: skip
 
