@@ -22,7 +22,7 @@ from bench_methods import put
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tl_runner.functional.estimated_accuracy import estimate_accuracy, share_changed
+from tl_runner.functional.estimated_accuracy import estimate_accuracy, fit_temperature, share_changed
 from tl_runner.functional.label_free import agreement
 from tl_runner.report.settings import group_settings
 from tl_runner.storage.record import RunRecord, read_records
@@ -75,7 +75,8 @@ def judge(run: RunRecord, pair: str) -> Estimated | None:
     known = load_file(run.folder / "validation.safetensors")
     by_step = load_file(run.folder / "predictions.safetensors")
     selected = by_step.pop(f"step_{scores.selected['step']}")
-    estimated = estimate_accuracy(selected, known["source"], known["labels"])
+    source, labels = known["source"], known["labels"]
+    estimated = estimate_accuracy(selected, source, labels, fit_temperature(source, labels))
     guesses = {**estimated, "median": median(estimated.values()), "source": scores.source["accuracy"]}
     return Estimated(
         pair, run.seed, scores.target["accuracy"], guesses, share_changed(selected, [*by_step.values()]), selected

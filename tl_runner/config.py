@@ -32,6 +32,7 @@ from omegaconf.errors import ValidationError
 from tl_runner.errors import MOVED, UserError, check_range, nearest
 from tl_runner.option_names import find_path, is_ours, list_names, name_parts
 from tl_runner.options import NoEffect
+from tl_runner.storage.sections import SharesEstimator
 from tl_runner.training.checkpoint_selection import Evidence
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Settings:
 
     seed: int = 0
     granted: int | str = "auto"
-    shares: Literal["none", "bbse", "rlls", "mlls"] = "none"
+    shares: SharesEstimator = "none"
     device: str = "auto"
     threads: int | None = None
     outputs: str = "outputs"

@@ -284,6 +284,13 @@ def test_a_labelled_domain_is_the_test_part_of_an_unlabelled_one(memory):
 
 
 @pytest.mark.usefixtures("studio")
+def test_a_class_that_the_source_lacks_is_told_with_the_keys_as_they_are_typed():
+    draw("inbox/unlabelled/0.png", "inbox/dog/1.png")
+    with pytest.raises(UserError, match=r"'photos/inbox/dog' \(it has 'cup', 'pen'\)\. dataset\.label_set=\[…\] st"):
+        loaded()
+
+
+@pytest.mark.usefixtures("studio")
 def test_a_folder_may_lack_classes_of_the_source(caplog):
     draw("inbox/pen/0.png", "inbox/pen/1.png")
     assert y_of(loaded()) == {"pen/0.png": 1, "pen/1.png": 1}

@@ -29,7 +29,7 @@ def test_of_a_calibrated_model_without_shift_every_estimate_is_the_accuracy():
     """Within three standard errors of an accuracy on 1,000 rows, √(a(1 − a)/1000) ≤ 0.016, of both samples."""
     source, labels = calibrated(1000, seed=1)
     target, hidden = calibrated(1000, seed=2)
-    found = ea.estimate_accuracy(target, source, labels)
+    found = ea.estimate_accuracy(target, source, labels, ea.fit_temperature(source, labels))
     assert {*found} == {"ac", "doc", "atc_mc", "atc_ne", "cot", "cott"}
     for name, value in found.items():
         assert value == pytest.approx(accuracy(target, hidden), abs=3 * 0.016 * 2**0.5), name
@@ -80,7 +80,7 @@ def test_the_threshold_by_hand():
 def test_binary_scores_of_both_kinds_order_rows_alike():
     source, labels = calibrated(200, classes=2)
     target, _ = calibrated(200, classes=2, sharpness=0.7, seed=3)
-    found = ea.estimate_accuracy(target, source, labels)
+    found = ea.estimate_accuracy(target, source, labels, ea.fit_temperature(source, labels))
     assert found["atc_mc"] == found["atc_ne"]
 
 
@@ -109,13 +109,14 @@ def test_a_shift_lowers_the_estimates():
     source, labels = calibrated(600, sharpness=4.0)
     unsure, _ = calibrated(300, sharpness=0.3, seed=5)
     target = torch.cat([source[:300], unsure])
-    before, after = (ea.estimate_accuracy(rows, source, labels) for rows in (source, target))
+    temperature = ea.fit_temperature(source, labels)
+    before, after = (ea.estimate_accuracy(rows, source, labels, temperature) for rows in (source, target))
     assert all(after[name] < before[name] - 0.1 for name in before)
 
 
 def test_an_estimate_of_few_rows_is_a_share():
     source, labels = calibrated(3, classes=2)
-    found = ea.estimate_accuracy(source[:1], source, labels)
+    found = ea.estimate_accuracy(source[:1], source, labels, ea.fit_temperature(source, labels))
     assert all(0 <= value <= 1 for value in found.values())
 
 

@@ -14,6 +14,7 @@ import torch
 from conftest import made
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save
+from support.stored import calibrated
 from torch import Tensor
 
 import tl_runner
@@ -77,9 +78,8 @@ def names(run: RunRecord) -> list[str]:
 
 def stored(run: RunRecord) -> Tensor:
     """The probabilities that the run stored for its test rows at its selected step, at the temperature on record."""
-    assert run.scores is not None and run.training.temperature is not None
-    found = load_file(run.folder / "predictions.safetensors")[f"step_{run.scores.selected['step']}"]
-    return (found.double().log() / run.training.temperature).softmax(-1).float()
+    assert run.training.temperature is not None
+    return calibrated(run)
 
 
 def probabilities(rows: list[dict[str, str]], classes: tuple[str, ...]) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import QUICK, composed, made
 from safetensors.torch import load_file
+from support.stored import calibrated
 
 import tl_runner
 from tl_runner.engine.recorder import open_recording
@@ -164,14 +165,13 @@ def test_the_saved_model_is_the_selected_checkpoint(tmp_path):
     """The loaded model's predictions on the test split are the stored ones of the selected step, calibrated."""
     record = made(tmp_path, *QUICK, "select=last")
     assert record.scores is not None and record.training.temperature is not None
-    stored = load_file(record.folder / "predictions.safetensors")[f"step_{record.scores.selected['step']}"]
     from tl_runner.datasets.digits import digits
     from tl_runner.datasets.split import Budget, split_domains
 
     pair, answers, _ = split_domains(digits(0, samples=300, size=8), 0, Budget("count", 0), torch.device("cpu"))
     model = tl_runner.load(record.folder).model
     p = model(pair.target.test.take(torch.arange(len(pair.target.test)))).softmax(-1)
-    torch.testing.assert_close(p, (stored.double().log() / record.training.temperature).softmax(-1).float())
+    torch.testing.assert_close(p, calibrated(record))
     assert model.classes == tuple("0123456789") and not model.training
     accuracy = (p.argmax(-1) == answers.open()).double().mean().item()
     assert accuracy == record.scores.target["accuracy"]

@@ -72,7 +72,7 @@ def _predict(asked: argparse.Namespace) -> None:
     from tl_runner.storage.sheet import is_sheet, open_sheet, writable
 
     device = claim_device(asked.device, None)
-    trained, record = load(asked.run, asked.domain), read_finished(asked.run)
+    trained = load(asked.run, asked.domain)
     chosen = (
         list_test_inputs(asked.run, trained.preprocessing)
         if asked.test
@@ -85,6 +85,7 @@ def _predict(asked: argparse.Namespace) -> None:
     if out:
         log.info("wrote %s to %s", count_noun(len(found), "prediction"), out)
     if asked.test:
+        record = read_finished(asked.run)
         rows, same, largest = compare_with_stored(found, record)
         told = (
             f"{same} of {count_noun(rows, 'row')} {pluralize(same, 'has')} the class of the run's stored predictions;"

@@ -65,11 +65,12 @@ def split_label(
             " target alone rows may have none"
         )
     classes = normalise_categories(cells)
-    different = set(observed(classes))
-    if len(different) > FEW and (_fractions(different) or len(different) > len(observed(classes)) / 2):
+    present = observed(classes)
+    different = set(present)
+    if len(different) > FEW and (_fractions(different) or len(different) > len(present) / 2):
         raise UserError(
             f"column {label!r} of {table.file} has {len(different)} different values in {len(classes)} rows, like"
-            f" {observed(classes)[0]!r}: a label is one of a few classes, and no measurement (that would be regression,"
+            f" {present[0]!r}: a label is one of a few classes, and no measurement (that would be regression,"
             " which tl_runner does not do). dataset.label=COLUMN names another"
         )
     return features, classes

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,19 +24,20 @@ SPARE = 3  # words beside numbers, up to which they are likely to stand for miss
 
 
 def kinds(
-    source: Table, target: Table, categorical: Sequence[str], numeric: Sequence[str], missing: Sequence[str]
+    sides: Mapping[str, Table], categorical: Sequence[str], numeric: Sequence[str], missing: Sequence[str]
 ) -> dict[str, ColumnKind]:
-    """The kind of each of the source's columns, by the source's cells unless the configuration names it.
+    """The kind of each column, by the cells of the side `source` unless the configuration names it.
 
-    A column most of whose cells are finite numbers is numeric; text in it, on either side, is refused with the keys
-    that could explain it. So are a column without a value on a side, one that numbers the rows, free text or an
+    A column most of whose cells are finite numbers is numeric; text in it, on any side, is refused with the keys that
+    could explain it. So are a column without a value on a side, one that numbers the rows, free text or an
     identifier, and numbers in another notation (`another_notation`).
     """
+    source = sides["source"]
 
     def kind(name: str) -> ColumnKind:
         cells = source.cells[name]
         present = observed(cells)
-        _refuse_empty(name, source, target)
+        _refuse_empty(name, sides)
         if name in categorical:
             return "categorical"
         values, text = parse_numbers(cells)
@@ -45,7 +46,7 @@ def kinds(
             _refuse_numbers_beside_a_word(name, source, categorical, missing)
             _refuse_free_text(name, source, present, categorical)
             return "categorical"
-        for table in (source, target):
+        for table in sides.values():
             _refuse_text(name, table, categorical, missing)
             if name not in numeric:
                 _refuse_points_between_thousands(name, table, categorical, numeric)
@@ -66,13 +67,9 @@ def parse_numbers(cells: Cells) -> tuple[Floats, NDArray[np.bool_]]:
     return values, np.isnan(values) & (cells != None)  # noqa: E711
 
 
-def _refuse_empty(name: str, source: Table, target: Table) -> None:
-    """A column must have a value on both sides: the other's would be of no use, or all be one made-up number."""
-    empty = {
-        role: table
-        for role, table in (("source", source), ("target", target))
-        if all(cell is None for cell in table.cells[name])
-    }
+def _refuse_empty(name: str, sides: Mapping[str, Table]) -> None:
+    """A column must have a value on all sides: the others' would be of no use, or all be one made-up number."""
+    empty = {role: table for role, table in sides.items() if all(cell is None for cell in table.cells[name])}
     if empty:
         where = " and ".join(f"no value in the {role} ({table.file})" for role, table in empty.items())
         raise UserError(

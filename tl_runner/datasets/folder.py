@@ -208,14 +208,15 @@ def _classes(found: DomainFolders, labels: Policy, label_set: Sequence[str]) -> 
 def _ways(shared: int, unlabelled: int) -> str:
     """What to do about classes that only the target has."""
     if unlabelled:
-        return f"{WAYS_UNLABELLED[0].upper()}{WAYS_UNLABELLED[1:]}"
-    ways = [
-        *([f"dataset.labels=shared to use the {shared} that both have"] if shared else []),
-        *(["dataset.label_set=[…] to state the classes yourself"] if shared else []),
-        "dataset.labels=differ for a method that can transfer between them",
-        "dataset.labelled=no if the target's folders are no classes",
-    ]
-    return f"Set {', or '.join([', '.join(ways[:-1]), ways[-1]])}"
+        return WAYS_UNLABELLED
+    ways = (
+        "dataset.labels=differ for a method that can transfer between them, or dataset.labelled=no if the target's"
+        " folders are no classes"
+    )
+    if not shared:
+        return f"Set {ways}"
+    own = "dataset.label_set=[…] to state the classes yourself"
+    return f"Set dataset.labels=shared to use the {shared} that both have, {own}, {ways}"
 
 
 def _judge(sides: DomainFolders, bad: Mapping[str, Mapping[int, str]], on_bad: str) -> None:

@@ -12,6 +12,8 @@ from tl_runner.datasets.split import Drawn, Raw, count_rows_by_part
 from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
+TargetShares = float | tuple[float, ...] | None  # α of a Dirichlet distribution, or the shares themselves
+
 
 class Halving(NamedTuple):
     """What is to be made of the images: checked before a file is opened.
@@ -61,9 +63,8 @@ def split_halves(whole: Raw, seed: int) -> tuple[Raw, Raw]:
     """
     _, first, content = np.unique(digests(whole.x), return_index=True, return_inverse=True)
     generator = Rng(seed).child("halves", whole.name).generator()
-    part = torch.zeros_like(whole.y) if whole.part is None else whole.part
     in_first = torch.zeros(len(first), dtype=torch.bool)
-    for members in _members(part[torch.from_numpy(first)]):
+    for members in _members(whole.parts[torch.from_numpy(first)]):
         in_first[members[torch.randperm(len(members), generator=generator)[: len(members) // 2]]] = True
     mask = in_first[torch.from_numpy(content)]
     return rows_of(whole, mask), rows_of(whole, ~mask)
@@ -76,12 +77,9 @@ def limit_rows(raw: Raw, samples: int | None, rng: Rng) -> Raw:
     generator = rng.generator()
     kept = [
         members[torch.randperm(len(members), generator=generator)[: samples * len(members) // len(raw.x)]]
-        for members in _members(torch.zeros_like(raw.y) if raw.part is None else raw.part)
+        for members in _members(raw.parts)
     ]
     return rows_of(raw, torch.cat(kept).sort().values)
-
-
-TargetShares = float | tuple[float, ...] | None  # α of a Dirichlet distribution, or the shares themselves
 
 
 def limit_shares(raw: Raw, shares: TargetShares, rng: Rng) -> Raw:

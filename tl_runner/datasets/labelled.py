@@ -23,7 +23,7 @@ def tell_unlabelled(target: Raw, how: str, tested: bool) -> None:
 
     `tested`: its test part is another domain, whose rows do not count.
     """
-    y = target.y[target.part != TEST] if tested and target.part is not None else target.y
+    y = target.y[target.parts != TEST] if tested else target.y
     labelled = int((y != UNKNOWN).sum())
     none = "the target has no labels" + ("" if tested else ", so its accuracy stays unknown")
     some = f"{labelled} of the {count_noun(len(y), 'row')} of the target {pluralize(labelled, 'has')} a label"
@@ -39,25 +39,21 @@ def score_on_rows(target: Raw, score_on: ScoreOn) -> Raw:
     if bool(labelled.all()) or not bool(labelled.any()):
         what = "every row has one, and none would be left to train on" if bool(labelled.all()) else "no row has one"
         raise UserError(f"dataset.score_on=labelled scores the labelled rows of {target.name}: {what}")
-    if target.part is not None and bool((target.part == TEST).any()):
+    if bool((target.parts == TEST).any()):
         raise UserError(
             f"dataset.score_on=labelled makes the labelled rows of {target.name} its test split, and it has one already"
         )
-    part = torch.zeros_like(target.y) if target.part is None else target.part
-    return target._replace(part=torch.where(labelled, TEST, part))
+    return target._replace(part=torch.where(labelled, TEST, target.parts))
 
 
 def with_test_rows(target: Raw, test: Raw) -> Raw:
-    """The target with the rows of another domain as its test part; raises `UserError` where it has one already."""
-    part = torch.full_like(target.y, TRAIN) if target.part is None else target.part
-    if bool((part == TEST).any()):
-        raise UserError(f"dataset.test: {target.name} is divided and has a test part already")
-    names = None if target.names is None or test.names is None else np.concatenate([target.names, test.names])
+    """The target, which nothing divides, with the rows of another domain as its test part."""
+    assert target.names is not None and test.names is not None  # both are a user's
     return target._replace(
         x=torch.cat([target.x, test.x]),
         y=torch.cat([target.y, test.y]),
-        part=torch.cat([part, torch.full_like(test.y, TEST)]),
-        names=names,
+        part=torch.cat([target.parts, torch.full_like(test.y, TEST)]),
+        names=np.concatenate([target.names, test.names]),
     )
 
 

@@ -34,9 +34,8 @@ DEEP = 3  # folders that hold nothing but a folder are looked through
 class ClassFolder(NamedTuple):
     """The images of one class in one part (a position in `PARTS`; None where the domain is not divided).
 
-    `label` is None where their class is not known.
-    `others` are files whose names do not end like an image's; `inner` are the folders in it, `direct` says whether
-    images lie beside them.
+    `label` is None where their class is not known. `others` are files whose names do not end like an image's; `inner`
+    are the folders in it, `direct` says whether images lie beside them.
     """
 
     label: str | None
@@ -169,8 +168,10 @@ def _question_inner_folders(domain: Path, found: Sequence[ClassFolder]) -> None:
                 f"{each.path} holds {quoted(sorted(parts))}, parts of a domain, which must stand above its classes:"
                 f" {domain}/train/{each.label}, not {domain}/{each.label}/train"
             )
-    common = frozenset[str]().union(*(each.inner for each in found[:1])).intersection(*(each.inner for each in found))
-    if len(found) > 1 and len(common) > 1 and not any(each.direct for each in found):
+    if len(found) < 2:
+        return
+    common = frozenset.intersection(*(each.inner for each in found))
+    if len(common) > 1 and not any(each.direct for each in found):
         labels = sorted({str(each.label) for each in found})
         log.warning(
             "%s: the folders %s are treated as the classes, and each holds the folders %s: if these are the classes,"

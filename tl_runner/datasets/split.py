@@ -47,10 +47,9 @@ class Raw(NamedTuple):
     """All rows of a domain before they are cut.
 
     x (n, …) float32, or uint8 for images of any size; y (n,) int64, the position in `classes`, or `UNKNOWN` of a target
-    row without a label. `part` (n,) says
-    where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train. `names`
-    (n,) say where each row came from: a file as the configuration leads to it, `file:line` of a table; None where the
-    rows are no user's.
+    row without a label. `part` (n,) says where the makers of the data put a row, as a position in `PARTS`; a part
+    without a row is cut from train. `names` (n,) say where each row came from: a file as the configuration leads to it,
+    `file:line` of a table; None where the rows are no user's.
     """
 
     name: str
@@ -59,6 +58,11 @@ class Raw(NamedTuple):
     classes: tuple[str, ...]
     part: Tensor | None = None
     names: NDArray[np.object_] | None = None
+
+    @property
+    def parts(self) -> Tensor:
+        """The part (n,) of each row; all are in train where nothing divides them."""
+        return torch.full_like(self.y, PARTS.index("train")) if self.part is None else self.part
 
 
 class Drawn(NamedTuple):
@@ -159,9 +163,7 @@ def _put_labelled_into_train(target: Raw, parts: Mapping[str, Tensor]) -> dict[s
     """The parts with every labelled row in train, but for those that the makers of the data put elsewhere."""
     if bool((target.y != UNKNOWN).all()):
         raise UserError(f"granted=labelled: every row of {target.name} has a label; granted=all grants those of train")
-    movable = target.y != UNKNOWN
-    if target.part is not None:
-        movable &= target.part == PARTS.index("train")
+    movable = (target.y != UNKNOWN) & (target.parts == PARTS.index("train"))
     kept = {part: rows if part == "train" else rows[~movable[rows]] for part, rows in parts.items()}
     moved = [rows[movable[rows]] for part, rows in parts.items() if part != "train"]
     for part, rows in kept.items():
@@ -175,10 +177,7 @@ def _put_labelled_into_train(target: Raw, parts: Mapping[str, Tensor]) -> dict[s
 
 def count_rows_by_part(raw: Raw) -> tuple[int, ...]:
     """How many labelled rows there are of each of `PARTS`; all are train where nothing divides them."""
-    labelled = raw.y != UNKNOWN
-    if raw.part is None:
-        return int(labelled.sum()), 0, 0
-    return tuple(int((labelled & (raw.part == index)).sum()) for index in range(len(PARTS)))
+    return tuple(int(((raw.y != UNKNOWN) & (raw.parts == index)).sum()) for index in range(len(PARTS)))
 
 
 def describe_seeds(drawn: Drawn, test: int) -> SeedInfo:
@@ -237,7 +236,7 @@ def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor
     by_content = torch.from_numpy(np.argsort(content, kind="stable"))
     generator = Rng(seed).child("split", raw.name).generator()
     shuffled = by_content[torch.randperm(len(by_content), generator=generator)]
-    given = torch.zeros_like(shuffled) if raw.part is None else raw.part[shuffled]
+    given = raw.parts[shuffled]
     train, val, test = (shuffled[given == index] for index in range(len(PARTS)))
     test = by_content[torch.isin(by_content, test)]
     n = len(train)

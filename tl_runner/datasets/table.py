@@ -78,14 +78,12 @@ def csv(
     _refuse_other_columns(sides, label, categorical=categorical, numeric=numeric, drop=drop)
     classes = _resolve_classes(names, labels, label_set)
     warn_of_order({*classes["source"], *classes["target"]}, label)
-    left_out = {"source": Counter[str](), "target": Counter[str]()}
+    left_out: dict[str, list[str]] = {"source": [], "target": []}
     for role, y in names.items():
         kept = np.array([name is None or name in classes[role] for name in y])
-        left_out["source" if role == "source" else "target"].update(y[~kept])
+        left_out["source" if role == "source" else "target"] += [*y[~kept]]
         sides[role], names[role] = sides[role].take(kept), y[kept]
-    found = kinds(sides["source"], sides["target"], categorical, numeric, missing)
-    if "test" in sides:
-        kinds(sides["source"], sides["test"], categorical, numeric, missing)  # it refuses what it can't read
+    found = kinds(sides, categorical, numeric, missing)
 
     def raw(role: str) -> Raw:
         table, side = sides[role], classes[role]
@@ -98,7 +96,7 @@ def csv(
     tell_unlabelled(target_rows, _why_unlabelled(tables["target"], label, labelled), "test" in rows)
     _warn_of_shared_rows(rows["source"], target_rows)
     _warn_of_unseen(sides, found)
-    notes = label_knowledge(labels, label_set, {role: count_names(of.elements()) for role, of in left_out.items()})
+    notes = label_knowledge(labels, label_set, {role: count_names(of) for role, of in left_out.items()})
     encoding = _fitted_by(sides["source"], found)
     return Drawn(rows["source"], score_on_rows(target_rows, score_on), notes, encoding=encoding)
 
@@ -140,7 +138,7 @@ def _domains(
     of_row, table = reading(file, f"dataset.file={file}").split_off(domain, "domain")
     of_row = normalise_categories(of_row)
     there = sort_names(observed(of_row))
-    for key in ("source", "target", *(asked.keys() - {"source", "target"})):
+    for key in dict.fromkeys(("source", "target", *asked)):
         value = asked.get(key)
         if value not in there:
             said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
@@ -209,10 +207,10 @@ def _refuse_other_columns(sides: Mapping[str, Table], label: str, **options: Seq
     for mine, theirs in permutations(tables, 2):
         if extra := [name for name in mine.cells if name not in theirs.cells]:
             close = nearest(extra[0], theirs.cells)
-            or_label = "" if label in mine.header else f" It has no column {label!r}: if one of these holds the labels,"
-            or_label += " name it so." if or_label else ""
+            labels = f" It has no column {label!r}: if one of these holds the labels, name it so."
             raise UserError(
-                f"{mine.file} has columns that {theirs.file} does not have: {list_names(extra)}{close}.{or_label}"
+                f"{mine.file} has columns that {theirs.file} does not have: {list_names(extra)}{close}."
+                f"{'' if label in mine.header else labels}"
                 " Rename them, or leave them out: dataset.drop=[…]"
             )
 

@@ -14,6 +14,7 @@ from tl_runner.models.batchnorm import DomainModels, pack_statistics
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Cursor
 
+LooseTensors = list[tuple[Tensor, int]]  # alone or in a list, each with how often it was written to
 INTERNAL = {*vars(nn.Module())}  # attributes of every method, which are not its own
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Progress:
     shares: dict[str, Tensor] = field(default_factory=dict)  # what it estimated them to be, and the bias that follows
     seconds: float = 0.0  # that earlier processes trained
     started: float = field(default_factory=time.monotonic)
-    loose: dict[str, tuple[Tensor, int]] = field(default_factory=dict)  # the method's own tensors as it was prepared
+    loose: dict[str, LooseTensors] = field(default_factory=dict)  # of the method, as it was prepared
     told: set[str] = field(default_factory=set)  # attributes of the method of which the run has warned
 
     @property
@@ -86,10 +87,10 @@ class Progress:
 
     def _warn_of_loose_tensors(self, method: nn.Module) -> None:
         """Warn, once each, of tensors that training changes and that no checkpoint holds, as they are no buffers."""
-        for name, (tensor, version) in _loose_tensors(method).items():
-            before = self.loose.get(name)
-            changed = before is None or before[0] is not tensor or before[1] != version
-            if changed and name not in self.told:
+        for name, tensors in _loose_tensors(method).items():
+            before = self.loose.get(name, [])
+            same = [now[0] is then[0] and now[1] == then[1] for now, then in zip(tensors, before, strict=False)]
+            if name not in self.told and not (all(same) and len(tensors) == len(before)):
                 self.told.add(name)
                 log.warning(
                     "%s.%s is a tensor that training changes, and no checkpoint holds it: an interrupted run would"
@@ -98,13 +99,13 @@ class Progress:
                 )  # fmt: skip
 
 
-def _loose_tensors(method: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """The tensors that a method keeps as plain attributes, alone or in a list, with how often each was written to."""
-    found: dict[str, tuple[Tensor, int]] = {}
+def _loose_tensors(method: nn.Module) -> dict[str, LooseTensors]:
+    """The tensors that a method keeps as plain attributes, by attribute."""
+    found: dict[str, LooseTensors] = {}
     for name, value in vars(method).items():
         held = value if isinstance(value, list | tuple) else [value]
         if name not in INTERNAL and (tensors := [each for each in held if isinstance(each, Tensor)]):
-            found[name] = tensors[-1], tensors[-1]._version
+            found[name] = [(tensor, tensor._version) for tensor in tensors]
     return found
 
 

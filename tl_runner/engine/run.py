@@ -16,7 +16,6 @@ from tl_runner.evaluation.class_shares import TrackedShares, add_bias
 from tl_runner.evaluation.diagnosis import Setup, warn_of_shares
 from tl_runner.evaluation.scores import (
     collect_evidence,
-    estimate_target_accuracy,
     examine_split,
     find_temperature,
     predict_all,
@@ -24,6 +23,7 @@ from tl_runner.evaluation.scores import (
     score_run,
     score_source,
 )
+from tl_runner.functional.estimated_accuracy import estimate_accuracy
 from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, statistics
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
@@ -75,11 +75,11 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             with checkpoint.around(lambda: progress.state(model, method, made, shares)):
                 yield point
 
-        score(recording, task, setup, model, pair, progress, shares)
+        conclude(recording, task, setup, model, pair, progress, shares)
     return record
 
 
-def score(
+def conclude(
     recording: Recording,
     task: Task,
     setup: Setup,
@@ -105,7 +105,9 @@ def score(
         recording.write_all_predictions(places, predict_all(sides.target, pair, places, temperature), pair.classes)
     source = examine_split(sides.source, pair.source.test) if pair.source else None
     of_source = score_source(source, pair, sure)
-    estimated = estimate_target_accuracy(predicted, validation) if sure else None
+    estimated = None
+    if temperature is not None:
+        estimated = estimate_accuracy(predicted, validation["source"], validation["labels"], temperature)
     labels = task.answers.open()
     scores = score_run(progress.predictions, labels, progress.chosen, sure, of_source, estimated)
     diagnosis, figures = task.parts.diagnose.after(sides, pair, setup, source, predicted, labels)

@@ -9,7 +9,7 @@ classifier learns with these shares, and its predictions on the target are adjus
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +22,8 @@ from tl_runner.functional.class_shares import ESTIMATORS, count_shares
 from tl_runner.functional.estimated_accuracy import fit_temperature
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.heads import Calibrated
-from tl_runner.storage.sections import SharesInfo
+from tl_runner.storage.sections import SharesEstimator, SharesInfo
 
-SharesEstimator = Literal["none", "bbse", "rlls", "mlls"]
 KEPT = 0.1  # of the source's shares stays in what is drawn: a class that an early model never predicts must not vanish
 RAREST = 1e-3  # share of a class, for the ratio of two
 

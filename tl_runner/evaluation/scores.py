@@ -14,7 +14,6 @@ from tl_runner.functional.divergence import ROWS, separate_domains
 from tl_runner.functional.estimated_accuracy import (
     STEADY,
     bound_estimate,
-    estimate_accuracy,
     fit_temperature,
     scale_temperature,
     share_changed,
@@ -161,16 +160,6 @@ def predict_all(model: Model, pair: Pair, places: Places, temperature: float | N
     rows = torch.cat([places.train, places.val, places.test])
     found = torch.cat(by_part)[rows.argsort()]
     return found if temperature is None else scale_temperature(found, temperature).float()
-
-
-def estimate_target_accuracy(predicted: Tensor, validation: Mapping[str, Tensor]) -> dict[str, float] | None:
-    """The accuracy of probabilities (n, C) on the target, estimated in several ways without its labels.
-
-    `validation` is what `predict_validation` gives; None where there is no labelled source of the same classes in it.
-    """
-    if "source" not in validation:
-        return None
-    return estimate_accuracy(predicted, validation["source"], validation["labels"])
 
 
 def combine_estimates(

@@ -28,7 +28,8 @@ def count_shares(labels: Tensor, classes: int) -> Tensor:
 
 def confusion(source: Tensor, labels: Tensor) -> Tensor:
     """C_ij = P_s(predict i, label j), by probabilities: (C, C) with the sum 1."""
-    return source.double().T @ F.one_hot(labels, source.shape[-1]).double() / len(labels)
+    by_label = torch.zeros(source.shape[-1], source.shape[-1], dtype=torch.double)
+    return by_label.index_add_(0, labels, source.double()).T / len(labels)
 
 
 def bbse(target: Tensor, source: Tensor, labels: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ PORTION = 64  # permutations at a time
 
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval."""
+    """A number and its interval, of 95 % where nothing else is said."""
 
     value: float
     low: float

@@ -10,12 +10,12 @@ that confidence and accuracy go together on the target as they do on the source.
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tl_runner.functional import losses
+from tl_runner.functional.divergence import Estimate
 
 ROWS = 1000  # that are transported, at most: the assignment takes time with their cube
 TINY = 1e-12  # of a probability whose logarithm is taken
@@ -31,20 +31,11 @@ SEVERAL = 4  # other checkpoints, from which on changes are counted: the measure
 STEADY = ERRORS[0][0]  # up to this share an estimate may be believed
 
 
-class EstimateRange(NamedTuple):
-    """The median of several estimates of an accuracy, between the ends of its 90 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def estimate_accuracy(target: Tensor, source: Tensor, labels: Tensor) -> dict[str, float]:
-    """All estimates by name, of probabilities that are first calibrated on the source by one temperature.
+def estimate_accuracy(target: Tensor, source: Tensor, labels: Tensor, temperature: float) -> dict[str, float]:
+    """All estimates by name, of probabilities that are first calibrated by a temperature: see `fit_temperature`.
 
     `ac`, `doc`, `atc_mc`, `atc_ne`, `cot`, `cott`, each in [0, 1]; see the functions of this module.
     """
-    temperature = fit_temperature(source, labels)
     target, source = scale_temperature(target, temperature), scale_temperature(source, temperature)
     right = source.argmax(-1) == labels
     wrong = int((~right).sum())
@@ -58,18 +49,17 @@ def estimate_accuracy(target: Tensor, source: Tensor, labels: Tensor) -> dict[st
     }
 
 
-def bound_estimate(estimates: Iterable[float], changed: float | None, rows: int) -> EstimateRange:
-    """What these estimates come to on so many rows, a share of which `changed` their class between checkpoints.
+def bound_estimate(estimates: Iterable[float], changed: float | None, rows: int) -> Estimate:
+    """The median of these estimates with its 90 % interval, of so many rows.
 
-    A model that still changes its mind about the target's rows is often wrong there and sure of it: of all that was
-    tried, this told best how far off an estimate is. The interval holds the measured errors, and those of few rows.
+    `changed` is the share of the rows whose class changed between checkpoints. A model that still changes its mind
+    about the target's rows is often wrong there and sure of it; of the signals that were tried, this one predicts the
+    size of the error best. The interval covers the errors measured on other data, and the sampling error of few rows.
     """
     value = median(estimates)
     below, above = UNSEEN if changed is None else next(ends for bound, *ends in ERRORS if changed <= bound)
     chance = Z**2 * value * (1 - value) / rows
-    return EstimateRange(
-        value, max(0.0, value - (below**2 + chance) ** 0.5), min(1.0, value + (above**2 + chance) ** 0.5)
-    )
+    return Estimate(value, max(0.0, value - (below**2 + chance) ** 0.5), min(1.0, value + (above**2 + chance) ** 0.5))
 
 
 def share_changed(selected: Tensor, others: Sequence[Tensor]) -> float | None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_runner.report.predictions import read_array
 from tl_runner.report.settings import Setting
-from tl_runner.storage.record import RunRecord
 
 LEAST = 3  # settings: of two, both agree with their mean alike
 
@@ -16,11 +16,12 @@ def measure_agreement(settings: Sequence[Setting]) -> list[dict[Any, float]]:
     """For each setting, by seed, on which share of rows it says what the mean prediction of all of them says.
 
     The rows are the target's validation split, the predictions those of the selected checkpoints (EnsV; Hu et al.,
-    NeurIPS 2024). Settings that kept none on the same rows as the first one at that seed do not take part.
+    NeurIPS 2024). Settings that kept none on the same rows as the first one at that seed do not take part. In NumPy,
+    since a report does not load torch: `functional.label_free.agreement` is the same for a run and a search.
     """
     found: list[dict[Any, float]] = [{} for _ in settings]
     for seed in dict.fromkeys(seed for setting in settings for seed in setting.scored):
-        kept = {at: rows for at, each in enumerate(settings) if (rows := _read(each.scored.get(seed))) is not None}
+        kept = {at: rows for at, each in enumerate(settings) if (rows := _read(each, seed)) is not None}
         first = next(iter(kept.values()), None)
         kept = {at: rows for at, rows in kept.items() if first is not None and rows.shape == first.shape}
         if len(kept) >= LEAST:
@@ -30,14 +31,6 @@ def measure_agreement(settings: Sequence[Setting]) -> list[dict[Any, float]]:
     return found
 
 
-def _read(run: RunRecord | None) -> NDArray[Any] | None:
-    """The probabilities (n, C) that a run kept."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if run is None:
-        return None
-    try:
-        return load_file(run.folder / "validation.safetensors").get("target")
-    except (OSError, ValueError, SafetensorError):
-        return None
+def _read(setting: Setting, seed: Any) -> NDArray[Any] | None:
+    """The probabilities (n, C) that the setting's run on this seed kept, if there is one."""
+    return read_array(setting.scored[seed], "validation", "target") if seed in setting.scored else None

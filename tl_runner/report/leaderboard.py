@@ -30,7 +30,7 @@ def build_leaderboard(
 ) -> pd.DataFrame:
     """One row per setting, by pair of domains and label budget, best first by what was selected without target labels.
 
-    Where the target has no labels, they are sorted by `agreement`, or by `estimated` accuracy (see `record.Scores`).
+    Where the target has no labels, they are sorted by `agreement`, or by `estimated` accuracy (see `sections.Scores`).
 
     n runs that ended well, with their `seeds`, failed (with diverged) and unfinished ones; `variant` tells it from its
     namesakes, `label` is method and variant in one; mean and sd (over seeds, n − 1) of each checkpoint's `score`, in

@@ -17,25 +17,22 @@ class Predictions(NamedTuple):
 
 def read_predictions(record: RunRecord) -> Predictions | None:
     """None where the run kept no predictions or no labels (diagnose=none), or they do not fit together."""
-    from safetensors import SafetensorError, safe_open
-
     if record.scores is None:
         return None
-    step = f"step_{record.scores.selected['step']}"
-    found = []
-    for file, name in (("diagnosis", "labels"), ("predictions", step)):
-        path = record.folder / f"{file}.safetensors"
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="numpy") as opened:
-                if name not in opened.keys():  # noqa: SIM118 – it is no mapping
-                    return None
-                found.append(opened.get_tensor(name))
-        except (OSError, ValueError, SafetensorError):
-            return None
-    labels, shares = found
-    if shares.ndim != 2 or len(shares) != len(labels):
+    labels = read_array(record, "diagnosis", "labels")
+    shares = read_array(record, "predictions", f"step_{record.scores.selected['step']}")
+    if labels is None or shares is None or shares.ndim != 2 or len(shares) != len(labels):
         return None
     known = labels >= 0
     return Predictions(labels[known].astype(np.int64), shares[known].argmax(-1)) if known.any() else None
+
+
+def read_array(record: RunRecord, file: str, name: str) -> NDArray[Any] | None:
+    """An array of a file in the run's folder; None where it is not there, or can't be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(record.folder / f"{file}.safetensors", framework="numpy") as opened:
+            return opened.get_tensor(name) if name in opened.keys() else None  # noqa: SIM118 – it is no mapping
+    except (OSError, ValueError, SafetensorError):
+        return None

@@ -95,11 +95,13 @@ def _list_next(record: RunRecord, baseline: RunRecord | None) -> list[str]:
 def _target(record: RunRecord) -> list[RenderableType]:
     """The cells of the target's row: its scores, if any of its test rows has a label, and how many have."""
     data, metrics = record.data, record.scores and record.scores.target
-    name, test = f"target: {data.domains['target']}", 2
+    name = f"target: {data.domains['target']}"
     if metrics is None:
         return [Text(name), "unknown: no test labels" if any(data.labelled or ()) else "unknown: no labels"]
-    if data.labelled and data.labelled[test] < (rows := data.rows["target"][test]):
-        name += f" ({data.labelled[test]} of {count_noun(rows, 'row')} with a label)"
+    *_, labelled = data.labelled or [0]
+    *_, rows = data.rows.get("target") or [0]
+    if 0 < labelled < rows:
+        name += f" ({labelled} of {count_noun(rows, 'row')} with a label)"
     return [Text(name), *_metrics(metrics)]
 
 
@@ -143,10 +145,10 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
         said = record.status if what in ("ran", "skipped") else what
         status = Text(said, STATUS_STYLE.get(said, "yellow"))
         estimate = record.scores and record.scores.estimate
-        shares = [record.accuracy] if known else []
-        shares += [estimate.value if estimate else None] if guessed else []
+        accuracies = [record.accuracy] if known else []
+        accuracies += [estimate.value if estimate else None] if guessed else []
         named = [Text(record.folder.name)] if folder else []
-        shown = ["" if share is None else format_percent(share) for share in shares]
+        shown = ["" if accuracy is None else format_percent(accuracy) for accuracy in accuracies]
         table.add_row(*map(Text, cells), status, *shown, *named)
     return table
 

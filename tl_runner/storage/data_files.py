@@ -95,8 +95,8 @@ def drop_locations(dataset: Any) -> Any:
 
 def drop_later_options(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """The node of a dataset of this package without the options in `LATER` that have their defaults."""
-    left_alone = {key for key, default in LATER.items() if _ours(dataset) and dataset.get(key) == default}
-    return {key: value for key, value in dataset.items() if key not in left_alone}
+    later = LATER if _ours(dataset) else {}
+    return {key: value for key, value in dataset.items() if (key, value) not in later.items()}
 
 
 def identify_dataset(dataset: Any, digest: str | None, home: Path) -> Any:

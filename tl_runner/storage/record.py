@@ -105,7 +105,7 @@ def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: C
     config = name_parts({**config, "seed": _parse_seed(config["seed"])} if "seed" in config else config)
     contents = contents or Contents(outputs_of(config))
     data = data_files.hash_data(config.get("dataset"), contents)
-    numbers = {key: value for key, value in config.items() if key not in NEUTRAL and LATER.get(key) != value}
+    numbers = {key: value for key, value in config.items() if key not in NEUTRAL and (key, value) not in LATER.items()}
     if "dataset" in config:
         numbers["dataset"] = data_files.identify_dataset(config["dataset"], data.digest, contents.home)
     return RunRecord(

@@ -79,6 +79,9 @@ class AutoInfo:
     tried: list[dict[str, Any]] = field(default_factory=list)
 
 
+SharesEstimator = Literal["none", "bbse", "rlls", "mlls"]
+
+
 @dataclass
 class SharesInfo:
     """The target's class shares as `shares=` estimated them by the selected checkpoint, beside the source's.
@@ -86,7 +89,7 @@ class SharesInfo:
     `bias` is added to the logits on the target.
     """
 
-    by: str
+    by: SharesEstimator
     source: list[float]
     estimated: list[float]
     bias: list[float]
@@ -110,8 +113,7 @@ class TrainingInfo:
 class EstimatedAccuracy:
     """An accuracy that is estimated without labels, and its 90 % interval, by errors that were measured elsewhere.
 
-    `changed`: the share of rows whose class changed between checkpoints, None of a single one. `believable`: it is
-    small.
+    `changed`: the share of rows whose class changed between checkpoints, None of a few. `believable`: it is small.
     """
 
     value: float

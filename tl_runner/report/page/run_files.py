@@ -65,7 +65,7 @@ class RunFiles:
 
     @cached_property
     def labels(self) -> NDArray[Any] | None:
-        """(n,) true labels of the target's test split, below 0 where a row has none."""
+        """(n,) true labels of the target's test split, −1 where a row has none."""
         return self.diagnosis("labels")
 
     @property
@@ -86,7 +86,7 @@ class RunFiles:
         return confusion(labels, rows.argmax(-1), rows.shape[-1]), reliability(rows, labels)
 
     def _fits(self, rows: NDArray[Any], labels: NDArray[Any]) -> bool:
-        fits = rows.ndim == 2 and len(rows) == len(labels) and labels.max() < rows.shape[-1]
+        fits = rows.ndim == 2 and len(rows) == len(labels) and labels.min() >= -1 and labels.max() < rows.shape[-1]
         if (
             not fits
             and (fault := f"{self.record.folder}: labels and predictions do not fit together") not in self.faults
