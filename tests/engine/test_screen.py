@@ -25,6 +25,7 @@ from tl_runner.engine import screen
 from tl_runner.engine.screen import Screened
 from tl_runner.errors import UserError
 from tl_runner.functional.divergence import mmd_test, separate_domains
+from tl_runner.functional.estimated_accuracy import bound_estimate, estimate_accuracy, fit_temperature
 from tl_runner.functional.transferability import h_score, leep, linear_error, logme, nce
 from tl_runner.report import screening
 from tl_runner.report.rank_correlation import correlate_ranks, spearman
@@ -69,7 +70,13 @@ def test_the_scores_are_those_of_the_source_models_own_features_and_predictions(
     head = load_file(weights)
     predicted = (f @ head["head.weight"].T + head["head.bias"]).softmax(1)
     apart = separate_domains(f, the_pair(*words).target.val.take(torch.arange(20)))
-    test = mmd_test(f, the_pair(*words).target.val.take(torch.arange(20)), 500)
+    g = the_pair(*words).target.val.take(torch.arange(20))
+    test = mmd_test(f, g, 500)
+    estimates = estimate_accuracy(
+        (g @ head["head.weight"].T + head["head.bias"]).softmax(1), predicted, y, fit_temperature(predicted, y)
+    )
+    value, low, high = bound_estimate(estimates.values(), None, 20)
+    assert high - low > 0.5  # as wide as where no training on the target was seen
     assert apart and test and len(source.val) == 20
     error = linear_error(f, y)
     assert error is not None and found.scores == pytest.approx(
@@ -83,6 +90,9 @@ def test_the_scores_are_those_of_the_source_models_own_features_and_predictions(
             **dict(zip(("a_distance", "a_low", "a_high"), apart.a_distance, strict=True)),
             "mmd": test.value,
             "mmd_p": test.p,
+            "estimated": value,
+            "estimated_low": low,
+            "estimated_high": high,
         },
         rel=1e-5,
     )
@@ -100,7 +110,8 @@ def test_with_granted_labels_the_scores_are_on_them_and_all_of_them():
     assert found.scores["logme"] == pytest.approx(logme(f, y)) and found.scores["h_score"] == pytest.approx(
         h_score(f, y)
     )
-    assert not {"leep", "nce", "error", "bound"} & found.scores.keys()  # no source model, and no label of the source
+    without = {"leep", "nce", "error", "bound", "estimated"}  # no source model, and no label of the source
+    assert not without & found.scores.keys()
 
 
 def test_the_targets_hidden_labels_reach_nothing(monkeypatch):

@@ -23,7 +23,7 @@ USED = (
     "dataset", "backbone", "pretrain", "augment", "seed", "granted", "device", "threads", "outputs",
     "checkpoint_every", "stage",
 )  # fmt: skip
-BY = ("leep", "nce", "logme", "h_score", "bound", "a_distance", "mmd")
+BY = ("leep", "nce", "logme", "h_score", "bound", "estimated", "a_distance", "mmd")
 EXAMPLES = """examples:
   tl-screen dataset=digits backbone=small,resnet18             which backbone, by how far apart the domains lie in it
   tl-screen dataset=digits granted=5 stage=all                 which stage, by 5 target labels a class

@@ -23,6 +23,7 @@ from tl_runner.engine.task import prepare_task
 from tl_runner.errors import UserError
 from tl_runner.functional.divergence import ROWS as COMPARED
 from tl_runner.functional.divergence import mmd_test, separate_domains
+from tl_runner.functional.estimated_accuracy import bound_estimate, estimate_accuracy, fit_temperature
 from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
 from tl_runner.models.features import Embedded, cut_model, gather_rows
 from tl_runner.models.learning_rates import new_stages
@@ -85,6 +86,8 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
         scores |= _measure_distances(embed, pair)
         if "error" in scores and "a_distance" in scores:
             scores["bound"] = scores["error"] + scores["a_distance"] / 2
+        if last and source_model:
+            scores |= _estimate_target(embed, source_model, pair)
         found.append(Screened(record, stage, last, whose, rows, scores, time.monotonic() - started))
     return found
 
@@ -138,6 +141,26 @@ def _measure_distances(embed: Embed, pair: Pair) -> dict[str, float]:
     if apart:
         found |= dict(zip(("a_distance", "a_low", "a_high"), apart.a_distance, strict=True))
     return found | ({"mmd": mmd.value, "mmd_p": mmd.p} if mmd else {})
+
+
+def _estimate_target(embed: Embed, source_model: SourceModel, pair: Pair) -> dict[str, float]:
+    """The source model's accuracy on the target, estimated without its labels, and the ends of the interval.
+
+    Nothing where the head does not know the target's classes. The interval is wide: no training on the target was seen.
+    """
+    if not pair.shared_labels:
+        return {}
+    source, labels = pair.labelled_source
+
+    def predict(split: Split) -> Tensor:
+        features = embed(split, torch.arange(len(split)))
+        with torch.no_grad():
+            return source_model.head(features.to(labels.val.device)).softmax(-1).cpu()
+
+    of_target, of_source, y = predict(pair.target.val), predict(source.val), labels.val.cpu()
+    estimates = estimate_accuracy(of_target, of_source, y, fit_temperature(of_source, y))
+    found = bound_estimate(estimates.values(), None, len(of_target))
+    return dict(zip(("estimated", "estimated_low", "estimated_high"), found, strict=True))
 
 
 def embed_rows(part: Model, split: Split, rows: Tensor, cache: Path) -> Tensor:

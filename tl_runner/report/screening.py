@@ -36,11 +36,15 @@ SCORES = {
     "bound": Score(
         "ε+½d", -1, "error of a linear classifier of the source, and half the A-distance: the bound without λ*"
     ),
+    "estimated": Score(
+        "estimate, %", 1, "of target rows that the source model gets right, by no target label; 90 % interval"
+    ),
     "a_distance": Score(
         "A-distance", -1, "how well a linear classifier tells the domains apart, 0 to 2, ± its interval"
     ),
     "mmd": Score("MMD²", -1, "between the domains; p by permutation, small where they differ"),
 }
+DETAILS = ("error", "estimated_low", "estimated_high", "a_low", "a_high", "mmd_p")  # for CSV and JSON, beside them
 ON_LABELS = ("leep", "nce", "logme", "h_score", "bound")  # the distances need none
 
 
@@ -194,6 +198,9 @@ def _cell(scores: Mapping[str, float], name: str, roomy: bool) -> str:
     """A score in two or three digits after the point; where there is room, a distance with its interval or its p."""
     if name not in scores:
         return "–"
+    if name == "estimated":
+        value, low, high = (100 * scores[key] for key in ("estimated", "estimated_low", "estimated_high"))
+        return f"{value:.0f} ({low:.0f}–{high:.0f})"
     if name == "a_distance":
         return f"{scores[name]:.2f}" + (f" ({scores['a_low']:.2f}–{scores['a_high']:.2f})" if roomy else "")
     said = f"{scores[name]:.3f}"
@@ -212,7 +219,7 @@ def _rows(group: ScreenedTarget) -> list[dict[str, Any]]:
             "rows": candidate.rows,
         }
         told["seeds"] = candidate.seeds
-        scores = {name: candidate.scores.get(name) for name in (*SCORES, "error", "a_low", "a_high", "mmd_p")}
+        scores = {name: candidate.scores.get(name) for name in (*SCORES, *DETAILS)}
         of_runs = {f"accuracy_{method}": accuracy.get(method) for method in COMPARED}
         rows.append({**told, **scores, **of_runs, "seconds": round(candidate.seconds, 3)})
     return rows
