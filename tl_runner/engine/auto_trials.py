@@ -1,24 +1,30 @@
-"""The method of a run, or the one that `auto` chooses by trials."""
+"""The method of a run, or the one that `auto` comes to by trials."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, isnan, nan
+from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tl_runner.core import Method, Stream
+from tl_runner.domains import Pair
 from tl_runner.engine.preparation import check_task, prepare_training
-from tl_runner.engine.pretrain import start_model, train_source_model
+from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.task import Task
 from tl_runner.errors import DivergedError, UserError
-from tl_runner.evaluation.scores import examine_split
-from tl_runner.functional.divergence import separate_domains
-from tl_runner.functional.label_free import agreement
-from tl_runner.methods.auto import BASE, Auto
-from tl_runner.models.batchnorm import by_domain_statistics, statistics
+from tl_runner.evaluation.scores import examine_split, predict
+from tl_runner.functional.divergence import Estimate, separate_domains
+from tl_runner.functional.estimated_accuracy import estimate_accuracy, fit_temperature
+from tl_runner.functional.label_free import agreement, compare_agreement
+from tl_runner.methods.auto import BASE, ENSEMBLE, Auto
+from tl_runner.methods.distillation import Distillation
+from tl_runner.models.batchnorm import DomainModels, by_domain_statistics, statistics
+from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.cache import keep_cached, load_cached
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_locations
@@ -29,8 +35,46 @@ from tl_runner.training.loop import Cursor, Point, train
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a trained candidate says of unlabelled target rows: probabilities on the train (n, C) and val split (m, C).
+
+    `separation` is the A-distance of the domains in its features, `estimated` its accuracy as it is estimated without
+    target labels; None where they can't be had.
+    """
+
+    train: Tensor
+    val: Tensor
+    separation: Estimate | None = None
+    estimated: float | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """All of these rows, (n + m, C)."""
+        return torch.cat([self.train, self.val])
+
+    @property
+    def alike(self) -> str:
+        """In words, that its features do not tell the domains apart; "" where they do."""
+        if self.separation is None or self.separation.low > 0:
+            return ""
+        value, high = self.separation.value, self.separation.high
+        return f"its features can't tell the domains apart: proxy A-distance {value:.2f} (0 to {high:.2f})"
+
+    def pack(self) -> dict[str, Tensor]:
+        """As tensors, for the cache."""
+        numbers = [*(self.separation or (nan,) * 3), nan if self.estimated is None else self.estimated]
+        return {"train": self.train, "val": self.val, "numbers": torch.tensor(numbers, dtype=torch.double)}
+
+    @classmethod
+    def unpack(cls, kept: Mapping[str, Tensor]) -> "Trial":
+        *separation, estimated = kept["numbers"].tolist()
+        apart = None if isnan(separation[0]) else Estimate(*separation)
+        return cls(kept["train"], kept["val"], apart, None if isnan(estimated) else estimated)
+
+
 def resolve_method(task: Task) -> Generator[Point, None, tuple[Method, AutoInfo | None]]:
-    """The method to be trained, and what the record says of how `auto` chose it; yields the points of the trials."""
+    """The method to be trained, and what the record says of how `auto` came to it; yields the points of the trials."""
     method = task.parts.method
     if not isinstance(method, Auto):
         assert isinstance(method, Method)  # as `config.load_parts` has checked
@@ -39,40 +83,56 @@ def resolve_method(task: Task) -> Generator[Point, None, tuple[Method, AutoInfo 
     return chosen, facts
 
 
-def choose_method(method: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, AutoInfo]]:
+def choose_method(auto: Auto, trials: "Trials") -> Generator[Point, None, tuple[Method, AutoInfo]]:
     """What `auto` comes to: a fresh method, with what was tried and why it is that one."""
-    if told := (yield from trials.alike()):
-        return method.built(BASE), AutoInfo(BASE, told, trials.source_steps)
-    alive, predicted, scores, tried = list(method.said), {}, {}, []
-    for rung in range(method.rungs):
-        steps = max(1, trials.steps // method.reduction ** (method.rungs - rung))
-        for name in list(alive):
-            found = yield from trials.trial(name, steps)
-            if isinstance(found, Tensor):
-                predicted[name] = found
-            else:
-                alive.remove(name)
-                predicted.pop(name, None)  # of an earlier rung
-                tried.append({"method": name, "steps": 0, "refused": found})
-        if not alive:
+    found: dict[str, Trial] = {}
+    tried: list[dict[str, Any]] = []
+    ranked = [*auto.said]
+    for rung, steps in enumerate(auto.list_rungs(trials.steps)):
+        made = auto.keep_better(ranked) if rung else ranked
+        for name in made:
+            trial = yield from trials.run(name, steps)
+            if isinstance(trial, str):
+                found.pop(name, None)  # of an earlier rung
+                tried.append({"method": name, "steps": 0, "refused": trial})
+                continue
+            found[name] = trial
+            if name == BASE and trial.alike:
+                tried.append({"method": name, "steps": steps})
+                return trials.conclude(auto.build(BASE), BASE, trial.alike, tried)
+        if not found:
             told = "; ".join(f"{each['method']}: {each['refused']}" for each in tried if "refused" in each)
             raise UserError(f"no candidate of method=auto completed its trial: {told}")
-        scores = agreement(predicted)
-        tried += [{"method": name, "steps": steps, "agreement": scores[name]} for name in alive]
-        others = sorted((name for name in alive if name != BASE), key=lambda name: -scores[name])
-        alive = [*([BASE] if BASE in alive else []), *others[: ceil(len(others) / method.reduction)]]
-    best = max(alive, key=lambda name: scores[name])
-    winner = BASE if BASE in alive and scores[best] <= scores[BASE] + method.margin else best
-    why = (
-        f"{winner} agrees with the mean of all {len(predicted)} candidates on {scores[winner]:.1%} of unlabelled target"
-        f" rows, {BASE} {f'on {scores[BASE]:.1%}' if BASE in alive else 'did not complete its trial'}"
-        if winner != BASE
-        else f"no candidate agrees with the mean of all by {method.margin:.0%} more than {BASE} does"
-    )
-    log.info("auto: %s", why)
-    fresh = method.built(winner)
-    spent = sum(each["steps"] for each in tried) + (fresh.start not in ("source", "features")) * trials.source_steps
-    return fresh, AutoInfo(winner, why, spent, tried)
+        scores = agreement({name: trial.rows for name, trial in found.items()})
+        ended = [name for name in made if name in found]
+        tried += [{"method": name, "steps": steps, **judge_trial(found[name], scores[name])} for name in ended]
+        ranked = sorted(ended, key=lambda name: -scores[name])
+    return trials.conclude(*decide(auto, found, ranked), tried)
+
+
+def judge_trial(trial: Trial, agreed: float) -> dict[str, float]:
+    """For the record: its agreement with all, and its estimated accuracy, which is at most that."""
+    estimated = {} if trial.estimated is None else {"estimated": min(agreed, trial.estimated)}
+    return {"agreement": agreed, **estimated}
+
+
+def decide(auto: Auto, found: Mapping[str, Trial], ranked: Sequence[str]) -> tuple[Method, str, str]:
+    """The method to be trained, its name, and why; `ranked` are the candidates of the last rung, the best first."""
+    rows = {name: trial.rows for name, trial in found.items()}
+    scores, best = agreement(rows), ranked[0]
+    if BASE in found:
+        gain, error = compare_agreement(rows, best, BASE)
+        if gain <= auto.margin * error:
+            why = f"no candidate agrees with the mean of all on clearly more rows than {BASE}"
+            return auto.build(BASE), BASE, f"{why}: {best} on {scores[best]:.1%}, {BASE} on {scores[BASE]:.1%}"
+    of_base = f"on {scores[BASE]:.1%}" if BASE in found else "did not complete its trial"
+    why = f"{best} agrees with the mean of all {len(found)} candidates on {scores[best]:.1%} of unlabelled target rows"
+    why += f", {BASE} {of_base}"
+    members = ranked[: ceil(len(ranked) / 2)]
+    if not auto.ensemble or len(members) < 2:
+        return auto.build(best), best, why
+    taught = torch.stack([found[name].train for name in members]).mean(0)
+    return Distillation(taught), ENSEMBLE, f"one model learns the mean prediction of {', '.join(members)}; {why}"
 
 
 @dataclass(frozen=True)
@@ -84,33 +144,25 @@ class Trials:
 
     @property
     def steps(self) -> int:
-        """Of the run's training, of which a trial has a part."""
+        """Of the run's training, of which a trial has all or a part."""
         return self.task.parts.train.steps
 
-    @property
-    def source_steps(self) -> int:
-        """What the source model cost, where it is not what the run itself starts from."""
-        return self.task.parts.pretrain.steps
+    def conclude(self, method: Method, name: str, why: str, tried: list[dict[str, Any]]) -> tuple[Method, AutoInfo]:
+        """The method, and what the record says of it: of its steps those that the run itself does not take."""
+        log.info("auto: %s: %s", name, why)
+        of_source_model = ("source", "features")
+        starts = {self.auto.build(each["method"]).start for each in tried}
+        spent = sum(each["steps"] for each in tried)
+        if starts.intersection(of_source_model) and method.start not in of_source_model:
+            spent += self.task.parts.pretrain.steps
+        return method, AutoInfo(name, why, spent, tried)
 
-    def alike(self) -> Generator[Point, None, str]:
-        """Why nothing need be adapted: the domains can't be told apart by features of the source model; else ""."""
-        model, pair = deepcopy(self.task.model), self.task.pair
-        yield from train_source_model(model, self.task)
-        source, target = (examine_split(model, domain.val).features for domain in (pair.source, pair.target) if domain)
-        apart = separate_domains(source, target)
-        if apart is None or apart.a_distance.low > 0:
-            return ""
-        return (
-            "the domains can't be told apart by the source model's features: proxy A-distance"
-            f" {apart.a_distance.value:.2f} (0 to {apart.a_distance.high:.2f})"
-        )
-
-    def trial(self, name: str, steps: int) -> Generator[Point, None, Tensor | str]:
-        """The candidate's probabilities on the target's validation split after so many steps; or why there are none."""
+    def run(self, name: str, steps: int) -> Generator[Point, None, Trial | str]:
+        """The candidate after so many steps; or why there is none."""
         file = self.task.cache / "trials" / f"{self._key(name, steps)}.safetensors"
         if kept := load_cached(file):
-            return kept["predicted"]
-        method, model, parts = self.auto.built(name), deepcopy(self.task.model), self.task.parts
+            return Trial.unpack(kept)
+        method, model, parts = self.auto.build(name), deepcopy(self.task.model), self.task.parts
         plan = replace(parts.train, steps=steps, evaluations=1, compile=False)  # which takes longer than a trial
         try:
             check_task(method, self.task.pair)
@@ -123,11 +175,11 @@ class Trials:
                 yield point._replace(phase=f"trying {name}")
         except (UserError, DivergedError) as error:
             return str(error)
-        predicted = examine_split(by_domain_statistics(model, pair, streams, start).target, pair.target.val).predicted
-        if not bool(torch.isfinite(predicted).all()):
+        trial = examine_trial(by_domain_statistics(model, pair, streams, start), pair)
+        if not bool(torch.isfinite(trial.rows).all()):
             return "its predictions are not finite numbers"
-        keep_cached(file, {"predicted": predicted})
-        return predicted
+        keep_cached(file, trial.pack())
+        return trial
 
     def _key(self, name: str, steps: int) -> str:
         """A hash of all that the trial depends on, as the identity of a run is one."""
@@ -137,3 +189,18 @@ class Trials:
         made = {"data": self.task.data.fingerprint, "machine": dict(self.task.machine)}
         known = {**of_run, **made, "method": self.auto.said[name], "steps": steps}
         return identify(known, Contents(self.task.cache.parent))
+
+
+def examine_trial(sides: DomainModels, pair: Pair) -> Trial:
+    """What is to be known of a candidate that has been trained."""
+    val = examine_split(sides.target, pair.target.val)
+    train = predict(sides.target, pair.target.train)
+    if pair.source is None:
+        return Trial(train, val.predicted)
+    source = examine_split(sides.source, pair.source.val)
+    apart, estimated = separate_domains(source.features, val.features), None
+    if pair.shared_labels and gives_probabilities(sides.source.head):
+        labels = pair.labelled_source[1].val.cpu()
+        temperature = fit_temperature(source.predicted, labels)
+        estimated = median(estimate_accuracy(val.predicted, source.predicted, labels, temperature).values())
+    return Trial(train, val.predicted, apart and apart.a_distance, estimated)

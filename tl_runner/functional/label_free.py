@@ -67,3 +67,14 @@ def agreement(predicted: Mapping[str, Tensor]) -> dict[str, float]:
     """The share of rows on which each model says what the mean of all their predictions says (EnsV; Hu et al. 2024)."""
     said = torch.stack([*predicted.values()]).mean(0).argmax(-1)
     return {name: (rows.argmax(-1) == said).double().mean().item() for name, rows in predicted.items()}
+
+
+def compare_agreement(predicted: Mapping[str, Tensor], one: str, other: str) -> tuple[float, float]:
+    """By how much `agreement` of one model exceeds that of another, and the standard error of that over the rows.
+
+    Both are judged on the same rows, so that only the n rows count on which they differ in being right.
+    """
+    said = torch.stack([*predicted.values()]).mean(0).argmax(-1)
+    right = [(predicted[name].argmax(-1) == said).double() for name in (one, other)]
+    gain = right[0] - right[1]
+    return gain.mean().item(), gain.std(correction=0).item() / len(gain) ** 0.5
