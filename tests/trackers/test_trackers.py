@@ -62,7 +62,7 @@ def record(made: Made, tmp_path: Path) -> RunRecord:
 def expected(line: Mapping[str, Any]) -> dict[str, float]:
     """What is to be seen of a line of the curve."""
     names = ("source_val", "floor", "information", "entropy", "classes_used", "seconds")
-    names += ("nuclear_norm", "density", "risk", "a_distance")
+    names += ("nuclear_norm", "calibrated_norm", "density", "risk", "a_distance")
     known = {name: line[name] for name in names if line.get(name) is not None}
     return known | {f"terms/{name}": value for name, value in line["terms"].items()}
 

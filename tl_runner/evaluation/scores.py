@@ -194,7 +194,7 @@ def collect_evidence(sides: DomainModels, pair: Pair, step: int, keeps_source: b
     target, test = examine_split(sides.target, pair.target.val), predict(sides.target, pair.target.test)
     if not bool(torch.isfinite(test).all()):
         raise DivergedError(f"the model's predictions at step {step} are not finite numbers")
-    source_val, risk, a_distance = None, None, None
+    source_val, risk, a_distance, calibrated_norm = None, None, None, None
     floor: Floor = None, 0, None
     source = examine_split(sides.source, pair.source.val) if pair.source else None
     if source:
@@ -203,6 +203,9 @@ def collect_evidence(sides: DomainModels, pair: Pair, step: int, keeps_source: b
         if pair.shared_labels:
             y = pair.labelled_source[1].val.cpu()
             source_val = accuracy(source.predicted, y)
+            if keeps_source:
+                calibrated = scale_temperature(target.predicted, fit_temperature(source.predicted, y))
+                calibrated_norm = label_free.relative_nuclear_norm(calibrated)
             if apart and keeps_source:
                 chances = source.predicted[apart.rows].gather(1, y[apart.rows, None])[:, 0]
                 risk = label_free.risk(-chances.clamp_min(LEAST).log(), apart.weights)
@@ -224,5 +227,6 @@ def collect_evidence(sides: DomainModels, pair: Pair, step: int, keeps_source: b
         density=label_free.density(target.predicted[:ROWS]),
         risk=risk,
         a_distance=a_distance,
+        calibrated_norm=calibrated_norm,
     )
     return evidence, test

@@ -92,6 +92,7 @@ def scalars(point: Point) -> dict[str, float]:
         "entropy",
         "classes_used",
         "nuclear_norm",
+        "calibrated_norm",
         "density",
         "risk",
         "a_distance",

@@ -6,7 +6,7 @@ grows, its answer stays or moves to the newest point. So a run keeps the weights
 
 import logging
 from collections.abc import Sequence
-from math import log, sqrt
+from math import sqrt
 from typing import Literal, NamedTuple
 
 from tl_runner.errors import check_range
@@ -37,6 +37,7 @@ class Evidence(NamedTuple):
     risk: float | None = None  # of the source's validation rows, weighed to look like the target's; if its task is kept
     a_distance: float | None = None  # proxy A-distance of the validation splits' features
     floor_of: FloorOf | None = None  # whose labels the floor was measured on
+    calibrated_norm: float | None = None  # nuclear_norm, calibrated on source_val's rows; if the source task is kept
 
     @classmethod
     def example(cls) -> "Evidence":
@@ -54,6 +55,7 @@ class Evidence(NamedTuple):
             density=0.0,
             risk=0.0,
             a_distance=0.0,
+            calibrated_norm=0.0,
         )
 
 
@@ -92,32 +94,45 @@ def dev(history: Sequence[Evidence]) -> int:
     return _highest("dev", [None if point.risk is None else -point.risk for point in history])
 
 
-def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float = 0.01) -> int:
-    """The latest of the most informative among the checkpoints that keep the floor; the last without a floor.
+def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float = 0.002) -> int:
+    """The latest of those with the largest nuclear norm of calibrated predictions, within `tolerance` of the highest.
 
-    Keeping the floor: within two standard errors of the best floor so far. Most informative: H(mean p) − mean H(p) on
-    the unlabelled target (Bridle et al. 1991) within `tolerance` × log C of the highest. A checkpoint that predicts at
-    most `collapse` × C classes there (in effect: exp of the histogram's entropy) yields to any other.
+    The predictions on the unlabelled target are calibrated by the temperature that fits the source's validation rows:
+    one that has grown too sure of itself gains nothing by that. Where it can't be had, as the source's task is not kept
+    or there is no source, the norm is that of the predictions themselves if granted labels are held out; else the last
+    is taken. Held-out granted labels are a floor: a checkpoint within two standard errors of the best accuracy on them
+    so far is better than any other. One that predicts at most `collapse` × C classes (in effect: exp of the histogram's
+    entropy) yields to any other.
     """
     check_range(0, 1, collapse=collapse, tolerance=tolerance)
-    if any(point.floor is None for point in history):
+    values = [_norm(point) for point in history]
+    if None in values:
         return last(history)
-    chosen, best = 0, history[0]
-    peak = best.information
+    chosen, peak, best = 0, values[0] or 0.0, history[0]
     for index, point in enumerate(history):
-        best = max(best, point, key=lambda evidence: evidence.floor or 0.0)
-        limit = (best.floor or 0.0) - DOUBT * standard_error(best)
+        best = max(best, point, key=_floor)
+        limit = _floor(best) - DOUBT * standard_error(best)
 
         def sound(evidence: Evidence, limit: float = limit) -> tuple[bool, bool]:
             spread = evidence.classes_used > max(1.0, collapse * evidence.classes) + 1e-6
-            return spread, (evidence.floor or 0.0) >= limit
+            return spread, _floor(evidence) >= limit
 
-        better = sound(point) > sound(history[chosen])
-        if better or (
-            sound(point) == sound(history[chosen]) and point.information >= peak - tolerance * log(point.classes)
-        ):
-            chosen, peak = index, point.information if better else max(peak, point.information)
+        value, better = values[index] or 0.0, sound(point) > sound(history[chosen])
+        if better or (sound(point) == sound(history[chosen]) and value >= peak - tolerance):
+            chosen, peak = index, value if better else max(peak, value)
     return chosen
+
+
+def _norm(point: Evidence) -> float | None:
+    """What `default` compares checkpoints by; None where there is nothing."""
+    if point.calibrated_norm is not None:
+        return point.calibrated_norm
+    return point.nuclear_norm if point.floor_of == "granted" else None
+
+
+def _floor(point: Evidence) -> float:
+    """The accuracy on held-out granted labels; 0 where there are none."""
+    return point.floor or 0.0 if point.floor_of == "granted" else 0.0
 
 
 def _highest(rule: str, values: Sequence[float | None]) -> int:
