@@ -324,7 +324,7 @@ class Method(nn.Module):
     def source_labels(self) -> SourceLabels:
         """When the model's head learns from the source's labels.
 
-        `throughout`: until the last step, so that source accuracy is a floor for selecting a checkpoint.
+        `throughout`: until the last step, so that the source's validation rows help to select a checkpoint.
         `start`: only at first, or by starting from the source model's head. Both domains need the same classes.
         `unused`: never; it learns from target labels alone, and the domains may have different classes.
         """

@@ -16,16 +16,16 @@ from tl_runner.storage.record import SCHEMA, describe_run, read_record
 
 MOVED = "tl_runner.methods.moved.Renamed"
 GOLDEN = {
-    "": "8eec4115b6",
-    "method=source_only backbone=linear": "839f6a88a6",
-    "method=coral dataset=blobs backbone=mlp seed=3": "9c72526f55",
-    "method=sum method.parts=[mcc,{bsp:{weight:0.001}}]": "9489287cd4",
-    "method=auto dataset=synthetic backbone=mlp": "bd25a2167d",
-    "method=finetune granted=10 optimizer=sgd schedule=constant": "23db4bb910",
+    "": "240491158c",
+    "method=source_only backbone=linear": "0d0dfedf11",
+    "method=coral dataset=blobs backbone=mlp seed=3": "6c13758977",
+    "method=sum method.parts=[mcc,{bsp:{weight:0.001}}]": "6dceffb9cb",
+    "method=auto dataset=synthetic backbone=mlp": "6bbf03fe0b",
+    "method=finetune granted=10 optimizer=sgd schedule=constant": "2f31d4b0f8",
     "method=dann train=tiny pretrain=tiny select=last": "5a8585e431",
-    "method=fixmatch augment=weak dataset.shift=fog dataset.severity=3": "3bdf99dbb1",
-    "backbone=resnet18 dataset=cifar10_split train.steps=1000": "f9c029336d",
-    "dataset=csv dataset.source=a.csv dataset.target=b.csv backbone=mlp method=kmm": "3385f738ca",
+    "method=fixmatch augment=weak dataset.shift=fog dataset.severity=3": "62f9529834",
+    "backbone=resnet18 dataset=cifar10_split train.steps=1000": "c54be8b06f",
+    "dataset=csv dataset.source=a.csv dataset.target=b.csv backbone=mlp method=kmm": "4ddc6535d2",
 }
 
 

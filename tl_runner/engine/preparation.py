@@ -86,10 +86,12 @@ def warn_of_missing_floor(method: Method, pair: Pair) -> None:
     name = type(method).__name__
     if pair.val_weights is None:
         log.warning(
-            "%s weighs the source's training rows and not its validation rows, so accuracy on these is not a valid"
-            " floor for selecting a checkpoint: pair.weighted(weights, val) takes their weights too", name,
+            "%s weighs the source's training rows and not its validation rows, so accuracy on these is no floor for"
+            " select=source_val or objective=floor: pair.weighted(weights, val) takes their weights too", name,
         )  # fmt: skip
     elif not pair.val_weights.any():
         log.warning(
-            "%s: all source validation rows have weight 0, so there is no floor for selecting a checkpoint", name
+            "%s: all source validation rows have weight 0, so there is no floor for select=source_val or"
+            " objective=floor",
+            name,
         )
