@@ -1,10 +1,10 @@
 """Every method on the standing pairs, and the tables of it in docs/methods.md.
 
-    python scripts/bench_methods.py --outputs FOLDER [--seeds 200 201 …] [--pairs digits blobs …] [--methods mmd …]
+    python scripts/bench_methods.py --outputs FOLDER [--kept DIR] [--seeds 200 …] [--pairs digits …] [--methods mmd …]
     python scripts/bench_methods.py --write docs/methods.md                      # the tables, of what is kept
 
-The first makes runs and keeps their compact results in docs/measured/. It resumes: what is kept is left out (but for
-`--again`), and finished runs in the folder are skipped. All
+The first makes runs and keeps their compact results in DIR, docs/measured/ by default. It resumes: what is kept is left
+out (but for `--again`), and finished runs in the folder are skipped. All
 methods take the same number of steps: those that start from the source model have half of them for it, or all where
 they train nothing after. Methods that learn from granted labels get ten a class, and are compared with a source_only
 that has them too. Differences are taken seed by seed.
@@ -95,7 +95,7 @@ def commands(pair: Standing, known: dict[str, Method], done: Set[tuple[str, str]
                 yield [*pair.words, f"method={','.join(chosen)}", *budget]
 
 
-def run(pair: str, words: Sequence[str], seeds: Sequence[int], outputs: Path, jobs: int) -> None:
+def run(pair: str, words: Sequence[str], seeds: Sequence[int], outputs: Path, jobs: int, kept: Path) -> None:
     """A sweep, and what is kept of it."""
     place = outputs / pair.replace(" ", "_").replace(",", "")
     fixed = [f"seed={','.join(map(str, seeds))}", f"outputs={place}", "threads=1", "save=false"]
@@ -104,7 +104,7 @@ def run(pair: str, words: Sequence[str], seeds: Sequence[int], outputs: Path, jo
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # a refusal is a row of the table
     found, faults = read_records([place])
     ended = [record for record in found if record.status in ("ok", "failed", "diverged")]
-    measured.add(measured.compact(record, pair) for record in ended)
+    measured.add((measured.compact(record, pair) for record in ended), kept)
     print(f"{len(ended)} of {pair} are kept{'; ' if faults else ''}{'; '.join(faults)}", flush=True)
 
 
@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="*", default=[*PAIRS], choices=[*PAIRS])
     parser.add_argument("--methods", nargs="*", default=[], help="only these, and source_only")
     parser.add_argument("--again", action="store_true", help="methods that are kept too: what they do has changed")
+    parser.add_argument("--kept", type=Path, default=measured.FOLDER, help="where compact results are kept")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--write", type=Path, help="a file with the two markers between which the tables go")
     said = parser.parse_args()
@@ -228,13 +229,13 @@ def main() -> None:
         if said.methods:
             known = {name: known[name] for name in dict.fromkeys([BASE, *said.methods])}
         for pair in said.pairs:
-            there = {each.key for each in measured.load() if each.pair == pair and not said.again}
+            there = {each.key for each in measured.load(said.kept) if each.pair == pair and not said.again}
             budgets = {(granted, method) for granted, method, _ in there}
             done = {of for of in budgets if all((*of, seed) in there for seed in said.seeds)}
             for words in commands(PAIRS[pair], known, done):
-                run(pair, words, said.seeds, said.outputs, said.jobs)
-    if not (kept := measured.load()):
-        raise SystemExit(f"{measured.FOLDER} holds no runs: --outputs FOLDER makes some")
+                run(pair, words, said.seeds, said.outputs, said.jobs, said.kept)
+    if not (kept := measured.load(said.kept)):
+        raise SystemExit(f"{said.kept} holds no runs: --outputs FOLDER makes some")
     text = "\n".join(tables(kept))
     print(text)
     if said.write:

@@ -1,7 +1,8 @@
 """What choosing a checkpoint without target labels costs, rule by rule, on the standing pairs.
 
-Reads what scripts/bench_methods.py keeps in docs/measured/: each run was trained once, with all label-free evidence at
-its evaluation points. The rules of `select` choose there, and the accuracies say what the choice was worth.
+Reads what `scripts/bench_methods.py --kept docs/measured/2026-11-27` keeps there: each run was trained once, with all
+label-free evidence at its evaluation points. The rules of `select` choose there, and the accuracies say what the choice
+was worth.
 
     python scripts/bench_select.py --write docs/deciding.md
 """
@@ -35,7 +36,8 @@ BEGIN, END = "<!-- made by scripts/bench_select.py: begin -->", "<!-- end of ben
 
 def compared() -> list[Measured]:
     """The runs of these methods without target labels, of pairs and seeds that have a source_only."""
-    runs = [each for each in measured.load() if each.method in METHODS and each.granted == "0" and not each.error]
+    kept = measured.load(measured.CHOSEN)
+    runs = [each for each in kept if each.method in METHODS and each.granted == "0" and not each.error]
     known = bases(runs)
     return [each for each in runs if (each.pair, each.seed) in known]
 
@@ -106,7 +108,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a file with the two markers between which the table goes")
     said = parser.parse_args()
     if not (runs := compared()):
-        raise SystemExit(f"{measured.FOLDER} holds no runs to compare: scripts/bench_methods.py makes them")
+        raise SystemExit(f"{measured.CHOSEN} holds no runs to compare: scripts/bench_methods.py makes them")
     seeds = sorted({each.seed for each in runs})
     head = f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}."
     text = "\n".join([head, "", *table(runs), "", *against(runs), "", *collapsed(runs)])

@@ -15,6 +15,7 @@ from tl_runner.storage.record import RunRecord
 from tl_runner.training.checkpoint_selection import Evidence
 
 FOLDER = Path(__file__).parent.parent / "docs" / "measured"
+CHOSEN = FOLDER / "2026-11-27"  # runs with today's `select=default` and `method=auto`
 DIGITS = 5  # significant ones of a number that is kept
 
 

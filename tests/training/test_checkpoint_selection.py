@@ -38,9 +38,10 @@ def test_held_out_granted_labels_are_a_floor():
     assert default([granted(1, 0.950, 0.5), granted(2, 0.925, 0.8)]) == 0
 
 
-def test_with_granted_labels_and_no_source_the_raw_norm_is_compared():
-    history = [granted(i, 0.9, None)._replace(nuclear_norm=norm) for i, norm in enumerate((0.5, 0.8, 0.6))]
-    assert default(history) == 1
+def test_where_nothing_calibrates_the_norm_is_that_of_the_predictions_themselves():
+    for make in (lambda i: granted(i, 0.9, None), lambda i: point(i, None, floor=None)):
+        history = [make(i)._replace(nuclear_norm=norm) for i, norm in enumerate((0.5, 0.8, 0.6))]
+        assert default(history) == 1
 
 
 def test_of_about_equal_norms_the_latest_wins_and_small_losses_do_not_add_up():
@@ -62,7 +63,7 @@ def test_a_collapsed_checkpoint_yields_to_any_other():
 
 
 def test_where_nothing_is_known_it_is_the_last():
-    assert default([point(1, None), point(2, None)]) == 1  # a method that leaves the source's task
+    assert default([point(1, None), point(2, None)]) == 1
     assert last([point(1), point(2)]) == 1
 
 

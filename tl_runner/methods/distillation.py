@@ -27,9 +27,9 @@ class Distillation(Method):
 
     @property
     def source_labels(self) -> SourceLabels:
-        """Not `throughout`, though it learns from them: the last checkpoint has learned most of what it is taught.
+        """Not `throughout`, though it learns from them: the source's rows know nothing of what it is taught.
 
-        The source's rows know nothing of that. Judged by them an early one was taken, which cost 2 points on rotation.
+        Calibrated on them, an early checkpoint looked best, and cost 2 points on rotation.
         """
         return "start"
 

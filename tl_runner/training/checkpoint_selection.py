@@ -98,11 +98,10 @@ def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float
     """The latest of those with the largest nuclear norm of calibrated predictions, within `tolerance` of the highest.
 
     The predictions on the unlabelled target are calibrated by the temperature that fits the source's validation rows:
-    one that has grown too sure of itself gains nothing by that. Where it can't be had, as the source's task is not kept
-    or there is no source, the norm is that of the predictions themselves if granted labels are held out; else the last
-    is taken. Held-out granted labels are a floor: a checkpoint within two standard errors of the best accuracy on them
-    so far is better than any other. One that predicts at most `collapse` × C classes (in effect: exp of the histogram's
-    entropy) yields to any other.
+    one that has grown too sure of itself gains nothing by that. Where the method does not keep the source's task, or
+    there is no source, the predictions are taken as they are. Held-out granted labels are a floor: a checkpoint within
+    two standard errors of the best accuracy on them so far is better than any other. One that predicts at most
+    `collapse` × C classes (in effect: exp of the histogram's entropy) yields to any other.
     """
     check_range(0, 1, collapse=collapse, tolerance=tolerance)
     values = [_norm(point) for point in history]
@@ -124,10 +123,8 @@ def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float
 
 
 def _norm(point: Evidence) -> float | None:
-    """What `default` compares checkpoints by; None where there is nothing."""
-    if point.calibrated_norm is not None:
-        return point.calibrated_norm
-    return point.nuclear_norm if point.floor_of == "granted" else None
+    """What `default` compares checkpoints by."""
+    return point.nuclear_norm if point.calibrated_norm is None else point.calibrated_norm
 
 
 def _floor(point: Evidence) -> float:
