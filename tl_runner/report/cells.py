@@ -67,6 +67,7 @@ COLUMNS = {
     "failed": Column("failed", _failures),
     "target": Column("target, %", lambda row: format_spread(row, "target")),
     "agreement": Column("agreement, %", lambda row: format_spread(row, "agreement")),
+    "seeds_agree": Column("seeds agree, %", lambda row: percent(row["seeds_agree"])),
     "estimated": Column("estimated, %", lambda row: format_spread(row, "estimated")),
     "difference": Column("− baseline, points (95 %)", difference),
     "p": Column("p", lambda row: chance(row["p"])),
@@ -81,7 +82,7 @@ COLUMNS = {
 }
 IMPORTANT = (
     "method", "variant", "n", "target", "agreement", "backbone", "granted", "difference", "verdict", "failed", "oracle",
-    "regret", "estimated", "p", "closed", "wins", "last", "seconds", "source",
+    "regret", "estimated", "seeds_agree", "p", "closed", "wins", "last", "seconds", "source",
 )  # fmt: skip
 LEGEND = (
     " on the target's test split, mean ± sd over n seeds, of the checkpoint chosen without target labels;"
@@ -103,6 +104,10 @@ AGREEMENT = (
     " Agreement: on which share of the target's validation rows a setting says what the mean prediction of all says; it"
     " is no accuracy, and sorts settings where no label is known."
 )
+SEEDS = (
+    " Seeds agree: on which share of the target's rows two seeds predict the same class. If the runs are calibrated,"
+    " that is about their accuracy; it is too high where they share a mistake."
+)
 KINDS = {
     "independent": "new data per seed",
     "resplit": "seeds re-split {pool} rows",
@@ -116,7 +121,7 @@ def legend(frame: pd.DataFrame) -> str:
     told = NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"] + LEGEND
     if unlabelled(frame.to_dict("records")):
         told = "Mean ± sd over n seeds, of the checkpoint chosen without target labels. Source: on its test split."
-    for name, said in (("estimated", ESTIMATED), ("agreement", AGREEMENT)):
+    for name, said in (("estimated", ESTIMATED), ("agreement", AGREEMENT), ("seeds_agree", SEEDS)):
         told += said if len(frame[name].dropna()) else ""
     return told
 

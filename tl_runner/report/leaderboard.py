@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tl_runner.report.agreement import measure_agreement
+from tl_runner.report.agreement import compare_seeds, measure_agreement
 from tl_runner.report.comparison import Comparison, compared
 from tl_runner.report.settings import Setting, group_settings
 from tl_runner.report.statistics import ScoreName
@@ -22,6 +22,7 @@ COLUMNS = (
     "baseline", "pairs", "difference", "low", "high", "p", "verdict", "wins", "ties", "losses", "closed", "best",
     "rival", "over_rival", "rival_seeds", "steps",
     "score", "seed_kind", "test_rows", "pool_rows", "by_rows", "needed", "below_majority",
+    "seeds_agree",
 )  # fmt: skip
 
 
@@ -32,13 +33,14 @@ def build_leaderboard(
 
     Where the target has no labels, they are sorted by `agreement`, or by `estimated` accuracy (see `sections.Scores`).
 
-    n runs that ended well, with their `seeds`, failed (with diverged) and unfinished ones; `variant` tells it from its
-    namesakes, `label` is method and variant in one; mean and sd (over seeds, n − 1) of each checkpoint's `score`, in
-    [0, 1]; regret = oracle − selected; `majority` is what saying the most frequent class of the target's test split
-    scores, `below_majority` how many runs score less. What `comparison` says of it beside its `baseline` (the setting
-    of that, or "") and, of auto, its `rival` (the label of that); `seed_kind`, with its rows, and `by_rows` say by
-    which test. `steps` are those of training, a source model's among them. Settings of runs whose ids are among
-    `by_labels` were tried by a search that saw the target's labels: `variant` says so.
+    n runs that ended well, with their `seeds`, failed (with diverged) and unfinished ones; `variant` tells it from
+    its namesakes, `label` is method and variant in one; mean and sd (over seeds, n − 1) of each checkpoint's
+    `score`, in [0, 1]; regret = oracle − selected; `majority` is what saying the most frequent class of the
+    target's test split scores, `below_majority` how many runs score less. What `comparison` says of it beside its
+    `baseline` (the setting of that, or "") and, of auto, its `rival` (the label of that); `seed_kind`, with its
+    rows, and `by_rows` say by which test. `seeds_agree`: see `agreement.compare_seeds`; where no label is known.
+    `steps` are those of training, a source model's among them. Settings of runs whose ids are among `by_labels`
+    were tried by a search that saw the target's labels: `variant` says so.
     """
     settings = group_settings(records)
     agreements = _measure_agreements(settings)
@@ -100,6 +102,7 @@ def _row(of: Comparison, searched: bool, score: ScoreName, agreement: Mapping[An
         "by_rows": of.by_rows,
         "needed": of.needed,
         "below_majority": sum(selected[seed] < majority[seed] for seed in selected.keys() & majority.keys()),
+        "seeds_agree": compare_seeds(setting) if setting.unlabelled else nan,
     }
 
 

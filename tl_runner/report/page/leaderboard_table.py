@@ -100,6 +100,12 @@ COLUMNS = (
         ("agreement",),
         score("agreement"),
     ),
+    PageColumn(
+        "Seeds agree, %",
+        "on the class of a target row, two seeds at a time",
+        ("seeds_agree",),
+        lambda row: Cell(percent(row["seeds_agree"]), row["seeds_agree"]),
+    ),
     PageColumn("Estimated, %", "accuracy as it is estimated without target labels", ("estimated",), score("estimated")),
     PageColumn(
         "Difference", "to the baseline, in points, with its 95 % interval", ("difference", "low", "high"), _difference
