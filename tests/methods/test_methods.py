@@ -27,7 +27,7 @@ from tl_runner.training.loop import Cursor, Train, begin_phase, train
 def test_terms_are_finite_named_scalars_and_what_is_trained_gets_a_gradient(name, granted):
     method = built(name)
     if isinstance(method, Auto):  # it is replaced by one of the others before anything is trained
-        method = method.built("mmd")
+        method = method.build("jmmd")
     pair, model = images("5" if "granted" in method.needs else granted)
     try:
         model, pair = prepare(method, model, pair)

@@ -37,7 +37,7 @@ def learnt_at(name: str, lr_backbone: LrBackbone = "auto", weights: bool = False
     """By phase, whose parameters learn at which factor of the optimiser's rate, as the optimiser has it."""
     method = built(name)
     if isinstance(method, Auto):
-        method = method.built("mmd")
+        method = method.build("jmmd")
     pair, model = images("5" if "granted" in method.needs else "0")
     model.pretrained = weights or method.start in ("source", "features")
     model, pair = prepare(method, model, pair)
