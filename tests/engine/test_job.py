@@ -25,7 +25,7 @@ from tl_runner.report.consoles import complain
 from tl_runner.report.sweep_progress import SweepProgress
 from tl_runner.storage import lock
 from tl_runner.storage.lock import claim_lock, hold_lock, read_owner
-from tl_runner.storage.record import RunRecord, describe_run, find_on_other_data, read_record, read_stored
+from tl_runner.storage.record import SCHEMA, RunRecord, describe_run, find_on_other_data, read_record, read_stored
 from tl_runner.sweep import slots as module
 from tl_runner.sweep.command import warn_other_data
 from tl_runner.sweep.slots import count_slots
@@ -345,6 +345,21 @@ def csv_files(folder: Path, moved: int = 1) -> Path:
 def of_tables(outputs: Path, *overrides: str) -> RunRecord:
     words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny"]
     return describe_run(*composed(*words, "method=source_only", "diagnose=none", f"outputs={outputs}", *overrides))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_record_of_a_later_version_is_never_overwritten(force, tmp_path):
+    file = attended(described(tmp_path)).record.folder / "run.json"
+    file.write_text(file.read_text().replace(f'"schema": {SCHEMA}', f'"schema": {SCHEMA + 1}'))
+    later = file.read_bytes()
+    again = attended(described(tmp_path, f"force={force}"))
+    assert again.failed and f"a later version of tl_runner (schema {SCHEMA + 1};" in again.message
+    assert file.read_bytes() == later
+
+
+def test_a_tilde_in_outputs_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert described(Path("~/kept")).outputs == tmp_path / "kept"
 
 
 def test_changed_data_is_a_new_run_and_the_earlier_one_stays(tmp_path, monkeypatch):

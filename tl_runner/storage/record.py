@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tl_runner.errors import UserError
 from tl_runner.option_names import name_parts
 from tl_runner.storage import data_files
 from tl_runner.storage.contents import Contents
@@ -150,6 +151,20 @@ def read_stored(record: RunRecord) -> RunRecord | None:
         return None
 
 
+def refuse_later_schema(record: RunRecord) -> None:
+    """Raise `UserError` where a later version of tl_runner wrote the stored record: this one would overwrite it."""
+    file = record.folder / "run.json"
+    try:
+        schema = json.loads(file.read_text()).get("schema", 1)
+    except (OSError, ValueError, AttributeError):
+        return  # nothing that anybody could read
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise UserError(
+            f"{file} was written by a later version of tl_runner (schema {schema}; this one writes {SCHEMA}): update"
+            " it, or set outputs to another folder"
+        )
+
+
 def find_complete(record: RunRecord) -> RunRecord | None:
     """The stored record of the same run, where it ended well."""
     earlier = read_stored(record)
@@ -214,7 +229,7 @@ def read_record(file: Path) -> RunRecord:
 
 def outputs_of(config: Mapping[str, Any]) -> Path:
     """The folder that holds `runs/` and what runs share, as a configuration names it."""
-    return Path(str(config.get("outputs") or "outputs"))
+    return Path(str(config.get("outputs") or "outputs")).expanduser()
 
 
 def _parse_seed(seed: Any) -> Any:
