@@ -3,9 +3,11 @@
 python scripts/measured_differences.py lmmd                   # against source_only, on each pair
 python scripts/measured_differences.py lmmd --base adabn
 python scripts/measured_differences.py mme --granted 10
+python scripts/measured_differences.py auto --kept docs/measured/2026-11-27
 """
 
 import argparse
+from pathlib import Path
 
 import measured
 import numpy as np
@@ -20,8 +22,9 @@ def main() -> None:
     parser.add_argument("--base", default=BASE)
     parser.add_argument("--granted", default="0", help="target labels a class")
     parser.add_argument("--base-granted", help="those of the base, if they differ")
+    parser.add_argument("--kept", type=Path, default=measured.FOLDER, help="where the compact results are")
     asked = parser.parse_args()
-    kept = measured.load()
+    kept = measured.load(asked.kept)
     every: list[float] = []
     for pair in PAIRS:
         runs = [run for run in kept if run.pair == pair]

@@ -107,7 +107,9 @@ def test_without_an_ensemble_the_candidate_that_most_agree_with_is_trained_and_n
 def test_no_adaptation_wins_unless_another_is_clearly_better():
     near = {BASE: says(off(0, 3)), "mmd": says(TRUE), "mcc": says(off(50, 51))}  # 3 of 100 rows: 1.76 standard errors
     method, told = outcome(Auto(["mmd", "mcc"], margin=2.0), Told(near))
-    assert isinstance(method, SourceOnly) and f"{BASE} on 97.0%" in told.why
+    assert isinstance(method, SourceOnly) and told.why.endswith(f": mmd on 100.0%, {BASE} on 97.0%")
+    worse = {BASE: says(TRUE), "mmd": says(off(0, 20))}  # of which source_only is itself the best
+    assert outcome(Auto(["mmd"]), Told(worse))[1].why.endswith(f": {BASE} on 94.0%, mmd on 86.0%")
     method, _ = outcome(Auto(["mmd", "mcc"], margin=1.7), Told(near))
     assert isinstance(method, Distillation)
 

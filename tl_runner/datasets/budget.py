@@ -66,9 +66,9 @@ class Budget(NamedTuple):
         if self.grants and not len(known):
             asks = "this method learns from" if self.kind == "upto" else f"granted={self} asks for"
             raise UserError(
-                f"{asks} granted target labels, and no row of the train split of {domain} has a label. Methods such as"
-                " mmd, coral and mcc need none (granted=0)"
-                + ("" if self.kind == "labelled" else "; granted=labelled grants all of a target that has few")
+                f"{asks} granted target labels, and no row of the train split of {domain} has a label (with"
+                " dataset.score_on=labelled the test split has them all). Methods such as mmd, coral and mcc need none"
+                " (granted=0). If the target has a few labels, granted=labelled grants them all"
             )
         counts = torch.bincount(known, minlength=len(classes)).tolist()
         if self.kind == "upto" and (

@@ -115,7 +115,7 @@ def _why_unlabelled(target: Table, label: str, labelled: WhetherLabelled) -> str
     """By what it is known that rows of the target have no label."""
     if labelled == "no":
         return "dataset.labelled=no"
-    empty = "column {!r} of {} is empty there" if label in target.header else "there is no column {!r} in {}"
+    empty = "column {!r} of {} is empty or NA there" if label in target.header else "there is no column {!r} in {}"
     return empty.format(label, target.file)
 
 

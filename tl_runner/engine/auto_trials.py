@@ -120,11 +120,13 @@ def decide(auto: Auto, found: Mapping[str, Trial], ranked: Sequence[str]) -> tup
     """The method to be trained, its name, and why; `ranked` are the candidates of the last rung, the best first."""
     rows = {name: trial.rows for name, trial in found.items()}
     scores, best = agreement(rows), ranked[0]
+    rival = next((name for name in ranked if name != BASE), BASE)
     if BASE in found:
         gain, error = compare_agreement(rows, best, BASE)
         if gain <= auto.margin * error:
             why = f"no candidate agrees with the mean of all on clearly more rows than {BASE}"
-            return auto.build(BASE), BASE, f"{why}: {best} on {scores[best]:.1%}, {BASE} on {scores[BASE]:.1%}"
+            shown = ", ".join(f"{name} on {scores[name]:.1%}" for name in ranked if name in (BASE, rival))
+            return auto.build(BASE), BASE, f"{why}: {shown}"
     of_base = f"on {scores[BASE]:.1%}" if BASE in found else "did not complete its trial"
     why = f"{best} agrees with the mean of all {len(found)} candidates on {scores[best]:.1%} of unlabelled target rows"
     why += f", {BASE} {of_base}"
