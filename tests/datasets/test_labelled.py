@@ -71,7 +71,9 @@ def test_the_splits_are_the_same_with_and_without_labels():
 def test_rows_with_an_empty_label_are_unlabelled_and_the_others_are_scored(caplog):
     found = drawn(target=table("b.csv", seed=1, unlabelled=0.5))
     assert (found.target.y == UNKNOWN).sum() == 20
-    assert "b: 20 of the 40 rows of the target have a label (column 'label' of b.csv is empty or NA there)" in told(caplog)
+    assert "b: 20 of the 40 rows of the target have a label (column 'label' of b.csv is empty or NA there)" in told(
+        caplog
+    )
     _, answers, data = split_domains(found, 0, NOTHING, CPU)
     known = int((answers.open() != UNKNOWN).sum())
     assert data.labelled and sum(data.labelled) == 20 and data.labelled[2] == known and data.seeds
