@@ -124,7 +124,7 @@ def decide(auto: Auto, found: Mapping[str, Trial], ranked: Sequence[str]) -> tup
     if BASE in found:
         gain, error = compare_agreement(rows, best, BASE)
         if gain <= auto.margin * error:
-            why = f"no candidate agrees with the mean of all on clearly more rows than {BASE}"
+            why = f"the best candidate does not agree with the mean of all on clearly more rows than {BASE}"
             shown = ", ".join(f"{name} on {scores[name]:.1%}" for name in ranked if name in (BASE, rival))
             return auto.build(BASE), BASE, f"{why}: {shown}"
     of_base = f"on {scores[BASE]:.1%}" if BASE in found else "did not complete its trial"
@@ -165,7 +165,7 @@ class Trials:
         if kept := load_cached(file):
             return Trial.unpack(kept)
         method, model, parts = self.auto.build(name), deepcopy(self.task.model), self.task.parts
-        plan = replace(parts.train, steps=steps, evaluations=1, compile=False)  # which takes longer than a trial
+        plan = replace(parts.train, steps=steps, evaluations=1, compile=False)  # once for each candidate
         try:
             check_task(method, self.task.pair)
             resources, _ = yield from start_model(method, model, self.task)

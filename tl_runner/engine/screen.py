@@ -146,7 +146,8 @@ def _measure_distances(embed: Embed, pair: Pair) -> dict[str, float]:
 def _estimate_target(embed: Embed, source_model: SourceModel, pair: Pair) -> dict[str, float]:
     """The source model's accuracy on the target, estimated without its labels, and the ends of the interval.
 
-    Nothing where the head does not know the target's classes. The interval is wide: no training on the target was seen.
+    On the val splits. Nothing where the head does not know the target's classes. The interval is wide: that of a run
+    with one checkpoint.
     """
     if not pair.shared_labels:
         return {}

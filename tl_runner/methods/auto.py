@@ -17,7 +17,7 @@ class Auto:
 
     The score of a candidate is the share of unlabelled target rows on which it says what the mean prediction of all
     says (EnsV; Hu et al., NeurIPS 2024). `source_only` is always tried. It is what the run comes to where its features
-    can't tell the domains apart, and unless another candidate scores higher by `margin` standard errors. Else the
+    can't tell the domains apart, and unless the highest score is above its own by `margin` standard errors. Else the
     mean prediction of the better half is distilled, or with `ensemble=False` the best candidate is trained once more.
 
     The last trials have all steps of a run. With more than one of `rungs` those before have 1/`reduction` of the steps

@@ -27,7 +27,7 @@ class Distillation(Method):
 
     @property
     def source_labels(self) -> SourceLabels:
-        """Not `throughout`, though it learns from them: the source's rows know nothing of what it is taught.
+        """Not `throughout`, though it learns from them: they say nothing of what the teacher adds.
 
         Calibrated on them, an early checkpoint looked best, and cost 2 points on rotation.
         """

@@ -15,7 +15,7 @@ from tl_runner.report.predictions import read_array
 from tl_runner.report.settings import Setting
 from tl_runner.storage.record import RunRecord
 
-LEAST = 3  # settings: of two, both agree with their mean alike
+LEAST = 3  # settings: of two, the surer one decides
 
 
 def measure_agreement(settings: Sequence[Setting]) -> list[dict[Any, float]]:
