@@ -25,7 +25,15 @@ from tl_runner.report.consoles import complain
 from tl_runner.report.sweep_progress import SweepProgress
 from tl_runner.storage import lock
 from tl_runner.storage.lock import claim_lock, hold_lock, read_owner
-from tl_runner.storage.record import SCHEMA, RunRecord, describe_run, find_on_other_data, read_record, read_stored
+from tl_runner.storage.record import (
+    SCHEMA,
+    RunRecord,
+    describe_run,
+    find_on_other_data,
+    read_record,
+    read_records,
+    read_stored,
+)
 from tl_runner.sweep import slots as module
 from tl_runner.sweep.command import warn_other_data
 from tl_runner.sweep.slots import count_slots
@@ -355,6 +363,8 @@ def test_a_record_of_a_later_version_is_never_overwritten(force, tmp_path):
     again = attended(described(tmp_path, f"force={force}"))
     assert again.failed and f"a later version of tl_runner (schema {SCHEMA + 1};" in again.message
     assert file.read_bytes() == later
+    _, (fault,) = read_records([tmp_path])
+    assert "later version" in fault and "rerun" not in fault  # which would be no help
 
 
 def test_a_tilde_in_outputs_is_the_home_folder(tmp_path, monkeypatch):

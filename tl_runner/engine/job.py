@@ -12,7 +12,7 @@ from tl_runner.config import check_settings
 from tl_runner.errors import DivergedError, LockedError, TimeLimitError, UserError
 from tl_runner.storage.lock import Claim, claim_lock
 from tl_runner.storage.provenance import collect_provenance
-from tl_runner.storage.record import RunRecord, read_stored, refuse_later_schema
+from tl_runner.storage.record import RunRecord, read_stored
 from tl_runner.storage.sections import DIAGNOSIS_LEVELS
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ def find_skippable(record: RunRecord) -> RunRecord | None:
     Logs a warning where the stored run used other versions or another device; raises `UserError` where a later version
     of tl_runner stored it.
     """
-    refuse_later_schema(record)
     earlier = read_stored(record)
     if earlier is None and (record.folder / "run.json").exists():
         log.warning("%s can't be read: running it again", record.folder / "run.json")

@@ -31,6 +31,10 @@ SCHEMA = 3  # changes with what `run.json` holds, or with how an id is made
 Status = Literal["running", "ok", "failed", "diverged"]
 
 
+class LaterSchemaError(ValueError):
+    """The record was written by a later version of tl_runner."""
+
+
 @dataclass
 class RunRecord:
     """One run, as `run.json` holds it; `setting` is its identity without the seed."""
@@ -144,25 +148,17 @@ def _describe_configuration(record: RunRecord) -> str:
 
 
 def read_stored(record: RunRecord) -> RunRecord | None:
-    """What is on disk of the same run; None where there is nothing, or nothing that can be read."""
-    try:
-        return read_record(record.folder / "run.json")
-    except (OSError, ValueError):
-        return None
+    """What is on disk of the same run; None where there is nothing, or nothing that can be read.
 
-
-def refuse_later_schema(record: RunRecord) -> None:
-    """Raise `UserError` where a later version of tl_runner wrote the stored record: this one would overwrite it."""
+    Raises `UserError` where a later version of tl_runner wrote it, so that nobody overwrites that.
+    """
     file = record.folder / "run.json"
     try:
-        schema = json.loads(file.read_text()).get("schema", 1)
-    except (OSError, ValueError, AttributeError):
-        return  # nothing that anybody could read
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise UserError(
-            f"{file} was written by a later version of tl_runner (schema {schema}; this one writes {SCHEMA}): update"
-            " it, or set outputs to another folder"
-        )
+        return read_record(file)
+    except LaterSchemaError as error:
+        raise UserError(f"{file} can't be replaced: {error}, or set outputs to another folder") from error
+    except (OSError, ValueError):
+        return None
 
 
 def find_complete(record: RunRecord) -> RunRecord | None:
@@ -215,7 +211,13 @@ def read_record(file: Path) -> RunRecord:
     content = json.loads(file.read_text())
     if not isinstance(content, dict) or not {"id", "setting", "config", "status"} <= content.keys():
         raise ValueError("it is not the record of a run")
-    if (schema := content.get("schema", 1)) != SCHEMA:
+    schema = content.get("schema", 1)
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise LaterSchemaError(
+            f"it was written by a later version of tl_runner (schema {schema}; this one reads {SCHEMA}): update"
+            " tl_runner"
+        )
+    if schema != SCHEMA:
         raise ValueError(f"it was written with schema {schema}, and this version reads {SCHEMA}: rerun its command")
     try:
         record = msgspec.convert({"seed": None, "granted": None, **content, "found": None}, RunRecord)
