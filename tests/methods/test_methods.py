@@ -112,7 +112,7 @@ def test_what_source_labels_are_to_a_method_follows_from_its_needs_unless_it_say
 
 
 def test_accuracy_on_the_source_is_no_floor_where_its_labels_are_not_learnt(tmp_path):
-    record = made(tmp_path, "method=adda", *QUICK)
+    record = made(tmp_path, "method=adda", "select=source_val", *QUICK)  # a rule that asks for the floor alone
     assert record.evidence and record.scores
     assert record.evidence["floor"] is record.evidence["risk"] is None and record.evidence["source_val"] is not None
     assert record.scores.selected["step"] == record.scores.last["step"]
