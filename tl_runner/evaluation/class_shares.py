@@ -4,6 +4,9 @@ Alignment pulls the two domains' features together, and where the class shares d
 those of another. Source rows that are drawn with the target's shares leave that nothing to do, whatever the method; the
 classifier learns with these shares, and its predictions on the target are adjusted from those to the newest estimate
 (after Garg et al., ICML 2023, who draw by the shares too, and pseudo-balance the target).
+
+An estimate that is near the source's shares is not believed: a model that confuses classes of the target makes that
+much out of equal shares, and drawing by its confusion confirms it.
 """
 
 from collections.abc import Mapping
@@ -18,12 +21,13 @@ from tl_runner.core import Model
 from tl_runner.domains import Pair
 from tl_runner.errors import UserError
 from tl_runner.evaluation.scores import predict
-from tl_runner.functional.class_shares import ESTIMATORS, count_shares
+from tl_runner.functional.class_shares import ESTIMATORS, count_shares, total_variation
 from tl_runner.functional.estimated_accuracy import fit_temperature
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.heads import Calibrated
 from tl_runner.storage.sections import SharesEstimator, SharesInfo
 
+APART = 0.2  # in total variation, from which on shares count as different: 120 rows of ten classes scatter by 0.1
 KEPT = 0.1  # of the source's shares stays in what is drawn: a class that an early model never predicts must not vanish
 RAREST = 1e-3  # share of a class, for the ratio of two
 
@@ -32,7 +36,7 @@ RAREST = 1e-3  # share of a class, for the ratio of two
 class TrackedShares:
     """What is known so far: the `estimated` shares, those that source rows are `drawn` by, and the logits' `bias`.
 
-    `chances` (n,) are those of the source's training rows to be drawn; None before the first estimate.
+    `chances` (n,) are those of the source's training rows to be drawn; None while they are all alike.
     """
 
     by: SharesEstimator
@@ -55,7 +59,7 @@ class TrackedShares:
         return cls(by, source, source)
 
     def adjust(self, sides: DomainModels, pair: Pair) -> tuple[DomainModels, Pair]:
-        """Estimate the shares by this model, and draw source rows by them from now on.
+        """Estimate the shares by this model, and draw source rows by them from now on if they differ from the source's.
 
         Returns both sides with the target's predictions adjusted, and the pair as evidence needs it: accuracy on the
         source is that of rows with the target's shares.
@@ -63,15 +67,20 @@ class TrackedShares:
         source, labels = pair.labelled_source
         known, y = predict(sides.source, source.val), labels.val.cpu()
         self.estimated = ESTIMATORS[self.by](predict(sides.target, pair.target.train), known, y)
-        ratio = self.estimated.clamp_min(RAREST) / self.drawn.clamp_min(RAREST)
+        differ = self._differ(self.estimated)
+        ratio = (self.estimated if differ else self.source).clamp_min(RAREST) / self.drawn.clamp_min(RAREST)
         self.bias = (fit_temperature(known, y) * ratio.log()).float()
+        sides = add_bias(sides, self.bias)
+        if not differ:
+            self.drawn, self.chances = self.source, None
+            return sides, pair
         self.drawn = (1 - KEPT) * self.estimated + KEPT * self.source
         self.chances, val = self._weigh(labels.train), self._weigh(labels.val)
         weights = self.chances.to(labels.train.device, torch.float32)
         if pair.weights is not None:
             weights = weights * pair.weights
             val = None if pair.val_weights is None else val * pair.val_weights.cpu()
-        return add_bias(sides, self.bias), replace(pair, weights=weights, val_weights=val)
+        return sides, replace(pair, weights=weights, val_weights=val)
 
     @property
     def facts(self) -> dict[str, Tensor]:
@@ -80,8 +89,8 @@ class TrackedShares:
 
     def describe(self, facts: Mapping[str, Tensor]) -> SharesInfo:
         """The same for the record."""
-        estimated, bias = facts["estimated"].tolist(), facts["bias"].tolist()
-        return SharesInfo(self.by, self.source.tolist(), estimated, bias)
+        estimated, bias = facts["estimated"], facts["bias"]
+        return SharesInfo(self.by, self.source.tolist(), estimated.tolist(), bias.tolist(), self._differ(estimated))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
@@ -90,6 +99,10 @@ class TrackedShares:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up where a checkpoint left it."""
         self.drawn, self.estimated, self.chances = state["drawn"], state["estimated"], state["chances"]
+
+    def _differ(self, estimated: Tensor) -> bool:
+        """Whether an estimate is far enough from the source's shares to be believed."""
+        return total_variation(estimated, self.source) >= APART
 
     def _weigh(self, labels: Tensor) -> Tensor:
         """The weight of rows with these labels, which gives their classes the shares that are drawn."""

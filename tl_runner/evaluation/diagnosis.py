@@ -18,8 +18,9 @@ from tl_runner.core import Model
 from tl_runner.domains import UNKNOWN, Pair, Split, Subset
 from tl_runner.errors import check_range
 from tl_runner.evaluation import figure_data
+from tl_runner.evaluation.class_shares import APART
 from tl_runner.evaluation.scores import Reading, accuracy, examine_split
-from tl_runner.functional.class_shares import bbse, bootstrap, count_shares
+from tl_runner.functional.class_shares import bbse, bootstrap, count_shares, total_variation
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separate_domains
 from tl_runner.functional.logistic import fit_logistic, split_folds
 from tl_runner.models.batchnorm import DomainModels
@@ -37,7 +38,6 @@ from tl_runner.storage.sections import (
 
 Level = Literal["basic", "full", "none"]
 MANY = 100  # classes, up to which intervals of their shares are computed
-APART = 0.2  # of ½ Σ |difference| of class shares, from which on a run warns: 120 rows of ten classes scatter by 0.1
 FEW = 3  # classes that a warning names
 
 log = logging.getLogger(__name__)
@@ -146,11 +146,11 @@ def label_shift(target: Tensor, source: Tensor, labels: Tensor) -> ClassShares:
     class shares differ, and of little meaning where the inputs of a class do too.
     """
     prior, estimated = count_shares(labels, source.shape[-1]), bbse(target, source, labels)
-    shift = 0.5 * (estimated - prior).abs().sum()
+    shift = total_variation(estimated, prior)
     ends = [None, None]
     if len(prior) <= MANY:
         ends = [end.tolist() for end in bootstrap(bbse, target, source, labels)]
-    return ClassShares(prior.tolist(), estimated.tolist(), shift.item(), *ends)
+    return ClassShares(prior.tolist(), estimated.tolist(), shift, *ends)
 
 
 def warn_of_shares(found: ClassShares, classes: Sequence[str]) -> None:

@@ -26,6 +26,11 @@ def count_shares(labels: Tensor, classes: int) -> Tensor:
     return torch.bincount(labels.cpu(), minlength=classes).double() / len(labels)
 
 
+def total_variation(shares: Tensor, others: Tensor) -> float:
+    """½ Σ |p − q|: the least share of rows that would have to change their class."""
+    return 0.5 * (shares - others).abs().sum().item()
+
+
 def confusion(source: Tensor, labels: Tensor) -> Tensor:
     """C_ij = P_s(predict i, label j), by probabilities: (C, C) with the sum 1."""
     by_label = torch.zeros(source.shape[-1], source.shape[-1], dtype=torch.double)

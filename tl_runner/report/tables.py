@@ -12,7 +12,7 @@ from tl_runner.engine.dry_run import Planned, estimate_seconds
 from tl_runner.engine.job import Outcome
 from tl_runner.plurals import count_noun
 from tl_runner.storage.record import RunRecord
-from tl_runner.storage.sections import Metrics
+from tl_runner.storage.sections import Metrics, SharesInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,8 @@ def _describe_run(record: RunRecord) -> list[str]:
         words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split)")
     if floor := _describe_floor(record):
         words.append(floor)
+    if training.shares:
+        words.append(_describe_shares(training.shares))
     if auto := training.auto:
         words.append(f"auto chose {auto.chosen} after {count_noun(auto.steps, 'step')}: {auto.why}")
     if gap := _gap(record):
@@ -77,6 +79,12 @@ def _describe_run(record: RunRecord) -> list[str]:
     if (record.data.label_knowledge or {}).get("by") == "target labels":
         words.append("label set granted: read from the target's labels (dataset.labels=shared)")
     return [*words, f"granted={record.granted}", f"{record.seconds:.1f} s", str(record.environment.device)]
+
+
+def _describe_shares(shares: SharesInfo) -> str:
+    apart = 50 * sum(abs(here - there) for here, there in zip(shares.source, shares.estimated, strict=True))
+    differ = f"class shares estimated ({shares.by}) to differ from the source's by {apart:.0f} % of the rows"
+    return differ if shares.applied else f"{differ}: too little to be told from errors, so it kept the source's"
 
 
 def _list_next(record: RunRecord, baseline: RunRecord | None) -> list[str]:

@@ -86,13 +86,14 @@ SharesEstimator = Literal["none", "bbse", "rlls", "mlls"]
 class SharesInfo:
     """The target's class shares as `shares=` estimated them by the selected checkpoint, beside the source's.
 
-    `bias` is added to the logits on the target.
+    `bias` is added to the logits on the target. `applied`: the estimate was far enough from the source's shares.
     """
 
     by: SharesEstimator
     source: list[float]
     estimated: list[float]
     bias: list[float]
+    applied: bool = True
 
 
 @dataclass
