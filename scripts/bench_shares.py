@@ -26,6 +26,10 @@ PAIRS = {
         "dataset=digits", "dataset.target_shares=[1,1,1,1,1,0,0,0,0,0]", "backbone=small",
     ),
     "digits": ("dataset=digits", "backbone=small"),
+    "rotation": (
+        *("dataset=digits", "dataset.source=handwritten", "dataset.shift=rotate", "dataset.samples=600"),
+        "backbone=small",
+    ),
     "synthetic, prior": ("dataset=synthetic", "dataset.shift=prior", "backbone=mlp"),
     "synthetic, no shift": ("dataset=synthetic", "dataset.shift=none", "backbone=mlp"),
 }  # fmt: skip
@@ -39,13 +43,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--pairs", nargs="+", default=[*PAIRS], choices=[*PAIRS])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--write", type=Path, metavar="PAGE")
     asked = parser.parse_args()
     if asked.write:
         put(asked.write, BEGIN, END, "\n".join(table(asked.outputs)))
         return
-    for pair in PAIRS:
+    for pair in asked.pairs:
         sweep(pair, asked.seeds, asked.outputs, asked.jobs)
     print("\n".join(table(asked.outputs)))
 

@@ -74,7 +74,7 @@ def test_shares_near_the_sources_are_not_believed(monkeypatch):
 
 
 def test_a_run_whose_shares_are_equal_is_that_without_shares(tmp_path):
-    """Byte for byte; here early models confuse classes of the target by 10 % to 18 % of the rows."""
+    """Byte for byte; here confusion of classes looks like a difference of a tenth of the rows."""
     words = ["method=mmd", "dataset.samples=600", "dataset.size=8", "train.steps=60"]
     plain, found = made(tmp_path, *words), made(tmp_path, *words, "shares=bbse")
     assert found.training.shares is not None and not found.training.shares.applied
