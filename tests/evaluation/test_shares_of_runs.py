@@ -39,6 +39,7 @@ def test_source_rows_are_drawn_with_the_estimated_shares_and_a_tenth_of_the_sour
     shares = TrackedShares.start("bbse", pair)
     assert shares is not None and shares.chances is None
     monkeypatch.setitem(ESTIMATORS, "bbse", lambda target, source, labels: torch.tensor([0.7, 0.2, 0.1, 0.0]).double())
+    shares.adjust(DomainModels(model, model), pair)
     sides, seen = shares.adjust(DomainModels(model, model), pair)
     assert shares.chances is not None and shares.estimated is not None and seen.weights is not None
     labels = pair.labelled_source[1].train
@@ -49,28 +50,32 @@ def test_source_rows_are_drawn_with_the_estimated_shares_and_a_tenth_of_the_sour
     assert sides.source is model and sides.target is not model
 
 
-def test_shares_near_the_sources_are_not_believed(monkeypatch):
-    """The run trains as with shares=none, also if an earlier estimate was far off; its predictions are mapped back."""
+def test_shares_near_the_sources_are_not_believed_and_others_are_drawn_by_when_they_come_again(monkeypatch):
+    """Else the run trains as with shares=none; its predictions are mapped back from what was drawn before."""
     pair, model = task(classes=4)
     shares = TrackedShares.start("bbse", pair)
     assert shares is not None
-    own, off = shares.source, torch.tensor([0.0, 0.0, 0.3, -0.3]).double()
+    own, off = shares.source, torch.tensor([0.3, 0.0, -0.15, -0.15]).double()
     far, near = (own + scale * off for scale in (0.7, 0.6))  # 0.21 and 0.18 in total variation
-    told = iter([near, far, near, near])
-    monkeypatch.setitem(ESTIMATORS, "bbse", lambda target, source, labels: next(told))
-    plain = predict(model, pair.target.val)
-    sides, seen = shares.adjust(DomainModels(model, model), pair)
-    assert shares.chances is None and seen is pair and not shares.describe(shares.facts).applied
-    assert torch.equal(predict(sides.target, pair.target.val), plain)
-    shares.adjust(DomainModels(model, model), pair)
-    drawn = shares.drawn
-    assert shares.chances is not None and shares.describe(shares.facts).applied
-    sides, seen = shares.adjust(DomainModels(model, model), pair)
-    assert shares.chances is None and seen is pair and shares.bias is not None
     temperature = fit_temperature(predict(model, pair.labelled_source[0].val), pair.labelled_source[1].val)
-    torch.testing.assert_close(shares.bias.double(), temperature * (own / drawn).log(), rtol=1e-5, atol=1e-6)
-    shares.adjust(DomainModels(model, model), pair)
-    assert not shares.bias.any()
+    plain, drawn = predict(model, pair.target.val), own
+    for told, believed, draws in (
+        (near, own, 0),
+        (far, far, 0),
+        (near, own, 0),
+        (far, far, 0),
+        (far, far, 1),
+        (near, own, 0),
+    ):
+        monkeypatch.setitem(ESTIMATORS, "bbse", lambda target, source, labels, told=told: told)
+        sides, seen = shares.adjust(DomainModels(model, model), pair)
+        assert shares.bias is not None and shares.describe(shares.facts).applied == (told is far)
+        torch.testing.assert_close(shares.bias.double(), temperature * (believed / drawn).log(), rtol=1e-5, atol=1e-6)
+        assert (shares.chances is not None) == (seen is not pair) == bool(draws)
+        drawn = shares.drawn
+    assert torch.equal(drawn, own)
+    sides, _ = shares.adjust(DomainModels(model, model), pair)
+    assert torch.equal(predict(sides.target, pair.target.val), plain)
 
 
 def test_a_run_whose_shares_are_equal_is_that_without_shares(tmp_path):

@@ -6,7 +6,8 @@ classifier learns with these shares, and its predictions on the target are adjus
 (after Garg et al., ICML 2023, who draw by the shares too, and pseudo-balance the target).
 
 An estimate that is near the source's shares is not believed: a model that confuses classes of the target makes that
-much out of equal shares, and drawing by its confusion confirms it.
+much out of equal shares, and drawing by its confusion confirms it. So rows are drawn by an estimate only if the one
+before it was far from the source's shares, too.
 """
 
 from collections.abc import Mapping
@@ -59,19 +60,20 @@ class TrackedShares:
         return cls(by, source, source)
 
     def adjust(self, sides: DomainModels, pair: Pair) -> tuple[DomainModels, Pair]:
-        """Estimate the shares by this model, and draw source rows by them from now on if they differ from the source's.
+        """Estimate the shares by this model, and draw source rows by them from now on if they differ once again.
 
         Returns both sides with the target's predictions adjusted, and the pair as evidence needs it: accuracy on the
         source is that of rows with the target's shares.
         """
         source, labels = pair.labelled_source
         known, y = predict(sides.source, source.val), labels.val.cpu()
+        before = self.estimated
         self.estimated = ESTIMATORS[self.by](predict(sides.target, pair.target.train), known, y)
         differ = self._differ(self.estimated)
         ratio = (self.estimated if differ else self.source).clamp_min(RAREST) / self.drawn.clamp_min(RAREST)
         self.bias = (fit_temperature(known, y) * ratio.log()).float()
         sides = add_bias(sides, self.bias)
-        if not differ:
+        if not differ or before is None or not self._differ(before):
             self.drawn, self.chances = self.source, None
             return sides, pair
         self.drawn = (1 - KEPT) * self.estimated + KEPT * self.source
