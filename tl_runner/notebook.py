@@ -84,12 +84,13 @@ def run_sweep(
     from tl_runner.cli.tl_run import register_plugins
     from tl_runner.sweep.command import Command
 
-    words = options.settle_swept_keys(["-m", *_check_words(overrides, outputs)])[1:]
+    words = ["-m", *_check_words(overrides, outputs)]
     task = Command(words)
 
     def sweep() -> None:
         register_plugins()
-        _hydra(folders).multirun("config", task, words, with_log_configuration=False)
+        read = [word for word in task.read_words(folders) if word != "-m"]
+        _hydra(folders).multirun("config", task, read, with_log_configuration=False)
         if task.refusal:
             raise task.refusal
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_runner import options
+from tl_runner import experiments, options
 from tl_runner.cli.process import INTERRUPTED, ensure_streams, extend_path
 from tl_runner.errors import UserError
 
@@ -30,9 +30,8 @@ def main() -> None:
     words = sys.argv[1:]
     folders = _config_dirs(words)
     if {"-h", "--help"} & set(words):
-        asked = [word for word in words if "=" in word and not word.startswith("-")]
         try:
-            print(options.detail(asked, folders) if asked else options.overview(folders))
+            print(_help(words, folders))
         except UserError as error:
             sys.exit(f"error: {error}")
     elif "--version" in words:
@@ -44,6 +43,13 @@ def main() -> None:
             sys.exit(_compose_and_run(words, folders))
         except KeyboardInterrupt:  # before anything was begun
             sys.exit(INTERRUPTED)
+
+
+def _help(words: Sequence[str], folders: Sequence[Path]) -> str:
+    """The text of `tl-run --help`, of options that the words name, or of all experiments."""
+    if asked := [word for word in words if "=" in word and not word.startswith("-")]:
+        return options.detail(asked, folders)
+    return experiments.describe_experiments(folders) if experiments.KEY in words else options.overview(folders)
 
 
 def _config_dirs(words: Sequence[str]) -> list[Path]:
@@ -80,10 +86,15 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     full_error = os.environ.get(FULL_ERROR, "0") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
     task = Command(list(words), full_error)
+    try:
+        read = task.read_words(folders)
+    except UserError as error:
+        complain(errors, str(error))
+        return 1
     _end_in_order(task)
     try:
         extend_path(folders[1:])
-        sys.argv[1:] = put_overrides_first(options.settle_swept_keys(words))
+        sys.argv[1:] = put_overrides_first(read)
         register_plugins()
         hydra.main(version_base="1.3", config_path="pkg://tl_runner.conf", config_name="config")(task)()
         if task.refusal:
@@ -97,9 +108,9 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
         if task.working:  # the launcher failed, no run: what each of them left is on record
             complain(errors, f"{type(error).__name__}: {error}")
         else:
-            _refuse(words, reword_error(error, words, folders), errors)
+            _refuse(task.words, reword_error(error, task.words, folders), errors)
         return 1
-    _show(task, {"-m", "--multirun"} & set(words) != set(), console)
+    _show(task, console)
     if any(outcome.what in ("stopped", "queued") for outcome in task.outcomes):
         complain(errors, "stopped. Rerun the same command to resume", "note: ", "yellow")
         return INTERRUPTED
@@ -134,16 +145,45 @@ def register_plugins() -> None:
         import_module(f"hydra_plugins.tl_runner.{name}").register()
 
 
-def _show(task: "Command", multirun: bool, console: "Console") -> None:
+def _show(task: "Command", console: "Console") -> None:
+    """What became of the runs; of an experiment, the comparison too."""
     from tl_runner.report import tables
 
+    multirun = {"-m", "--multirun"} & set(task.words) != set()
     if multirun and task.outcomes:
         console.print(tables.outcomes(task.outcomes, console.width))
     for text in task.said:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if task.experiments:
+        _compare(task, console)
     for outcome in task.outcomes if not multirun else ():
         if outcome.what in ("ran", "skipped") and not outcome.failed:
             console.print(*tables.result(outcome.record, _baseline(outcome.record, task.contents)), sep="\n")
+
+
+def _compare(task: "Command", console: "Console") -> None:
+    """The comparison of an experiment's runs, and where it says what they show."""
+    from tl_runner.report import tables
+    from tl_runner.report.caveats import list_caveats
+    from tl_runner.report.leaderboard import build_leaderboard
+    from tl_runner.report.ranking import rankings
+    from tl_runner.storage.record import read_records
+
+    found, _ = read_records({outcome.record.folder for outcome in task.outcomes})
+    if not found:
+        return
+    board = build_leaderboard(found)
+    console.print(
+        *tables.render_leaderboard(board, list(rankings(found)), list_caveats(found, board), console.width), sep="\n"
+    )
+    for each in task.experiments:
+        console.print(
+            *filter(None, (each.claim and f"claimed: {each.claim}", each.seen and f"seen before: {each.seen}")),
+            sep="\n",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tl_runner import options
 from tl_runner.engine.job import Job, Outcome, run_job
 from tl_runner.errors import UserError
+from tl_runner.experiments import Experiment, expand_words, find_experiments, list_hydra_words, list_swept
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.record import RunRecord, describe_run, find_on_other_data, outputs_of
 from tl_runner.sweep.compose import Composed, read_composed
@@ -21,12 +23,27 @@ class Command:
 
     words: list[str]
     full_error: bool = False  # print errors with their tracebacks
+    experiments: list[Experiment] = field(default_factory=list)  # that the words name
+    lines: list[list[str]] = field(default_factory=list)  # the sweeps of these, which are made in place of the words
     outcomes: list[Outcome] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # what is to be told at the end, below the table of outcomes
     working: bool = False  # there is a job that can stop by itself
     stopping: bool = False  # it was asked to
     refusal: Exception | None = None  # why a single run could not be described
     contents: Contents | None = None  # of the files that its jobs read
+
+    def read_words(self, folders: Sequence[Path]) -> list[str]:
+        """What Hydra is to read of the words, with options in these folders: an experiment's lines are for the sweeper.
+
+        Raises `UserError` where there is no experiment of a name.
+        """
+        self.experiments = find_experiments(self.words, folders)
+        if not self.experiments:
+            return options.settle_swept_keys(self.words)
+        self.lines = expand_words(self.words, self.experiments)
+        read = list_hydra_words(self.words)
+        self.words = ["-m", *list_swept(self.lines)]
+        return ["-m", *read]
 
     def __call__(self, composed: Any) -> Outcome | None:
         from hydra.core.hydra_config import HydraConfig

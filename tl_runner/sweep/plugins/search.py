@@ -128,6 +128,8 @@ class TlOptuna(Sweeper):
     def _check(self) -> None:
         from tl_runner.sweep.study import PRUNERS, SAMPLERS
 
+        if self.command.experiments:
+            raise UserError("an experiment has runs of its own, and nothing to search: leave out hydra/sweeper")
         for name, value, least in (
             ("n_trials", self.n_trials, 1),
             ("startup_trials", self.startup, 1),

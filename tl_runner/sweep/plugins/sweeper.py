@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -39,6 +41,17 @@ class Grid(BasicSweeper):
         outcomes = [job.return_value for batch in returned for job in batch]
         self.command.outcomes[:] = {outcome.record.folder: outcome for outcome in outcomes}.values()
         return returned
+
+    def split_arguments(  # pyright: ignore[reportIncompatibleMethodOverride]  (a static method of Hydra's, called on self)
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """The combinations of the words that were typed, or of each line of an experiment's."""
+        if not self.command.lines:
+            return super().split_arguments(overrides, max_batch_size)
+        parser = OverridesParser.create(config_loader=self.hydra_context and self.hydra_context.config_loader)
+        found = [BasicSweeper.split_arguments(parser.parse_overrides(line), None) for line in self.command.lines]
+        jobs = [job for batches in found for batch in batches for job in batch]
+        return [*self.split_overrides_to_chunks(jobs, max_batch_size)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose each job; raises where one can't be."""
