@@ -76,6 +76,14 @@ def concept(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows
     return x, np.where(changed, (y + 1) % (y.max() + 1), y)
 
 
+def mislabel(y: Ints, classes: int, share: float, rng: Generator) -> Ints:
+    """The labels with that share of them, at random rows, replaced by any other class, each as likely."""
+    chosen = rng.permutation(len(y))[: round(share * len(y))]
+    wrong = y.copy()
+    wrong[chosen] = (y[chosen] + rng.integers(1, classes, size=len(chosen))) % classes
+    return wrong
+
+
 def noise(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     """Normal noise of `strength` × each column's deviation."""
     return x + strength * x.std(0) * rng.normal(size=x.shape), y

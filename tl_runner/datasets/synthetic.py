@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tl_runner.datasets.shifts import LabelledRows, strength_of, table_pair
+from tl_runner.datasets.shifts import LabelledRows, mislabel, strength_of, table_pair
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
@@ -37,10 +37,15 @@ def synthetic(
     separation: float = 1.0,
     shift: TableShift = "covariate",
     strength: float | None = None,
+    random_state: int | None = None,
+    label_noise: float = 0.0,
 ) -> Drawn:
     """scikit-learn's `make_classification`, `samples` rows a side, and a target under a named shift.
 
-    `strength=None` takes the shift's own default; the record says which.
+    `strength=None` takes the shift's own default; the record says which. With a `random_state` both domains are what
+    `make_classification` makes of that, at every seed: the same rows, but for the shift. Without a shift they are split
+    alike, so that no row to test by is one that the source trains on. `label_noise` is the share of the source's rows
+    that get the label of another class, at random.
     """
     from sklearn.datasets import make_classification
 
@@ -48,25 +53,37 @@ def synthetic(
     check_range(1, features=features, informative=informative)
     check_range(0, redundant=redundant, separation=separation)
     check_range(2, classes=classes)
+    check_range(0, 1, label_noise=label_noise)
     if informative + redundant > features:
         raise UserError(
             f"{informative} informative and {redundant} redundant columns do not fit into features={features}"
         )
     if classes * 2 > 2**informative:
         raise UserError(f"{classes} classes of two clusters each need more than informative={informative} columns")
+    same = random_state is not None
+    if same and shift == "covariate":
+        raise UserError("dataset.shift=covariate divides rows between the domains, and random_state gives both the same")
+    check_range(0, 2**32 - 1, random_state=random_state or 0)
     x, y = make_classification(
-        n_samples=2 * samples,
+        n_samples=samples if same else 2 * samples,
         n_features=features,
         n_informative=informative,
         n_redundant=redundant,
         n_classes=classes,
         class_sep=separation,
-        random_state=Rng(seed).child("synthetic").seed % 2**32,
+        random_state=random_state if same else Rng(seed).child("synthetic").seed % 2**32,
     )
+    x, y = (np.concatenate([rows, rows]) if same else np.asarray(rows) for rows in (x, y))
     strength = strength_of(shift, strength, STRENGTHS[shift])
-    rng = Rng(seed).child("synthetic", "shift").numpy()
-    sides = table_pair(np.asarray(x), np.asarray(y), shift, strength, rng)
-    return _build_pair("synthetic", sides, classes, shift, strength)
+    rng = Rng(random_state if same else seed).child("synthetic", "shift").numpy()
+    (source, labels), target = table_pair(x, y, shift, strength, rng)
+    noise = Rng(seed).child("synthetic", "label noise").numpy()
+    sides = (source, mislabel(labels, classes, label_noise, noise)), target
+    if not same:
+        return _build_pair("synthetic", sides, classes, shift, strength)
+    drawn = _build_pair(name := f"make_classification {random_state}", sides, classes, shift, strength)
+    target = drawn.target._replace(name=name) if shift == "none" else drawn.target  # by the name rows are split alike
+    return drawn._replace(target=target, fresh=False)
 
 
 def blobs(

@@ -8,11 +8,14 @@ from torch import Tensor
 from tl_runner.functional import losses
 from tl_runner.methods.discrepancy import Compared, Discrepancy
 
+TINY = 1e-8  # below which MMD² has no root to differentiate: an unbiased estimate may be negative
+
 
 class MMD(Discrepancy):
     """CE(source) + weight · schedule(p) · Σ_layers MMD²(f_s, f_t), a sum of RBF kernels: see `losses.mmd2`.
 
-    Tzeng et al. 2014 (arXiv:1412.3474); Long et al., ICML 2015 (several layers).
+    Tzeng et al. 2014 (arXiv:1412.3474); Long et al., ICML 2015 (several layers). With `squared=false` each layer adds
+    MMD, the root, whose gradient does not vanish as the domains draw near.
     """
 
     term = "mmd"
@@ -24,9 +27,14 @@ class MMD(Discrepancy):
         layers: Sequence[str] = (),
         normalise: bool = False,
         schedule: losses.Schedule = "ramp",
+        squared: bool = True,
     ):
         super().__init__(weight, layers, normalise, schedule)
         self.mmd2 = partial(losses.mmd2, estimator=estimator)
+        self.squared = squared
 
     def measure(self, compared: Compared) -> Tensor:
-        return compared.add_up(self.mmd2)
+        return compared.add_up(self.mmd2 if self.squared else self._mmd)
+
+    def _mmd(self, source: Tensor, target: Tensor) -> Tensor:
+        return self.mmd2(source, target).clamp_min(TINY).sqrt()
