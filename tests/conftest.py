@@ -28,7 +28,10 @@ torch.set_num_threads(1)  # two test processes share two cores
 CONF = options.conf()
 FOUND = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if path.parent != CONF)
 PLUGINS = [path for path in FOUND if path.startswith("hydra/")]  # launchers and sweepers, which are Hydra's to build
-YAMLS = [path for path in FOUND if path not in PLUGINS]
+EXPERIMENTS = [
+    path.removeprefix("experiment/").removesuffix(".yaml") for path in FOUND if path.startswith("experiment/")
+]
+YAMLS = [path for path in FOUND if not path.startswith(("hydra/", "experiment/"))]  # a part of a run each
 METHODS = [path.removeprefix("method/").removesuffix(".yaml") for path in YAMLS if path.startswith("method/")]
 REPRESENTATIVES = {"mmd", "dann", "finetune", "feature_extract", "kmm", "shot", "maml"}  # of each way of transferring
 QUICK = ["train=tiny", "pretrain=tiny", "dataset.samples=300", "dataset.size=8"]  # of the default data set

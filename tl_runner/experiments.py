@@ -55,10 +55,10 @@ def expand_words(words: Sequence[str], experiments: Sequence[Experiment]) -> lis
 
 
 def list_hydra_words(words: Sequence[str]) -> list[str]:
-    """Of words that name an experiment, those that are for Hydra and for the command, not for its runs alone."""
-    keys = {"outputs", "dry"}
-    flags = [word for word in words if word.startswith(("-", "hydra"))]
-    return [*flags, *(word for word in words if _key(word) in keys)]
+    """Of words that name an experiment, those that are for Hydra or for the command, not for its runs alone."""
+    own = {"outputs", "dry"}
+    others = [word for word in words if word not in ("-m", "--multirun") and not word.startswith(f"{KEY}=")]
+    return [word for word in others if not _is_override(word) or word.startswith("hydra") or _key(word) in own]
 
 
 def list_swept(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -98,7 +98,7 @@ def _without(line: Sequence[str], typed: Sequence[str]) -> list[str]:
 
 
 def _is_override(word: str) -> bool:
-    """Whether it is a word for a run, and names no experiment; the value of a flag of Hydra's has no =."""
+    """Whether it is a word for a run, and names no experiment."""
     return ("=" in word or word.startswith("~")) and not word.startswith(("-", f"{KEY}="))
 
 

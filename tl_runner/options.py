@@ -39,7 +39,7 @@ def conf() -> Path:
 
 def list_options(folders: Sequence[Path]) -> list[Option]:
     """Every option in these folders, sorted by group and name."""
-    groups = [*defaults(), *_plugins()]
+    groups = [*defaults(), *_plugins(), "experiment"]
     found = [(file, group) for folder in folders for group in groups for file in (folder / group).glob("*.yaml")]
     return sorted((_read(file, group) for file, group in found), key=lambda option: option[:2])
 
@@ -134,7 +134,8 @@ USAGE = """tl-run – which way of transferring works on your data?
   tl-run method=mmd backbone=resnet18               other options of a group
   tl-run method.weight=0.5 train.steps=1000         other values of a key
   tl-run -m method=source_only,mmd seed=0,1,2       a sweep: all combinations
-  tl-run --help method=mmd                          the keys of one option
+  tl-run experiment=smoke                           a named experiment: all of its runs, and their comparison
+  tl-run --help method=mmd                          the keys of one option; --help experiment lists these
   tl-run --cfg job                                  the whole configuration, run nothing
   tl-run --config-dir DIR method=mine               with options of your own: DIR/method/mine.yaml
   tl-report [PATH …] [--html FILE]                  compare the runs found there; also tl-report diff RUN1 RUN2

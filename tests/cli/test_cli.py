@@ -7,7 +7,7 @@ from csv import DictReader
 from pathlib import Path
 
 import pytest
-from conftest import CONF, PLUGINS, QUICK, YAMLS, command
+from conftest import CONF, FOUND, QUICK, command
 from support.refusals import told
 
 from tl_runner import options
@@ -34,7 +34,7 @@ class MyMethod(Method):
 
 def test_help_lists_every_option_with_its_line_and_every_key(here):
     text = here("tl-run", "--help").stdout
-    for path in [*YAMLS, *PLUGINS]:
+    for path in FOUND:
         purpose = (CONF / path).read_text().splitlines()[0].lstrip("# ")
         assert re.search(rf"^  [* ] {Path(path).stem} +{re.escape(purpose)}$", text, re.MULTILINE)
     for key in ("seed=0", "granted=auto", "device=auto", "force=false"):

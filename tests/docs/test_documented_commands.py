@@ -86,6 +86,8 @@ def cheap(words: list[str]) -> list[str]:
     if {"--help", "--version", "--cfg"} & set(words):
         return words
     text = " ".join(words)
+    if "experiment=" in text:  # tests/experiments makes their runs
+        return [*words, "dry=true"]
     seeds = [word for word in words if word.startswith("seed=")]
     words = [word for word in words if word not in seeds]
     if seeds:

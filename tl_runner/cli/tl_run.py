@@ -34,6 +34,8 @@ def main() -> None:
             print(_help(words, folders))
         except UserError as error:
             sys.exit(f"error: {error}")
+        except BrokenPipeError:  # the reader has seen enough, as `head` has
+            sys.exit(1)
     elif "--version" in words:
         from importlib.metadata import version
 
@@ -88,6 +90,8 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     task = Command(list(words), full_error)
     try:
         read = task.read_words(folders)
+        if task.experiments and SHOW & set(words):
+            raise UserError("an experiment has several configurations: experiment=… dry=true lists its runs")
     except UserError as error:
         complain(errors, str(error))
         return 1
@@ -108,7 +112,8 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
         if task.working:  # the launcher failed, no run: what each of them left is on record
             complain(errors, f"{type(error).__name__}: {error}")
         else:
-            _refuse(task.words, reword_error(error, task.words, folders), errors)
+            message = reword_error(error, task.words, folders)
+            complain(errors, message) if task.experiments else _refuse(words, message, errors)
         return 1
     _show(task, console)
     if any(outcome.what in ("stopped", "queued") for outcome in task.outcomes):
@@ -146,23 +151,23 @@ def register_plugins() -> None:
 
 
 def _show(task: "Command", console: "Console") -> None:
-    """What became of the runs; of an experiment, the comparison too."""
+    """What became of the runs; of an experiment's, their comparison."""
     from tl_runner.report import tables
 
     multirun = {"-m", "--multirun"} & set(task.words) != set()
-    if multirun and task.outcomes:
-        console.print(tables.outcomes(task.outcomes, console.width))
-    for text in task.said:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if listed := [outcome for outcome in task.outcomes if outcome.failed or not task.experiments] if multirun else []:
+        console.print(tables.outcomes(listed, console.width))
     if task.experiments:
         _compare(task, console)
+    for text in task.said:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     for outcome in task.outcomes if not multirun else ():
         if outcome.what in ("ran", "skipped") and not outcome.failed:
             console.print(*tables.result(outcome.record, _baseline(outcome.record, task.contents)), sep="\n")
 
 
 def _compare(task: "Command", console: "Console") -> None:
-    """The comparison of an experiment's runs, and where it says what they show."""
+    """The comparison of an experiment's runs, what is claimed of them, and what was seen when it was last measured."""
     from tl_runner.report import tables
     from tl_runner.report.caveats import list_caveats
     from tl_runner.report.leaderboard import build_leaderboard
@@ -173,17 +178,11 @@ def _compare(task: "Command", console: "Console") -> None:
     if not found:
         return
     board = build_leaderboard(found)
-    console.print(
-        *tables.render_leaderboard(board, list(rankings(found)), list_caveats(found, board), console.width), sep="\n"
-    )
+    cautions = list_caveats(found, board)
+    console.print(*tables.render_leaderboard(board, list(rankings(found)), cautions, console.width), sep="\n")
     for each in task.experiments:
-        console.print(
-            *filter(None, (each.claim and f"claimed: {each.claim}", each.seen and f"seen before: {each.seen}")),
-            sep="\n",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        for what, text in (("the claim", each.claim), ("seen before", each.seen)):
+            task.said += [f"{each.name}, {what}: {text}"] if text else []
 
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":

@@ -62,7 +62,9 @@ def synthetic(
         raise UserError(f"{classes} classes of two clusters each need more than informative={informative} columns")
     same = random_state is not None
     if same and shift == "covariate":
-        raise UserError("dataset.shift=covariate divides rows between the domains, and random_state gives both the same")
+        raise UserError(
+            "dataset.shift=covariate divides rows between the domains, and random_state gives both the same"
+        )
     check_range(0, 2**32 - 1, random_state=random_state or 0)
     x, y = make_classification(
         n_samples=samples if same else 2 * samples,

@@ -18,7 +18,14 @@ CIFAR = ("cifar10", "cifar10_split", "cifar10_stl10")
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashion-mnist puts the files
 
 # Options that came after a dataset had its first runs, with their defaults: what leaves them alone keeps its id.
-LATER = {"labelled": "auto", "score_on": "test", "test": None, "target_shares": None, "random_state": None, "label_noise": 0.0}
+LATER = {
+    "labelled": "auto",
+    "score_on": "test",
+    "test": None,
+    "target_shares": None,
+    "random_state": None,
+    "label_noise": 0.0,
+}
 
 # Published without an MD5: of its words, one blank between two.
 WORDS = md5(b"airplane bird car cat deer dog horse monkey ship truck", usedforsecurity=False).hexdigest()

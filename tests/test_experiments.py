@@ -1,0 +1,132 @@
+"""Named experiments: their words, and that they are no more than these."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import CONF, EXPERIMENTS, composed
+from support.refusals import told
+
+from tl_runner import experiments, options
+from tl_runner.experiments import Experiment, expand_words, list_hydra_words, list_swept
+from tl_runner.storage.record import describe_run, read_records
+
+CHEAP = ["device=cpu", "threads=1", "hydra/launcher=basic"]
+
+
+def experiment(*lines: str) -> Experiment:
+    return Experiment("mine", "for tests", tuple(tuple(line.split()) for line in lines), "", "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "expanded"),
+    [
+        ("", ["dataset=digits method=mmd method.weight=2 seed=0,1"]),
+        ("seed=5", ["dataset=digits method=mmd method.weight=2 seed=5"]),
+        ("method.weight=3 +extra=1", ["dataset=digits method=mmd seed=0,1 method.weight=3 +extra=1"]),
+        ("method=dann,coral", ["dataset=digits seed=0,1 method=dann,coral"]),  # method.weight is of mmd
+        ("-m --config-dir mine hydra.launcher.n_jobs=1", ["dataset=digits method=mmd method.weight=2 seed=0,1"]),
+    ],
+)
+def test_typed_words_replace_an_experiments(typed, expanded):
+    words = ["experiment=mine", *typed.split()]
+    found = expand_words(words, [experiment("dataset=digits method=mmd method.weight=2 seed=0,1")])
+    assert [" ".join(line) for line in found] == expanded
+
+
+def test_lines_that_become_one_are_made_once():
+    lines = experiment("method=mmd method.weight=1 seed=0", "method=dann seed=0")
+    assert expand_words(["method=coral"], [lines]) == [["seed=0", "method=coral"]]
+
+
+def test_hydra_reads_what_is_for_the_command_and_not_what_is_for_its_runs():
+    for_hydra = ["outputs=o", "dry=true", "--config-dir", "there", "hydra.launcher.n_jobs=1"]
+    assert list_hydra_words(["experiment=mine", "-m", "seed=0,1", *for_hydra, "method=mmd"]) == for_hydra
+
+
+def test_what_tells_runs_apart_is_what_lines_do_not_share():
+    lines = [
+        ["dataset=digits", "method=mmd,dann", "seed=0"],
+        ["dataset=digits", "method=finetune", "granted=5", "seed=0"],
+    ]
+    swept = list_swept(lines)
+    assert swept == ["dataset=digits", "method=mmd,dann,finetune", "seed=0", "granted=choice(5)"]
+    assert options.describe_variant(["dataset=digits", "method=finetune", "granted=5", "seed=0"], swept) == "granted=5"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_says_what_it_is_and_each_of_its_lines_composes(name):
+    (found,) = experiments.find_experiments([f"experiment={name}"], [CONF])
+    assert found.purpose and len(found.purpose) <= 118 and f"#   tl-run experiment={name}" in found.text
+    assert name == "smoke" or (found.origin and found.claim)
+    for line in expand_words([], [found]):
+        for which in (0, -1):  # the first value of each key, and the last
+            values = [f"{key}={_list_values(value)[which]}" for key, _, value in (word.partition("=") for word in line)]
+            config, choices = composed(*values)
+            assert describe_run({**config, "outputs": "outputs"}, choices).id
+
+
+def _list_values(text: str) -> list[str]:
+    return [text] if text.startswith("[") else text.split(",")
+
+
+def test_an_experiment_makes_its_runs_compares_them_and_is_complete_the_second_time(here):
+    """With the ids that the same words have when they are typed."""
+    first = here("tl-run", "experiment=smoke", "method=source_only,mmd", "granted=0", *CHEAP)
+    assert first.returncode == 0, first.stderr
+    assert "2 settings, 2 runs, 0 failed" in first.stdout and "digits · backbone small" in first.stdout
+    assert "folder" not in first.stdout  # the table of outcomes gives way to the comparison
+    runs = {run.choices["method"]: run for run in read_records([Path("outputs")])[0]}
+    shared = ["dataset.samples=300", "dataset.size=8", "train=tiny", "pretrain=tiny", "device=cpu", "threads=1"]
+    for method, run in runs.items():
+        config, choices = composed(f"method={method}", "granted=0", *shared)
+        assert describe_run({**config, "outputs": "outputs"}, choices).id == run.id
+    again = here("tl-run", "experiment=smoke", "method=source_only,mmd", "granted=0", *CHEAP)
+    assert again.stdout.count("already complete, skipped") == 2 and "2 settings, 2 runs" in again.stdout
+
+
+def test_an_experiment_shows_its_plan(here):
+    shown = here("tl-run", "experiment=smoke", "dry=true", "seed=0,1")
+    assert shown.returncode == 0 and "10 runs" in shown.stdout
+    assert not read_records([Path("outputs")])[0]
+
+
+def test_failed_runs_of_an_experiment_are_listed(here):
+    result = here("tl-run", "experiment=smoke", "method=mmd", "granted=0", "method.weight=-1", *CHEAP)
+    assert result.returncode == 1 and "1 run, 1 failed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("experiment=smok", "there is no experiment=smok – did you mean 'smoke'?"),
+        ("experiment=", "there is no experiment= (possible: "),
+        ("experiment=smoke hydra/sweeper=tl_optuna", "an experiment has runs of its own, and nothing to search"),
+        (
+            "experiment=smoke --cfg job",
+            "an experiment has several configurations: experiment=… dry=true lists its runs",
+        ),
+        ("experiment=smoke method=nope", "there is no method=nope"),
+        ("experiment=smoke train.step=3", "unknown key train.step"),
+    ],
+)
+def test_what_no_experiment_can_do_is_refused_in_words(here, words, message):
+    result = here("tl-run", *words.split())
+    assert result.returncode == 1 and message in told(result)
+    assert not Path("outputs/runs").exists()  # nothing was composed, and there is no method to put it down to
+
+
+def test_help_lists_experiments_and_shows_one(here):
+    listed = here("tl-run", "--help", "experiment").stdout
+    assert all(re.search(rf"^  {name} +\w", listed, re.MULTILINE) for name in EXPERIMENTS)
+    assert "runs:" in here("tl-run", "--help", "experiment=smoke").stdout
+
+
+def test_a_users_own_experiment(here):
+    Path("mine/experiment").mkdir(parents=True)
+    Path("mine/experiment/own.yaml").write_text("# Mine.\nshared: train=tiny dataset.samples=300\nruns: [method=mmd]\n")
+    result = here("tl-run", "--config-dir", "mine", "experiment=own", "dataset.size=8", *CHEAP)
+    assert result.returncode == 0 and "1 setting, 1 run" in result.stdout
+    Path("mine/experiment/own.yaml").write_text("# Mine.\nmethod: mmd\n")
+    result = here("tl-run", "--config-dir", "mine", "experiment=own")
+    assert "own.yaml is no experiment: it needs `runs`, a list of command lines" in told(result)
