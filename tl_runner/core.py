@@ -150,6 +150,7 @@ class Model(nn.Module):
     """
 
     pretrained = False  # whether the backbone's parameters were trained before: by weights, or on the source
+    untrained: tuple[str, ...] = ()  # where they were, the stages that were not: `pretrain.transfer` left them out
 
     def __init__(
         self,
@@ -271,7 +272,7 @@ class Phase(NamedTuple):
 
 
 class SourceModel(NamedTuple):
-    """The head of the source model. Its backbone is `model.backbone`."""
+    """The head of the source model, where all of it was copied: its backbone is `model.backbone`."""
 
     head: nn.Module
     classes: tuple[str, ...]  # the source's
@@ -281,8 +282,8 @@ class Resources(NamedTuple):
     """What `Method.prepare` may use beside the model and the data.
 
     `rng` is the run's randomness: build a layer within `rng.child("name").as_default()`; `rng.seed` is for libraries
-    that take a seed. `source_model` is None where the run has none, `cache` a folder for what other runs can use, None
-    where nothing is kept.
+    that take a seed. `source_model` is None where the run has none, or `pretrain.transfer` copies a part of it alone;
+    `cache` is a folder for what other runs can use, None where nothing is kept.
     """
 
     rng: Rng
@@ -310,8 +311,9 @@ class Method(nn.Module):
     where there are some. A method that never reads a stream which it needs is refused: labels would have no effect.
 
     `start` says what the model is when `prepare` gets it: the `backbone` as configured; `source`, trained on the
-    labelled source before (`pretrain` in the configuration); `features`, the same, of which the method computes the
-    features of each row once, so that random views can't be trained on; `scratch`, the network with random weights.
+    labelled source before (`pretrain` in the configuration, whose `transfer` may leave stages as configured);
+    `features`, the same, of which the method computes the features of each row once, so that random views can't be
+    trained on; `scratch`, the network with random weights.
     """
 
     needs: Set[Stream] = frozenset({"source"})

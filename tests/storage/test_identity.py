@@ -58,6 +58,15 @@ def test_the_ids_of_ten_commands_are_these(words, tmp_path, monkeypatch):
     assert identity(words) == GOLDEN[words]
 
 
+def test_keys_that_came_later_are_in_the_id_only_where_they_are_used():
+    used = ["shares=bbse", "pretrain.transfer=none", "pretrain.transfer=upto:conv1"]
+    assert identity("shares=none pretrain.transfer=all") == identity("") == GOLDEN[""]
+    assert len({identity(word) for word in ("", *used)}) == 4
+    content, choices = composed("pretrain=tiny")
+    earlier = {**content, "pretrain": {key: value for key, value in content["pretrain"].items() if key != "transfer"}}
+    assert describe_run(earlier, choices).id == describe_run(content, choices).id
+
+
 def test_a_path_and_a_name_are_one_part():
     by_path, choices = composed("method=mmd")
     by_name = {**by_path, "method": {**by_path["method"], "_target_": "mmd"}}

@@ -2,7 +2,8 @@
 
 A method with `start = "source"` begins where the backbone has been trained on the labelled source. That training
 is a configuration node of its own (`pretrain`): whatever else a sweep varies, it is done once per source, backbone,
-seed and machine, and kept under its hash in outputs/cache/source_models.
+seed and machine, and kept under its hash in outputs/cache/source_models. One key of the node is no part of that hash:
+`transfer`, which says what stages of the source model are copied.
 """
 
 import json
@@ -17,6 +18,7 @@ from tl_runner.core import Method, Model, Resources, SourceModel
 from tl_runner.domains import Pair
 from tl_runner.engine.progress import restore_progress
 from tl_runner.engine.task import Task
+from tl_runner.errors import UserError
 from tl_runner.evaluation.scores import accuracy, predict
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models.batchnorm import by_domain_statistics, pack_statistics
@@ -52,35 +54,81 @@ def identify_source(task: Task) -> dict[str, Any]:
     return {**of_source, **parts, "machine": dict(task.machine)}
 
 
-def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple[SourceModel, SourceModelInfo] | None]:
+def list_copied_stages(model: Model, transfer: str) -> tuple[str, ...]:
+    """The stages that are copied from the source model: all, none, upto:STAGE or from:STAGE, both with that stage.
+
+    Yosinski et al., NeurIPS 2014. Raises `UserError` where there is no stage of that name.
+    """
+    kind, _, stage = transfer.partition(":")
+    if not stage:
+        return model.stages if kind == "all" else ()
+    try:
+        upto = model.upto(stage)
+    except UserError as error:
+        raise UserError(f"pretrain.transfer={transfer}: {error}") from error
+    return upto if kind == "upto" else model.stages[len(upto) - 1 :]
+
+
+def train_source_model(
+    model: Model, task: Task
+) -> Generator[Point, None, tuple[SourceModel | None, SourceModelInfo] | None]:
     """Train the model's backbone on the labelled source, in place, or take it from the cache where that was done.
 
-    Of processes that want the same source model at the same time one trains it, and the others wait for it.
-
-    The head is trained along where the source has the target's classes; else the model keeps its fresh one. Yields the
-    points of the training, and returns the source model and what the record says of it; None where the task has no
-    source domain or the plan no steps.
+    The head is trained along where the source has the target's classes; else the model keeps its fresh one. Stages that
+    `pretrain.transfer` does not copy keep the values that they had, and with upto:STAGE the head does too. Yields the
+    points of the training, and returns the source model (None where a part of it alone was copied) and what the record
+    says of it; None where the task has no source domain, the plan no steps, or nothing is copied.
     """
-    pair, parts = task.pair, task.parts
-    plan, said = parts.pretrain, parts.settings
-    if pair.source is None or not plan.steps:
-        backbone = task.config["backbone"]
-        if is_ours(backbone["_target_"]) and backbone.get("weights") is None:
-            log.warning("there is no source model and the backbone has random weights: its features are untrained")
+    pair, plan = task.pair, task.parts.pretrain
+    copied = list_copied_stages(model, plan.transfer)  # an unknown stage is refused before anything is trained
+    if pair.source is None or not plan.steps or not copied:
+        _warn_of_no_source_model(task)
         return None
+    with_head = not plan.transfer.startswith("upto:")
+    whole = with_head and copied == model.stages
+    before = {} if whole else {name: value.clone() for name, value in model.state_dict().items()}
     source, labels = pair.labelled_source
     with task.rng.child("source head").as_default():
         learner = Model(model.backbone, model.width, source.classes).to(labels.train.device)
     if pair.shared_labels:
         learner.head = model.head
     learner.pretrained, model.pretrained = model.pretrained, True
-    how = {"pretrain": asdict(plan), "seed": said.seed, "with_head": pair.shared_labels}
+    facts = replace((yield from _train_learner(learner, task)), transfer=plan.transfer)
+    if whole:
+        return SourceModel(learner.head, source.classes), facts
+    of_source = (*(f"backbone.{name}." for name in copied), *(["head."] if with_head else []))
+    model.load_state_dict({n: value for n, value in before.items() if not n.startswith(of_source)}, strict=False)
+    if not learner.pretrained:
+        model.untrained = tuple(name for name in model.stages if name not in copied)
+    return None, facts
+
+
+def _warn_of_no_source_model(task: Task) -> None:
+    """Warn where features are untrained for want of a source model, and where there is none to copy stages from."""
+    backbone, transfer = task.config["backbone"], task.parts.pretrain.transfer
+    if is_ours(backbone["_target_"]) and backbone.get("weights") is None:
+        why = "pretrain.transfer=none copies nothing" if transfer == "none" else "there is no source model"
+        log.warning("%s and the backbone has random weights: its features are untrained", why)
+    if transfer not in ("all", "none"):
+        log.warning("pretrain.transfer=%s has no effect: there is no source model to copy stages from", transfer)
+
+
+def _train_learner(learner: Model, task: Task) -> Generator[Point, None, SourceModelInfo]:
+    """Train the learner on the labelled source, in place, or load what an earlier run has kept of that.
+
+    Of processes that want the same source model at the same time one trains it, and the others wait for it.
+    """
+    pair, parts = task.pair, task.parts
+    plan, said = parts.pretrain, parts.settings
+    source, labels = pair.labelled_source
+    trained = {name: value for name, value in asdict(plan).items() if name != "transfer"}  # one serves all its values
+    how = {"pretrain": trained, "seed": said.seed, "with_head": pair.shared_labels}
     key = identify({**identify_source(task), **how}, Contents(task.cache.parent))
     weights = task.cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(weights):
         if kept := _load_source_model(learner, weights):  # by an earlier run, or the process that was waited for
-            return SourceModel(learner.head, source.classes), kept
+            return kept
         checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
         method, source_task = SourceOnly(), Pair(source, pair.target)
         task.rng.child("pretrain").start_training()
@@ -106,7 +154,7 @@ def train_source_model(model: Model, task: Task) -> Generator[Point, None, tuple
         if keep_cached(weights, learner.state_dict()):
             write_atomically(weights.with_suffix(".json"), json.dumps(asdict(facts), indent=2).encode())
         checkpoint.remove()
-    return SourceModel(learner.head, source.classes), facts
+    return facts
 
 
 def _load_source_model(learner: Model, weights: Path) -> SourceModelInfo | None:

@@ -15,8 +15,8 @@ from tl_runner.models.learning_rates import new_parameters, old_parameters
 class L2SP(Method):
     """CE(granted) + ½ · weight_backbone · ‖w − w⁰‖² + ½ · weight_head · ‖v‖², in place of weight decay.
 
-    w are the backbone's parameters, w⁰ what they were in the source model, v the head's and a bottleneck's. Li,
-    Grandvalet & Davoine, ICML 2018.
+    w are the backbone's parameters, w⁰ what they were at the start – in the source model, or as initialised where
+    `pretrain.transfer` copies no such stage –, v the head's and a bottleneck's. Li, Grandvalet & Davoine, ICML 2018.
     """
 
     needs = frozenset({"granted"})

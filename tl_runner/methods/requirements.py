@@ -10,11 +10,11 @@ from tl_runner.models.learning_rates import new_stages
 
 
 def source_model(resources: Resources) -> SourceModel:
-    """The source model, whose head the method uses; raises `UserError` where there is none."""
+    """The source model, whose head the method uses; raises `UserError` where there is none, or a part of it alone."""
     if resources.source_model is None:
         raise UserError(
             "this method keeps the source model's head, and there is no source model here: it needs a dataset"
-            " with a source, and pretrain=default"
+            " with a source, and pretrain=default with pretrain.transfer=all"
         )
     return resources.source_model
 
@@ -29,7 +29,7 @@ def trained_features(model: Model, resources: Resources) -> None:
     if new_stages(model) and resources.source_model is None:
         raise UserError(
             "this method compares features before anything is trained, and those of a new bottleneck are random without"
-            " a source model: use pretrain=default or backbone.bottleneck=null"
+            " a source model: use pretrain=default with pretrain.transfer=all, or backbone.bottleneck=null"
         )
 
 

@@ -1,12 +1,12 @@
 """At which learning rate each parameter learns: new ones at the optimiser's, the backbone's at a factor of it.
 
 The factor is `optimizer.lr_backbone`. `auto` is a tenth where the backbone's parameters were trained before, by weights
-or on the source, and 1 where they are random. It is the same key for all methods. A group with an `lr` of its own is
-not multiplied with it, unless it asks for it by `of_backbone`.
+or on the source, and 1 where they are random, as in stages that `pretrain.transfer` leaves out. It is the same key for
+all methods. A group with an `lr` of its own is not multiplied with it, unless it asks for it by `of_backbone`.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Set
 from itertools import groupby
 from typing import Any, Literal
 
@@ -40,7 +40,8 @@ def with_rates(groups: Iterable[Group], model: Model, pretrained: bool = False) 
 
     A group without an `lr` is split into what belongs to the model's backbone and what does not, or is new in it.
     """
-    of_model, pretrained = {*old_parameters(model)}, pretrained or model.pretrained
+    of_model, untrained = {*old_parameters(model)}, () if pretrained else model.untrained
+    pretrained = pretrained or model.pretrained
     found: list[Group] = []
     for group in groups:
         if group.lr is not None:
@@ -48,7 +49,17 @@ def with_rates(groups: Iterable[Group], model: Model, pretrained: bool = False) 
             continue
         for inside, parameters in groupby(group.parameters, of_model.__contains__):
             found.append(Group([*parameters], 1.0, group.decay, inside, pretrained))
-    return found
+    if not untrained:
+        return found
+    stages = [stage for name, stage in model.backbone.named_children() if name in untrained]
+    random = {parameter for stage in stages for parameter in stage.parameters()}
+    return [part for group in found for part in _split_pretrained(group, random)]
+
+
+def _split_pretrained(group: Group, random: Set[nn.Parameter]) -> Iterator[Group]:
+    """The group in parts, in the same order: these random parameters of it were not trained before."""
+    for inside, parameters in groupby(group.parameters, random.__contains__):
+        yield group._replace(parameters=[*parameters], pretrained=group.pretrained and not inside)
 
 
 def lr_factor(group: Group, lr_backbone: LrBackbone = "auto") -> float:

@@ -63,7 +63,8 @@ def _describe_run(record: RunRecord) -> list[str]:
         words.append(f"checkpoint of step {scores.selected['step']}, chosen without the target's test labels")
     if start := training.source_model:
         steps = count_noun(start.steps, "step")
-        words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split)")
+        copied = "" if start.transfer == "all" else f", of which transfer={start.transfer} is copied"
+        words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split){copied}")
     if floor := _describe_floor(record):
         words.append(floor)
     if training.shares:

@@ -16,18 +16,30 @@ from tl_runner.option_names import is_ours, name_methods, name_parts
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_later_options, resolve_path
 
+# Keys, or GROUP.KEY, that came after the first runs: left alone, they are in no id.
+LATER = {"shares": "none", "pretrain.transfer": "all"}
+
 
 def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
     """A hash of a configuration, with the sources of parts from outside and the files that it names.
 
     The node of a dataset is taken as it is, see `data_files.identify_dataset`.
     """
-    contents, config = contents or Contents(), name_parts(config)
+    contents, config = contents or Contents(), drop_later_keys(name_parts(config))
     config["method"] = name_methods(config.get("method"))
     settled = {key: _resolve_node(value, contents) for key, value in config.items() if key != "dataset"}
     if isinstance(dataset := config.get("dataset"), Mapping):
         settled["dataset"] = drop_later_options(dataset)
     return _digest([settled, sorted(_sources(config))])
+
+
+def drop_later_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The configuration without the keys in `LATER` that have their defaults."""
+    return {
+        key: drop_later_keys(value, f"{key}.") if isinstance(value, Mapping) and not prefix else value
+        for key, value in config.items()
+        if (f"{prefix}{key}", value) not in LATER.items()
+    }
 
 
 def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -15,7 +15,7 @@ from tl_runner.errors import UserError
 from tl_runner.option_names import name_parts
 from tl_runner.storage import data_files
 from tl_runner.storage.contents import Contents
-from tl_runner.storage.identity import identify
+from tl_runner.storage.identity import drop_later_keys, identify
 from tl_runner.storage.sections import DataInfo, Diagnosis, Environment, Scores, TrainingInfo
 
 # Keys that do not change a run's numbers (or, as device and threads, only their last bits: `environment` has them).
@@ -23,8 +23,6 @@ NEUTRAL = {
     "device", "threads", "outputs", "save", "force", "dry", "checkpoint_every", "timeout", "tracker", "objective",
     "diagnose",
 }  # fmt: skip
-
-LATER = {"shares": "none"}  # keys that came after the first runs: left alone, they are in no id
 
 SCHEMA = 3  # changes with what `run.json` holds, or with how an id is made
 
@@ -110,7 +108,7 @@ def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: C
     config = name_parts({**config, "seed": _parse_seed(config["seed"])} if "seed" in config else config)
     contents = contents or Contents(outputs_of(config))
     data = data_files.hash_data(config.get("dataset"), contents)
-    numbers = {key: value for key, value in config.items() if key not in NEUTRAL and (key, value) not in LATER.items()}
+    numbers = {key: value for key, value in config.items() if key not in NEUTRAL}
     if "dataset" in config:
         numbers["dataset"] = data_files.identify_dataset(config["dataset"], data.digest, contents.home)
     return RunRecord(
@@ -142,7 +140,7 @@ def find_on_other_data(record: RunRecord) -> RunRecord | None:
 
 def _describe_configuration(record: RunRecord) -> str:
     """What a run's configuration says, whatever its files hold."""
-    numbers = {key: value for key, value in record.config.items() if key not in NEUTRAL}
+    numbers = {key: value for key, value in drop_later_keys(record.config).items() if key not in NEUTRAL}
     numbers["dataset"] = data_files.drop_locations(record.config.get("dataset"))
     return json.dumps(numbers, sort_keys=True, default=str)
 

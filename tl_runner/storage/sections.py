@@ -59,7 +59,10 @@ class DataInfo:
 
 @dataclass
 class SourceModelInfo:
-    """The source model that training started from. `shared`: an earlier run, or one beside it, had trained it."""
+    """The source model that training started from. `shared`: an earlier run, or one beside it, had trained it.
+
+    `transfer`: the stages of it that were copied, as `pretrain.transfer` names them.
+    """
 
     id: str
     steps: int
@@ -67,6 +70,7 @@ class SourceModelInfo:
     seconds: float
     source_val: float
     shared: bool = False
+    transfer: str = "all"
 
 
 @dataclass
