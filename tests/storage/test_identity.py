@@ -11,7 +11,7 @@ from tl_runner.engine.recorder import Recording
 from tl_runner.errors import UserError
 from tl_runner.methods.mmd import MMD
 from tl_runner.option_names import find_path, list_names, name_methods, name_part, name_parts
-from tl_runner.storage.identity import identify
+from tl_runner.storage.identity import drop_later_keys, identify
 from tl_runner.storage.record import SCHEMA, describe_run, read_record
 
 MOVED = "tl_runner.methods.moved.Renamed"
@@ -59,9 +59,9 @@ def test_the_ids_of_ten_commands_are_these(words, tmp_path, monkeypatch):
 
 
 def test_keys_that_came_later_are_in_the_id_only_where_they_are_used():
-    used = ["shares=bbse", "pretrain.transfer=none", "pretrain.transfer=upto:conv1"]
-    assert identity("shares=none pretrain.transfer=all") == identity("") == GOLDEN[""]
-    assert len({identity(word) for word in ("", *used)}) == 4
+    used = ["shares=bbse", "pretrain.transfer=none", "pretrain.transfer=upto:conv1", "method.squared=false"]
+    assert identity("shares=none pretrain.transfer=all method.squared=true") == identity("") == GOLDEN[""]
+    assert len({identity(word) for word in ("", *used)}) == 5
     content, choices = composed("pretrain=tiny")
     earlier = {**content, "pretrain": {key: value for key, value in content["pretrain"].items() if key != "transfer"}}
     assert describe_run(earlier, choices).id == describe_run(content, choices).id
@@ -138,3 +138,9 @@ def test_the_schema_stands_in_the_record(tmp_path):
         file.write_text(other)
         with pytest.raises(ValueError, match="schema 1"):
             read_record(file)
+
+
+def test_a_users_own_part_keeps_a_key_with_the_name_of_a_later_one():
+    own = {"method": {"_target_": "mine.Method", "squared": True}}
+    assert drop_later_keys(own) == own
+    assert drop_later_keys({"method": {"_target_": "mmd", "squared": True}}) == {"method": {"_target_": "mmd"}}

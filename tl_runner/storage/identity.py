@@ -17,7 +17,7 @@ from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_later_options, resolve_path
 
 # Keys, or GROUP.KEY, that came after the first runs: left alone, they are in no id.
-LATER = {"shares": "none", "pretrain.transfer": "all"}
+LATER = {"shares": "none", "pretrain.transfer": "all", "method.squared": True}
 
 
 def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
@@ -34,9 +34,13 @@ def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str
 
 
 def drop_later_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The configuration without the keys in `LATER` that have their defaults."""
+    """The configuration without the keys in `LATER` that have their defaults; a user's own part stays as it is."""
+
+    def is_our_part(value: Any) -> bool:
+        return isinstance(value, Mapping) and not prefix and is_ours(str(value.get("_target_", "")))
+
     return {
-        key: drop_later_keys(value, f"{key}.") if isinstance(value, Mapping) and not prefix else value
+        key: drop_later_keys(value, f"{key}.") if is_our_part(value) else value
         for key, value in config.items()
         if (f"{prefix}{key}", value) not in LATER.items()
     }
