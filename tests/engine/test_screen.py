@@ -32,7 +32,7 @@ from tl_runner.report.rank_correlation import correlate_ranks, spearman
 from tl_runner.report.rank_correlation import match_runs as of_runs
 from tl_runner.rng import Rng
 from tl_runner.storage.record import RunRecord, describe_run, read_records
-from tl_runner.storage.sections import DataInfo, Metrics, Scores, TrainingInfo
+from tl_runner.storage.sections import DataInfo, Metrics, Scores, SeedInfo, TrainingInfo
 from tl_runner.sweep.combinations import compose_combinations
 
 TINY = [*QUICK, "device=cpu", "threads=1"]
@@ -360,6 +360,33 @@ def test_targets_have_tables_of_their_own_and_seeds_one_line():
     ((best, _), (worst, _)) = groups[0].candidates
     assert best.stage == "conv1" and worst.scores == pytest.approx({"bound": 0.7, "logme": 0.5, "mmd": 0.6})
     assert (worst.seeds, worst.seconds) == (2, 1.0) and worst.record.seed == 0
+
+
+def test_runs_with_several_label_budgets_become_advice():
+    def granted(method: str, count: int, accuracy: float, *words: str) -> list[RunRecord]:
+        found = [finished(accuracy, f"method={method}", f"granted={count}", f"seed={s}", *words) for s in range(3)]
+        for run in found:
+            run.data = DataInfo(classes=[*"0123456789"], granted=10 * count, seeds=SeedInfo("independent", 100))
+        return found
+
+    runs = [*granted("finetune", 1, 0.6), *granted("finetune", 5, 0.9), *granted("feature_extract", 5, 0.9)]
+    runs += granted("feature_extract", 1, 0.9)
+    elsewhere = [*granted("finetune", 2, 0.9, "dataset.size=8"), *granted("l2sp", 2, 0.9), *granted("l2sp", 5, 0.9)]
+    here = candidate("hidden", last=True, logme=3.0)
+    (group,) = screening.group_by_target([(here, "")], None, [*runs, *elsewhere])
+    said = "".join(str(each) for each in screening.tables([group]))
+    assert (
+        "To reach 85 % on this target at 300 steps, finished runs took: feature_extract 1 label a class (1), finetune 5"
+        " (5); n = 3, 95 % intervals in brackets"
+    ) in said
+    (told,) = json.loads(screening.as_json([group]))
+    assert told["budgets"]["accuracy"] == 0.85 and told["budgets"]["needed"][0] == {
+        "line": "finetune", "by": "labels", "steps": 300, "budget": 50, "most": 50, "low": 50, "high": 50,
+    }  # fmt: skip
+    (plain,) = screening.group_by_target([(here, "")], None, [*runs[3:9], *elsewhere])
+    assert "To reach" not in "".join(str(each) for each in screening.tables([plain]))
+    assert json.loads(screening.as_json([plain]))[0]["budgets"] is None
+    assert screening.as_csv([group]).splitlines()[0] == screening.as_csv([plain]).splitlines()[0]
 
 
 def test_a_run_of_the_folder_is_compared_with(tmp_path):

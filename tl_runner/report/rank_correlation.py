@@ -47,19 +47,15 @@ def match_runs(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> 
     """
     found: dict[str, dict[str, dict[int, list[RunRecord]]]] = {method: {} for method in COMPARED}
     for run in records:
-        method = run.choices["method"]
-        if method not in found or run.status != "ok" or not run.scores:
-            continue
-        layer = run.config["method"].get("layer")
-        for index, candidate in enumerate(candidates):
-            here = candidate.record
-            if here.choices["dataset"] != run.choices["dataset"] or here.choices["backbone"] != run.choices["backbone"]:
-                continue
-            staged = candidate.stage == layer or (candidate.last and layer is None)
-            if staged and run.data.files == here.data.files and _is_same_candidate(here.config, run):
-                of_setting = found[method].setdefault(_identify_rest(run.config), defaultdict(list))
-                of_setting[index].append(run)
+        for index in _find_candidates(candidates, run):
+            of_setting = found[run.choices["method"]].setdefault(_identify_rest(run.config), defaultdict(list))
+            of_setting[index].append(run)
     return [_summarise(method, settings, len(candidates)) for method, settings in found.items() if settings]
+
+
+def list_runs(candidates: Sequence[Screened], records: Iterable[RunRecord]) -> list[RunRecord]:
+    """The finished runs of any of these candidates with the methods `COMPARED`, whatever else they differ in."""
+    return [run for run in records if _find_candidates(candidates, run)]
 
 
 def correlate_ranks(
@@ -100,6 +96,21 @@ def _summarise(method: str, settings: Mapping[str, Mapping[int, Sequence[RunReco
     ]
     granted = sorted({str(run.granted) for of in chosen.values() for run in of})
     return Made(method, " or ".join(granted), accuracy, sum(map(len, chosen.values())))
+
+
+def _find_candidates(candidates: Sequence[Screened], run: RunRecord) -> list[int]:
+    """Where those are that a run is one of: see `match_runs`."""
+    if run.choices["method"] not in COMPARED or run.status != "ok" or not run.scores:
+        return []
+    layer, found = run.config["method"].get("layer"), []
+    for index, candidate in enumerate(candidates):
+        here = candidate.record
+        if here.choices["dataset"] != run.choices["dataset"] or here.choices["backbone"] != run.choices["backbone"]:
+            continue
+        staged = candidate.stage == layer or (candidate.last and layer is None)
+        if staged and run.data.files == here.data.files and _is_same_candidate(here.config, run):
+            found.append(index)
+    return found
 
 
 def _is_same_candidate(config: Mapping[str, Any], run: RunRecord) -> bool:

@@ -15,7 +15,18 @@ from rich.text import Text
 
 from tl_runner.engine.screen import Screened
 from tl_runner.plurals import count_noun
-from tl_runner.report.rank_correlation import COMPARED, LEAST, Made, RankCorrelation, correlate_ranks, match_runs
+from tl_runner.report.budget_advice import advise
+from tl_runner.report.budgets import Budgets, measure_budgets
+from tl_runner.report.rank_correlation import (
+    COMPARED,
+    LEAST,
+    Made,
+    RankCorrelation,
+    correlate_ranks,
+    list_runs,
+    match_runs,
+)
+from tl_runner.report.settings import group_settings
 from tl_runner.report.tables import ROOMY
 from tl_runner.storage.record import RunRecord
 
@@ -59,6 +70,7 @@ class ScreenedTarget:
     candidates: list[tuple[Screened, str]]  # with what tells it from others of its dataset and backbone
     made: list[Made] = field(default_factory=list)
     agreement: list[RankCorrelation] = field(default_factory=list)
+    budgets: Budgets | None = None  # what accuracy these runs reached with how many labels and steps
 
     @property
     def target(self) -> str:
@@ -104,7 +116,8 @@ def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequenc
     screened = [candidate for candidate, _ in best]
     of_runs = match_runs(screened, runs)
     signs = {name: score.sign for name, score in SCORES.items()}
-    return ScreenedTarget(by, best, of_runs, correlate_ranks(screened, of_runs, signs))
+    budgets = measure_budgets(group_settings(list_runs(screened, runs)))
+    return ScreenedTarget(by, best, of_runs, correlate_ranks(screened, of_runs, signs), budgets)
 
 
 def default_score(candidate: Screened) -> str:
@@ -117,7 +130,8 @@ def tables(groups: Sequence[ScreenedTarget], width: int = ROOMY) -> list[Rendera
     several = len({candidate.record.choices["dataset"] for group in groups for candidate, _ in group.candidates}) > 1
     shown: list[RenderableType] = []
     for group in groups:
-        shown += [_table(group, several, width), *_describe_labels(group), Text()]
+        advice = advise(group.budgets) if group.budgets else []
+        shown += [_table(group, several, width), *_describe_labels(group), *map(Text, advice), Text()]
     used = [name for name in SCORES if any(name in c.scores for group in groups for c, _ in group.candidates)]
     lines = [f"{SCORES[name].title}: {SCORES[name].meaning}" for name in used]
     return [*shown, Text("; ".join(lines) + ". What lies closer or scores higher need not transfer better", "dim")]
@@ -244,7 +258,22 @@ def as_json(groups: Sequence[ScreenedTarget]) -> str:
             "candidates": _rows(group),
             "agreement": [{**a._asdict(), "rho": None if isnan(a.rho) else a.rho} for a in group.agreement],
             "runs": [{"method": m.method, "granted": m.granted, "runs": m.runs} for m in group.made],
+            "budgets": _needs(group.budgets) if group.budgets else None,
         }
         for group in groups
     ]
     return json.dumps(told, indent=2)
+
+
+def _needs(budgets: Budgets) -> dict[str, Any]:
+    """What each line needed for which accuracy: a `budget` of null is more than `most`, as an end of the interval is.
+
+    Without an interval both ends are absent.
+    """
+    needed = []
+    for curve in budgets.curves:
+        need = curve.need(budgets.accuracy)
+        interval = {"low": need.low, "high": need.high} if need.tested else {}
+        held = {"by": curve.by, "steps" if curve.by == "labels" else "labels": curve.other}
+        needed.append({"line": curve.line, **held, "budget": need.budget, "most": need.most, **interval})
+    return {"accuracy": budgets.accuracy, "needed": needed}

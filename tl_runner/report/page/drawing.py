@@ -22,26 +22,32 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to shares of an axis. A logarithmic one takes values above 0."""
+    """From values to shares of an axis. A logarithmic one takes values above 0, and 0 itself if it has a `zero`."""
 
     low: float
     high: float
     name: str = ""
     log: bool = False
     percent: bool = False
+    zero: float = 0.0  # where a logarithmic axis shows 0, below all other values
 
     def at(self, value: float) -> float:
+        value = self.zero if self.log and not value else value
         low, high, value = (log10(each) if self.log else each for each in (self.low, self.high, value))
         return (value - low) / (high - low)
 
     def ticks(self, most: int = 5) -> list[float]:
         """Round values within the axis, hardly more than `most`: steps of 1, 2 or 5 times a power of ten; powers of ten
-        on logarithmic axes.
+        on logarithmic axes, and 1, 2 and 5 times these on one of less than two.
         """
         if self.log:
             first, last = ceil(log10(self.low) - 1e-9), floor(log10(self.high) + 1e-9)
             every = max(1, ceil((last - first + 1) / most))
-            return [10.0**power for power in range(first, last + 1, every)]
+            found = [10.0**power for power in range(first, last + 1, every)]
+            if self.high < 100 * self.low:
+                found = [size * 10.0**power for power in range(first - 1, last + 1) for size in (1, 2, 5)]
+                found = [value for value in found if self.low <= value <= self.high]
+            return [0.0, *(value for value in found if value > 2 * self.zero)] if self.zero else found
         power = 10.0 ** floor(log10((self.high - self.low) / most))
         for step in (size * power for size in (1, 2, 5, 10)):
             found = range(ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9) + 1)

@@ -14,6 +14,7 @@ from tl_runner.plurals import count_noun
 from tl_runner.report.cells import NAMES, heading
 from tl_runner.report.page import (
     bound,
+    budgets,
     calibration,
     confusions,
     effects,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HERE = Path(__file__).parent
-FIGURES: tuple[Callable[[Sequence[SettingRuns]], Figure], ...] = (
-    *(effects.figure, learning.figure, hyperparameters.figure, gap.figure, bound.figure),
+FIGURES: tuple[Callable[[Sequence[SettingRuns]], Figure | None], ...] = (
+    *(effects.figure, budgets.figure, learning.figure, hyperparameters.figure, gap.figure, bound.figure),
     *(
         features.figure,
         confusions.matrices,
@@ -61,7 +62,8 @@ def page(
 ) -> str:
     """The report on these runs. `frame` is their `leaderboard`, `warnings` what to keep in mind, `made` its date.
 
-    Equal folders, frame and date make equal bytes. A figure without data is replaced by a sentence that says why.
+    Equal folders, frame and date make equal bytes. A figure without data is replaced by a sentence that says why. One
+    that is None is not spoken of: few pairs have it, and the others lack nothing.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -124,7 +126,7 @@ def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequen
         "answer": [_tight(said) for said in answer(list(zip(label_rows(rows), rows, strict=True)))],
         "columns": columns,
         "lines": lines,
-        "figures": [draw(groups) for draw in FIGURES] if groups else [],
+        "figures": [drawn for draw in FIGURES if (drawn := draw(groups))] if groups else [],
     }
 
 
