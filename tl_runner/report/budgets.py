@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 from tl_runner.report.settings import Setting, distinguish_labels
 from tl_runner.report.statistics import Paired, compare_paired, rows_variance
 from tl_runner.storage.data_files import drop_locations
-from tl_runner.storage.record import LATER, NEUTRAL, RunRecord
+from tl_runner.storage.identity import drop_later_keys
+from tl_runner.storage.record import NEUTRAL, RunRecord
 
 Resource = Literal["labels", "steps"]
 RESOURCES: tuple[Resource, Resource] = ("labels", "steps")
@@ -198,9 +199,7 @@ def _steps(setting: Setting) -> int | None:
 def _without_budget(record: RunRecord) -> dict[str, Any]:
     """What a record's configuration says beside its budget, and beside what changes no number."""
     apart = {*NEUTRAL, "seed", "granted"}
-    told = {
-        key: value for key, value in record.config.items() if key not in apart and (key, value) not in LATER.items()
-    }
+    told = {key: value for key, value in drop_later_keys(record.config).items() if key not in apart}
     return {**told, "train": {key: value for key, value in record.config["train"].items() if key != "steps"}}
 
 
