@@ -7,13 +7,16 @@ Tables are kept in docs/measured/experiments, a CSV for each experiment.
 """
 
 import argparse
+import csv
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from itertools import groupby
+from math import isnan
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-import pandas as pd
 from bench_methods import put
 
 from tl_runner import experiments, options
@@ -29,6 +32,8 @@ COLUMNS = [
     "source", "seconds", "steps",
 ]  # fmt: skip
 BOUND = ("source_error", "half_distance", "joint_error")
+BOUNDS = ("ε_T", "ε_S", "½d", "λ*", "ε_S + ½d + λ*")
+Row = Mapping[str, str]  # of a kept table
 TO_COME = {
     "text": "sentiment across kinds of reviews, by features of a language model",
     "speech": "digits spoken by others",
@@ -62,44 +67,60 @@ def measure(name: str, outputs: Path, jobs: int) -> None:
     print(*words, flush=True)
     subprocess.run([str(Path(sys.executable).with_name("tl-run")), *words], check=False, stdout=subprocess.DEVNULL)
     runs, _ = read_records([folder])
-    table = build_leaderboard(runs)[COLUMNS]
-    terms = pd.DataFrame([bound_of(run) for run in runs]).groupby("setting").mean()
-    table = table.assign(**{term: build_leaderboard(runs)["setting"].map(terms[term]) for term in BOUND})
-    table.round(4).to_csv(KEPT / f"{name}.csv", index=False)
+    with (KEPT / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *BOUND], extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for row in build_leaderboard(runs).to_dict("records"):
+            terms = measure_bound([run for run in runs if run.setting == row["setting"]])
+            writer.writerow({key: _written(value) for key, value in {**row, **terms}.items()})
 
 
-def bound_of(run: RunRecord) -> dict[str, float | str | None]:
-    bound = run.diagnosis and run.diagnosis.bound
-    return {"setting": run.setting, **{term: getattr(bound, term) if bound else None for term in BOUND}}
+def measure_bound(runs: Sequence[RunRecord]) -> dict[str, float | None]:
+    """The mean of each of the bound's terms over runs; None where one does not know it."""
+    found = [run.diagnosis.bound if run.diagnosis else None for run in runs]
+    terms = {}
+    for term in BOUND:
+        values = [value for bound in found if (value := getattr(bound, term, None)) is not None]
+        terms[term] = fmean(values) if len(values) == len(runs) else None
+    return terms
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if isnan(value) else round(value, 4)
+    return value
 
 
 def page(listed: Sequence[Experiment]) -> Iterator[str]:
     """The overview, then each experiment with its table."""
-    kept = {
-        each.name: pd.read_csv(KEPT / f"{each.name}.csv") for each in listed if (KEPT / f"{each.name}.csv").exists()
-    }
+    kept = {each.name: read(file) for each in listed if (file := KEPT / f"{each.name}.csv").exists()}
     yield "| experiment | the claim | what was seen | runs | minutes |"
     yield "|---|---|---|--:|--:|"
     for each in listed:
-        table = kept.get(each.name)
-        runs, minutes = ("–", "–") if table is None else cost(table)
+        runs, minutes = measure_cost(kept.get(each.name, []))
         seen = each.seen or "not run here"
         yield f"| [{each.name}](#{each.name}) | {each.claim or '–'} | {seen} | {runs} | {minutes} |"
     for name, purpose in TO_COME.items():
         yield f"| {name} | {purpose} | to come | | |"
     for each in listed:
-        yield from section(each, kept.get(each.name))
-    yield f"\nMeasured {datetime.now(UTC):%Y-%m-%d}."
+        yield from describe(each, kept.get(each.name, []))
 
 
-def cost(table: pd.DataFrame) -> tuple[str, str]:
+def read(file: Path) -> list[Row]:
+    with file.open(newline="") as opened:
+        return [*csv.DictReader(opened)]
+
+
+def measure_cost(rows: Sequence[Row]) -> tuple[str, str]:
     """Runs, and minutes of one core."""
-    minutes = (table["seconds"] * table["n"]).sum() / 60
-    return str(int(table["n"].sum())), f"{minutes:.1f}"
+    if not rows:
+        return "–", "–"
+    minutes = sum(float(row["seconds"] or 0) * int(row["n"]) for row in rows) / 60
+    return str(sum(int(row["n"]) for row in rows)), f"{minutes:.1f}"
 
 
-def section(of: Experiment, table: pd.DataFrame | None) -> Iterator[str]:
-    yield from ("", f"## {of.name}", "", of.purpose)
+def describe(of: Experiment, rows: Sequence[Row]) -> Iterator[str]:
+    yield from ("", f"### {of.name}", "", of.purpose)
     for line in of.text.splitlines():
         if line.startswith("#   tl-run"):
             yield from ("", f"    {line.lstrip('# ')}")
@@ -107,40 +128,32 @@ def section(of: Experiment, table: pd.DataFrame | None) -> Iterator[str]:
         yield from ("", f"*From the articles.* {of.origin}", "", f"*The claim:* {of.claim}.")
     if of.seen:
         yield from ("", f"*Seen:* {of.seen}")
-    if table is None:
-        return
-    bounded = of.name == "bound_terms"
-    for pair, rows in table.groupby("pair", sort=False):
-        yield from ("", f"**{pair}**" if table["pair"].nunique() > 1 else "")
-        heads = ["setting", "granted", "n", "target, %", "− source-only, points (95 %)"]
-        yield f"\n| {' | '.join([*heads, *(BOUNDS if bounded else ())])} |"
-        yield "|---|--:|--:|--:|--:|" + "--:|" * (len(BOUNDS) if bounded else 0)
-        for row in rows.to_dict("records"):
-            yield f"| {' | '.join([*cells(row), *(terms(row) if bounded else ())])} |"
+    terms = list_bound if of.name == "bound_terms" else None
+    heads = ["setting", "granted", "n", "target, %", "− baseline, points (95 %)", *(BOUNDS if terms else ())]
+    for pair, of_pair in groupby(rows, key=lambda row: row["pair"]):
+        yield from ("", pair, "", f"| {' | '.join(heads)} |", "|---|--:|--:" + "|--:" * (len(heads) - 3) + "|")
+        for row in of_pair:
+            yield f"| {' | '.join([*list_cells(row), *(terms(row) if terms else ())])} |"
 
 
-BOUNDS = ("ε_T", "ε_S", "½d", "λ*", "ε_S + ½d + λ*")
-
-
-def cells(row: Mapping) -> list[str]:
-    failed = f" ({row['failed']} failed)" if row["failed"] else ""
-    spread = "" if pd.isna(row["target_sd"]) else f" ± {100 * row['target_sd']:.1f}"
-    gain = "" if pd.isna(row["difference"]) else f"{100 * row['difference']:+.1f}"
-    if gain and not pd.isna(row["low"]):
-        gain += f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+def list_cells(row: Row) -> list[str]:
+    failed = f" ({row['failed']} failed)" if row["failed"] != "0" else ""
+    target = percent(row["target"]) + (f" ± {percent(row['target_sd'])}" if row["target_sd"] else "")
+    gain = percent(row["difference"], "+.1f") if row["difference"] else ""
+    if gain and row["low"]:
+        gain += f" ({percent(row['low'], '+.1f')} to {percent(row['high'], '+.1f')})"
     label = row["label"].replace("|", "\\|")
-    return [
-        f"`{label}`",
-        str(row["granted"]),
-        f"{row['n']}{failed}",
-        f"{100 * row['target']:.1f}{spread}",
-        gain.replace("-", "−"),
-    ]
+    return [f"`{label}`", row["granted"], row["n"] + failed, target, gain]
 
 
-def terms(row: Mapping) -> list[str]:
-    values = [row[term] for term in BOUND]
-    return [f"{value:.2f}" for value in (1 - row["target"], *values, sum(values))]
+def percent(value: str, form: str = ".1f") -> str:
+    return f"{100 * float(value):{form}}".replace("-", "−")
+
+
+def list_bound(row: Row) -> list[str]:
+    """ε_T, the three terms, and their sum."""
+    terms = [float(row[term]) for term in BOUND]
+    return [f"{value:.2f}" for value in (1 - float(row["target"]), *terms, sum(terms))]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torchvision import models
 
 from tl_runner import config, experiments
 from tl_runner.config import Parts
-from tl_runner.core import Batch, Method, Model, Resources, SourceModel
+from tl_runner.core import Batch, Method, Model, Resources, SourceModel, Stream
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair, Split
@@ -63,7 +63,7 @@ class Ready(NamedTuple):
         return self.method.prepare(self.model, self.pair, Resources(Rng(0), head))[1]
 
     def draw(self) -> Batch:
-        streams = {*self.method.needs, "granted"} if self.pair.granted else {*self.method.needs}
+        streams: set[Stream] = {*self.method.needs, "granted"} if self.pair.granted else {*self.method.needs}
         return draw_batch(self.pair, streams, 16, Rng(0), 0, self.parts.augment, CPU)
 
 
@@ -132,7 +132,7 @@ def mmd2(source: np.ndarray, target: np.ndarray) -> float:
     joint = np.concatenate([source, target]).astype(np.float64)
     distances = squareform(pdist(joint, "sqeuclidean"))
     width = distances.sum() / (len(joint) * (len(joint) - 1))
-    kernel = sum(np.exp(-distances / (scale * width)) for scale in (0.25, 0.5, 1, 2, 4))
+    kernel = np.sum([np.exp(-distances / (scale * width)) for scale in (0.25, 0.5, 1, 2, 4)], axis=0)
     n = len(source)
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 

@@ -75,7 +75,7 @@ def synthetic(
         class_sep=separation,
         random_state=random_state if same else Rng(seed).child("synthetic").seed % 2**32,
     )
-    x, y = (np.concatenate([rows, rows]) if same else np.asarray(rows) for rows in (x, y))
+    x, y = np.tile(x, (1 + same, 1)), np.tile(y, 1 + same)
     strength = strength_of(shift, strength, STRENGTHS[shift])
     rng = Rng(random_state if same else seed).child("synthetic", "shift").numpy()
     (source, labels), target = table_pair(x, y, shift, strength, rng)
