@@ -21,7 +21,10 @@ from bench_methods import put
 
 from tl_runner import experiments, options
 from tl_runner.experiments import Experiment
+from tl_runner.report.comparison import OTHER_LABELS
+from tl_runner.report.contrasts import contrast
 from tl_runner.report.leaderboard import build_leaderboard
+from tl_runner.report.settings import group_settings
 from tl_runner.storage.record import RunRecord, read_records
 
 KEPT = Path(__file__).parents[1] / "docs" / "measured" / "experiments"
@@ -32,6 +35,8 @@ COLUMNS = [
     "source", "seconds", "steps",
 ]  # fmt: skip
 BOUND = ("source_error", "half_distance", "joint_error")
+MEASURED = (*BOUND, "a_distance")
+COMPARED = ("pair", "one", "other", "granted", "n", "difference", "low", "high")
 BOUNDS = ("ε_T", "ε_S", "½d", "λ*", "ε_S + ½d + λ*")
 Row = Mapping[str, str]  # of a kept table
 TO_COME = {
@@ -55,34 +60,49 @@ def main() -> None:
         KEPT.mkdir(parents=True, exist_ok=True)
         for each in listed:
             if each.name in (asked.names or {each.name for each in listed if each.name not in OWN_FILES}):
-                measure(each.name, asked.outputs, asked.jobs)
+                measure(each, asked.outputs, asked.jobs)
     if asked.write:
         put(asked.write, BEGIN, END, "\n".join(page(listed)))
 
 
-def measure(name: str, outputs: Path, jobs: int) -> None:
-    """Make the runs of an experiment, and keep its table."""
-    folder = outputs / name
+def measure(asked: Experiment, outputs: Path, jobs: int) -> None:
+    """Make the runs of an experiment, and keep its tables."""
+    name, folder = asked.name, outputs / asked.name
     words = [f"experiment={name}", f"outputs={folder}", f"hydra.launcher.n_jobs={jobs}", "threads=1", "save=false"]
     print(*words, flush=True)
     subprocess.run([str(Path(sys.executable).with_name("tl-run")), *words], check=False, stdout=subprocess.DEVNULL)
     runs, _ = read_records([folder])
+    if not runs:
+        raise SystemExit(f"{name} left no run in {folder}")
     with (KEPT / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *BOUND], extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, [*COLUMNS, *MEASURED], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for row in build_leaderboard(runs).to_dict("records"):
-            terms = measure_bound([run for run in runs if run.setting == row["setting"]])
-            writer.writerow({key: _written(value) for key, value in {**row, **terms}.items()})
+            means = average([run for run in runs if run.setting == row["setting"]])
+            writer.writerow({key: _written(value) for key, value in {**row, **means}.items()})
+    if asked.compare:
+        with (KEPT / f"{name}.compared.csv").open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COMPARED)
+            for of in contrast(group_settings(runs), asked.compare):
+                budgets = dict.fromkeys(str(side.first.granted) for side in (of.one, of.other))
+                gain = (of.gain.pairs, of.gain.difference, of.gain.low, of.gain.high)
+                labels = of.one.pair, of.one.label, of.other.label, " / ".join(budgets)
+                writer.writerow([_written(value) for value in (*labels, *gain)])
 
 
-def measure_bound(runs: Sequence[RunRecord]) -> dict[str, float | None]:
-    """The mean of each of the bound's terms over runs; None where one does not know it."""
-    found = [run.diagnosis.bound if run.diagnosis else None for run in runs]
-    terms = {}
-    for term in BOUND:
-        values = [value for bound in found if (value := getattr(bound, term, None)) is not None]
-        terms[term] = fmean(values) if len(values) == len(runs) else None
-    return terms
+def average(runs: Sequence[RunRecord]) -> dict[str, float | None]:
+    """The means of what is `MEASURED` over runs; None where one of them does not know it."""
+    found = [measure_domains(run) for run in runs]
+    columns = {name: [of[name] for of in found] for name in MEASURED}
+    return {name: None if None in of else fmean(of) for name, of in columns.items()}
+
+
+def measure_domains(run: RunRecord) -> dict[str, Any]:
+    """The terms of the bound, and the A-distance of the features when the run ended."""
+    bound = run.diagnosis and run.diagnosis.bound
+    apart = run.diagnosis and run.diagnosis.after and run.diagnosis.after.a_distance
+    return {**{term: getattr(bound, term, None) for term in BOUND}, "a_distance": apart.value if apart else None}
 
 
 def _written(value: Any) -> Any:
@@ -128,22 +148,34 @@ def describe(of: Experiment, rows: Sequence[Row]) -> Iterator[str]:
         yield from ("", f"*From the articles.* {of.origin}", "", f"*The claim:* {of.claim}.")
     if of.seen:
         yield from ("", f"*Seen:* {of.seen}")
-    terms = list_bound if of.name == "bound_terms" else None
-    heads = ["setting", "granted", "n", "target, %", "− baseline, points (95 %)", *(BOUNDS if terms else ())]
+    heads, more = EXTRA.get(of.name, ((), None))
+    heads = ["setting", "granted", "n", "target, %", "− baseline, points (95 %)", *heads]
     for pair, of_pair in groupby(rows, key=lambda row: row["pair"]):
         yield from ("", pair, "", f"| {' | '.join(heads)} |", "|---|--:|--:" + "|--:" * (len(heads) - 3) + "|")
         for row in of_pair:
-            yield f"| {' | '.join([*list_cells(row), *(terms(row) if terms else ())])} |"
+            yield f"| {' | '.join([*list_cells(row), *(more(row) if more else ())])} |"
+    if (file := KEPT / f"{of.name}.compared.csv").exists():
+        heads = ["data", "one", "other", "granted", "n", "one − other, points (95 %)"]
+        yield from ("", f"| {' | '.join(heads)} |", "|---|---|---|--:|--:|--:|")
+        for row in read(file):
+            names = [row["pair"], *(f"`{row[side]}`" for side in ("one", "other"))]
+            yield f"| {' | '.join([*names, row['granted'], row['n'], list_gain(row)])} |"
 
 
 def list_cells(row: Row) -> list[str]:
     failed = f" ({row['failed']} failed)" if row["failed"] != "0" else ""
     target = percent(row["target"]) + (f" ± {percent(row['target_sd'])}" if row["target_sd"] else "")
-    gain = percent(row["difference"], "+.1f") if row["difference"] else ""
-    if gain and row["low"]:
-        gain += f" ({percent(row['low'], '+.1f')} to {percent(row['high'], '+.1f')})"
     label = row["label"].replace("|", "\\|")
+    gain = list_gain(row) if row["verdict"] != OTHER_LABELS else ""
     return [f"`{label}`", row["granted"], row["n"] + failed, target, gain]
+
+
+def list_gain(row: Row) -> str:
+    """A difference in points with its interval, where there is one."""
+    if not row["difference"]:
+        return ""
+    difference, low, high = (row[name] and percent(row[name], "+.1f") for name in ("difference", "low", "high"))
+    return f"{difference} ({low} to {high})" if low else difference
 
 
 def percent(value: str, form: str = ".1f") -> str:
@@ -154,6 +186,13 @@ def list_bound(row: Row) -> list[str]:
     """ε_T, the three terms, and their sum."""
     terms = [float(row[term]) for term in BOUND]
     return [f"{value:.2f}" for value in (1 - float(row["target"]), *terms, sum(terms))]
+
+
+def list_distance(row: Row) -> list[str]:
+    return [f"{float(row['a_distance']):.2f}" if row["a_distance"] else "–"]
+
+
+EXTRA = {"bound_terms": (BOUNDS, list_bound), "domain_similarity": (("A-distance after",), list_distance)}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ CHEAP = ["device=cpu", "threads=1", "hydra/launcher=basic"]
 
 
 def experiment(*lines: str) -> Experiment:
-    return Experiment("mine", "for tests", tuple(tuple(line.split()) for line in lines), "", "", "", "")
+    return Experiment("mine", "for tests", tuple(tuple(line.split()) for line in lines), (), "", "", "", "")
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ DISTANCES = {
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_the_task_s_loss_and_lambda_times_a_distance_of_the_domains(distance):
     words = words_of("domain_similarity", f"method.distance={distance}", "method=similarity")
-    task = ready([*words, *SMALL, "method.schedule=constant"])
+    task = ready([*words, *SMALL])
     batch = task.draw()
     source, target = features_of(task, batch)
     weight = float(dict(word.split("=", 1) for word in words)["method.weight"])
@@ -197,7 +197,7 @@ def test_l2_to_the_source_s_parameters():
     expected = sum(float(np.square(now[name].detach().numpy() - before[name].numpy()).sum()) for name in backbone)
     found = task.method.terms(task.model, task.draw(), 0.5)
     assert found["l2sp"].item() == pytest.approx(0.5 * expected, rel=1e-4)
-    assert found["l2_head"].item() == 0  # the head is new here, and free
+    assert found["l2_head"].item() == 0  # the head is free
 
 
 def test_l2_to_the_source_s_outputs():
@@ -240,7 +240,7 @@ def test_resnet18_on_cifar10_is_set_as_the_article_has_it():
     assert rates == {"lr": 0.001, "momentum": 0.9, "nesterov": False, "weight_decay": 0, "lr_backbone": 1}
     train = config_of["train"]
     assert train["batch"] == 32 and train["clip"] is None and config_of["schedule"]["_target_"].endswith("constant")
-    assert train["steps"] == 10 * ceil(40_000 / 32)  # ten epochs of what is left of 50,000 images for training
+    assert train["steps"] == 10 * ceil(50_000 * 0.8 * 0.8 / 32)  # a fifth for validation, a fifth of labels held out
 
 
 def test_resnet18_is_fine_tuned_with_a_new_head_of_ten_classes(published, tmp_path):
@@ -322,7 +322,7 @@ def test_the_terms_of_the_bound_in_a_run(tmp_path):
 
 @pytest.mark.parametrize("share", ["0.2", "0.4"])
 def test_label_noise_is_that_share_of_the_source_s_labels_alone(share):
-    words = words_of("negative_transfer", f"dataset.label_noise={share}", "method=mmd")
+    words = words_of("negative_transfer", f"dataset.label_noise={share}", "method=finetune")
     noisy = ready(words).parts.dataset(seed=0)
     clean = ready([word for word in words if "label_noise" not in word]).parts.dataset(seed=0)
     assert torch.equal(noisy.source.x, clean.source.x) and torch.equal(noisy.target.y, clean.target.y)
@@ -330,8 +330,8 @@ def test_label_noise_is_that_share_of_the_source_s_labels_alone(share):
 
 
 def test_a_concept_shift_changes_that_share_of_the_target_s_labels():
-    words = words_of("negative_transfer", "dataset.strength=0.3", "method=mmd")
+    words = words_of("negative_transfer", "dataset.strength=0.4", "method=finetune")
     shifted = ready(words).parts.dataset(seed=0)
     plain = ready([*(w for w in words if "dataset.s" not in w), "dataset.shift=none"]).parts.dataset(seed=0)
     assert torch.equal(shifted.target.x, plain.target.x)
-    assert (shifted.target.y != plain.target.y).double().mean().item() == pytest.approx(0.3, abs=0.002)
+    assert (shifted.target.y != plain.target.y).double().mean().item() == pytest.approx(0.4, abs=0.002)

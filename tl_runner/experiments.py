@@ -5,6 +5,7 @@ An experiment adds nothing to what can be typed: its runs have the ids that the 
 
 import shlex
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,15 +18,31 @@ KEY = "experiment"
 
 
 class Experiment(NamedTuple):
-    """The `lines` are sweeps, each of words as typed; `claim` is what the origin says, `seen` what was measured."""
+    """The `lines` are sweeps, each of overrides as typed; `compare` are the differences that answer the claim.
+
+    Each of these is of two sides, the values of keys that tell them apart. `claim` is what the `origin` says, `seen`
+    what was measured.
+    """
 
     name: str
     purpose: str
     lines: tuple[tuple[str, ...], ...]
+    compare: tuple[tuple[dict[str, str], dict[str, str]], ...]
     origin: str
     claim: str
     seen: str
     text: str
+
+    @property
+    def told(self) -> list[str]:
+        """The claim, and what was seen of it, where the file has them."""
+        named = {"the claim": self.claim, "seen before": self.seen}
+        return [f"{name}: {text}" for name, text in named.items() if text]
+
+    @property
+    def runs(self) -> int:
+        """How many runs it makes: all combinations of each line."""
+        return sum(prod(len(_list_values(word)) for word in line) for line in self.lines)
 
 
 def list_experiments(folders: Sequence[Path]) -> list[Experiment]:
@@ -62,7 +79,7 @@ def list_hydra_words(words: Sequence[str]) -> list[str]:
 
 
 def list_swept(lines: Sequence[Sequence[str]]) -> list[str]:
-    """A word `key=a,b` for each key that does not have one value in all lines: what tells their runs apart."""
+    """Every key with all of its values; one that some line lacks is `choice(…)`, so that it counts as swept."""
     values: dict[str, list[str]] = {}
     for line in lines:
         for key, value in options.parse_words(line).items():
@@ -70,8 +87,8 @@ def list_swept(lines: Sequence[Sequence[str]]) -> list[str]:
     words = []
     for key, said in values.items():
         distinct = list(dict.fromkeys(said))
-        everywhere = len(distinct) > 1 or len(said) == len(lines)
-        words.append(f"{key}={','.join(distinct)}" if everywhere else f"{key}=choice({distinct[0]})")
+        swept_by_absence = len(distinct) == 1 and len(said) < len(lines)
+        words.append(f"{key}=choice({distinct[0]})" if swept_by_absence else f"{key}={','.join(distinct)}")
     return words
 
 
@@ -79,7 +96,7 @@ def describe_experiments(folders: Sequence[Path]) -> str:
     """The text of `tl-run --help experiment`."""
     listed = list_experiments(folders)
     width = max(len(each.name) for each in listed)
-    lines = [f"  {each.name:<{width}}  {each.purpose}" for each in listed]
+    lines = [f"  {each.name:<{width}} {each.runs:>4} runs  {each.purpose}" for each in listed]
     return "\n".join([HELP, "", *lines, "", "docs/experiments.md has what each of them showed."])
 
 
@@ -95,6 +112,11 @@ def _without(line: Sequence[str], typed: Sequence[str]) -> list[str]:
     keys = {_key(word) for word in typed}
     groups = keys & options.defaults().keys()
     return [word for word in line if _key(word) not in keys and _key(word).partition(".")[0] not in groups]
+
+
+def _list_values(word: str) -> list[str]:
+    value = word.partition("=")[2]
+    return [value] if value.startswith(("[", "{", "'", '"')) else value.split(",")
 
 
 def _is_override(word: str) -> bool:
@@ -113,7 +135,14 @@ def _read(file: Path) -> Experiment:
         said = yaml.safe_load(text)
         shared = shlex.split(said.get("shared", ""))
         lines = tuple((*shared, *shlex.split(line)) for line in said["runs"])
+        compare = tuple(_read_sides(line) for line in said.get("compare", ()))
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is no experiment: it needs `runs`, a list of command lines ({error})") from error
     origin, claim, seen = (" ".join(str(said.get(key, "")).split()) for key in ("origin", "claim", "seen"))
-    return Experiment(file.stem, purpose, lines, origin, claim, seen, text)
+    return Experiment(file.stem, purpose, lines, compare, origin, claim, seen, text)
+
+
+def _read_sides(line: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The values of both sides of `method=mmd vs method=dann`."""
+    one, other = (options.parse_words(shlex.split(side)) for side in line.split(" vs "))
+    return one, other

@@ -155,7 +155,8 @@ def _show(task: "Command", console: "Console") -> None:
     from tl_runner.report import tables
 
     multirun = {"-m", "--multirun"} & set(task.words) != set()
-    if listed := [outcome for outcome in task.outcomes if outcome.failed or not task.experiments] if multirun else []:
+    listed = [outcome for outcome in task.outcomes if outcome.failed or not task.experiments] if multirun else []
+    if listed:
         console.print(tables.outcomes(listed, console.width))
     if task.experiments:
         _compare(task, console)
@@ -170,8 +171,10 @@ def _compare(task: "Command", console: "Console") -> None:
     """The comparison of an experiment's runs, what is claimed of them, and what was seen when it was last measured."""
     from tl_runner.report import tables
     from tl_runner.report.caveats import list_caveats
+    from tl_runner.report.contrasts import contrast
     from tl_runner.report.leaderboard import build_leaderboard
     from tl_runner.report.ranking import rankings
+    from tl_runner.report.settings import group_settings
     from tl_runner.storage.record import read_records
 
     found, _ = read_records({outcome.record.folder for outcome in task.outcomes})
@@ -180,9 +183,13 @@ def _compare(task: "Command", console: "Console") -> None:
     board = build_leaderboard(found)
     cautions = list_caveats(found, board)
     console.print(*tables.render_leaderboard(board, list(rankings(found)), cautions, console.width), sep="\n")
+    asked = [pair for each in task.experiments for pair in each.compare]
+    if contrasts := list(contrast(group_settings(found), asked)):
+        console.print(tables.render_contrasts(contrasts))
     for each in task.experiments:
-        for what, text in (("the claim", each.claim), ("seen before", each.seen)):
-            task.said += [f"{each.name}, {what}: {text}"] if text else []
+        console.print(
+            *(f"{each.name}, {told}" for told in each.told), sep="\n", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":

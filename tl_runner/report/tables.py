@@ -17,6 +17,7 @@ from tl_runner.storage.sections import Metrics, SharesInfo
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tl_runner.report.contrasts import Contrast
     from tl_runner.report.ranking import Ranking
 
 LISTED = 100  # runs of a sweep that are listed one by one
@@ -245,6 +246,28 @@ def duration(seconds: float) -> str:
 
 def format_percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def render_contrasts(contrasts: "Sequence[Contrast]") -> Table:
+    """A row for each difference that an experiment asks for."""
+    from tl_runner.report import cells
+
+    several = len({of.one.pair for of in contrasts}) > 1
+    names = ["data", "one", "other", "granted", "n", "one − other, points (95 %)"]
+    table = Table(title=Text("The differences in question"), title_justify="left", title_style="bold")
+    for name in names if several else names[1:]:
+        table.add_column(name, justify="left" if name in ("data", "one", "other") else "right", overflow="fold")
+    for of in contrasts:
+        budgets = dict.fromkeys(str(side.first.granted) for side in (of.one, of.other))
+        row = [
+            of.one.label,
+            of.other.label,
+            " / ".join(budgets),
+            str(of.gain.pairs),
+            cells.difference(of.gain._asdict()),
+        ]
+        table.add_row(*map(Text, [of.one.pair, *row] if several else row))
+    return table
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
