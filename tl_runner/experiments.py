@@ -134,7 +134,7 @@ def _read(file: Path) -> Experiment:
     try:
         said = yaml.safe_load(text)
         shared = shlex.split(said.get("shared", ""))
-        lines = tuple((*shared, *shlex.split(line)) for line in said["runs"])
+        lines = tuple((*_without(shared, words), *words) for words in map(shlex.split, said["runs"]))
         compare = tuple(_read_sides(line) for line in said.get("compare", ()))
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is no experiment: it needs `runs`, a list of command lines ({error})") from error

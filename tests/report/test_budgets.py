@@ -280,6 +280,16 @@ def test_steps_have_panels_and_a_table_of_their_own():
     assert not any('class="band' in panel.chart or 'class="whisker' in panel.chart for panel in figure.panels)
 
 
+def test_what_takes_no_steps_is_in_no_curve_by_steps():
+    """A head that is fitted in closed form, whatever train.steps says: its one checkpoint is of step 0."""
+    records = [record for steps in (100, 300) for record in runs("feature_extract", {1: 0.6, 5: 0.8}, steps=steps)]
+    assert {curve.by for curve in measured(records).curves} == {"labels", "steps"}
+    for record in records:
+        assert record.scores is not None
+        record.scores.last["step"] = 0
+    assert {curve.by for curve in measured(records).curves} == {"labels"}
+
+
 def test_what_does_not_fit_the_figure_is_said():
     lines = [record for n in range(9) for record in runs("finetune", {1: 0.5, 2: 0.6 + n / 100}, seeds=1, lr=n)]
     figure = figure_of(lines)

@@ -89,7 +89,7 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
     task = Command(list(words), full_error)
     try:
-        read = task.read_words(folders)
+        read = task.take_experiments(folders)
         if task.experiments and SHOW & set(words):
             raise UserError("an experiment has several configurations: experiment=… dry=true lists its runs")
     except UserError as error:

@@ -7,7 +7,8 @@ classifier learns with these shares, and its predictions on the target are adjus
 
 An estimate that is near the source's shares is not believed: a model that confuses classes of the target makes that
 much out of equal shares, and drawing by its confusion confirms it. So rows are drawn by an estimate only if the one
-before it was far from the source's shares, too.
+before it was far from the source's shares, too. Predictions are adjusted by the first already: that teaches the model
+nothing, and a head that is fitted in closed form has one evaluation alone.
 """
 
 from collections.abc import Mapping

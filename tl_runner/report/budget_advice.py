@@ -48,7 +48,7 @@ def _advise(accuracy: float, curves: Sequence[Curve], by: Resource) -> str:
     counts = sorted({level.n for level in levels})
     n = f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
     tested = any(curve.need(accuracy).tested for curve in curves[:LISTED])
-    note = "95 % intervals in brackets" if tested else "no interval below 3 seeds"
+    note = "ranges by 95 % intervals in brackets" if tested else "no range below 3 seeds"
     reached = f"{100 * accuracy:.0f} % on this target at {held} {_unit(held, other, by_class)}"
     return f"To reach {reached}, finished runs took: {', '.join(phrases)}; {n}, {note}"
 

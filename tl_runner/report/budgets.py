@@ -119,6 +119,7 @@ def measure_budgets(settings: Sequence[Setting]) -> Budgets | None:
     # the others are not measured: that may take the predictions of all their runs
     levels = {line: _measure(of) for line, of in named.items() if len({(_labels(s), _steps(s)) for s in of}) > 1}
     curves = [curve for line, of in levels.items() for curve in _draw(line, of)]
+    curves = [curve for curve in curves if curve.by == "labels" or _takes_steps(named[curve.line][0].first)]
     if not curves:
         return None
     best = sorted((max(of.mean for of in levels[line]) for line in {curve.line for curve in curves}), reverse=True)
@@ -194,6 +195,11 @@ def _steps(setting: Setting) -> int | None:
     train = setting.first.config.get("train")
     steps = train.get("steps") if isinstance(train, Mapping) else None
     return steps if isinstance(steps, int) else None
+
+
+def _takes_steps(record: RunRecord) -> bool:
+    """Whether `train.steps` means anything to it: a head in closed form has one checkpoint, of step 0."""
+    return record.scores is None or record.scores.last["step"] > 0
 
 
 def _without_budget(record: RunRecord) -> dict[str, Any]:

@@ -19,7 +19,10 @@ log = logging.getLogger("tl_runner.sweep")
 
 @dataclass
 class Command:
-    """The command line and what it asks for, and what became of its jobs."""
+    """The command line and what it asks for, and what became of its jobs.
+
+    `words` are as typed, or, of an experiment, all keys and values of its lines.
+    """
 
     words: list[str]
     full_error: bool = False  # print errors with their tracebacks
@@ -32,10 +35,11 @@ class Command:
     refusal: Exception | None = None  # why a single run could not be described
     contents: Contents | None = None  # of the files that its jobs read
 
-    def read_words(self, folders: Sequence[Path]) -> list[str]:
-        """What Hydra is to read of the words, with options in these folders: an experiment's lines are for the sweeper.
+    def take_experiments(self, folders: Sequence[Path]) -> list[str]:
+        """Take the experiments that the words name, of these folders, and put their lines in the place of the words.
 
-        Raises `UserError` where there is no experiment of a name.
+        Returns the words that Hydra is to read: a line is for the sweeper alone. Raises `UserError` where there is no
+        experiment of a name.
         """
         self.experiments = find_experiments(self.words, folders)
         if not self.experiments:

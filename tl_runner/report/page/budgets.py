@@ -13,7 +13,7 @@ from tl_runner.report.settings import Setting
 LINES = 8  # at most, by their highest means
 PANELS = 6  # by labels, and as many by steps
 ZERO = 1 / 3  # of the smallest other number of labels: where the axis shows 0
-AXES: dict[Resource, str] = {"labels": "granted target labels", "steps": "steps of training"}
+AXES: dict[Resource, str] = {"labels": "granted target labels", "steps": "steps of training, without a source model's"}
 
 
 def figure(groups: Sequence[SettingRuns]) -> Figure | None:
@@ -103,7 +103,7 @@ def _table(accuracy: float, by: Resource, curves: Sequence[Curve]) -> FigureTabl
     other = "steps" if by == "labels" else "labels"
     return FigureTable(
         f"{by.capitalize()} needed to reach {_percent(accuracy)}",
-        ["line", f"at {other}", f"{by} needed", "95 % interval", "n"],
+        ["line", f"at {other}", f"{by} needed", "range", "n"],
         rows,
     )
 
@@ -115,7 +115,7 @@ def _caption(budgets: Budgets) -> str:
         " granted and train.steps; its points are means over n seeds, the band is the 95 % interval of a mean that fits"
         " how the seeds differ, none below three seeds. Labels are all target rows whose labels training may see; the"
         f" axes are logarithmic. The target accuracy is 95 % of the highest mean {highest}, down to a whole per cent."
-        " Needed is the smallest measured budget whose mean reaches it; the interval goes from the smallest at which"
+        " Needed is the smallest measured budget whose mean reaches it; its range goes from the smallest at which"
         " the upper end of the band does to the smallest at which the lower end does, and is as coarse as the budgets."
     )
 
