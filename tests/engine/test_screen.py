@@ -377,7 +377,7 @@ def test_runs_with_several_label_budgets_become_advice():
     said = "".join(str(each) for each in screening.tables([group]))
     assert (
         "To reach 85 % on this target at 300 steps, finished runs took: feature_extract 1 label a class (1), finetune 5"
-        " (5); n = 3, 95 % intervals in brackets"
+        " (5); n = 3, ranges by 95 % intervals in brackets"
     ) in said
     (told,) = json.loads(screening.as_json([group]))
     assert told["budgets"]["accuracy"] == 0.85 and told["budgets"]["needed"][0] == {

@@ -327,14 +327,13 @@ def test_the_advice_in_words():
     records = [*runs("finetune", RISING, 0.03), *runs("feature_extract", {1: 0.81, 10: 0.9}, 0.03)]
     assert advise(measured(records)) == [
         "To reach 85 % on this target at 100 steps, finished runs took: finetune 10 labels a class (5 to more than"
-        " 10), feature_extract 10 (1 to more than 10); n = 3, 95 % intervals in brackets"
+        " 10), feature_extract 10 (1 to more than 10); n = 3, ranges by 95 % intervals in brackets"
     ]
     longer = runs("finetune", {2: 0.86}, seeds=1, steps=300)
     assert advise(measured([*runs("finetune", {1: 0.6, 2: 0.7}, seeds=1), *longer])) == [
         "To reach 81 % on this target at 100 steps, finished runs took: finetune more than 2 labels a class; n = 1,"
-        " no interval below 3 seeds",
-        "To reach 81 % on this target at 2 labels a class, finished runs took: finetune 300 steps; n = 1, no interval"
-        " below 3 seeds",
+        " no range below 3 seeds",
+        "To reach 81 % on this target at 2 labels a class, finished runs took: finetune 300 steps; n = 1, no range below 3 seeds",
     ]
 
 
@@ -348,7 +347,7 @@ def test_the_advice_names_what_needs_least_first_and_not_all():
     (said,) = advise(Budgets(0.9, 5, [*curves, curve("a", 1000, 0.1, 0.9), curve("base", 300, 0.5)], 0))
     assert said == (
         "To reach 90 % on this target at 300 steps, finished runs took: a 41 labels (41), b 51 (51), c 61 (61), d 71"
-        " (71), and 1 line more; n = 3 to 8, 95 % intervals in brackets"
+        " (71), and 1 line more; n = 3 to 8, ranges by 95 % intervals in brackets"
     )
     (said,) = advise(Budgets(0.5, 1, [curve("a", 300, 0.4, 0.9), curve("base", 300, 0.5)], 0))
     assert "took: base 31 labels (31), a 41 (41);" in said
