@@ -333,7 +333,8 @@ def test_the_advice_in_words():
     assert advise(measured([*runs("finetune", {1: 0.6, 2: 0.7}, seeds=1), *longer])) == [
         "To reach 81 % on this target at 100 steps, finished runs took: finetune more than 2 labels a class; n = 1,"
         " no range below 3 seeds",
-        "To reach 81 % on this target at 2 labels a class, finished runs took: finetune 300 steps; n = 1, no range below 3 seeds",
+        "To reach 81 % on this target at 2 labels a class, finished runs took: finetune 300 steps; n = 1, no range"
+        " below 3 seeds",
     ]
 
 
