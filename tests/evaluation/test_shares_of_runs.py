@@ -50,26 +50,21 @@ def test_source_rows_are_drawn_with_the_estimated_shares_and_a_tenth_of_the_sour
     assert sides.source is model and sides.target is not model
 
 
-def test_shares_near_the_sources_are_not_believed_and_others_are_drawn_by_when_they_come_again(monkeypatch):
+def test_shares_near_the_sources_are_not_believed_and_others_are_drawn_by_if_far_or_again(monkeypatch):
     """Else the run trains as with shares=none; its predictions are mapped back from what was drawn before."""
     pair, model = task(classes=4)
     shares = TrackedShares.start("bbse", pair)
     assert shares is not None
-    own, off = shares.source, torch.tensor([0.3, 0.0, -0.15, -0.15]).double()
-    far, near = (own + scale * off for scale in (0.7, 0.6))  # 0.21 and 0.18 in total variation
+    own, off = shares.source, torch.tensor([0.3, -0.1, -0.1, -0.1]).double()
+    near, other, far = (own + scale * off for scale in (0.6, 0.7, 0.9))  # 0.18, 0.21 and 0.27 in total variation
     temperature = fit_temperature(predict(model, pair.labelled_source[0].val), pair.labelled_source[1].val)
     plain, drawn = predict(model, pair.target.val), own
-    for told, believed, draws in (
-        (near, own, 0),
-        (far, far, 0),
-        (near, own, 0),
-        (far, far, 0),
-        (far, far, 1),
-        (near, own, 0),
-    ):
+    story = [(near, 0), (other, 0), (near, 0), (other, 0), (other, 1), (near, 0), (far, 1), (other, 1), (near, 0)]
+    for told, draws in story:
+        believed = own if told is near else told
         monkeypatch.setitem(ESTIMATORS, "bbse", lambda target, source, labels, told=told: told)
         sides, seen = shares.adjust(DomainModels(model, model), pair)
-        assert shares.bias is not None and shares.describe(shares.facts).applied == (told is far)
+        assert shares.bias is not None and shares.describe(shares.facts).applied == (told is not near)
         torch.testing.assert_close(shares.bias.double(), temperature * (believed / drawn).log(), rtol=1e-5, atol=1e-6)
         assert (shares.chances is not None) == (seen is not pair) == bool(draws)
         drawn = shares.drawn
