@@ -50,24 +50,24 @@ def test_source_rows_are_drawn_with_the_estimated_shares_and_a_tenth_of_the_sour
     assert sides.source is model and sides.target is not model
 
 
-def test_shares_near_the_sources_are_not_believed_and_others_are_drawn_by_if_far_or_again(monkeypatch):
+@pytest.mark.parametrize("story", ["far near", "near far near far far near far far near"])
+def test_shares_near_the_sources_are_not_believed_and_others_are_drawn_by_at_first_or_again(story, monkeypatch):
     """Else the run trains as with shares=none; its predictions are mapped back from what was drawn before."""
     pair, model = task(classes=4)
     shares = TrackedShares.start("bbse", pair)
     assert shares is not None
     own, off = shares.source, torch.tensor([0.3, -0.1, -0.1, -0.1]).double()
-    near, other, far = (own + scale * off for scale in (0.6, 0.7, 0.9))  # 0.18, 0.21 and 0.27 in total variation
+    estimates = {"near": own + 0.6 * off, "far": own + 0.7 * off}  # 0.18 and 0.21 in total variation
     temperature = fit_temperature(predict(model, pair.labelled_source[0].val), pair.labelled_source[1].val)
-    plain, drawn = predict(model, pair.target.val), own
-    story = [(near, 0), (other, 0), (near, 0), (other, 0), (other, 1), (near, 0), (far, 1), (other, 1), (near, 0)]
-    for told, draws in story:
-        believed = own if told is near else told
-        monkeypatch.setitem(ESTIMATORS, "bbse", lambda target, source, labels, told=told: told)
+    plain, drawn, before = predict(model, pair.target.val), own, "far"
+    for told in story.split():
+        monkeypatch.setitem(ESTIMATORS, "bbse", lambda target, source, labels, told=told: estimates[told])
         sides, seen = shares.adjust(DomainModels(model, model), pair)
-        assert shares.bias is not None and shares.describe(shares.facts).applied == (told is not near)
+        believed = own if told == "near" else estimates[told]
+        assert shares.bias is not None and shares.describe(shares.facts).applied == (told == "far")
         torch.testing.assert_close(shares.bias.double(), temperature * (believed / drawn).log(), rtol=1e-5, atol=1e-6)
-        assert (shares.chances is not None) == (seen is not pair) == bool(draws)
-        drawn = shares.drawn
+        assert (shares.chances is not None) == (seen is not pair) == (told == before == "far")
+        drawn, before = shares.drawn, told
     assert torch.equal(drawn, own)
     sides, _ = shares.adjust(DomainModels(model, model), pair)
     assert torch.equal(predict(sides.target, pair.target.val), plain)

@@ -6,9 +6,9 @@ classifier learns with these shares, and its predictions on the target are adjus
 (after Garg et al., ICML 2023, who draw by the shares too, and pseudo-balance the target).
 
 An estimate that is near the source's shares is not believed: a model that confuses classes of the target makes that
-much out of equal shares, and drawing by its confusion confirms it. So rows are drawn by an estimate only if it is far
-from the source's shares, or the one before it was different, too. Predictions are adjusted by any that is different:
-that teaches the model nothing.
+much out of equal shares, and drawing by its confusion confirms it. After the first, which nothing has aligned yet, rows
+are drawn by an estimate only if the one before it differed, too. Predictions are adjusted by any that differs: that
+teaches the model nothing.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,6 @@ from tl_runner.models.heads import Calibrated
 from tl_runner.storage.sections import SharesEstimator, SharesInfo
 
 APART = 0.2  # in total variation, from which on shares count as different: 120 rows of ten classes scatter by 0.1
-FAR = 0.25  # from which on one estimate is enough: the highest of 110 on digits with equal shares was 0.245
 KEPT = 0.1  # of the source's shares stays in what is drawn: a class that an early model never predicts must not vanish
 RAREST = 1e-3  # share of a class, for the ratio of two
 
@@ -69,13 +68,13 @@ class TrackedShares:
         """
         source, labels = pair.labelled_source
         known, y = predict(sides.source, source.val), labels.val.cpu()
-        differed = self.estimated is not None and self._differ(self.estimated)
+        differed = self.estimated is None or self._differ(self.estimated)
         self.estimated = ESTIMATORS[self.by](predict(sides.target, pair.target.train), known, y)
         differ = self._differ(self.estimated)
         ratio = (self.estimated if differ else self.source).clamp_min(RAREST) / self.drawn.clamp_min(RAREST)
         self.bias = (fit_temperature(known, y) * ratio.log()).float()
         sides = add_bias(sides, self.bias)
-        if not differ or not (differed or self._differ(self.estimated, FAR)):
+        if not (differ and differed):
             self.drawn, self.chances = self.source, None
             return sides, pair
         self.drawn = (1 - KEPT) * self.estimated + KEPT * self.source
@@ -104,9 +103,9 @@ class TrackedShares:
         """Take up where a checkpoint left it."""
         self.drawn, self.estimated, self.chances = state["drawn"], state["estimated"], state["chances"]
 
-    def _differ(self, estimated: Tensor, by: float = APART) -> bool:
+    def _differ(self, estimated: Tensor) -> bool:
         """Whether an estimate is far enough from the source's shares to be believed."""
-        return total_variation(estimated, self.source) >= by
+        return total_variation(estimated, self.source) >= APART
 
     def _weigh(self, labels: Tensor) -> Tensor:
         """The weight of rows with these labels, which gives their classes the shares that are drawn."""
