@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--write", type=Path, metavar="PAGE")
     asked = parser.parse_args()
-    listed = experiments.list_experiments([options.conf()])
+    files = experiments.list_files([options.conf()])
+    listed = [experiments.read_experiment(file) for file in files.values()]
     if asked.outputs:
         KEPT.mkdir(parents=True, exist_ok=True)
         for each in listed:

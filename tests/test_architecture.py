@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": {"domains", "errors", "functional", "rng"},
     "options": {"errors"},
     "option_names": {"options"},
-    "experiments": {"errors", "options"},
+    "experiments": {"errors", "options", "plurals"},
     "functional": {"errors", "rng"},
     "storage": {"errors", "option_names"},
     "datasets": {"domains", "errors", "plurals", "rng", "storage"},

@@ -108,6 +108,7 @@ def test_failed_runs_of_an_experiment_are_listed(here):
         ),
         ("experiment=smoke method=nope", "there is no method=nope"),
         ("experiment=smoke train.step=3", "unknown key train.step"),
+        ("+experiment=smoke", "+experiment=smoke: write experiment=smoke, as there is nothing to add it to"),
     ],
 )
 def test_what_no_experiment_can_do_is_refused_in_words(here, words, message):
@@ -129,4 +130,57 @@ def test_a_users_own_experiment(here):
     assert result.returncode == 0 and "1 setting, 1 run" in result.stdout
     Path("mine/experiment/own.yaml").write_text("# Mine.\nmethod: mmd\n")
     result = here("tl-run", "--config-dir", "mine", "experiment=own")
-    assert "own.yaml is no experiment: it needs `runs`, a list of command lines" in told(result)
+    assert "own.yaml: unknown key method" in told(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it must have keys, of which `runs` is a list of command lines"),
+        ("- a", "it must have keys"),
+        ("a: [", "can't be read: while parsing"),
+        ("shared: seed=0", "it needs `runs`, a list of command lines"),
+        ("runs: []", "it needs `runs`"),
+        ("runs: method=mmd", "runs must be a list of texts, a line each"),
+        ("runs: [3]", "runs must be a list of texts"),
+        ("runs: ['']", "run 1 must be overrides, as in method=mmd seed=0,1; got ''"),
+        ("runs: [method=mmd, -m method=dann]", "run 2: '-m' is no override of a run's: it belongs on the command line"),
+        ("runs: [experiment=smoke]", "run 1: 'experiment=smoke' is no override"),
+        ("runs: [method=mmd hydra/launcher=basic]", "run 1: 'hydra/launcher=basic' is no override"),
+        ("runs: [method=mmd dry=true]", "run 1: 'dry=true' is no override"),
+        ("runs: ['method=\"mmd']", "run 1: No closing quotation in"),
+        ("share: seed=0\nruns: [method=mmd]", "unknown key share – did you mean 'shared'?"),
+        ("shared: seed=0\nshared: seed=1\nruns: [method=mmd]", "shared is there twice"),
+        ("shared: 3\nruns: [method=mmd]", "shared must be overrides"),
+        ("runs: [method=mmd]\ncompare: [mmd vs dann]", "compare: 'mmd vs dann' must be two sides with a value each"),
+        ("runs: [method=mmd]\ncompare: [method=mmd]", "compare: 'method=mmd' must be two sides"),
+    ],
+)
+def test_a_file_that_is_no_experiment_says_why_and_leaves_the_others_alone(text, message, here):
+    Path("mine/experiment").mkdir(parents=True)
+    Path("mine/experiment/own.yaml").write_text(text)
+    result = here("tl-run", "--config-dir", "mine", "experiment=own")
+    assert result.returncode == 1 and "own.yaml" in told(result) and message in told(result)
+    assert here("tl-run", "--config-dir", "mine", "experiment=smoke", "dry=true").returncode == 0
+    listed = here("tl-run", "--config-dir", "mine", "--help", "experiment").stdout
+    assert re.search(r"^  own +unreadable: ", listed, re.MULTILINE) and re.search(
+        r"^  smoke +5 runs", listed, re.MULTILINE
+    )
+
+
+def test_the_option_that_an_experiment_has_keeps_its_keys():
+    lines = experiment("dataset=digits dataset.size=8 method=mmd method.weight=2", "dataset.samples=300 method=dann")
+    found = expand_words(["dataset=digits", "method=mmd"], [lines])
+    assert found == [
+        ["dataset.size=8", "method.weight=2", "dataset=digits", "method=mmd"],
+        ["dataset.samples=300", "dataset=digits", "method=mmd"],
+    ]
+
+
+def test_a_line_replaces_shared_words(here):
+    Path("mine/experiment").mkdir(parents=True)
+    Path("mine/experiment/own.yaml").write_text(
+        "# Mine.\nshared: seed=0,1 dataset.size=8\nruns: [seed=2 dataset=blobs]\n"
+    )
+    (found,) = experiments.find_experiments(["experiment=own"], [Path("mine")])
+    assert found.lines == (("seed=2", "dataset=blobs"),) and found.runs == 1

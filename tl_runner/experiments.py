@@ -3,6 +3,7 @@
 An experiment adds nothing to what can be typed: its runs have the ids that the same words have on a command line.
 """
 
+import re
 import shlex
 from collections.abc import Sequence
 from math import prod
@@ -13,8 +14,10 @@ import yaml
 
 from tl_runner import options
 from tl_runner.errors import UserError, nearest
+from tl_runner.plurals import count_noun
 
 KEY = "experiment"
+KEYS = ("shared", "runs", "compare", "origin", "claim", "seen")  # of a file
 
 
 class Experiment(NamedTuple):
@@ -45,20 +48,43 @@ class Experiment(NamedTuple):
         return sum(prod(len(_list_values(word)) for word in line) for line in self.lines)
 
 
-def list_experiments(folders: Sequence[Path]) -> list[Experiment]:
-    """Every experiment in these folders, sorted by name."""
-    return sorted(_read(file) for folder in folders for file in (folder / KEY).glob("*.yaml"))
-
-
 def find_experiments(words: Sequence[str], folders: Sequence[Path]) -> list[Experiment]:
     """Those that `experiment=a,b` names among the words; raises `UserError` where there is none of a name."""
+    if odd := [word for word in words if word.startswith(("+", "~")) and _key(word) == KEY]:
+        raise UserError(f"{odd[0]}: write {odd[0].lstrip('+~')}, as there is nothing to add it to")
     named = [name for word in words if word.startswith(f"{KEY}=") for name in word.partition("=")[2].split(",")]
-    known = {each.name: each for each in list_experiments(folders)} if named else {}
+    files = list_files(folders) if named else {}
     for name in named:
-        if name not in known:
-            listed = ", ".join(known)
-            raise UserError(f"there is no {KEY}={name}{nearest(name, known)} (possible: {listed})")
-    return [known[name] for name in dict.fromkeys(named)]
+        if name not in files:
+            raise UserError(f"there is no {KEY}={name}{nearest(name, files)} (possible: {', '.join(files)})")
+    return [read_experiment(files[name]) for name in dict.fromkeys(named)]
+
+
+def list_files(folders: Sequence[Path]) -> dict[str, Path]:
+    """The file of each experiment in these folders, by name and sorted by that."""
+    found = {file.stem: file for folder in folders for file in (folder / KEY).glob("*.yaml") if file.is_file()}
+    return dict(sorted(found.items()))
+
+
+def read_experiment(file: Path) -> Experiment:
+    """The experiment of this file; raises `UserError` where it is none, and says why."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        said = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} can't be read: {' '.join(str(error).split())}") from error
+    try:
+        _check(said, text)
+        shared = _read_line(said.get("shared", ""), "shared")
+        sweeps = [_read_line(line, f"run {number}") for number, line in enumerate(said["runs"], 1)]
+        compare = tuple(_read_sides(line) for line in said.get("compare") or ())
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    lines = tuple((*_without(shared, words), *words) for words in sweeps)
+    first = text.partition("\n")[0]
+    purpose = first.lstrip("# ").strip() if first.startswith("#") else "(its YAML begins with no comment)"
+    origin, claim, seen = (" ".join(str(said.get(key, "")).split()) for key in ("origin", "claim", "seen"))
+    return Experiment(file.stem, purpose, lines, compare, origin, claim, seen, text)
 
 
 def expand_words(words: Sequence[str], experiments: Sequence[Experiment]) -> list[list[str]]:
@@ -94,9 +120,16 @@ def list_swept(lines: Sequence[Sequence[str]]) -> list[str]:
 
 def describe_experiments(folders: Sequence[Path]) -> str:
     """The text of `tl-run --help experiment`."""
-    listed = list_experiments(folders)
-    width = max(len(each.name) for each in listed)
-    lines = [f"  {each.name:<{width}} {each.runs:>4} runs  {each.purpose}" for each in listed]
+    files = list_files(folders)
+    width = max(map(len, files))
+    lines = []
+    for name, file in files.items():
+        try:
+            found = read_experiment(file)
+            told = f"{count_noun(found.runs, 'run'):>8}  {found.purpose}"
+        except UserError as error:  # a draft: the others are listed, and run, all the same
+            told = f"unreadable: {error}"
+        lines.append(f"  {name:<{width}} {told}")
     return "\n".join([HELP, "", *lines, "", "docs/experiments.md has what each of them showed."])
 
 
@@ -108,9 +141,10 @@ HELP = """Named experiments: tl-run experiment=NAME makes all runs of one and co
 
 
 def _without(line: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """The words of a line that no typed word replaces."""
+    """The words of a line that no typed word replaces; the option that the line has already replaces nothing."""
+    said, own = options.parse_words(typed), {**options.defaults(), **options.parse_words(line)}
     keys = {_key(word) for word in typed}
-    groups = keys & options.defaults().keys()
+    groups = {group for group in keys & options.defaults().keys() if said.get(group) != own[group]}
     return [word for word in line if _key(word) not in keys and _key(word).partition(".")[0] not in groups]
 
 
@@ -128,21 +162,40 @@ def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
-def _read(file: Path) -> Experiment:
-    text = file.read_text(encoding="utf-8")
-    purpose = text.partition("\n")[0].lstrip("# ").strip()
+def _check(said: object, text: str) -> None:
+    """Raise `ValueError` where a file has not the keys that it needs, has others, or has one twice."""
+    if not isinstance(said, dict):
+        raise ValueError("it must have keys, of which `runs` is a list of command lines")
+    for key, value in said.items():
+        if key not in KEYS:
+            raise ValueError(f"unknown key {key}{nearest(str(key), KEYS)} (possible: {', '.join(KEYS)})")
+        if len(re.findall(rf"^{key}:", text, re.MULTILINE)) > 1:
+            raise ValueError(f"{key} is there twice")
+        if key in ("runs", "compare") and not (
+            isinstance(value, list) and all(isinstance(line, str) for line in value)
+        ):
+            raise ValueError(f"{key} must be a list of texts, a line each")
+    if not said.get("runs"):
+        raise ValueError("it needs `runs`, a list of command lines")
+
+
+def _read_line(line: object, where: str) -> list[str]:
+    """The overrides of a line; raises `ValueError` where it has other words."""
+    if not isinstance(line, str) or (where != "shared" and not line.strip()):
+        raise ValueError(f"{where} must be overrides, as in method=mmd seed=0,1; got {line!r}")
     try:
-        said = yaml.safe_load(text)
-        shared = shlex.split(said.get("shared", ""))
-        lines = tuple((*_without(shared, words), *words) for words in map(shlex.split, said["runs"]))
-        compare = tuple(_read_sides(line) for line in said.get("compare", ()))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is no experiment: it needs `runs`, a list of command lines ({error})") from error
-    origin, claim, seen = (" ".join(str(said.get(key, "")).split()) for key in ("origin", "claim", "seen"))
-    return Experiment(file.stem, purpose, lines, compare, origin, claim, seen, text)
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error} in {line!r}") from error
+    for word in words:
+        if not _is_override(word) or _key(word) in ("dry", KEY) or word.startswith("hydra"):
+            raise ValueError(f"{where}: {word!r} is no override of a run's: it belongs on the command line")
+    return words
 
 
 def _read_sides(line: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The values of both sides of `method=mmd vs method=dann`."""
-    one, other = (options.parse_words(shlex.split(side)) for side in line.split(" vs "))
-    return one, other
+    """The values of both sides of `method=mmd vs method=dann`; raises `ValueError` where it is not so written."""
+    sides = [options.parse_words(shlex.split(side)) for side in line.split(" vs ")]
+    if len(sides) != 2 or not all(sides):
+        raise ValueError(f"compare: {line!r} must be two sides with a value each, as in method=mmd vs method=dann")
+    return sides[0], sides[1]

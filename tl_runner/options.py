@@ -41,7 +41,7 @@ def list_options(folders: Sequence[Path]) -> list[Option]:
     """Every option in these folders, sorted by group and name."""
     groups = [*defaults(), *_plugins(), "experiment"]
     found = [(file, group) for folder in folders for group in groups for file in (folder / group).glob("*.yaml")]
-    return sorted((_read(file, group) for file, group in found), key=lambda option: option[:2])
+    return sorted((_read(file, group) for file, group in found if file.is_file()), key=lambda option: option[:2])
 
 
 def read_settings() -> Option:

@@ -61,11 +61,12 @@ def synthetic(
     if classes * 2 > 2**informative:
         raise UserError(f"{classes} classes of two clusters each need more than informative={informative} columns")
     same = random_state is not None
+    check_range(0, 2**32 - 1, random_state=random_state or 0)
     if same and shift == "covariate":
         raise UserError(
-            "dataset.shift=covariate divides rows between the domains, and random_state gives both the same"
+            "dataset.shift=covariate divides rows between the domains, and random_state gives both the same rows: set"
+            " dataset.shift=none, or another shift"
         )
-    check_range(0, 2**32 - 1, random_state=random_state or 0)
     x, y = make_classification(
         n_samples=samples if same else 2 * samples,
         n_features=features,

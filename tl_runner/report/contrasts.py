@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tl_runner.report.comparison import gain
-from tl_runner.report.settings import Setting
+from tl_runner.report.settings import Setting, order_budget
 from tl_runner.report.statistics import Paired
 from tl_runner.storage.identity import drop_later_keys
 from tl_runner.storage.record import NEUTRAL, RunRecord
@@ -21,11 +21,12 @@ class Contrast(NamedTuple):
 
 
 def contrast(settings: Sequence[Setting], asked: Sequence[Asked]) -> Iterator[Contrast]:
-    """Of each pair of settings that fits one of what is asked.
+    """Of each pair of settings that fits one of what is asked, by data and label budget.
 
     Two settings fit if each has the values of its side, and both agree in all that neither side names: the data, the
     labels, and every key, but that those of a method are its own where the methods differ.
     """
+    settings = sorted(settings, key=lambda of: (of.pair, order_budget(of.first.granted), of.label))
     for left, right in asked:
         named = {*left, *right}
         for one in settings:

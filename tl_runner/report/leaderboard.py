@@ -9,7 +9,7 @@ import pandas as pd
 
 from tl_runner.report.agreement import compare_seeds, measure_agreement
 from tl_runner.report.comparison import Comparison, compared
-from tl_runner.report.settings import Setting, group_settings
+from tl_runner.report.settings import Setting, group_settings, order_budget
 from tl_runner.report.statistics import ScoreName
 from tl_runner.storage.record import RunRecord
 
@@ -51,9 +51,10 @@ def build_leaderboard(
     ]
     table = pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype({"steps": "Int64"})
     table["merit"] = table["target"].fillna(table["agreement"]).fillna(table["estimated"])
-    order = ["pair", "granted", "merit"]
+    table["budget"] = table["granted"].map(order_budget)
+    order = ["pair", "budget", "merit"]
     table = table.sort_values(order, ascending=[True, True, False], na_position="last", ignore_index=True)
-    return table.drop(columns="merit")
+    return table.drop(columns=["budget", "merit"])
 
 
 def _measure_agreements(settings: Sequence[Setting]) -> dict[int, dict[Any, float]]:

@@ -59,6 +59,7 @@ DETAILS = ("error", "estimated_low", "estimated_high", "a_low", "a_high", "mmd_p
 ON_LABELS = ("leep", "nce", "logme", "h_score", "bound")  # the distances need none
 
 
+EACH = 12  # columns of a terminal that a method's accuracies take
 LESS_TELLING = ("nce", "h_score", "mmd")  # where there is little room
 
 
@@ -143,19 +144,20 @@ def _table(group: ScreenedTarget, several: bool, width: int) -> Table:
     title = f"target: {group.target} – best first by {SCORES[group.by].title}{_whose(first, group.by)}{seeds}"
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     named = [*(["dataset"] if several else []), "source", "backbone", *(["variant"] if variants else []), "stage"]
-    roomy = width >= ROOMY
+    made = group.made[: max(1, (width - ROOMY) // EACH)]  # of more, csv and json have all
+    roomy = width >= ROOMY + EACH * len(made)
     names = [name for name in SCORES if any(name in candidate.scores for candidate, _ in group.candidates)]
     names = [name for name in names if roomy or name == group.by or name not in LESS_TELLING]
     for column in named:
-        table.add_column(column, overflow="fold")
-    methods = [f"{method.method.replace('_', chr(10))} %" for method in group.made]
+        table.add_column(column, overflow="fold", min_width=len(column))
+    methods = [f"{method.method.replace('_', chr(10))} %" for method in made]
     for column in ("rows", *(SCORES[name].title for name in names), *methods, "s"):
         table.add_column(column, justify="right", no_wrap=roomy, overflow="fold")
     for index, (candidate, variant) in enumerate(group.candidates):
         row = _name_candidate(candidate, variant)
         cells = [Text(row[column]) for column in named]
         scores = [_cell(candidate.scores, name, roomy) for name in names]
-        accuracies = ["–" if isnan(m.accuracy[index]) else f"{100 * m.accuracy[index]:.1f}" for m in group.made]
+        accuracies = ["–" if isnan(m.accuracy[index]) else f"{100 * m.accuracy[index]:.1f}" for m in made]
         table.add_row(*cells, str(candidate.rows), *scores, *accuracies, f"{candidate.seconds:.1f}")
     return table
 

@@ -105,6 +105,16 @@ def group_settings(records: Sequence[RunRecord]) -> list[Setting]:
     return [named(runs) for runs in sorted_groups]
 
 
+def order_budget(granted: object) -> tuple[int, float]:
+    """What label budgets are sorted by: counts a class, shares, `labelled`, `all`."""
+    text = str(granted)
+    if text.isdecimal():
+        return 0, int(text)
+    if text.endswith("%") and text[:-1].replace(".", "", 1).isdecimal():
+        return 1, float(text[:-1])
+    return {"labelled": 2, "all": 3}.get(text, 4), 0.0
+
+
 def cell(record: RunRecord) -> str:
     """The dataset's own configuration and files, as text."""
     node = drop_locations(record.config.get("dataset"))
