@@ -218,7 +218,6 @@ def test_the_figure_shows_the_means_the_band_and_the_target():
     (table,) = figure.cells
     assert table.heading == "Labels needed to reach 85 %" and table.rows == [
         ["finetune", 100, "100", "50 to more than 100", "3"],
-        ["source_only", 100, "more than 0", "more than 0", "3"],
     ]
     assert "95 % of the highest mean of the line" in figure.caption and not figure.missing
 

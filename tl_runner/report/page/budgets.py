@@ -95,9 +95,10 @@ def _panel(budgets: Budgets, curves: Sequence[Curve], colours: dict[str, str], y
 
 
 def _table(accuracy: float, by: Resource, curves: Sequence[Curve]) -> FigureTable:
-    """A row for each line and number of the other resource."""
+    """A row for each line and number of the other resource; source_only, with its one budget, needs nothing."""
     rows = []
-    for curve in sorted((curve for curve in curves if curve.by == by), key=lambda curve: curve.other):
+    several = [curve for curve in curves if curve.by == by and len(curve.levels) > 1]
+    for curve in sorted(several, key=lambda curve: curve.other):
         needed, interval = curve.need(accuracy).describe()
         rows.append([curve.line, curve.other, needed, interval or "–", _range([of.n for of in curve.levels])])
     other = "steps" if by == "labels" else "labels"
