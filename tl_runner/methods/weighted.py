@@ -14,7 +14,7 @@ class Weighted(Weighting):
     """w a function of the distance to the nearest target row: nearer weighs more.
 
     `mode` is that of `importance.by_distance`: rbf (with `bandwidth` in units of the median distance), inverse, count,
-    or distance, the founding articles' literal form, which favours far rows.
+    or distance, the literal form of introductory articles, which favours far rows.
     """
 
     def __init__(
