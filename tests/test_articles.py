@@ -1,4 +1,4 @@
-"""The examples of the articles that the project began with, as conf/experiment has them, against transcriptions by other libraries.
+"""The articles' examples, as conf/experiment has them, against transcriptions by other libraries.
 
 Each test composes an experiment's own words, so that a changed word fails it, and computes by hand what a run of these
 words trains on. What needs hundreds of runs, the claims, is measured by scripts/bench_experiments.py.
