@@ -36,9 +36,9 @@ def by_distance(
     """A function of d_i = min_j ‖x_i − x_j^t‖, the distance of a source row to the nearest target row.
 
     `inverse`: 1/(d_i + 0.1 · mean d). `rbf`: exp(−½ (d_i / (bandwidth · median d))²). `count`: 1 + the number of target
-    rows to which x_i is the nearest source row (Loog 2012). `distance`: d_i itself, as introductory articles
-    write it, which favours *far* rows: it is here to be compared with, not to be used. Mean and median are the source's;
-    `count` counts `others` among themselves.
+    rows to which x_i is the nearest source row (Loog 2012). `distance`: d_i itself, as introductory articles write it,
+    which favours *far* rows: it is here to be compared with, not to be used. Mean and median are the source's; `count`
+    counts `others` among themselves.
     """
     if mode == "count":
         sides = [source] if others is None else [source, others]
