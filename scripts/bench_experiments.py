@@ -3,14 +3,15 @@
     python scripts/bench_experiments.py --outputs FOLDER [NAME …]   # makes the runs, or resumes, and keeps their tables
     python scripts/bench_experiments.py --write docs/experiments.md # the page's tables, of all that is kept
 
-Tables are kept in docs/measured/experiments, a CSV for each experiment.
+Tables are kept in docs/measured/experiments, a CSV for each experiment; pictures of three of them are drawn from these.
 """
 
 import argparse
 import csv
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from math import isnan
 from pathlib import Path
@@ -24,7 +25,7 @@ from tl_runner.experiments import Experiment
 from tl_runner.report.comparison import OTHER_LABELS
 from tl_runner.report.contrasts import contrast
 from tl_runner.report.leaderboard import build_leaderboard
-from tl_runner.report.settings import group_settings
+from tl_runner.report.settings import group_settings, order_budget
 from tl_runner.storage.record import RunRecord, read_records
 
 KEPT = Path(__file__).parents[1] / "docs" / "measured" / "experiments"
@@ -63,6 +64,8 @@ def main() -> None:
             if each.name in (asked.names or {each.name for each in listed if each.name not in OWN_FILES}):
                 measure(each, asked.outputs, asked.jobs)
     if asked.write:
+        for name, (draw, _) in PICTURES.items():
+            save_picture(name, draw)
         put(asked.write, BEGIN, END, "\n".join(page(listed)))
 
 
@@ -119,7 +122,7 @@ def page(listed: Sequence[Experiment]) -> Iterator[str]:
     yield "|---|---|---|--:|--:|"
     for each in listed:
         runs, minutes = measure_cost(kept.get(each.name, []))
-        seen = each.seen or "not run here"
+        seen = each.seen or ("not run here" if each.name in OWN_FILES else "–")
         yield f"| [{each.name}](#{each.name}) | {each.claim or '–'} | {seen} | {runs} | {minutes} |"
     for name, purpose in TO_COME.items():
         yield f"| {name} | {purpose} | to come | | |"
@@ -149,8 +152,11 @@ def describe(of: Experiment, rows: Sequence[Row]) -> Iterator[str]:
         yield from ("", f"*From the articles.* {of.origin}", "", f"*The claim:* {of.claim}.")
     if of.seen:
         yield from ("", f"*Seen:* {of.seen}")
+    if of.name in PICTURES and picture(of.name).exists():
+        yield from ("", f"![{PICTURES[of.name][1]}](pictures/{of.name}.png)")
     heads, more = EXTRA.get(of.name, ((), None))
     heads = ["setting", "granted", "n", "target, %", "− baseline, points (95 %)", *heads]
+    rows = sorted(rows, key=lambda row: (row["pair"], order_budget(row["granted"])))
     for pair, of_pair in groupby(rows, key=lambda row: row["pair"]):
         yield from ("", pair, "", f"| {' | '.join(heads)} |", "|---|--:|--:" + "|--:" * (len(heads) - 3) + "|")
         for row in of_pair:
@@ -194,6 +200,78 @@ def list_distance(row: Row) -> list[str]:
 
 
 EXTRA = {"bound_terms": (BOUNDS, list_bound), "domain_similarity": (("A-distance after",), list_distance)}
+
+
+def save_picture(name: str, draw: Callable[[Any, Sequence[Row]], None]) -> None:
+    from matplotlib.figure import Figure
+
+    if not (KEPT / f"{name}.csv").exists():
+        return
+    figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+    draw(figure, read(KEPT / f"{name}.csv"))
+    picture(name).parent.mkdir(exist_ok=True)
+    figure.savefig(picture(name), dpi=100, metadata={"Software": None})
+
+
+def picture(name: str) -> Path:
+    return KEPT.parents[1] / "pictures" / f"{name}.png"
+
+
+def draw_bound(figure: Any, rows: Sequence[Row]) -> None:
+    """For each method the error on the target and the bound's sum, by the strength of the shift."""
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, method in zip(panels, ("source_only", "mmd"), strict=True):
+        of = [row for row in rows if row["label"] == method]
+        strengths = [float(row["pair"].rpartition("=")[2]) for row in of]
+        terms = [[float(row[term]) for row in of] for term in BOUND]
+        axes.stackplot(strengths, terms, labels=BOUNDS[1:4], colors=("#0072b2", "#e69f00", "#cccccc"), alpha=0.6)
+        axes.plot(strengths, [1 - float(row["target"]) for row in of], "k-o", label="ε_T")
+        axes.set(title=method, xlabel="strength of the shift")
+    panels[0].set(ylabel="error")
+    panels[0].legend(loc="upper left")
+
+
+def draw_budgets(figure: Any, rows: Sequence[Row]) -> None:
+    """Accuracy by label budget, mean ± sd over seeds, after 300 steps."""
+    axes = figure.subplots()
+    for method, colour in (("finetune", "#0072b2"), ("feature_extract", "#d55e00")):
+        of = [row for row in rows if row["label"] == f"{method} train.steps=300"]
+        of.sort(key=lambda row: order_budget(row["granted"]))
+        means, spreads = ([100 * float(row[name]) for row in of] for name in ("target", "target_sd"))
+        axes.errorbar([row["granted"] for row in of], means, spreads, fmt="-o", capsize=3, color=colour, label=method)
+    axes.set(xlabel="granted target labels, a class", ylabel="target accuracy, %")
+    axes.legend()
+
+
+def draw_transfer(figure: Any, rows: Sequence[Row]) -> None:
+    """What fine-tuning and joint training gain over training on the target alone, as the domains part."""
+    compared = [row for row in read(KEPT / "negative_transfer.compared.csv") if row["other"] == "target_only"]
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, key, title in zip(panels, ("label_noise", "strength"), ("label noise", "concept shift"), strict=True):
+        for method, colour in (("source_only", "#009e73"), ("finetune", "#0072b2")):
+            of = [row for row in compared if row["one"] == method and f"{key}=" in row["pair"]]
+            amounts = [float(re.findall(rf"{key}=([\d.]+)", row["pair"])[0]) for row in of]
+            mean, low, high = ([100 * float(row[name]) for row in of] for name in ("difference", "low", "high"))
+            ends = [
+                [m - end for m, end in zip(mean, low, strict=True)],
+                [end - m for m, end in zip(mean, high, strict=True)],
+            ]
+            name = "joint (source_only, granted=5)" if method == "source_only" else method
+            axes.errorbar(amounts, mean, ends, fmt="-o", capsize=3, color=colour, label=name)
+        axes.axhline(0, color="k", lw=0.8)
+        axes.set(title=title, xlabel="share of labels that differ")
+    panels[0].set(ylabel="points over target_only")
+    panels[0].legend()
+
+
+PICTURES = {
+    "bound_terms": (
+        draw_bound,
+        "The bound's terms, stacked, and the error on the target, by the strength of the shift",
+    ),
+    "finetune_vs_extract": (draw_budgets, "Accuracy of fine-tuning and feature extraction by labels a class"),
+    "negative_transfer": (draw_transfer, "Points over training on the target alone, as source and target part"),
+}
 
 
 if __name__ == "__main__":
