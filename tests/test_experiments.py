@@ -7,7 +7,9 @@ import pytest
 from conftest import CONF, EXPERIMENTS, composed
 from support.refusals import told
 
+import tl_runner
 from tl_runner import experiments, options
+from tl_runner.errors import UserError
 from tl_runner.experiments import Experiment, expand_words, list_hydra_words, list_swept
 from tl_runner.storage.record import describe_run, read_records
 
@@ -184,3 +186,11 @@ def test_a_line_replaces_shared_words(here):
     )
     (found,) = experiments.find_experiments(["experiment=own"], [Path("mine")])
     assert found.lines == (("seed=2", "dataset=blobs"),) and found.runs == 1
+
+
+def test_an_experiment_from_python(tmp_path):
+    words = ["experiment=smoke", "method=mmd", "granted=0", *CHEAP]
+    (record,) = tl_runner.run_sweep(words, outputs=tmp_path, progress=False)
+    assert record.status == "ok" and record.config["dataset"]["samples"] == 300
+    with pytest.raises(UserError, match="an experiment has several runs: make them by run_sweep"):
+        tl_runner.run(words, outputs=tmp_path)

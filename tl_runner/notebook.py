@@ -49,6 +49,8 @@ def run(
     from tl_runner.sweep.command import warn_other_data
 
     words = _check_words(overrides, outputs)
+    if any(word.startswith("experiment=") for word in words):
+        raise UserError("an experiment has several runs: make them by run_sweep")
     with _undisturbed(config_dir, progress) as folders:
         job = _compose(words, outputs, folders)
         console = consoles()[0]
@@ -75,6 +77,7 @@ def run_sweep(
 ) -> "list[RunRecord]":
     """Make all combinations, as `tl-run -m` with these words does: `run_sweep(["method=source_only,mmd", "seed=0,1"])`.
 
+    `run_sweep(["experiment=smoke"])` makes the runs of a named experiment.
     Returns a record for each run, in the order in which the combinations are listed; runs that failed are among them:
     see `status` and `error`. A job that fails ends no other. The keywords are those of `run`.
 
