@@ -122,8 +122,8 @@ def page(listed: Sequence[Experiment]) -> Iterator[str]:
     yield "|---|---|---|--:|--:|"
     for each in listed:
         runs, minutes = measure_cost(kept.get(each.name, []))
-        seen = each.seen or ("not run here" if each.name in OWN_FILES else "–")
-        yield f"| [{each.name}](#{each.name}) | {each.claim or '–'} | {seen} | {runs} | {minutes} |"
+        claim, seen = (text[:1].upper() + text[1:] or "–" for text in (each.claim, each.seen))
+        yield f"| [{each.name}](#{each.name}) | {claim} | {seen} | {runs} | {minutes} |"
     for name, purpose in TO_COME.items():
         yield f"| {name} | {purpose} | to come | | |"
     for each in listed:
