@@ -158,7 +158,7 @@ def test_a_loss_that_is_not_finite_is_told_with_its_step_and_terms(here):
 
 def test_an_unforeseen_error_names_its_kind_and_the_traceback_on_demand(here):
     Path("broken.py").write_text(MINE.replace("source.mean(0) - target.mean(0)", "source.nothing"))
-    others = (f"~method.{name}" for name in ("estimator", "layers", "normalise", "schedule"))
+    others = (f"~method.{name}" for name in ("estimator", "layers", "normalise", "schedule", "squared"))
     words = [*others, "method._target_=broken.MyMethod", *QUICKER]
     message = told(here("tl-run", *words))
     assert "AttributeError: 'Tensor' object has no attribute 'nothing'" in message and "run.log" in message

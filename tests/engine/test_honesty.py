@@ -64,7 +64,7 @@ class Careless(Method):
 
 
 def test_a_method_that_draws_without_a_seed_is_reproducible_all_the_same(tmp_path):
-    options = ("weight", "estimator", "layers", "normalise", "schedule")
+    options = ("weight", "estimator", "layers", "normalise", "schedule", "squared")
     words = ["method._target_=test_honesty.Careless", *(f"~method.{name}" for name in options), *QUICK]
     torch.manual_seed(1)
     first = made(tmp_path / "a", *words)
