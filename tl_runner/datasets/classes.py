@@ -158,7 +158,7 @@ def warn_of_missing_classes(missing: Sequence[str], unlabelled: int) -> None:
     if missing and not unlabelled:
         log.warning(
             "the target has no row of class %s. A run is not told, and may predict it; dataset.labels=shared leaves it"
-            " out, and shares=mlls lets it count for less", list_names(missing),
+            " out, and shares=rlls lets it count for less", list_names(missing),
         )  # fmt: skip
 
 

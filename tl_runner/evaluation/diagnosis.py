@@ -168,7 +168,7 @@ def warn_of_shares(found: ClassShares, classes: Sequence[str]) -> None:
         told = ", ".join(f"{name!r} {100 * here:.0f} % -> {100 * there:.0f} %" for name, here, there in other[:FEW])
         log.warning(
             "the class shares of the target seem to differ from the source's: %s (estimated without labels)."
-            " shares=mlls trains by the estimated shares",
+            " shares=rlls trains by the estimated shares",
             told,
         )
 
