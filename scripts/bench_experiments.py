@@ -44,7 +44,7 @@ TO_COME = {
     "text": "sentiment across kinds of reviews, by features of a language model",
     "speech": "digits spoken by others",
     "detection": "objects in other scenes",
-    "zero_shot": "classes without an example, by what is said of them",
+    "zero_shot": "classes without training examples, recognised by their text descriptions",
     "cross_modal": "from images to text and back",
 }
 
@@ -89,9 +89,8 @@ def measure(asked: Experiment, outputs: Path, jobs: int) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COMPARED)
             for of in contrast(group_settings(runs), asked.compare):
-                budgets = dict.fromkeys(str(side.first.granted) for side in (of.one, of.other))
                 gain = (of.gain.pairs, of.gain.difference, of.gain.low, of.gain.high)
-                labels = of.one.pair, of.one.label, of.other.label, " / ".join(budgets)
+                labels = of.one.pair, of.one.label, of.other.label, of.granted
                 writer.writerow([_written(value) for value in (*labels, *gain)])
 
 

@@ -10,8 +10,6 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from tl_runner import options
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
@@ -68,6 +66,8 @@ def list_files(folders: Sequence[Path]) -> dict[str, Path]:
 
 def read_experiment(file: Path) -> Experiment:
     """The experiment of this file; raises `UserError` where it is none, and says why."""
+    import yaml
+
     try:
         text = file.read_text(encoding="utf-8-sig")
         said = yaml.safe_load(text)

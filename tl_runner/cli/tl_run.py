@@ -50,7 +50,7 @@ def main() -> None:
 def _help(words: Sequence[str], folders: Sequence[Path]) -> str:
     """The text of `tl-run --help`, of options that the words name, or of all experiments."""
     said = [word for word in words if "=" in word and not word.startswith("-")]
-    groups = {*options.resolve_choices([]), "hydra/launcher", "hydra/sweeper", experiments.KEY}
+    groups = {*options.defaults(), "hydra/launcher", "hydra/sweeper", experiments.KEY}
     if asked := [word for word in said if word.partition("=")[0] in groups] or said:
         return options.detail(asked, folders)
     return experiments.describe_experiments(folders) if experiments.KEY in words else options.overview(folders)

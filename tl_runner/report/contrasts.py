@@ -19,6 +19,11 @@ class Contrast(NamedTuple):
     other: Setting
     gain: Paired
 
+    @property
+    def granted(self) -> str:
+        """The label budget, or that of each side."""
+        return " / ".join(dict.fromkeys(str(side.first.granted) for side in (self.one, self.other)))
+
 
 def contrast(settings: Sequence[Setting], asked: Sequence[Asked]) -> Iterator[Contrast]:
     """Of each pair of settings that fits one of what is asked, by data and label budget.

@@ -258,11 +258,10 @@ def render_contrasts(contrasts: "Sequence[Contrast]") -> Table:
     for name in names if several else names[1:]:
         table.add_column(name, justify="left" if name in ("data", "one", "other") else "right", overflow="fold")
     for of in contrasts:
-        budgets = dict.fromkeys(str(side.first.granted) for side in (of.one, of.other))
         row = [
             of.one.label,
             of.other.label,
-            " / ".join(budgets),
+            of.granted,
             str(of.gain.pairs),
             cells.difference(of.gain._asdict()),
         ]
