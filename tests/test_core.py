@@ -13,6 +13,7 @@ from tl_runner.methods.sum import OncePerInput
 from tl_runner.models.backbones import small
 from tl_runner.models.features import FeatureModel
 from tl_runner.rng import Rng
+from tl_runner.tasks import Classification
 
 
 def test_a_stream_that_was_not_drawn_names_needs():
@@ -45,8 +46,8 @@ def test_answers_are_opened_once():
 def test_the_target_of_a_pair_has_no_labels_to_leak():
     split = InMemory(torch.zeros(4, 2))
     labels = Labels(*[torch.zeros(4, dtype=torch.long)] * 3)
-    source = Domain("s", ("a", "b"), split, split, split, labels)
-    pair = Pair(source, Domain("t", ("a", "b"), split, split, split))
+    source = Domain("s", Classification(("a", "b")), split, split, split, labels)
+    pair = Pair(source, Domain("t", Classification(("a", "b")), split, split, split))
     assert pair.target.labels is None
     assert pair.shape == (2,)
 

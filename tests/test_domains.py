@@ -9,6 +9,7 @@ from tl_runner.datasets.split import Drawn, Encoding, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Subset
 from tl_runner.models.features import Embedded, FeatureModel, freeze_features, iter_batches
+from tl_runner.tasks import Classification
 
 CPU = torch.device("cpu")
 ROWS = torch.tensor([3, 0, 3])
@@ -45,8 +46,8 @@ def test_a_subset_is_some_rows_of_a_split():
 def pair_of(n: int = 6) -> Pair:
     split = InMemory(torch.rand(n, 4))
     labels = Labels(*(torch.arange(n) % 2 for _ in range(3)))
-    source = Domain("s", ("a", "b"), split, split, split, labels)
-    target = Domain("t", ("a", "b"), split, split, split)
+    source = Domain("s", Classification(("a", "b")), split, split, split, labels)
+    target = Domain("t", Classification(("a", "b")), split, split, split)
     return Pair(source, target, granted=LabelledSplit(split, labels.train))
 
 

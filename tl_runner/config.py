@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tl_runner.datasets.split import Drawn
     from tl_runner.evaluation.diagnosis import Diagnose
     from tl_runner.storage.record import RunRecord
+    from tl_runner.tasks import TaskName
     from tl_runner.trackers.tracker import Tracker
     from tl_runner.training.loop import Train
     from tl_runner.training.plain_optimizers import PlainOptimizer
@@ -102,6 +103,8 @@ class MethodPart(Protocol):
     def start(self) -> "Start": ...
     @property
     def source_labels(self) -> "SourceLabels": ...
+    @property
+    def tasks(self) -> "Set[TaskName]": ...
 
 
 class Parts(NamedTuple):
@@ -109,7 +112,7 @@ class Parts(NamedTuple):
 
     settings: Settings
     dataset: "Callable[..., Drawn]"
-    backbone: "Callable[[tuple[int, ...]], tuple[nn.Sequential, int]]"
+    backbone: "Callable[..., tuple[nn.Sequential, int]]"  # of the shape of an input, and the tokenizer of texts
     method: MethodPart
     pretrain: "Pretrain"
     optimizer: "Callable[[Sequence[Group]], Optimizer | PlainOptimizer]"

@@ -16,6 +16,7 @@ from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import UserError, nearest
 from tl_runner.functional import losses
 from tl_runner.rng import Rng
+from tl_runner.tasks import Classification, Task, TaskName
 
 Stream = Literal["source", "target", "granted"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a batch lists its inputs
@@ -132,14 +133,17 @@ class Encoded:
         return self._maps[stage][stream]
 
     def supervise(self, head: nn.Module | None = None) -> dict[str, Tensor]:
-        """The cross-entropy of each labelled stream under the stream's name, by the model's head or another one."""
+        """The loss of each labelled stream under the stream's name, by the model's head or another one.
+
+        Cross-entropy of classes, the squared error of a quantity: see `losses.supervised`.
+        """
         labelled = self._batch.labelled
         features = [self.get_map(self._last, name) for name in labelled]
         return losses.supervised(self._head if head is None else head, labelled, features)
 
 
 class Model(nn.Module):
-    """backbone -> (n, width) features; head -> (n, classes) logits.
+    """backbone -> (n, width) features; head -> (n, classes) logits, or (n, 1) a quantity in standard units.
 
     `backbone` is a sequence of named stages, the first of which takes the data as it is (its normalisation
     belongs to the model, so that a saved model takes raw data too). `stage` names the stage of a larger network that
@@ -156,18 +160,24 @@ class Model(nn.Module):
         self,
         backbone: nn.Sequential,
         width: int,
-        classes: Sequence[str],
+        task: Task | Sequence[str],
         batchnorm: str = "joint",
         stage: str | None = None,
     ):
+        """`task` may be the names of the classes."""
         super().__init__()
+        self.task: Task = Classification(tuple(task)) if isinstance(task, Sequence) else task
         self.backbone = backbone
-        self.head: nn.Module = nn.Linear(width, len(classes))
+        self.head: nn.Module = nn.Linear(width, self.task.outputs)
         self.width = width
-        self.classes = tuple(classes)
         self.batchnorm = batchnorm
         self.stage = stage
         self._frozen: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None where a quantity is to be predicted."""
+        return self.task.classes
 
     @property
     def device(self) -> torch.device:
@@ -314,10 +324,13 @@ class Method(nn.Module):
     labelled source before (`pretrain` in the configuration, whose `transfer` may leave stages as configured);
     `features`, the same, of which the method computes the features of each row once, so that random views can't be
     trained on; `scratch`, the network with random weights.
+
+    `tasks` says what the method can predict: a class, a quantity (`regression`), or both.
     """
 
     needs: Set[Stream] = frozenset({"source"})
     start: Start = "backbone"
+    tasks: Set[TaskName] = frozenset({"classification"})
 
     def __init__(self) -> None:
         super().__init__()  # without this signature nn.Module's would be the options of a method that has none

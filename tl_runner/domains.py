@@ -6,19 +6,36 @@ No label is in it that a method may not see: a `Domain` of the target has none. 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tl_runner.errors import UserError
+from tl_runner.tasks import Task
 
-UNKNOWN = -1  # the label of a row that has none
+UNKNOWN = -1  # the class number of a row that has no label; a quantity that is not known is NaN
+IMAGE = 3  # dimensions of an input: channels, height, width
+
+InputKind = Literal["images", "table", "text"]
+
+
+def has_label(y: Tensor) -> Tensor:
+    """Which of these labels (n,) are known."""
+    return ~y.isnan() if y.is_floating_point() else y != UNKNOWN
+
+
+def kind_of_input(x: Tensor) -> InputKind:
+    """What rows of inputs (n, …) are made of: token ids are whole numbers, and an image has three dimensions."""
+    return "text" if x.dtype == torch.int64 else "images" if x.ndim == 1 + IMAGE else "table"
 
 
 class Labelled(NamedTuple):
-    """Rows with labels: x (n, …) float32, y (n,) int64; w (n,) is their importance, None where all weigh 1."""
+    """Rows with labels: x (n, …) float32, or token ids int64; y (n,) int64, or float32 of a quantity in standard units.
+
+    w (n,) is their importance, None where all weigh 1.
+    """
 
     x: Tensor
     y: Tensor
@@ -30,14 +47,15 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
     def take(self, rows: Tensor) -> Tensor:
-        """The inputs at these row numbers, float32 on the device."""
+        """The inputs at these row numbers on the device: float32, or int64 where they are token ids."""
         ...
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """A split held whole on the device: float32 rows, or images as bytes, which are made float32 in [0, 1] when taken.
+    """A split held whole on the device: rows of float32 or of token ids, or images as bytes.
 
+    Bytes are made float32 in [0, 1] when taken.
     Images come out with `size` pixels a side, if that is set.
     """
 
@@ -106,11 +124,16 @@ class Domain:
     """One side of a transfer. `labels` is None on the target: what is not there can't leak."""
 
     name: str
-    classes: tuple[str, ...]
+    task: Task
     train: Split
     val: Split
     test: Split
     labels: Labels | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None where a quantity is to be predicted."""
+        return self.task.classes
 
 
 @dataclass(frozen=True)
@@ -133,16 +156,30 @@ class Pair:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input row."""
-        return tuple(self.target.train.take(torch.zeros(1, dtype=torch.long)).shape[1:])
+        return tuple(self._first_row.shape[1:])
+
+    @property
+    def input(self) -> InputKind:
+        """What one input row is made of."""
+        return kind_of_input(self._first_row)
+
+    @property
+    def _first_row(self) -> Tensor:
+        return self.target.train.take(torch.zeros(1, dtype=torch.long))
+
+    @property
+    def task(self) -> Task:
+        """What is to be predicted, on the target."""
+        return self.target.task
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What is to be predicted: the target's classes."""
+        """The target's classes; none where a quantity is to be predicted."""
         return self.target.classes
 
     @property
     def shared_labels(self) -> bool:
-        """Whether the source has the target's classes."""
+        """Whether the source has the target's classes, or its quantity."""
         return self.source is not None and self.source.classes == self.target.classes
 
     @property

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from tl_runner import config
 from tl_runner.core import Method, Model, Resources
+from tl_runner.engine.assembly import Assembly, assemble
 from tl_runner.engine.device import describe_device
 from tl_runner.engine.pretrain import start_model
-from tl_runner.engine.task import Task, prepare_task
 from tl_runner.errors import UserError
 from tl_runner.models.learning_rates import lr_factor
 from tl_runner.report.tables import result
 from tl_runner.storage.provenance import collect_provenance
 from tl_runner.storage.record import read_record
 from tl_runner.storage.sections import SourceModelInfo
+from tl_runner.tasks import Classification
 from tl_runner.training.loop import begin_phase
 
 SMALL = [*QUICK, "backbone.channels=4", "backbone.width=16", "diagnose=none"]
@@ -45,15 +46,15 @@ def state_of(model: Model) -> State:
     return {name: value.clone() for name, value in model.state_dict().items() if ".pixels." not in name}
 
 
-def task_of(folder: Path, *words: str) -> tuple[Method, Task]:
+def task_of(folder: Path, *words: str) -> tuple[Method, Assembly]:
     record = described(folder, "method=finetune", "granted=5", *SMALL, *words)
     parts = config.load_parts(record.config)
     assert isinstance(parts.method, Method)
     record.environment = replace(collect_provenance(), **describe_device(torch.device("cpu"), parts.train))
-    return parts.method, prepare_task(record, parts, torch.device("cpu"), needs_granted=True)
+    return parts.method, assemble(record, parts, torch.device("cpu"), needs_granted=True)
 
 
-def start(method: Method, task: Task) -> Started:
+def start(method: Method, task: Assembly) -> Started:
     before, steps = state_of(task.model), start_model(method, task.model, task)
     while True:
         try:
@@ -133,7 +134,7 @@ def test_one_source_model_serves_all_values_whichever_is_first(tmp_path, source)
 def test_the_head_is_new_where_the_classes_differ(transfer, tmp_path):
     method, task = task_of(tmp_path, f"pretrain.transfer={transfer}")
     assert task.pair.source
-    other = replace(task.pair.source, classes=tuple("abcdefghij"))
+    other = replace(task.pair.source, task=Classification(tuple("abcdefghij")))
     found = start(method, replace(task, pair=replace(task.pair, source=other)))
     fresh = {"all": {"head"}, "from:conv2": {"conv1", "head"}, "upto:conv2": {"hidden", "head"}}
     assert parts_equal(found.before, found.after) == fresh[transfer]

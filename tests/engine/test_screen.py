@@ -34,6 +34,7 @@ from tl_runner.rng import Rng
 from tl_runner.storage.record import RunRecord, describe_run, read_records
 from tl_runner.storage.sections import DataInfo, Metrics, Scores, SeedInfo, TrainingInfo
 from tl_runner.sweep.combinations import compose_combinations
+from tl_runner.tasks import Classification
 
 TINY = [*QUICK, "device=cpu", "threads=1"]
 QUICKER = [word for word in TINY if not word.startswith("train=")]
@@ -151,9 +152,9 @@ def test_of_a_large_split_some_rows_are_drawn_with_their_labels(monkeypatch):
 def test_what_can_not_be_scored_is_refused():
     rows = InMemory(torch.zeros(4, 2))
     with pytest.raises(UserError, match="no source and no label to score on: granted=5"):
-        screen.sample_labelled(Pair(None, Domain("target", ("a", "b"), rows, rows, rows)))
+        screen.sample_labelled(Pair(None, Domain("target", Classification(("a", "b")), rows, rows, rows)))
     own = LabelledSplit(rows, torch.tensor([0, 1, 0, 1]))
-    assert screen.sample_labelled(Pair(None, Domain("target", ("a", "b"), rows, rows, rows), own)) == (
+    assert screen.sample_labelled(Pair(None, Domain("target", Classification(("a", "b")), rows, rows, rows), own)) == (
         "granted target labels",
         [own],
     )

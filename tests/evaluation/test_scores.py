@@ -45,7 +45,7 @@ def test_the_calibration_error_by_hand():
 
 
 def test_predictions_are_those_of_the_whole_split_in_order():
-    model = Model(*identity((3,)), classes=("a", "b")).train()
+    model = Model(*identity((3,)), ("a", "b")).train()
     x = torch.randn(ROWS + 7, 3)
     p = predict(model, InMemory(x))
     torch.testing.assert_close(p, model(x).softmax(-1).detach())

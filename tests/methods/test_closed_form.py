@@ -30,6 +30,7 @@ from tl_runner.models.backbones import identity
 from tl_runner.models.features import gather_rows
 from tl_runner.models.heads import Calibrated, Neighbours
 from tl_runner.rng import Rng
+from tl_runner.tasks import Classification
 
 NAMES = {"coral_linear": CoralLinear, "sa": SubspaceAlignment, "tca": TCA, "ot_map": OTMap}
 
@@ -47,7 +48,9 @@ def pair_of(source: Labelled, target: Labelled, granted: int = 0) -> tuple[Pair,
     x, answers = InMemory(source.x), Labels(source.y, source.y, source.y)
     y = InMemory(target.x)
     given = LabelledSplit(InMemory(target.x[:granted]), target.y[:granted]) if granted else None
-    pair = Pair(Domain("s", classes, x, x, x, answers), Domain("t", classes, y, y, y), given)
+    pair = Pair(
+        Domain("s", Classification(classes), x, x, x, answers), Domain("t", Classification(classes), y, y, y), given
+    )
     backbone, width = identity(pair.shape)
     return pair, Model(backbone, width, classes)
 

@@ -20,9 +20,9 @@ from tl_runner.datasets.digits import digits
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Pair
+from tl_runner.engine.assembly import Assembly
 from tl_runner.engine.preparation import check_task
 from tl_runner.engine.pretrain import train_source_model
-from tl_runner.engine.task import Task
 from tl_runner.errors import UserError
 from tl_runner.methods.finetune import Finetune, frozen_stages
 from tl_runner.methods.l2sp import L2SP
@@ -215,7 +215,19 @@ def start_from(drawn: Drawn, plan: Pretrain, folder: Path, seed: int = 0) -> tup
     model = Model(backbone, 4, pair.classes)
     said, _ = composed(f"seed={seed}")
     parts = config.load_parts(said)._replace(pretrain=plan)
-    task = Task(parts, pair, answers, model, data, "2", said, machine={}, cache=folder, features=folder / "features")
+    task = Assembly(
+        parts,
+        pair,
+        answers,
+        model,
+        data,
+        "2",
+        said,
+        machine={},
+        cache=folder,
+        features=folder / "features",
+        tokenizer=None,
+    )
     steps = train_source_model(model, task)
     while True:
         try:

@@ -26,6 +26,7 @@ from tl_runner.methods.tent import Tent
 from tl_runner.models.backbones import mlp, small
 from tl_runner.models.batchnorm import batchnorms, renormalise
 from tl_runner.rng import Rng
+from tl_runner.tasks import Classification
 from tl_runner.training import augment
 from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
 from tl_runner.training.optimizers import adamw, constant
@@ -52,7 +53,7 @@ def task(granted: str = "0") -> tuple[Pair, Model]:
     pair, _, _ = split_domains(digits(0, samples=300, size=8), 0, Budget.parse(granted), CPU)
     source, labels = pair.labelled_source
     rows = {name: Raising(len(part)) for name, part in labels._asdict().items()}
-    unread = Domain(source.name, source.classes, rows["train"], rows["val"], rows["test"], labels)
+    unread = Domain(source.name, Classification(source.classes), rows["train"], rows["val"], rows["test"], labels)
     with Rng(0).child("model").as_default():
         backbone, width = small(pair.shape, width=8, channels=4)
         model = Model(backbone, width, pair.classes, "per_domain")

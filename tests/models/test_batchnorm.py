@@ -30,6 +30,7 @@ from tl_runner.models.batchnorm import (
     unpack_statistics,
 )
 from tl_runner.rng import Rng
+from tl_runner.tasks import Classification
 from tl_runner.training import augment
 from tl_runner.training.loop import Cursor, Train, train
 from tl_runner.training.optimizers import constant, sgd
@@ -44,7 +45,7 @@ def rows(n: int, mean: float, deviation: float = 1.0, seed: int = 0) -> Tensor:
 def domain(name: str, x: Tensor, labelled: bool) -> Domain:
     labels = Labels(*(torch.arange(len(x)) % 2,) * 3) if labelled else None
     split = InMemory(x)
-    return Domain(name, ("a", "b"), split, split, split, labels)
+    return Domain(name, Classification(("a", "b")), split, split, split, labels)
 
 
 def shifted(granted: bool = False) -> Pair:

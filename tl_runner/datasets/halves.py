@@ -117,8 +117,8 @@ def limit(samples: int | None) -> dict[str, Any]:
 def rows_of(raw: Raw, rows: Tensor) -> Raw:
     """Some rows of a domain, by number or mask."""
     part = None if raw.part is None else raw.part[rows]
-    names = None if raw.names is None else raw.names[rows.numpy()]
-    return raw._replace(x=raw.x[rows], y=raw.y[rows], part=part, names=names)
+    names, texts = (None if each is None else each[rows.numpy()] for each in (raw.names, raw.texts))
+    return raw._replace(x=raw.x[rows], y=raw.y[rows], part=part, names=names, texts=texts)
 
 
 def _members(part: Tensor) -> list[Tensor]:

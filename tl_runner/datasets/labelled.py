@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from tl_runner.datasets.split import PARTS, Raw
-from tl_runner.domains import UNKNOWN
+from tl_runner.domains import has_label
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun, pluralize
 
@@ -24,7 +24,7 @@ def tell_unlabelled(target: Raw, how: str, tested: bool) -> None:
     `tested`: its test part is another domain, whose rows do not count.
     """
     y = target.y[target.parts != TEST] if tested else target.y
-    labelled = int((y != UNKNOWN).sum())
+    labelled = int(has_label(y).sum())
     none = "the target has no labels" + ("" if tested else ", so its accuracy stays unknown")
     some = f"{labelled} of the {count_noun(len(y), 'row')} of the target {pluralize(labelled, 'has')} a label"
     if labelled < len(y):
@@ -35,7 +35,7 @@ def score_on_rows(target: Raw, score_on: ScoreOn) -> Raw:
     """The target, its labelled rows as the test part if all of them are to be scored."""
     if score_on == "test":
         return target
-    labelled = target.y != UNKNOWN
+    labelled = has_label(target.y)
     if bool(labelled.all()) or not bool(labelled.any()):
         what = "every row has one, and none would be left to train on" if bool(labelled.all()) else "no row has one"
         raise UserError(f"dataset.score_on=labelled scores the labelled rows of {target.name}: {what}")
@@ -52,8 +52,9 @@ def with_test_rows(target: Raw, test: Raw) -> Raw:
     return target._replace(
         x=torch.cat([target.x, test.x]),
         y=torch.cat([target.y, test.y]),
-        part=torch.cat([target.parts, torch.full_like(test.y, TEST)]),
+        part=torch.cat([target.parts, torch.full_like(test.parts, TEST)]),
         names=np.concatenate([target.names, test.names]),
+        texts=None if target.texts is None or test.texts is None else np.concatenate([target.texts, test.texts]),
     )
 
 

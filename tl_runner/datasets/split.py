@@ -18,7 +18,6 @@ from torch import Tensor
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
 from tl_runner.domains import (
-    UNKNOWN,
     Answers,
     Domain,
     InMemory,
@@ -29,17 +28,18 @@ from tl_runner.domains import (
     Places,
     Split,
     Subset,
+    has_label,
 )
 from tl_runner.errors import UserError
 from tl_runner.rng import Rng
-from tl_runner.storage.sections import DataInfo, SeedInfo
+from tl_runner.storage.sections import DataInfo, QuantityInfo, SeedInfo
+from tl_runner.tasks import Classification, Regression, Task
 
 log = logging.getLogger(__name__)
 
 TRAIN, VAL = 0.6, 0.2  # shares of a domain's rows, where its makers did not divide it; the rest is for testing
 PARTS = ("train", "val", "test")
 LEAST = 2  # rows of a part
-IMAGE = 3  # dimensions of an input: channels, height, width
 CHUNK = 1024  # rows hashed at a time: a memory-mapped tensor may be larger than memory
 
 
@@ -47,9 +47,11 @@ class Raw(NamedTuple):
     """All rows of a domain before they are cut.
 
     x (n, …) float32, or uint8 for images of any size; y (n,) int64, the position in `classes`, or `UNKNOWN` of a target
-    row without a label. `part` (n,) says where the makers of the data put a row, as a position in `PARTS`; a part
-    without a row is cut from train. `names` (n,) say where each row came from: a file as the configuration leads to it,
-    `file:line` of a table; None where the rows are no user's.
+    row without a label. Where a `quantity` of that name is to be predicted there are no classes, and y is float64, NaN
+    of a row without a label. Rows of texts hold these in `texts` (n,); x (n, 2) are then hashes of them. `part` (n,)
+    says where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train.
+    `names` (n,) say where each row came from: a file as the configuration leads to it, `file:line` of a table; None
+    where the rows are no user's.
     """
 
     name: str
@@ -58,11 +60,18 @@ class Raw(NamedTuple):
     classes: tuple[str, ...]
     part: Tensor | None = None
     names: NDArray[np.object_] | None = None
+    quantity: str | None = None
+    texts: NDArray[np.object_] | None = None
 
     @property
     def parts(self) -> Tensor:
         """The part (n,) of each row; all are in train where nothing divides them."""
-        return torch.full_like(self.y, PARTS.index("train")) if self.part is None else self.part
+        return torch.full((len(self.y),), PARTS.index("train")) if self.part is None else self.part
+
+    @property
+    def rows(self) -> Tensor | NDArray[np.object_]:
+        """What is known of each row before it is encoded."""
+        return self.x if self.texts is None else self.texts
 
 
 class Drawn(NamedTuple):
@@ -70,7 +79,8 @@ class Drawn(NamedTuple):
 
     `source` is None where the source is in a backbone's weights. `notes` go into the record (which shift, how
     strong). `size` is the side that images of bytes get when they are used. `on_disk`: x are memory-mapped,
-    and stay where they are. `encoding` is fitted on the source's training rows, and applied to all.
+    and stay where they are. `encoding` is fitted on the source's training rows, and applied to all. That of texts
+    is the backbone's, see `models.tokens`; it is given the target's training rows too, without labels.
 
     How seeds differ decides which test fits: see `_seeds`. `fresh`: every seed draws rows that no other seed has.
     `pool`: where the seed takes only some of the target's rows, how many there are of each of `PARTS` to take from.
@@ -83,15 +93,18 @@ class Drawn(NamedTuple):
     notes: Mapping[str, Any]
     size: int | None = None
     on_disk: bool = False
-    encoding: "Callable[[Tensor], Encoding] | None" = None
+    encoding: "Callable[..., Encoding] | None" = None
     fresh: bool = False
     pool: Sequence[int] | None = None
 
 
 class Encoding(NamedTuple):
-    """How raw columns become inputs: `apply` maps (n, raw) to (n, d) float32, `facts` says it in JSON's words."""
+    """How raw rows become inputs: `apply` maps columns (n, raw) to (n, d) float32, or texts (n,) to token ids (n, t).
 
-    apply: Callable[[Tensor], Tensor]
+    `facts` says it in JSON's words.
+    """
+
+    apply: Callable[[Any], Tensor]
     facts: Mapping[str, Any]
 
 
@@ -100,15 +113,17 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
     sides = {"source": drawn.source, "target": drawn.target}
     raws = {role: raw for role, raw in sides.items() if raw is not None}
     for role, raw in raws.items():
-        if len(raw.classes) < 2:
+        if raw.quantity is None and len(raw.classes) < 2:
             raise UserError(f"the {role} has one class, {', '.join(raw.classes)}: there is nothing to tell apart")
     content = {role: digests(raw.x) for role, raw in raws.items()}
     _refuse_copies(raws, content)
     parts = {role: _parts(raw, content[role], seed) for role, raw in raws.items()}
     if budget.kind == "labelled":
         parts["target"] = _put_labelled_into_train(drawn.target, parts["target"])
-    fitted = next(iter(raws))  # on the source, or where there is none on the target's inputs
-    encoding = drawn.encoding(raws[fitted].x[parts[fitted]["train"]]) if drawn.encoding else None
+    training = [raw.rows[parts[role]["train"]] for role, raw in raws.items()]  # the source's first, if there is one
+    fitted_on = training if drawn.target.texts is not None else training[:1]
+    encoding = drawn.encoding(*fitted_on) if drawn.encoding else None
+    tasks = _tasks(raws, parts)
 
     def domain(role: str) -> Domain:
         raw = raws[role]
@@ -116,11 +131,12 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
         def split(rows: Tensor) -> Split:
             if drawn.on_disk:
                 return OnDisk(raw.x, rows, device, drawn.size)
-            x = encoding.apply(raw.x[rows]) if encoding else raw.x[rows]
+            x = encoding.apply(raw.rows[rows]) if encoding else raw.x[rows]
             return InMemory(x.to(device), drawn.size)
 
-        labels = Labels(*(raw.y[parts[role][part]].to(device) for part in PARTS))
-        return Domain(raw.name, raw.classes, *(split(parts[role][part]) for part in PARTS), labels=labels)
+        y = to_standard(raw.y, tasks[role])
+        labels = Labels(*(y[parts[role][part]].to(device) for part in PARTS))
+        return Domain(raw.name, tasks[role], *(split(parts[role][part]) for part in PARTS), labels=labels)
 
     source, target = domain("source") if drawn.source else None, domain("target")
     labels = target.labels
@@ -136,16 +152,19 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
     info = DataInfo(
         fingerprint={role: fingerprint(raw) for role, raw in raws.items()},
         shape=list(pair.shape),
+        input=pair.input,
+        task=pair.task.name,
+        quantity=_describe_quantity(pair.task),
         classes=list(target.classes),
         source_classes=None if pair.shared_labels or source is None else list(source.classes),
         domains={"source": source.name if source else None, "target": target.name},
         rows={role: [len(parts[role][part]) for part in PARTS] for role in raws},
         granted=len(train) + len(held_out),
-        labelled=_count_labelled(labels) if bool((drawn.target.y == UNKNOWN).any()) else None,
-        seeds=describe_seeds(drawn, int((labels.test != UNKNOWN).sum())),
+        labelled=None if bool(has_label(drawn.target.y).all()) else _count_labelled(labels),
+        seeds=describe_seeds(drawn, int(has_label(labels.test).sum())),
         range=_range(filter(None, (source, target))),
         encoding=dict(encoding.facts) if encoding else None,
-        resize="torch" if len(pair.shape) == IMAGE else None,
+        resize="torch" if pair.input == "images" else None,
         notes={name: value for name, value in drawn.notes.items() if name not in recorded},
     )
     info = replace(info, **{name: value for name, value in drawn.notes.items() if name in recorded})
@@ -154,16 +173,41 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
     return pair, Answers(labels.test, places), info
 
 
+def _tasks(raws: Mapping[str, Raw], parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Task]:
+    """What is to be predicted in each domain; the units of a quantity are those of the source's training rows.
+
+    Without a source domain it is learnt as it is: nothing may be known of labels that are not granted.
+    """
+    if (quantity := raws["target"].quantity) is None:
+        return {role: Classification(raw.classes) for role, raw in raws.items()}
+    if "source" not in raws:
+        return {"target": Regression(quantity)}
+    values = raws["source"].y[parts["source"]["train"]].double()
+    mean, sd = values.mean().item(), values.std(correction=0).item()
+    if not sd > 0:
+        raise UserError(f"{quantity} is {mean:g} in every training row of {raws['source'].name}: nothing can be learnt")
+    return dict.fromkeys(raws, Regression(quantity, mean, sd))
+
+
+def to_standard(y: Tensor, task: Task) -> Tensor:
+    """Labels as methods get them: class numbers as they are, a quantity (y − mean) / sd as float32."""
+    return ((y.double() - task.mean) / task.sd).float() if isinstance(task, Regression) else y
+
+
+def _describe_quantity(task: Task) -> QuantityInfo | None:
+    return QuantityInfo(task.quantity, task.mean, task.sd) if isinstance(task, Regression) else None
+
+
 def _count_labelled(labels: Labels) -> list[int]:
     """How many rows of each part have a label."""
-    return [int((y != UNKNOWN).sum()) for y in labels]
+    return [int(has_label(y).sum()) for y in labels]
 
 
 def _put_labelled_into_train(target: Raw, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parts with every labelled row in train, but for those that the makers of the data put elsewhere."""
-    if bool((target.y != UNKNOWN).all()):
+    if bool(has_label(target.y).all()):
         raise UserError(f"granted=labelled: every row of {target.name} has a label; granted=all grants those of train")
-    movable = (target.y != UNKNOWN) & (target.parts == PARTS.index("train"))
+    movable = has_label(target.y) & (target.parts == PARTS.index("train"))
     kept = {part: rows if part == "train" else rows[~movable[rows]] for part, rows in parts.items()}
     moved = [rows[movable[rows]] for part, rows in parts.items() if part != "train"]
     for part, rows in kept.items():
@@ -177,7 +221,7 @@ def _put_labelled_into_train(target: Raw, parts: Mapping[str, Tensor]) -> dict[s
 
 def count_rows_by_part(raw: Raw) -> tuple[int, ...]:
     """How many labelled rows there are of each of `PARTS`; all are train where nothing divides them."""
-    return tuple(int(((raw.y != UNKNOWN) & (raw.parts == index)).sum()) for index in range(len(PARTS)))
+    return tuple(int((has_label(raw.y) & (raw.parts == index)).sum()) for index in range(len(PARTS)))
 
 
 def describe_seeds(drawn: Drawn, test: int) -> SeedInfo:
@@ -194,7 +238,7 @@ def describe_seeds(drawn: Drawn, test: int) -> SeedInfo:
 
 def fingerprint(raw: Raw) -> str:
     """A hash of a domain's arrays as they are used."""
-    digest = blake2b(repr(raw.classes).encode(), digest_size=8)
+    digest = blake2b(repr(raw.quantity or raw.classes).encode(), digest_size=8)
     for tensor in (raw.x, raw.y, torch.empty(0) if raw.part is None else raw.part):
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
         for chunk in tensor.split(CHUNK):
@@ -203,29 +247,31 @@ def fingerprint(raw: Raw) -> str:
 
 
 def _range(domains: Iterable[Domain]) -> list[float]:
-    """The least and the largest number of all training inputs; bytes are taken as [0, 1]."""
-    held = [side.train.x for side in domains if isinstance(side.train, InMemory) and side.train.x.dtype != torch.uint8]
+    """The least and the largest number of all training inputs; bytes are taken as [0, 1], and so are token ids."""
+    held = [side.train.x for side in domains if isinstance(side.train, InMemory) and side.train.x.is_floating_point()]
     if not held:
         return [0.0, 1.0]
     return [min(float(x.min()) for x in held), max(float(x.max()) for x in held)]
 
 
 def _warn_of_absent(source: Domain | None) -> None:
-    if source and source.labels:
+    if source and source.labels and source.classes:
         present = set(source.labels.train.unique().tolist())
         if absent := [name for index, name in enumerate(source.classes) if index not in present]:
             log.warning("the train split of %s holds no row of class %s", source.name, ", ".join(absent))
 
 
 def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uint64]]) -> None:
-    """Images that are in both domains; rows of a table may well be equal, and `table` has a check of its own."""
-    if "source" in raws and raws["target"].x.dtype == torch.uint8:
+    """Images and texts that are in both domains; rows of a table may well be equal: `table` has a check of its own."""
+    target = raws["target"]
+    if "source" in raws and (target.x.dtype == torch.uint8 or target.texts is not None):
+        what = "image" if target.texts is None else "text"
         again = int(np.isin(content["target"], content["source"]).sum())
         if again == len(content["target"]):
-            raise UserError("every image of the target also occurs in the source: there is nothing to transfer")
+            raise UserError(f"every {what} of the target also occurs in the source: there is nothing to transfer")
         if again:
             occur = "occurs" if again == 1 else "occur"
-            log.warning("%d of %d images of the target also %s in the source", again, len(content["target"]), occur)
+            log.warning("%d of %d %ss of the target also %s in the source", again, len(content["target"]), what, occur)
 
 
 def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled, score_on_rows, tell_unlabelled, with_test_rows
 from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
-from tl_runner.domains import UNKNOWN
+from tl_runner.domains import UNKNOWN, has_label
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
 
@@ -220,7 +220,7 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
 
     Of a target with unlabelled rows the labels are not compared.
     """
-    labelled = bool((target.y != UNKNOWN).all())
+    labelled = bool(has_label(target.y).all())
 
     def rows(raw: Raw) -> Counter[bytes]:
         labels = [code(raw.classes[y]) if labelled else 0.0 for y in raw.y.tolist()]

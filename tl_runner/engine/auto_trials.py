@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tl_runner.core import Method, Stream
 from tl_runner.domains import Pair
+from tl_runner.engine.assembly import Assembly
 from tl_runner.engine.preparation import check_task, prepare_training
 from tl_runner.engine.pretrain import start_model
-from tl_runner.engine.task import Task
 from tl_runner.errors import DivergedError, UserError
 from tl_runner.evaluation.scores import examine_split, predict
 from tl_runner.functional.divergence import Estimate, separate_domains
@@ -73,13 +73,13 @@ class Trial:
         return cls(kept["train"], kept["val"], apart, None if isnan(estimated) else estimated)
 
 
-def resolve_method(task: Task) -> Generator[Point, None, tuple[Method, AutoInfo | None]]:
+def resolve_method(assembled: Assembly) -> Generator[Point, None, tuple[Method, AutoInfo | None]]:
     """The method to be trained, and what the record says of how `auto` came to it; yields the points of the trials."""
-    method = task.parts.method
+    method = assembled.parts.method
     if not isinstance(method, Auto):
         assert isinstance(method, Method)  # as `config.load_parts` has checked
         return method, None
-    chosen, facts = yield from choose_method(method, Trials(method, task))
+    chosen, facts = yield from choose_method(method, Trials(method, assembled))
     return chosen, facts
 
 
@@ -142,12 +142,12 @@ class Trials:
     """The trials of a run. Each is cached, so that an interrupted run resumes with the next one."""
 
     auto: Auto
-    task: Task
+    assembled: Assembly
 
     @property
     def steps(self) -> int:
         """Of the run's training, of which a trial has all or a part."""
-        return self.task.parts.train.steps
+        return self.assembled.parts.train.steps
 
     def conclude(self, method: Method, name: str, why: str, tried: list[dict[str, Any]]) -> tuple[Method, AutoInfo]:
         """The method, and what the record says of it: of its steps those that the run itself does not take."""
@@ -156,23 +156,23 @@ class Trials:
         starts = {self.auto.build(each["method"]).start for each in tried}
         spent = sum(each["steps"] for each in tried)
         if starts.intersection(of_source_model) and method.start not in of_source_model:
-            spent += self.task.parts.pretrain.steps
+            spent += self.assembled.parts.pretrain.steps
         return method, AutoInfo(name, why, spent, tried)
 
     def run(self, name: str, steps: int) -> Generator[Point, None, Trial | str]:
         """The candidate after so many steps; or why there is none."""
-        file = self.task.cache / "trials" / f"{self._key(name, steps)}.safetensors"
+        file = self.assembled.cache / "trials" / f"{self._key(name, steps)}.safetensors"
         if kept := load_cached(file):
             return Trial.unpack(kept)
-        method, model, parts = self.auto.build(name), deepcopy(self.task.model), self.task.parts
+        method, model, parts = self.auto.build(name), deepcopy(self.assembled.model), self.assembled.parts
         plan = replace(parts.train, steps=steps, evaluations=1, compile=False)  # once for each candidate
         try:
-            check_task(method, self.task.pair)
-            resources, _ = yield from start_model(method, model, self.task)
+            check_task(method, self.assembled.pair)
+            resources, _ = yield from start_model(method, model, self.assembled)
             start, streams = statistics(model), frozenset[Stream]()
-            method, model, pair = prepare_training(method, model, self.task.pair, plan, resources)
+            method, model, pair = prepare_training(method, model, self.assembled.pair, plan, resources)
             optimizer, schedule, augment = parts.optimizer, parts.schedule, parts.augment
-            for point in train(model, method, pair, plan, optimizer, schedule, augment, self.task.rng, Cursor()):
+            for point in train(model, method, pair, plan, optimizer, schedule, augment, self.assembled.rng, Cursor()):
                 streams = point.streams
                 yield point._replace(phase=f"trying {name}")
         except (UserError, DivergedError) as error:
@@ -186,11 +186,11 @@ class Trials:
     def _key(self, name: str, steps: int) -> str:
         """A hash of all that the trial depends on, as the identity of a run is one."""
         groups = ("dataset", "backbone", "pretrain", "optimizer", "schedule", "augment", "train", "seed", "granted")
-        of_run = {group: self.task.config.get(group) for group in groups}
+        of_run = {group: self.assembled.config.get(group) for group in groups}
         of_run["dataset"] = drop_locations(of_run["dataset"])  # the fingerprint says what is in its files
-        made = {"data": self.task.data.fingerprint, "machine": dict(self.task.machine)}
+        made = {"data": self.assembled.data.fingerprint, "machine": dict(self.assembled.machine)}
         known = {**of_run, **made, "method": self.auto.said[name], "steps": steps}
-        return identify(known, Contents(self.task.cache.parent))
+        return identify(known, Contents(self.assembled.cache.parent))
 
 
 def examine_trial(sides: DomainModels, pair: Pair) -> Trial:

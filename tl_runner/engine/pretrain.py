@@ -16,8 +16,8 @@ from typing import Any
 
 from tl_runner.core import Method, Model, Resources, SourceModel
 from tl_runner.domains import Pair
+from tl_runner.engine.assembly import Assembly
 from tl_runner.engine.progress import restore_progress
-from tl_runner.engine.task import Task
 from tl_runner.errors import UserError
 from tl_runner.evaluation.scores import accuracy, predict
 from tl_runner.methods.source_only import SourceOnly
@@ -37,21 +37,21 @@ log = logging.getLogger(__name__)
 
 
 def start_model(
-    method: Method, model: Model, task: Task
+    method: Method, model: Model, assembled: Assembly
 ) -> Generator[Point, None, tuple[Resources, SourceModelInfo | None]]:
     """Bring the model to the method's start, in place; what `prepare` may use then, and what the record says."""
     if method.start not in ("source", "features"):
-        return Resources(task.rng, None, task.features), None
-    source_model, facts = (yield from train_source_model(model, task)) or (None, None)
-    return Resources(task.rng, source_model, task.features), facts
+        return Resources(assembled.rng, None, assembled.features), None
+    source_model, facts = (yield from train_source_model(model, assembled)) or (None, None)
+    return Resources(assembled.rng, source_model, assembled.features), facts
 
 
-def identify_source(task: Task) -> dict[str, Any]:
+def identify_source(assembled: Assembly) -> dict[str, Any]:
     """All that tells the source model of this task from those of others, but how it is trained."""
-    of_data = {name: getattr(task.data, name) for name in ("shape", "fingerprint", "domains", "rows")}
+    of_data = {name: getattr(assembled.data, name) for name in ("shape", "fingerprint", "domains", "rows")}
     of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
-    parts = {name: task.config[name] for name in ("backbone", "augment")}
-    return {**of_source, **parts, "machine": dict(task.machine)}
+    parts = {name: assembled.config[name] for name in ("backbone", "augment")}
+    return {**of_source, **parts, "machine": dict(assembled.machine)}
 
 
 def list_copied_stages(model: Model, transfer: str) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def list_copied_stages(model: Model, transfer: str) -> tuple[str, ...]:
 
 
 def train_source_model(
-    model: Model, task: Task
+    model: Model, assembled: Assembly
 ) -> Generator[Point, None, tuple[SourceModel | None, SourceModelInfo] | None]:
     """Train the model's backbone on the labelled source, in place, or take it from the cache where that was done.
 
@@ -79,21 +79,21 @@ def train_source_model(
     points of the training, and returns the source model (None where a part of it alone was copied) and what the record
     says of it; None where the task has no source domain, the plan no steps, or nothing is copied.
     """
-    pair, plan = task.pair, task.parts.pretrain
+    pair, plan = assembled.pair, assembled.parts.pretrain
     copied = list_copied_stages(model, plan.transfer)  # an unknown stage is refused before anything is trained
     if pair.source is None or not plan.steps or not copied:
-        _warn_of_no_source_model(task)
+        _warn_of_no_source_model(assembled)
         return None
     with_head = not plan.transfer.startswith("upto:")
     whole = with_head and copied == model.stages
     before = {} if whole else {name: value.clone() for name, value in model.state_dict().items()}
     source, labels = pair.labelled_source
-    with task.rng.child("source head").as_default():
-        learner = Model(model.backbone, model.width, source.classes).to(labels.train.device)
+    with assembled.rng.child("source head").as_default():
+        learner = Model(model.backbone, model.width, source.task).to(labels.train.device)
     if pair.shared_labels:
         learner.head = model.head
     learner.pretrained, model.pretrained = model.pretrained, True
-    facts = replace((yield from _train_learner(learner, task)), transfer=plan.transfer)
+    facts = replace((yield from _train_learner(learner, assembled)), transfer=plan.transfer)
     if whole:
         return SourceModel(learner.head, source.classes), facts
     of_source = (*(f"backbone.{name}." for name in copied), *(["head."] if with_head else []))
@@ -103,9 +103,9 @@ def train_source_model(
     return None, facts
 
 
-def _warn_of_no_source_model(task: Task) -> None:
+def _warn_of_no_source_model(assembled: Assembly) -> None:
     """Warn where features are untrained for want of a source model, and where there is none to copy stages from."""
-    backbone, transfer = task.config["backbone"], task.parts.pretrain.transfer
+    backbone, transfer = assembled.config["backbone"], assembled.parts.pretrain.transfer
     if is_ours(backbone["_target_"]) and backbone.get("weights") is None:
         why = "pretrain.transfer=none copies nothing" if transfer == "none" else "there is no source model"
         log.warning("%s and the backbone has random weights: its features are untrained", why)
@@ -113,25 +113,25 @@ def _warn_of_no_source_model(task: Task) -> None:
         log.warning("pretrain.transfer=%s has no effect: there is no source model to copy stages from", transfer)
 
 
-def _train_learner(learner: Model, task: Task) -> Generator[Point, None, SourceModelInfo]:
+def _train_learner(learner: Model, assembled: Assembly) -> Generator[Point, None, SourceModelInfo]:
     """Train the learner on the labelled source, in place, or load what an earlier run has kept of that.
 
     Of processes that want the same source model at the same time one trains it, and the others wait for it.
     """
-    pair, parts = task.pair, task.parts
+    pair, parts = assembled.pair, assembled.parts
     plan, said = parts.pretrain, parts.settings
     source, labels = pair.labelled_source
     trained = {name: value for name, value in asdict(plan).items() if name != "transfer"}  # one serves all its values
     how = {"pretrain": trained, "seed": said.seed, "with_head": pair.shared_labels}
-    key = identify({**identify_source(task), **how}, Contents(task.cache.parent))
-    weights = task.cache / "source_models" / f"{key}.safetensors"
+    key = identify({**identify_source(assembled), **how}, Contents(assembled.cache.parent))
+    weights = assembled.cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(weights):
         if kept := _load_source_model(learner, weights):  # by an earlier run, or the process that was waited for
             return kept
         checkpoint = Checkpoint(weights.with_suffix(".pt"), said.checkpoint_every)
         method, source_task = SourceOnly(), Pair(source, pair.target)
-        task.rng.child("pretrain").start_training()
+        assembled.rng.child("pretrain").start_training()
         progress = restore_progress(checkpoint.load(), learner, method, {})
         settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
         optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay, lr_backbone=plan.lr_backbone)
@@ -143,7 +143,7 @@ def _train_learner(learner: Model, task: Task) -> Generator[Point, None, SourceM
             optimizer,
             cosine,
             parts.augment,
-            task.rng,
+            assembled.rng,
             cursor := progress.cursor,
         ):
             with checkpoint.around(lambda: progress.state(learner, method, {})):

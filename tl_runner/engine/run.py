@@ -5,13 +5,13 @@ from collections.abc import Generator
 from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.domains import Pair
+from tl_runner.engine.assembly import Assembly, assemble
 from tl_runner.engine.auto_trials import resolve_method
 from tl_runner.engine.device import claim_device, describe_device
 from tl_runner.engine.preparation import check_task, describe_training, prepare_training
 from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.progress import Progress, restore_progress
 from tl_runner.engine.recorder import Recording, open_recording
-from tl_runner.engine.task import Task, prepare_task
 from tl_runner.evaluation.class_shares import TrackedShares, add_bias
 from tl_runner.evaluation.diagnosis import Setup, warn_of_shares
 from tl_runner.evaluation.scores import (
@@ -46,23 +46,32 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         stored = recording.read_checkpoint(checkpoint)
         device = claim_device(settings.device, stored["made"]["threads"] if stored else settings.threads)
         recording.note(environment=describe_device(device, plan))
-        task = prepare_task(record, parts, device, needs_granted="granted" in parts.method.needs)
-        recording.note(data=task.data, granted=task.granted)
+        assembled = assemble(record, parts, device, needs_granted="granted" in parts.method.needs)
+        recording.note(data=assembled.data, granted=assembled.granted)
         recording.confirm_data()
-        check_task(parts.method, task.pair)
-        method, auto_info = yield from resolve_method(task)
-        resources, source_info = yield from start_model(method, task.model, task)
+        check_task(parts.method, assembled.pair)
+        method, auto_info = yield from resolve_method(assembled)
+        resources, source_info = yield from start_model(method, assembled.model, assembled)
         recording.note(training={"auto": auto_info, "source_model": source_info})
-        setup = parts.diagnose.before(task.model, task.pair, method.start == "features", task.features)
-        start = statistics(task.model)  # the source's, where its rows are not read from here on
-        method, model, pair = prepare_training(method, task.model, task.pair, plan, resources)
+        setup = parts.diagnose.before(assembled.model, assembled.pair, method.start == "features", assembled.features)
+        start = statistics(assembled.model)  # the source's, where its rows are not read from here on
+        method, model, pair = prepare_training(method, assembled.model, assembled.pair, plan, resources)
         recording.note(training=describe_training(method, model, parts.optimizer))
 
         shares = TrackedShares.start(settings.shares, pair)
         progress = restore_progress(stored, model, method, made := recording.identify_maker(), shares)
         recording.resume_curve(progress)
         for trained in train(
-            model, method, pair, plan, parts.optimizer, parts.schedule, parts.augment, task.rng, progress.cursor, shares
+            model,
+            method,
+            pair,
+            plan,
+            parts.optimizer,
+            parts.schedule,
+            parts.augment,
+            assembled.rng,
+            progress.cursor,
+            shares,
         ):
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
@@ -75,13 +84,13 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
             with checkpoint.around(lambda: progress.state(model, method, made, shares)):
                 yield point
 
-        conclude(recording, task, setup, model, pair, progress, shares)
+        conclude(recording, assembled, setup, model, pair, progress, shares)
     return record
 
 
 def conclude(
     recording: Recording,
-    task: Task,
+    assembled: Assembly,
     setup: Setup,
     model: Model,
     pair: Pair,
@@ -89,8 +98,8 @@ def conclude(
     shares: TrackedShares | None,
 ) -> None:
     """Keep the selected checkpoint and what it predicts; then, with nothing left to choose, open the answers."""
-    places, predicted = task.answers.places, progress.predictions[progress.chosen]
-    if task.parts.settings.save:
+    places, predicted = assembled.answers.places, progress.predictions[progress.chosen]
+    if assembled.parts.settings.save:
         recording.write_tensors("model", progress.weights)
     sides, sure = load_statistics(model, progress.weights), gives_probabilities(model.head)
     if shares:
@@ -108,9 +117,9 @@ def conclude(
     estimated = None
     if temperature is not None:
         estimated = estimate_accuracy(predicted, validation["source"], validation["labels"], temperature)
-    labels = task.answers.open()
+    labels = assembled.answers.open()
     scores = score_run(progress.predictions, labels, progress.chosen, sure, of_source, estimated)
-    diagnosis, figures = task.parts.diagnose.after(sides, pair, setup, source, predicted, labels)
+    diagnosis, figures = assembled.parts.diagnose.after(sides, pair, setup, source, predicted, labels)
     if diagnosis and diagnosis.priors and scores.estimate and scores.estimate.believable and not shares:
         warn_of_shares(diagnosis.priors, pair.classes)
     recording.write_tensors("diagnosis", figures)

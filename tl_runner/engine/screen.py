@@ -17,9 +17,9 @@ from torch import Tensor
 from tl_runner import config
 from tl_runner.core import Model, SourceModel
 from tl_runner.domains import LabelledSplit, Pair, Split, Subset
+from tl_runner.engine.assembly import assemble
 from tl_runner.engine.device import claim_device, describe_device
 from tl_runner.engine.pretrain import train_source_model
-from tl_runner.engine.task import prepare_task
 from tl_runner.errors import UserError
 from tl_runner.functional.divergence import ROWS as COMPARED
 from tl_runner.functional.divergence import mmd_test, separate_domains
@@ -66,9 +66,9 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     parts = config.load_parts(record.config)
     device = claim_device(parts.settings.device, parts.settings.threads)
     record.environment = replace(collect_provenance(), **describe_device(device, parts.train))
-    task = prepare_task(record, parts, device, needs_granted=False)
-    record.data = task.data
-    model, pair = task.model, task.pair
+    assembled = assemble(record, parts, device, needs_granted=False)
+    record.data = assembled.data
+    model, pair = assembled.model, assembled.pair
     whose, labelled = sample_labelled(pair)
     admit(torch.cat([part.y for part in labelled]))
     if new_stages(model):
@@ -76,13 +76,13 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained
-    source_model, facts = (yield from train_source_model(model, task)) or (None, None)
+    source_model, facts = (yield from train_source_model(model, assembled)) or (None, None)
     record.training.source_model = facts
     found = []
     for stage in wanted:
         started, last = time.monotonic(), stage == model.stages[-1]
-        embed = partial(embed_rows, model if last else cut_model(model, stage, pair.shape), cache=task.features)
-        scores, rows = _score_features(embed, whose, labelled, task.rng, source_model if last else None)
+        embed = partial(embed_rows, model if last else cut_model(model, stage, pair.shape), cache=assembled.features)
+        scores, rows = _score_features(embed, whose, labelled, assembled.rng, source_model if last else None)
         scores |= _measure_distances(embed, pair)
         if "error" in scores and "a_distance" in scores:
             scores["bound"] = scores["error"] + scores["a_distance"] / 2

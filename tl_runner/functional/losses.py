@@ -33,7 +33,7 @@ class _Labelled(Protocol):
 
 
 def supervised(head: nn.Module, labelled: Mapping[Any, _Labelled], features: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Cross-entropy of each labelled stream of a batch, under the stream's name: mean_i w_i · CE_i.
+    """The loss of each labelled stream of a batch, under the stream's name: mean_i w_i · loss_i, see `row_losses`.
 
     `labelled` is `Batch.labelled`; `features` gives the (n, d) features of the same streams in the same order.
     The weights have mean 1 over all rows, not over a batch, so the mean of batches is that of the whole set.
@@ -42,10 +42,26 @@ def supervised(head: nn.Module, labelled: Mapping[Any, _Labelled], features: Ite
     return {name: _weighted_mean(head(rows_features), rows) for (name, rows), rows_features in pairs}
 
 
-def _weighted_mean(logits: Tensor, rows: _Labelled) -> Tensor:
+def _weighted_mean(outputs: Tensor, rows: _Labelled) -> Tensor:
     if rows.w is None:
-        return F.cross_entropy(logits, rows.y)
-    return (rows.w * F.cross_entropy(logits, rows.y, reduction="none")).mean()
+        return mean_loss(outputs, rows.y)
+    return (rows.w * row_losses(outputs, rows.y)).mean()
+
+
+def mean_loss(outputs: Tensor, y: Tensor) -> Tensor:
+    """The mean of `row_losses`."""
+    return F.cross_entropy(outputs, y) if not y.is_floating_point() else F.mse_loss(outputs.float()[:, 0], y)
+
+
+def row_losses(outputs: Tensor, y: Tensor) -> Tensor:
+    """The loss (n,) of each row's outputs (n, k) by its label y (n,).
+
+    Cross-entropy of logits where labels are class numbers; the squared error of the one output where they are
+    quantities.
+    """
+    if y.is_floating_point():
+        return (outputs.float()[:, 0] - y).square()
+    return F.cross_entropy(outputs, y, reduction="none")
 
 
 def ramp(progress: float) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 from tl_runner import config
 from tl_runner.core import Method, SourceLabels, Start, Stream
 from tl_runner.errors import UserError, check_range
+from tl_runner.tasks import TaskName
 
 BASE = "source_only"  # no adaptation, which every other has to beat
 ENSEMBLE = "ensemble"  # one model that is taught the mean prediction of several candidates
@@ -26,6 +27,7 @@ class Auto:
 
     needs: Set[Stream] = frozenset({"source", "target"})
     start: Start = "backbone"
+    tasks: Set[TaskName] = frozenset({"classification"})
     source_labels: SourceLabels = "throughout"  # the method that takes its place says it for itself
 
     def __init__(

@@ -120,7 +120,7 @@ def cut_model(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
     device = model.device
     with torch.no_grad():
         width = backbone(torch.zeros(2, *shape, device=device)).shape[1]
-    return Model(backbone, width, model.classes, model.batchnorm, stage).to(device)
+    return Model(backbone, width, model.task, model.batchnorm, stage).to(device)
 
 
 class FeatureModel(Model):

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Metrics = dict[str, int | float]  # by name: accuracy, balanced, macro_f1, ece, each in [0, 1]; of a checkpoint its step
+# By name: accuracy, balanced, macro_f1, ece, each in [0, 1]; of a quantity r2, mae, rmse, spearman. Of a checkpoint
+# its step too.
+Metrics = dict[str, int | float]
 
 
 @dataclass
@@ -35,6 +37,15 @@ class SeedInfo:
 
 
 @dataclass
+class QuantityInfo:
+    """What is to be predicted: its name, and the mean and deviation of the source's training rows."""
+
+    name: str
+    mean: float
+    sd: float
+
+
+@dataclass
 class DataInfo:
     """What a run learned from and was scored on. Mappings have a `source`, if there is one, and a `target`."""
 
@@ -42,6 +53,9 @@ class DataInfo:
     read: dict[str, int] | None = None  # how many files and bytes these are
     fingerprint: dict[str, str] = field(default_factory=dict)  # a hash of each domain's arrays
     shape: list[int] = field(default_factory=list)  # of an input
+    input: Literal["images", "table", "text"] | None = None  # what an input is made of; None in early records
+    task: Literal["classification", "regression"] = "classification"
+    quantity: QuantityInfo | None = None  # what a regression predicts
     classes: list[str] = field(default_factory=list)  # of the target
     source_classes: list[str] | None = None  # where they differ
     domains: dict[str, str | None] = field(default_factory=dict)  # their names

@@ -13,6 +13,8 @@ from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair
+from tl_runner.engine.texts import add_tokenizer
+from tl_runner.models.tokens import Tokenizer, build_backbone
 from tl_runner.rng import Rng
 from tl_runner.storage.provenance import identify_maker
 from tl_runner.storage.record import RunRecord
@@ -20,7 +22,7 @@ from tl_runner.storage.sections import DataInfo
 
 
 @dataclass(frozen=True)
-class Task:
+class Assembly:
     """The parts of a configuration, its source and target, the target's sealed answers, and a network to train."""
 
     parts: Parts
@@ -33,24 +35,28 @@ class Task:
     machine: Mapping[str, Any]  # and code by which it is made: what is kept for other runs serves the same alone
     cache: Path  # what runs share
     features: Path  # in it, what frozen backbones of this configuration make of their inputs
+    tokenizer: Tokenizer | None  # of texts
 
     @property
     def rng(self) -> Rng:
         return Rng(self.parts.settings.seed)
 
 
-def prepare_task(record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Task:
+def assemble(record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Assembly:
     """Draw and split the data, and build the network. `needs_granted`: the method learns from granted labels."""
     seed, rng, cache = parts.settings.seed, Rng(parts.settings.seed), record.cache
     budget = Budget.parse(parts.settings.granted).settle(needed=needs_granted)
     with rng.child("data").as_default():
         drawn = config.call_with(parts.dataset, seed=seed, cache=cache)
+        drawn, text = add_tokenizer(drawn, parts.backbone)
+        budget = budget.suit(drawn.target.quantity)
         pair, answers, data = split_domains(drawn, seed, budget, device)
+    tokenizer = text.tokenizer if text else None
     with rng.child("model").as_default():
-        backbone, width = parts.backbone(pair.shape)
-        model = Model(backbone, width, pair.classes, parts.train.batchnorm).to(device)
+        backbone, width = build_backbone(parts.backbone, pair.shape, tokenizer)
+        model = Model(backbone, width, pair.task, parts.train.batchnorm).to(device)
         model.pretrained = config.starts_trained(parts.backbone)
-    return Task(
+    return Assembly(
         parts,
         pair,
         answers,
@@ -61,4 +67,5 @@ def prepare_task(record: RunRecord, parts: Parts, device: torch.device, needs_gr
         identify_maker(record.environment),
         cache,
         cache / record.features,
+        tokenizer,
     )
