@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tl_runner.evaluation.scores import accuracy
+from tl_runner.functional.metrics import accuracy
 from tl_runner.report.settings import seeds_of
 from tl_runner.storage.record import RunRecord
 from tl_runner.training.checkpoint_selection import Evidence

@@ -12,6 +12,7 @@ training rows, so that learning rates and weights of terms suit any unit; predic
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from tl_runner.functional.metrics import Metrics, calibration_error, measure_errors, rates
@@ -42,6 +43,15 @@ class Classification:
         found = rates(predictions.argmax(-1), labels)
         return {**found, "ece": calibration_error(predictions, labels)} if calibrated else found
 
+    def score_constant(self, labels: Tensor) -> Metrics:
+        """What saying the most frequent class of these labels of every row would score."""
+        frequent = int(torch.bincount(labels).argmax())
+        return {"class": frequent, **rates(torch.full_like(labels, frequent), labels)}
+
+    def to_unit(self, labels: Tensor) -> Tensor:
+        """Labels as a user knows them: class numbers are as they are."""
+        return labels
+
 
 @dataclass(frozen=True)
 class Regression:
@@ -67,6 +77,11 @@ class Regression:
     def score(self, predictions: Tensor, labels: Tensor, calibrated: bool = False) -> Metrics:
         """The `measure_errors` of predictions (n, 1) in the quantity's unit, of labels (n,) in standard units."""
         return measure_errors(predictions[:, 0], self.to_unit(labels.double()))
+
+    def score_constant(self, labels: Tensor) -> Metrics:
+        """What saying the mean of these labels of every row would score."""
+        values = self.to_unit(labels.double())
+        return {"value": values.mean().item(), **measure_errors(values.mean().expand(len(values)), values)}
 
 
 Task = Classification | Regression

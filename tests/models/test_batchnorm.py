@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from tl_runner.core import Group, Method, Model, Phase, Stream
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, Pair
 from tl_runner.errors import UserError
-from tl_runner.evaluation.scores import accuracy, predict
+from tl_runner.evaluation.scores import predict
 from tl_runner.functional.losses import supervised
+from tl_runner.functional.metrics import accuracy
 from tl_runner.inference.load import load
 from tl_runner.methods.adamatch import AdaMatch
 from tl_runner.methods.finetune import Finetune

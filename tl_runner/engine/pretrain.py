@@ -19,7 +19,7 @@ from tl_runner.domains import Pair
 from tl_runner.engine.assembly import Assembly
 from tl_runner.engine.progress import restore_progress
 from tl_runner.errors import UserError
-from tl_runner.evaluation.scores import accuracy, predict
+from tl_runner.evaluation.scores import headline, predict
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models.batchnorm import by_domain_statistics, pack_statistics
 from tl_runner.option_names import is_ours
@@ -149,7 +149,7 @@ def _train_learner(learner: Model, assembled: Assembly) -> Generator[Point, None
             with checkpoint.around(lambda: progress.state(learner, method, {})):
                 yield point._replace(seconds=progress.elapsed, phase=SOURCE_MODEL)
         learner.load_state_dict(pack_statistics(by_domain_statistics(learner, source_task, {"source"}, {})))
-        source_val = accuracy(predict(learner, source.val), labels.val)
+        source_val = headline(predict(learner, source.val), labels.val, source.task)
         facts = SourceModelInfo(key, plan.steps, cursor.rows, round(progress.elapsed, 3), source_val)
         if keep_cached(weights, learner.state_dict()):
             write_atomically(weights.with_suffix(".json"), json.dumps(asdict(facts), indent=2).encode())

@@ -16,6 +16,7 @@ from tl_runner.evaluation.class_shares import TrackedShares, add_bias
 from tl_runner.evaluation.diagnosis import Setup, warn_of_shares
 from tl_runner.evaluation.scores import (
     collect_evidence,
+    estimate_errors,
     examine_split,
     find_temperature,
     predict_all,
@@ -27,6 +28,7 @@ from tl_runner.functional.estimated_accuracy import estimate_accuracy
 from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, statistics
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
+from tl_runner.tasks import Classification, Regression
 from tl_runner.training.loop import Point, train
 
 
@@ -98,10 +100,11 @@ def conclude(
     shares: TrackedShares | None,
 ) -> None:
     """Keep the selected checkpoint and what it predicts; then, with nothing left to choose, open the answers."""
-    places, predicted = assembled.answers.places, progress.predictions[progress.chosen]
+    places, predicted, task = assembled.answers.places, progress.predictions[progress.chosen], pair.task
     if assembled.parts.settings.save:
         recording.write_tensors("model", progress.weights)
-    sides, sure = load_statistics(model, progress.weights), gives_probabilities(model.head)
+    sides = load_statistics(model, progress.weights)
+    sure = isinstance(task, Classification) and gives_probabilities(model.head)
     if shares:
         sides = add_bias(sides, progress.shares["bias"])
         recording.note(training={"shares": shares.describe(progress.shares)})
@@ -117,8 +120,10 @@ def conclude(
     estimated = None
     if temperature is not None:
         estimated = estimate_accuracy(predicted, validation["source"], validation["labels"], temperature)
+    estimated_error = estimate_errors(sides, pair) if isinstance(task, Regression) else None
     labels = assembled.answers.open()
-    scores = score_run(progress.predictions, labels, progress.chosen, sure, of_source, estimated)
+    scores = score_run(task, progress.predictions, labels, progress.chosen, sure, of_source, estimated)
+    scores.estimated_error = estimated_error
     diagnosis, figures = assembled.parts.diagnose.after(sides, pair, setup, source, predicted, labels)
     if diagnosis and diagnosis.priors and scores.estimate and scores.estimate.believable and not shares:
         warn_of_shares(diagnosis.priors, pair.classes)

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.core import Model
-from tl_runner.domains import UNKNOWN, Pair, Split, Subset
+from tl_runner.domains import Pair, Split, Subset, has_label
 from tl_runner.errors import check_range
 from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.class_shares import APART
-from tl_runner.evaluation.scores import Reading, accuracy, examine_split
+from tl_runner.evaluation.scores import Reading, examine_split
 from tl_runner.functional.class_shares import bbse, bootstrap, count_shares, total_variation
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separate_domains
 from tl_runner.functional.logistic import fit_logistic, split_folds
+from tl_runner.functional.metrics import accuracy
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import Readout, freeze_features, iter_batches
 from tl_runner.storage.sections import (
@@ -77,21 +78,24 @@ class Diagnose:
     ) -> tuple[Diagnosis | None, dict[str, Tensor]]:
         """What the record says, and the tensors for figures, of the selected checkpoint.
 
-        `source` is what it makes of the source's test split, `predicted` (n, C) are its probabilities on the
-        target's, and `answers` (n,) the labels there, `UNKNOWN` where a row has none.
+        `source` is what it makes of the source's test split, `predicted` (n, C) are its predictions on the target's,
+        and `answers` (n,) the labels there. Where a quantity is predicted, nothing is said of classes and of the bound,
+        whose errors are those of a classifier.
         """
         if self.level == "none":
             return None, {}
         answers, target = answers.cpu(), examine_split(sides.target, _first(pair.target.test, sides.target))
-        known = answers != UNKNOWN
+        known = has_label(answers)
         validation = [examine_split(side, split) for side, split in zip(sides, _validation(pair), strict=False)]
         gap = self._gap(*(reading.features for reading in validation))
-        classes = ClassAccuracies(target=accuracies(predicted, answers) if known.any() else None)
-        diagnosis = Diagnosis(before.gap, gap, _shares(predicted.argmax(-1), predicted.shape[-1]), classes)
+        diagnosis = Diagnosis(before.gap, gap)
         labels = pair.source and pair.source.labels and pair.source.labels.test.cpu()
-        if source and labels is not None and pair.shared_labels:
+        if pair.classes:
+            classes = ClassAccuracies(target=accuracies(predicted, answers) if known.any() else None)
+            diagnosis.histogram, diagnosis.classes = _shares(predicted.argmax(-1), predicted.shape[-1]), classes
+        if diagnosis.classes and source and labels is not None and pair.shared_labels:
             of_target = target.features[known[: len(target.features)]]
-            classes.source = accuracies(source.predicted, labels)
+            diagnosis.classes.source = accuracies(source.predicted, labels)
             of_source, of_val = (reading.predicted for reading in validation)
             diagnosis.priors = label_shift(of_val, of_source, pair.labelled_source[1].val.cpu())
             diagnosis.bound = BoundTerms(
@@ -107,7 +111,7 @@ class Diagnose:
             diagnosis.stages = StageDistances(before.stages, self._stages(sides, before.pair))
         known = figure_data.Side(source, labels) if source and labels is not None else None
         figures = figure_data.collect_figure_data(before.pair, pair, known, figure_data.Side(target, answers))
-        return diagnosis, {**figures, "labels": answers.to(torch.int16)}
+        return diagnosis, {**figures, "labels": figure_data.pack_labels(answers, pair.task)}
 
     def _gap(self, source: Tensor | None = None, target: Tensor | None = None) -> Gap | None:
         """How far the rows of two domains are apart; None where there is only one."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tl_runner.domains import Pair, Split
 from tl_runner.evaluation.scores import Reading
+from tl_runner.tasks import Task
 
 POINTS, WIDTH = 200, 32  # rows of a side that are drawn as points, and numbers of each
 SAMPLES, SIDE = 24, 40  # images of a side, and pixels of their longer side
@@ -28,18 +29,24 @@ def collect_figure_data(raw: Pair, pair: Pair, source: Side | None, target: Side
     scores = components(*(side.reading.features[:POINTS] for side in sides.values()))
     for (name, side), points in zip(sides.items(), scores, strict=True):
         found[f"{name}_features"] = points
-        found[f"{name}_labels"] = side.labels[:POINTS].to(torch.int16)
-        found[f"{name}_predicted"] = side.reading.predicted[:POINTS].argmax(-1).to(torch.int16)
+        found[f"{name}_labels"] = pack_labels(side.labels[:POINTS], raw.task)
+        predicted = side.reading.predicted[:POINTS]
+        found[f"{name}_predicted"] = predicted.argmax(-1).to(torch.int16) if raw.classes else predicted[:, 0]
         domain = raw.source if name == "source" else raw.target
-        if domain and len(raw.shape) == 3:
+        if domain and raw.input == "images":
             found[f"{name}_samples"] = thumbnails(domain.test, torch.arange(min(SAMPLES, len(domain.test))))
     if pair.weights is not None and raw.source and len(pair.weights) == len(raw.source.train):
         order = pair.weights.cpu().argsort(descending=True, stable=True)
         for name, rows in (("heaviest", order[:EXTREMES]), ("lightest", order.flip(0)[:EXTREMES])):
             train = raw.source.train
-            found[name] = thumbnails(train, rows) if len(raw.shape) == 3 else train.take(rows).float().cpu()
+            found[name] = thumbnails(train, rows) if raw.input == "images" else train.take(rows).float().cpu()
             found[f"{name}_weights"] = pair.weights.cpu()[rows]
     return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def pack_labels(labels: Tensor, task: Task) -> Tensor:
+    """Class numbers as int16; a quantity as float32 in its unit."""
+    return labels.to(torch.int16) if task.classes else task.to_unit(labels.double()).float()
 
 
 def components(*sides: Tensor) -> list[Tensor]:

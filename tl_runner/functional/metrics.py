@@ -9,6 +9,7 @@ from torch import Tensor
 
 Metrics = dict[str, int | float]
 BINS = 15  # of equal width, for the calibration error
+ERRORS = ("mae", "rmse")  # scores that are better where they are lower
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:

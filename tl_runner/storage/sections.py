@@ -82,7 +82,7 @@ class SourceModelInfo:
     steps: int
     rows: int
     seconds: float
-    source_val: float
+    source_val: float  # accuracy, or R² of a quantity, on the source's validation split
     shared: bool = False
     transfer: str = "all"
 
@@ -143,13 +143,26 @@ class EstimatedAccuracy:
 
 
 @dataclass
+class EstimatedError:
+    """The RMSE of a quantity on the target, estimated without its labels, its 90 % interval, and that of the source.
+
+    The interval holds the chance of which rows were drawn, and not that the weights may be wrong.
+    """
+
+    value: float
+    low: float
+    high: float
+    source: float
+
+
+@dataclass
 class Scores:
     """Of the selected checkpoint on each domain's test split, beside what other choices would have scored.
 
     `last` is the checkpoint at the end, `selected` the one that the selection rule took, `oracle` the best that any
-    checkpoint has by each score. `majority` is what saying the most frequent class would score. No `source` where its
-    classes are others. Where no test row of the target has a label, `last` and `selected` hold their steps alone, and
-    `target`, `oracle` and `majority` are None.
+    checkpoint has by each score. `majority` is what saying the most frequent class, or the mean of a quantity, would
+    score. No `source` where its classes are others. Where no test row of the target has a label, `last` and `selected`
+    hold their steps alone, and `target`, `oracle` and `majority` are None.
     """
 
     source: Metrics | None
@@ -160,6 +173,7 @@ class Scores:
     majority: Metrics | None = None
     estimated: dict[str, float] | None = None  # accuracy on the target by each way of estimating it without its labels
     estimate: EstimatedAccuracy | None = None  # what these ways come to
+    estimated_error: EstimatedError | None = None  # of a quantity
 
 
 @dataclass

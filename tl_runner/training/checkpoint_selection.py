@@ -21,17 +21,18 @@ FloorOf = Literal["granted", "source", "weighted source"]
 class Evidence(NamedTuple):
     """All that may be known of a checkpoint before the answers are opened, at one evaluation point.
 
-    Of predictions on the target's validation split, where not said otherwise; `functional.label_free` has the formulas.
+    Where a quantity is predicted, R² stands in the place of accuracy, and what is about classes is None. Of predictions
+    on the target's validation split, where not said otherwise; `functional.label_free` has the formulas.
     """
 
     step: int
     source_val: float | None  # accuracy on the source's validation split, if it has the target's classes
     floor: float | None  # accuracy on held-out granted labels, else on source_val's rows if the source task is kept
     floor_rows: float  # how many labels the floor was measured on; in effect, (Σw)²/Σw², where these rows are weighed
-    information: float  # H(mean p) − mean H(p) in nats
-    entropy: float  # mean H(p)
-    classes: int  # how many there are
-    classes_used: float  # how many are predicted, in effect: exp H(histogram)
+    information: float | None = None  # H(mean p) − mean H(p) in nats
+    entropy: float | None = None  # mean H(p)
+    classes: int | None = None  # how many there are
+    classes_used: float | None = None  # how many are predicted, in effect: exp H(histogram)
     nuclear_norm: float | None = None  # ‖P‖_* / √(n·C)
     density: float | None = None  # soft neighbourhood density
     risk: float | None = None  # of the source's validation rows, weighed to look like the target's; if its task is kept
@@ -81,7 +82,7 @@ def bnm(history: Sequence[Evidence]) -> int:
 
 def entropy(history: Sequence[Evidence]) -> int:
     """The most confident predictions, also where they are all of one class."""
-    return _highest("entropy", [-point.entropy for point in history])
+    return _highest("entropy", [None if point.entropy is None else -point.entropy for point in history])
 
 
 def snd(history: Sequence[Evidence]) -> int:
@@ -102,8 +103,13 @@ def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float
     there is no source, the predictions are taken as they are. Held-out granted labels are a floor: a checkpoint within
     two standard errors of the best accuracy on them so far is better than any other. One that predicts at most
     `collapse` × C classes (in effect: exp of the histogram's entropy) yields to any other.
+
+    Where a quantity is predicted there is no such norm: the highest R² on held-out granted labels decides, without
+    these the lowest risk by deep embedded validation, without both the last checkpoint.
     """
     check_range(0, 1, collapse=collapse, tolerance=tolerance)
+    if history[0].classes is None:
+        return _choose_of_quantity(history)
     values = [_norm(point) for point in history]
     if None in values:
         return last(history)
@@ -113,13 +119,20 @@ def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float
         limit = _floor(best) - DOUBT * standard_error(best)
 
         def sound(evidence: Evidence, limit: float = limit) -> tuple[bool, bool]:
-            spread = evidence.classes_used > max(1.0, collapse * evidence.classes) + 1e-6
+            spread = (evidence.classes_used or 0.0) > max(1.0, collapse * (evidence.classes or 0)) + 1e-6
             return spread, _floor(evidence) >= limit
 
         value, better = values[index] or 0.0, sound(point) > sound(history[chosen])
         if better or (sound(point) == sound(history[chosen]) and value >= peak - tolerance):
             chosen, peak = index, value if better else max(peak, value)
     return chosen
+
+
+def _choose_of_quantity(history: Sequence[Evidence]) -> int:
+    """What `default` selects where a quantity is predicted."""
+    if history[0].floor_of == "granted":
+        return source_val(history)
+    return dev(history) if all(point.risk is not None for point in history) else last(history)
 
 
 def _norm(point: Evidence) -> float | None:
