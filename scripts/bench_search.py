@@ -56,7 +56,7 @@ class Tried(NamedTuple):
     runs: dict[float, RunRecord]
 
     def worth(self, weight: float) -> float:
-        return 100 * (self.runs[weight].accuracy or 0.0)
+        return 100 * (self.runs[weight].headline or 0.0)
 
     @property
     def best(self) -> float:

@@ -75,8 +75,8 @@ def table(outputs: Path) -> Iterator[str]:
     for pair in PAIRS:
         found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         for run in read_records([place(outputs, pair)])[0]:
-            if run.accuracy is not None:
-                found[run.choices["method"], run.config["shares"]][run.seed] = 100 * run.accuracy
+            if run.headline is not None:
+                found[run.choices["method"], run.config["shares"]][run.seed] = 100 * run.headline
         for method in METHODS:
             base = found[method, "none"]
             if not base:

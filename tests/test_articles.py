@@ -99,8 +99,8 @@ def test_two_domains_of_one_random_state_and_logistic_regression_as_scikit_learn
     expected = fitted.score(gather_rows(task.pair.target.test).numpy(), task.answers.open().numpy())
     carried = made(tmp_path, *words)
     tuned = made(tmp_path, *words_of("logistic_make_classification", "method=finetune", "granted=all"))
-    assert carried.accuracy == pytest.approx(expected, abs=3.5 / 200)
-    assert tuned.accuracy == pytest.approx(expected, abs=3.5 / 200)  # the domains are one: there is nothing to gain
+    assert carried.headline == pytest.approx(expected, abs=3.5 / 200)
+    assert tuned.headline == pytest.approx(expected, abs=3.5 / 200)  # the domains are one: there is nothing to gain
 
 
 # instance_weights
@@ -310,12 +310,12 @@ def test_the_terms_of_the_bound_in_a_run(tmp_path):
     words = words_of("bound_terms", "method=source_only", "dataset.strength=2")
     record = made(tmp_path, *words, "train.steps=100")
     bound = record.diagnosis and record.diagnosis.bound
-    assert bound and record.scores and record.scores.source and record.accuracy is not None
+    assert bound and record.scores and record.scores.source and record.headline is not None
     assert bound.source_error == pytest.approx(1 - record.scores.source["accuracy"])
     # A linear classifier separates the domains.
     assert bound.half_distance is not None and 0.5 < bound.half_distance <= 1
     assert bound.joint_error is not None
-    assert 1 - record.accuracy <= bound.source_error + bound.half_distance + bound.joint_error
+    assert 1 - record.headline <= bound.source_error + bound.half_distance + bound.joint_error
 
 
 # negative_transfer

@@ -111,7 +111,7 @@ def run_sweep(
 
 def leaderboard(
     paths: str | Path | Sequence[str | Path] = "outputs",
-    score: Literal["accuracy", "balanced", "macro_f1"] = "accuracy",
+    score: Literal["headline", "accuracy", "balanced", "macro_f1", "r2", "spearman"] = "headline",
 ) -> "pd.DataFrame":
     """The table of `tl-report` on the runs in these folders, a row per setting: the columns of its csv format.
 
@@ -120,11 +120,11 @@ def leaderboard(
     from typing import get_args
 
     from tl_runner.report.leaderboard import build_leaderboard
-    from tl_runner.report.statistics import ScoreName
+    from tl_runner.report.statistics import Metric
     from tl_runner.storage.record import find_oracle_trials, read_records
 
-    if score not in get_args(ScoreName):
-        raise UserError(f"score takes {', '.join(get_args(ScoreName))}, got {score!r}")
+    if score not in (known := ("headline", *get_args(Metric))):
+        raise UserError(f"score takes {', '.join(known)}, got {score!r}")
     folders = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if missing := [str(folder) for folder in folders if not folder.exists()]:
         raise UserError(f"there is no folder {', '.join(missing)}")

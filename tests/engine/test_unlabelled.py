@@ -167,12 +167,12 @@ def test_labels_of_some_rows_are_granted_or_scored(tmp_path):
     )
     words = [*TABLES, "dataset.target=half.csv"]
     scored = made(tmp_path / "a", *words, "method=mmd", "dataset.score_on=labelled")
-    assert scored.data.labelled == [0, 0, 80] and scored.accuracy is not None and scored.data.granted == 0
+    assert scored.data.labelled == [0, 0, 80] and scored.headline is not None and scored.data.granted == 0
     granted = made(tmp_path / "b", *words, "method=finetune", "granted=labelled")
-    assert granted.data.labelled == [80, 0, 0] and granted.accuracy is None and granted.data.granted == 80
+    assert granted.data.labelled == [80, 0, 0] and granted.headline is None and granted.data.granted == 80
     assert granted.granted == "labelled"
     both = made(tmp_path / "c", *words, "method=finetune", "granted=5")
-    assert both.data.granted == 15 and both.accuracy is not None
+    assert both.data.granted == 15 and both.headline is not None
     assert len(predictions(scored)) == len(predictions(granted)) == 120
 
 

@@ -228,7 +228,7 @@ def test_a_run_can_be_asked_for_its_own_test_split(name, typed, request):
 def test_predictions_that_are_not_those_of_the_run_are_told(shot, tmp_path):
     shutil.copytree(shot.folder, tmp_path / "run")
     trained, record = tl_runner.load(shot.folder), shot
-    found = torch.cat([each.probabilities for each in predictions(trained, list_test_inputs(shot.folder, trained[1]))])
+    found = torch.cat([each.predicted for each in predictions(trained, list_test_inputs(shot.folder, trained[1]))])
     assert compare_with_stored(found, record) == (12, 12, pytest.approx(0.0, abs=EXACT))
     other = found.roll(1, dims=1)
     rows, same, largest = compare_with_stored(other, record)
@@ -333,11 +333,11 @@ def test_a_class_that_is_called_as_a_column_has_a_column_of_its_own(shot, typed,
 def test_the_order_and_the_number_of_files_change_no_prediction(shot, monkeypatch):
     trained = tl_runner.load(shot.folder)
     chosen = list_inputs([Path(name) for name in names(shot)], trained.preprocessing)
-    whole = torch.cat([each.probabilities for each in predictions(trained, chosen)])
+    whole = torch.cat([each.predicted for each in predictions(trained, chosen)])
     monkeypatch.setattr("tl_runner.inference.predict.rows_per_batch", lambda numbers: 5)
     parts = list(predictions(trained, chosen[::-1]))
     assert [len(each.names) for each in parts] == [5, 5, 2]
-    torch.testing.assert_close(torch.cat([each.probabilities for each in parts]).flip(0), whole, atol=EXACT, rtol=0)
+    torch.testing.assert_close(torch.cat([each.predicted for each in parts]).flip(0), whole, atol=EXACT, rtol=0)
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(clinic):

@@ -53,7 +53,7 @@ def main() -> None:
 def _export(asked: argparse.Namespace) -> None:
     extend_path(find_config_dir(asked.config_dir))
     from tl_runner.errors import UserError, check_range
-    from tl_runner.inference.export import OUTPUT, SUFFIXES, export
+    from tl_runner.inference.export import SUFFIXES, export, name_output
     from tl_runner.inference.load import load, read_finished
     from tl_runner.inference.samples import samples
     from tl_runner.storage.sheet import writable
@@ -77,7 +77,7 @@ def _export(asked: argparse.Namespace) -> None:
     file, difference = export(trained, tried.x, asked.to, out, facts)
     shape = ", ".join(map(str, tried.x.shape[1:]))
     print(
-        f"{file}: {file.stat().st_size / 1e6:.1f} MB, input (n, {shape}) float32 -> {OUTPUT} (n,"
-        f" {len(trained.classes)}); on {len(tried.x)} samples ({tried.real} of the run's data,"
+        f"{file}: {file.stat().st_size / 1e6:.1f} MB, input (n, {shape}) float32 -> {name_output(trained.model)} (n,"
+        f" {trained.model.task.outputs}); on {len(tried.x)} samples ({tried.real} of the run's data,"
         f" {len(tried.x) - tried.real} random) they differ from the model's by at most {difference:.1e}"
     )

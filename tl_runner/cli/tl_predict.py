@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OTHER = 0.01  # of a probability: more than devices and libraries differ by on the same row
 PATIENCE = 5.0  # seconds after which progress is printed
 DESCRIPTION = """\
 Predict new images or table rows with the model of a finished run, prepared as the run's own were.
-Prints CSV: path, predicted (class), probability (of that class), then the probability of every class."""
+Prints CSV: path, predicted (class), probability (of that class), then the probability of every class; of a run that
+predicts a quantity: path, predicted (value)."""
 NOTES = """\
 A run on images takes image files of any size, and folders: all images in them, at any depth, sorted. The central
 part is resized to the size of the run's own images. A run on tables takes CSV files with the columns it learnt from,
@@ -68,7 +68,8 @@ def _predict(asked: argparse.Namespace) -> None:
     from tl_runner.errors import UserError
     from tl_runner.inference.inputs import list_inputs, list_test_inputs
     from tl_runner.inference.load import load, read_finished
-    from tl_runner.inference.predict import compare_with_stored
+    from tl_runner.inference.predict import OTHER, compare_with_stored
+    from tl_runner.report.tables import format_percent
     from tl_runner.storage.sheet import is_sheet, open_sheet, writable
 
     device = claim_device(asked.device, None)
@@ -91,15 +92,21 @@ def _predict(asked: argparse.Namespace) -> None:
             f"{same} of {count_noun(rows, 'row')} {pluralize(same, 'has')} the class of the run's stored predictions;"
             f" probabilities differ by at most {largest:.1e}"
         )
+        if record.data.quantity:
+            told = (
+                f"{same} of {count_noun(rows, 'prediction')} {pluralize(same, 'is')} the run's stored one within"
+                f" {OTHER} standard deviations; they differ by at most {largest:.1e}"
+            )
         if largest > OTHER:
             raise UserError(f"{told}: these are not the rows that the run was scored on, or not in their order")
         log.log(logging.INFO if same == rows else logging.WARNING, told)
-        if same == rows and record.accuracy is not None:
-            log.info("so their accuracy is the run's target accuracy, %.1f %%", 100 * record.accuracy)
+        if same == rows and record.headline is not None:
+            score = "R²" if record.data.quantity else "accuracy"
+            log.info("so their %s is the run's target %s, %s", score, score, format_percent(record.headline))
 
 
 def _write_predictions(trained: "Trained", chosen: "Sequence[Input]", stream: IO[str], on_bad: str) -> "Tensor":
-    """Write a line for each row; the probabilities (n, C)."""
+    """Write a line for each row; the predictions."""
     import torch
 
     from tl_runner.errors import UserError
@@ -114,8 +121,8 @@ def _write_predictions(trained: "Trained", chosen: "Sequence[Input]", stream: IO
                 raise UserError(f"{name}: {why}; --on-bad skip leaves such files out")
             log.warning("skipped: %s: %s", name, why)
         if predicted.names:
-            sheet.add(predicted.names, predicted.probabilities.numpy())
-        kept.append(predicted.probabilities)
+            sheet.add(predicted.names, predicted.predicted.numpy())
+        kept.append(predicted.predicted)
         done, skipped = done + len(predicted.names), skipped + len(predicted.bad)
         if time.monotonic() - told > PATIENCE:
             told = time.monotonic()

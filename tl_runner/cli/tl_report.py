@@ -35,9 +35,10 @@ def main() -> None:
     parser.add_argument("--format", choices=["table", "markdown", "csv", "json", "latex"], default="table")
     parser.add_argument(
         "--score",
-        choices=["accuracy", "balanced", "macro_f1"],
-        default="accuracy",
-        help="what the tables compare; balanced is the mean accuracy of the classes",
+        choices=["headline", "accuracy", "balanced", "macro_f1", "r2", "spearman"],
+        default="headline",
+        help="what the tables compare; headline: accuracy, or R² of a quantity (r2); balanced: the mean accuracy of the"
+        " classes",
     )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a page with tables and figures, too")
     said = parser.parse_args()

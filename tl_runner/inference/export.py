@@ -14,9 +14,11 @@ from typing import IO, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tl_runner.core import Model
 from tl_runner.errors import UserError
 from tl_runner.inference.load import Trained
 from tl_runner.models.features import rows_per_batch
+from tl_runner.models.heads import InUnit
 from tl_runner.storage.atomic import open_atomically
 
 log = logging.getLogger(__name__)
@@ -24,25 +26,38 @@ log = logging.getLogger(__name__)
 Format = Literal["onnx", "torchscript", "pt2"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".torchscript", "pt2": ".pt2"}
 TOLERANCE = 1e-4  # of a probability: sums in another order differ by 1e-7 to 1e-5, another function by much more
-INPUT, OUTPUT = "input", "probabilities"  # the names that an ONNX file gives them
+INPUT, PROBABILITIES, VALUES = "input", "probabilities", "values"  # the names that an ONNX file gives them
 FACTS = "tl_runner.json"  # the extra file of torchscript and pt2
 
 Run = Callable[[Tensor], Tensor]
 
 
-class Classifier(nn.Module):
-    """input (n, …) -> softmax(model(input)) (n, C) float32: unlike logits, the same thing for every head."""
+class Predictor(nn.Module):
+    """input (n, …) -> softmax(model(input)) (n, C) float32: unlike logits, the same thing for every head.
 
-    def __init__(self, model: nn.Module):
+    Where there are no classes: the quantity (n, 1) in its own unit.
+    """
+
+    def __init__(self, model: Model):
         super().__init__()
-        self.model = model
+        self.model, self.predict = model, model.task.predict
+        self.output = name_output(model)
+        self.unit = model.head.sd if isinstance(model.head, InUnit) else 1.0  # that differences are measured in
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (its name in the file)
-        return self.model(input).float().softmax(-1)
+        return self.predict(self.model(input))
+
+
+def name_output(model: Model) -> str:
+    """What an exported file calls what it gives."""
+    return PROBABILITIES if model.classes else VALUES
 
 
 class Exported(NamedTuple):
-    """The file, and how far at most a probability of its is from the model's on the samples."""
+    """The file, and how far at most a probability of its is from the model's on the samples.
+
+    A quantity's difference is a share of its deviation.
+    """
 
     file: Path
     difference: float
@@ -53,20 +68,20 @@ def export(trained: Trained, samples: Tensor, to: Format, out: Path, facts: dict
     """Write the model as `out`, in this format, with any number of rows a call, and check it on samples (n, …), n ≥ 3.
 
     The model is on the CPU. `facts` go into the file beside the names of the classes and what is known of the
-    preprocessing. Raises `UserError` where the format can't express the model, or where a probability of the file is
+    preprocessing. Raises `UserError` where the format can't express the model, or where a prediction of the file is
     off by more than `TOLERANCE`; there is no new file then, and an old one stays as it was.
     """
-    model = Classifier(trained.model).eval()
-    said = {**facts, "classes": trained.classes, "preprocessing": trained.preprocessing.facts, "output": OUTPUT}
+    model = Predictor(trained.model).eval()
+    said = {**facts, "classes": trained.classes, "preprocessing": trained.preprocessing.facts, "output": model.output}
     write, read = WAYS[to]
     with open_atomically(out) as file:
         with _in_words(to):
             write(model, samples[:3], said, file)  # more than one row: a size of 1 would be taken for a constant
             file.flush()
-            difference = farthest(model, read(Path(file.name)), samples)
+            difference = farthest(model, read(Path(file.name)), samples) / model.unit
         if not difference <= TOLERANCE:  # NaN is not either
             raise UserError(
-                f"the {to} file does not match the model: on {len(samples)} samples a probability differs by up to"
+                f"the {to} file does not match the model: on {len(samples)} samples a prediction differs by up to"
                 f" {difference:.1e}, and {TOLERANCE:.0e} is allowed; it was removed"
             )
     return Exported(out, difference)
@@ -88,7 +103,7 @@ def farthest(model: Run, other: Run, samples: Tensor) -> float:
     return float(torch.stack(differences).max())  # NaN is the largest
 
 
-def _write_onnx(model: nn.Module, example: Tensor, said: dict[str, Any], file: IO[bytes]) -> None:
+def _write_onnx(model: Predictor, example: Tensor, said: dict[str, Any], file: IO[bytes]) -> None:
     try:
         import onnx
         import onnxruntime  # noqa: F401  (it runs the check)
@@ -97,7 +112,7 @@ def _write_onnx(model: nn.Module, example: Tensor, said: dict[str, Any], file: I
         raise UserError(f'--to onnx needs the package {error.name}: pip install "tl_runner[export]"') from error
     program = torch.onnx.export(
         model, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=[INPUT], output_names=[OUTPUT], verbose=False,
+        input_names=[INPUT], output_names=[model.output], verbose=False,
     )  # fmt: skip
     assert program is not None
     proto = program.model_proto
@@ -111,10 +126,10 @@ def _read_onnx(path: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run([OUTPUT], {INPUT: x.numpy()})[0])
+    return lambda x: torch.from_numpy(session.run(None, {INPUT: x.numpy()})[0])
 
 
-def _write_torchscript(model: nn.Module, example: Tensor, said: dict[str, Any], file: IO[bytes]) -> None:
+def _write_torchscript(model: Predictor, example: Tensor, said: dict[str, Any], file: IO[bytes]) -> None:
     log.warning("PyTorch %s calls TorchScript deprecated; onnx and pt2 have a future", torch.__version__)
     traced = torch.jit.trace(model, example, check_trace=False)
     torch.jit.save(traced, file, _extra_files={FACTS: json.dumps(said)})
@@ -124,7 +139,7 @@ def _read_torchscript(path: Path) -> Run:
     return torch.jit.load(str(path))
 
 
-def _write_pt2(model: nn.Module, example: Tensor, said: dict[str, Any], file: IO[bytes]) -> None:
+def _write_pt2(model: Predictor, example: Tensor, said: dict[str, Any], file: IO[bytes]) -> None:
     program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, file, extra_files={FACTS: json.dumps(said)})
 
@@ -134,7 +149,7 @@ def _read_pt2(path: Path) -> Run:
         return torch.export.load(file).module()
 
 
-WAYS: dict[Format, tuple[Callable[[nn.Module, Tensor, dict[str, Any], IO[bytes]], None], Callable[[Path], Run]]] = {
+WAYS: dict[Format, tuple[Callable[[Predictor, Tensor, dict[str, Any], IO[bytes]], None], Callable[[Path], Run]]] = {
     "onnx": (_write_onnx, _read_onnx),
     "torchscript": (_write_torchscript, _read_torchscript),
     "pt2": (_write_pt2, _read_pt2),

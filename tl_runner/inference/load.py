@@ -9,10 +9,11 @@ from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.errors import UserError
 from tl_runner.models.batchnorm import Side, unpack_statistics
-from tl_runner.models.heads import Calibrated, rebuild_head
+from tl_runner.models.heads import Calibrated, InUnit, rebuild_head
 from tl_runner.preprocessing.batching import Preprocessing
 from tl_runner.preprocessing.recorded import read_preprocessing
 from tl_runner.storage.record import RunRecord, read_record
+from tl_runner.tasks import Classification, Regression
 
 TOLD = 10  # runs that a message lists
 
@@ -21,7 +22,8 @@ class Trained(NamedTuple):
     """What `load` gives: `model, preprocessing, classes = tl_runner.load(RUN)`.
 
     `model(preprocessing(input, …))` are the logits (n, C), whose columns `classes` names; `.softmax(-1)` are the
-    probabilities that tl-predict prints. `preprocessing` takes image files or Pillow images of a run on images; CSV
+    probabilities that tl-predict prints. Where a run predicts a quantity there are no classes, and the model gives it
+    (n, 1) in its own unit. `preprocessing` takes image files or Pillow images of a run on images; CSV
     files or rows {column: value} of one on tables.
     """
 
@@ -53,12 +55,16 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
         )
     shape = tuple(record.data.shape)
     backbone, width = config.build(config.drop_weights(record.config["backbone"]), "backbone")(shape)
-    model = rebuild_head(Model(backbone, width, record.data.classes), shape, record.training.model or {})
+    quantity = record.data.quantity
+    task = Regression(quantity.name) if quantity else Classification(tuple(record.data.classes))
+    model = rebuild_head(Model(backbone, width, task), shape, record.training.model or {})
     try:
         model.load_state_dict(unpack_statistics(load_file(weights), domain))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{weights} can't be read into the run's network: {error}") from error
     training = record.training
+    if quantity:
+        model.head = InUnit(model.head, quantity.mean, quantity.sd)
     bias = torch.tensor(training.shares.bias) if training.shares and domain == "target" else None
     if training.temperature or bias is not None:
         model.head = Calibrated(model.head, training.temperature or 1.0, bias)

@@ -13,17 +13,27 @@ from tl_runner.models.features import rows_per_batch
 from tl_runner.preprocessing.batching import Input
 from tl_runner.storage.record import RunRecord
 
+OTHER = 0.01  # of a probability, or of a quantity's deviation: more than devices and libraries differ by on a row
+TINY = 1e-12  # of a deviation: where all predictions are one, any difference counts
+
 
 class Predicted(NamedTuple):
-    """Class probabilities (n, C) float32 on the CPU with the name of each row, and what could not be read and why."""
+    """Class probabilities (n, C), or a quantity (n, 1), float32 on the CPU with the name of each row.
+
+    `bad` says what could not be read, and why.
+    """
 
     names: list[str]
-    probabilities: Tensor
+    predicted: Tensor
     bad: dict[str, str]
 
 
 class StoredComparison(NamedTuple):
-    """Of `rows` predictions, how many name the `same` class, and the `largest` difference of a probability."""
+    """Of `rows` predictions, how many name the `same` class, and the `largest` difference of a probability.
+
+    Of a quantity: how many are within `OTHER` of the stored one, and the largest difference, both as shares of the
+    stored predictions' deviation.
+    """
 
     rows: int
     same: int
@@ -32,15 +42,15 @@ class StoredComparison(NamedTuple):
 
 @torch.no_grad()
 def predictions(trained: Trained, inputs: Sequence[Input]) -> Iterator[Predicted]:
-    """softmax(model(preprocessing(input))) for all inputs in order, on the model's device.
+    """What the model says of all inputs in order, on its device: class probabilities, or a quantity in its unit.
 
     As many at a time as an evaluation takes: memory does not grow with the number of files.
     """
     model, preprocessing, _ = trained
     model.eval()
     for names, x, bad in preprocessing.portions(inputs, rows_per_batch(preprocessing.numbers)):
-        logits = model(x.to(model.device)).float() if len(x) else torch.empty(0, len(trained.classes))
-        found = logits.softmax(-1).cpu()
+        outputs = model(x.to(model.device)) if len(x) else torch.empty(0, model.task.outputs)
+        found = model.task.predict(outputs).cpu()
         if not bool(torch.isfinite(found).all()):
             raise UserError("the model's predictions are not finite numbers")
         yield Predicted(names, found, bad)
@@ -64,5 +74,9 @@ def compare_with_stored(found: Tensor, record: RunRecord) -> StoredComparison:
         raise UserError(f"the run stored predictions for {len(stored)} test rows, and {len(found)} were made")
     if temperature := record.training.temperature:
         stored = scale_temperature(stored, temperature).float()
+    gap = (stored - found).abs()
+    if record.data.quantity:
+        gap = gap / stored.std().clamp_min(TINY)
+        return StoredComparison(len(found), int((gap <= OTHER).sum()), float(gap.max()))
     same = int((stored.argmax(-1) == found.argmax(-1)).sum())
-    return StoredComparison(len(found), same, float((stored - found).abs().max()))
+    return StoredComparison(len(found), same, float(gap.max()))

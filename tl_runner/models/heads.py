@@ -121,6 +121,17 @@ class Calibrated(nn.Module):
         return (logits if self.bias is None else logits + self.bias) / self.temperature
 
 
+class InUnit(nn.Module):
+    """A head whose output in standard units is given in the quantity's own: z ↦ z · sd + mean."""
+
+    def __init__(self, head: nn.Module, mean: float, sd: float):
+        super().__init__()
+        self.head, self.mean, self.sd = head, mean, sd
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x) * self.sd + self.mean
+
+
 def gives_probabilities(head: nn.Module) -> bool:
     """Whether the softmax of what a head says is meant as probabilities: not for margins, distances and votes."""
     last = head[-1] if isinstance(head, nn.Sequential) else head

@@ -31,6 +31,8 @@ def measure_agreement(settings: Sequence[Setting]) -> list[dict[Any, float]]:
         first = next(iter(kept.values()), None)
         kept = {at: rows for at, rows in kept.items() if first is not None and rows.shape == first.shape}
         if len(kept) >= LEAST:
+            if first is not None and first.shape[-1] == 1:
+                continue  # a quantity: values hardly ever agree
             said = np.mean([*kept.values()], 0).argmax(-1)
             for at, rows in kept.items():
                 found[at][seed] = float((rows.argmax(-1) == said).mean())
@@ -49,6 +51,8 @@ def compare_seeds(setting: Setting) -> float:
     calibrated together, the share is their accuracy (GDE; Jiang et al., ICLR 2022): where they share a mistake, it is
     too high.
     """
+    if setting.first.data.quantity:
+        return nan
     kept = [classes for run in setting.scored.values() if (classes := _read_classes(run))]
     shares = []
     for one, other in combinations(kept, 2):

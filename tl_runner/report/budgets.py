@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor, isnan
+from math import floor, isnan, nan
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
@@ -171,7 +171,9 @@ def _estimate_mean(setting: Setting) -> Paired:
     def variance(seeds: list[Any]) -> float:
         kept = [setting.outcomes[seed] for seed in seeds if seed in setting.outcomes]
         if len(kept) == len(seeds):  # the labels themselves, always right, have no chance of their own
-            return rows_variance("accuracy", [(of.labels, of.predicted, of.labels) for of in kept])
+            return rows_variance(setting.first.metric, [(of.labels, of.predicted, of.labels) for of in kept])
+        if setting.first.metric != "accuracy":
+            return nan
         return fmean(values[seed] * (1 - values[seed]) / setting.seeds.test for seed in seeds)
 
     return compare_paired(values, dict.fromkeys(values, 0.0), setting.seeds, variance)

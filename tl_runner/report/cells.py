@@ -98,6 +98,8 @@ NAMES = {
     "accuracy": "Accuracy",
     "balanced": "Balanced accuracy (the mean over classes)",
     "macro_f1": "Macro-F1 (the mean over classes)",
+    "r2": "R² (the share of the variance that is explained; below 0 where saying the mean is better)",
+    "spearman": "Spearman's rank correlation",
 }
 ESTIMATED = " Estimated: accuracy as it is estimated without target labels, which may be far off (docs/deciding.md)."
 AGREEMENT = (
@@ -118,12 +120,17 @@ KINDS = {
 
 def legend(frame: pd.DataFrame) -> str:
     """What the columns mean, and by which score."""
-    told = NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"] + LEGEND
+    told = name_scores(frame) + LEGEND
     if unlabelled(frame.to_dict("records")):
         told = "Mean ± sd over n seeds, of the checkpoint chosen without target labels. Source: on its test split."
     for name, said in (("estimated", ESTIMATED), ("agreement", AGREEMENT), ("seeds_agree", SEEDS)):
         told += said if len(frame[name].dropna()) else ""
     return told
+
+
+def name_scores(frame: pd.DataFrame) -> str:
+    """The scores that the tables compare: one, but where some runs predict classes and others quantities."""
+    return " or ".join(NAMES[score] for score in dict.fromkeys(frame["score"]) or ["accuracy"])
 
 
 def telling(rows: Sequence[Row]) -> list[str]:
@@ -161,6 +168,8 @@ def _counts(row: Row) -> dict[str, str]:
 
 def _majority(rows: Sequence[Row]) -> list[str]:
     """What saying one class of all rows would score: the mean over the settings, whose seeds may differ."""
+    if any(row["score"] in ("r2", "spearman") for row in rows):
+        return []  # saying the mean has an R² of 0
     shares = [row["majority"] for row in rows if not isnan(row["majority"])]
     return [f"always the most frequent class {percent(fmean(shares))} %"] if shares else []
 

@@ -65,7 +65,7 @@ class Rival(NamedTuple):
     seeds: int
 
 
-def compared(settings: Sequence[Setting], score: ScoreName = "accuracy") -> list[Comparison]:
+def compared(settings: Sequence[Setting], score: ScoreName = "headline") -> list[Comparison]:
     """Of all settings, in their order, by this score. Holm's families are all of them, whatever their data."""
     cells: dict[str, list[Setting]] = defaultdict(list)
     for setting in settings:
@@ -100,7 +100,7 @@ def compared(settings: Sequence[Setting], score: ScoreName = "accuracy") -> list
     ]
 
 
-def gain(setting: Setting, base: Setting, score: ScoreName = "accuracy") -> Paired:
+def gain(setting: Setting, base: Setting, score: ScoreName = "headline") -> Paired:
     """What a setting gains over another on the same data, by the test that fits how their seeds differ."""
     mine, theirs = setting.values("selected", score), base.values("selected", score)
     seeds = _joint_seeds(setting, base)
@@ -152,12 +152,16 @@ def _of_rows(setting: Setting, base: Setting, score: ScoreName, test: int) -> Ca
     nothing is known then (nan).
     """
 
+    metric = setting.metric(score)
+
     def variance(seeds: list[Any]) -> float:
+        if metric == "spearman":
+            return nan
         if _have_predictions(setting, base, seeds):
             mine, theirs = ([each.outcomes[seed] for seed in seeds] for each in (setting, base))
             both = zip(mine, theirs, strict=True)
-            return rows_variance(score, [(a.labels, a.predicted, b.predicted) for a, b in both])
-        if score != "accuracy":
+            return rows_variance(metric, [(a.labels, a.predicted, b.predicted) for a, b in both])
+        if metric != "accuracy":
             return nan
         accuracies = (setting.values("selected"), base.values("selected"))
         return fmean(sum(of[seed] * (1 - of[seed]) for of in accuracies) / test for seed in seeds)

@@ -17,7 +17,10 @@ SCORES = {
     "target balanced accuracy": ("target", "balanced"),
     "target macro-F1": ("target", "macro_f1"),
     "target calibration error": ("target", "ece"),
+    "target R²": ("target", "r2"),
+    "target rank correlation": ("target", "spearman"),
     "source accuracy": ("source", "accuracy"),
+    "source R²": ("source", "r2"),
     "accuracy at the end": ("last", "accuracy"),
     "accuracy of the oracle": ("oracle", "accuracy"),
 }
@@ -45,8 +48,8 @@ class ScorePair(NamedTuple):
 
 
 class Disagreement(NamedTuple):
-    """On how many of the target's test rows the selected checkpoints predict other classes; how far apart at most
-    their probabilities are. `why` says why that is not known, where it is not."""
+    """On how many of the target's test rows the selected checkpoints predict other classes, or values; how far apart at
+    most their probabilities, or these, are. `why` says why that is not known, where it is not."""
 
     rows: int = 0
     of: int = 0
@@ -98,7 +101,8 @@ def disagreement(first: RunRecord, second: RunRecord) -> Disagreement:
     one, other = tables
     if one.shape != other.shape:
         return Disagreement(why=f"predictions of {one.shape} and {other.shape} can't be compared")
-    rows = int((one.argmax(-1) != other.argmax(-1)).sum())
+    said = [table.argmax(-1) if table.shape[-1] > 1 else table[:, 0] for table in tables]
+    rows = int((said[0] != said[1]).sum())
     return Disagreement(rows, len(one), float(abs(one - other).max(initial=0.0)))
 
 

@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def build_leaderboard(
-    records: Sequence[RunRecord], by_labels: Set[str] = frozenset(), score: ScoreName = "accuracy"
+    records: Sequence[RunRecord], by_labels: Set[str] = frozenset(), score: ScoreName = "headline"
 ) -> pd.DataFrame:
     """One row per setting, by pair of domains and label budget, best first by what was selected without target labels.
 
@@ -35,12 +35,12 @@ def build_leaderboard(
 
     n runs that ended well, with their `seeds`, failed (with diverged) and unfinished ones; `variant` tells it from
     its namesakes, `label` is method and variant in one; mean and sd (over seeds, n − 1) of each checkpoint's
-    `score`, in [0, 1]; regret = oracle − selected; `majority` is what saying the most frequent class of the
-    target's test split scores, `below_majority` how many runs score less. What `comparison` says of it beside its
-    `baseline` (the setting of that, or "") and, of auto, its `rival` (the label of that); `seed_kind`, with its
-    rows, and `by_rows` say by which test. `seeds_agree`: see `agreement.compare_seeds`; where no label is known.
-    `steps` are those of training, a source model's among them. Settings of runs whose ids are among `by_labels`
-    were tried by a search that saw the target's labels: `variant` says so.
+    `score`, of which 1 is perfect; regret = oracle − selected; `majority` is what saying the most frequent class of the
+    target's test split, or the mean of a quantity, scores, `below_majority` how many runs score less. What `comparison`
+    says of it beside its `baseline` (the setting of that, or "") and, of auto, its `rival` (the label of that);
+    `seed_kind`, with its rows, and `by_rows` say by which test. `seeds_agree`: see `agreement.compare_seeds`; where no
+    label is known. `steps` are those of training, a source model's among them. Settings of runs whose ids are among
+    `by_labels` were tried by a search that saw the target's labels: `variant` says so.
     """
     settings = group_settings(records)
     agreements = _measure_agreements(settings)
@@ -96,7 +96,7 @@ def _row(of: Comparison, searched: bool, score: ScoreName, agreement: Mapping[An
         "over_rival": of.rival.gain if of.rival else nan,
         "rival_seeds": of.rival.seeds if of.rival else 0,
         "steps": setting.steps,
-        "score": score,
+        "score": setting.metric(score),
         "seed_kind": of.seeds.kind if setting.scored else "",
         "test_rows": of.seeds.test,
         "pool_rows": of.seeds.pool,

@@ -9,7 +9,7 @@ from tl_runner.storage.record import RunRecord
 
 
 class Predictions(NamedTuple):
-    """Of the m labelled rows of the target's test split: their classes, and those that the selected checkpoint says."""
+    """Of the m labelled rows of the target's test split: their classes, or values, and what the checkpoint says."""
 
     labels: NDArray[Any]
     predicted: NDArray[Any]
@@ -23,6 +23,9 @@ def read_predictions(record: RunRecord) -> Predictions | None:
     shares = read_array(record, "predictions", f"step_{record.scores.selected['step']}")
     if labels is None or shares is None or shares.ndim != 2 or len(shares) != len(labels):
         return None
+    if record.data.quantity:
+        known = ~np.isnan(labels)
+        return Predictions(labels[known], shares[known, 0]) if known.any() else None
     known = labels >= 0
     return Predictions(labels[known].astype(np.int64), shares[known].argmax(-1)) if known.any() else None
 

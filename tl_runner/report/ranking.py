@@ -25,7 +25,7 @@ class Ranking(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def rankings(records: Sequence[RunRecord], score: ScoreName = "accuracy") -> Iterator[Ranking]:
+def rankings(records: Sequence[RunRecord], score: ScoreName = "headline") -> Iterator[Ranking]:
     """For each label budget of which two or more pairs have two or more configurations in common.
 
     A configuration is the same on two pairs if all of it is but the dataset; the network too, unless every pair has a

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tl_runner.report.predictions import Predictions, read_predictions
-from tl_runner.report.statistics import ScoreName, Seeds, joined
+from tl_runner.report.statistics import Metric, ScoreName, Seeds, joined
 from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.record import NEUTRAL, RunRecord
 
@@ -39,10 +39,14 @@ class Setting:
         good = [run for run in self.runs if run.status == "ok" and run.scores]
         return {run.seed: run for run in sorted(good, key=lambda run: str(run.seed).rjust(20))}
 
-    def values(self, name: str, score: ScoreName = "accuracy") -> dict[Any, float]:
+    def values(self, name: str, score: ScoreName = "headline") -> dict[Any, float]:
         """By seed: the score of `selected`, `last`, `oracle`, `source` or `majority`, of the runs that have it."""
         found = {seed: run.score(name, score) for seed, run in self.scored.items()}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    def metric(self, score: ScoreName) -> Metric:
+        """The score as its runs name it."""
+        return self.first.metric if score == "headline" else score
 
     @cached_property
     def estimates(self) -> dict[Any, float]:
@@ -53,7 +57,7 @@ class Setting:
     @cached_property
     def unlabelled(self) -> bool:
         """Whether no run of it could be scored, as its target has no labels."""
-        return bool(self.scored) and all(run.accuracy is None for run in self.scored.values())
+        return bool(self.scored) and all(run.headline is None for run in self.scored.values())
 
     @cached_property
     def seeds(self) -> Seeds:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SeedKind = Literal["independent", "resplit", "fixed", "unknown"]
-ScoreName = Literal["accuracy", "balanced", "macro_f1"]
+Metric = Literal["accuracy", "balanced", "macro_f1", "r2", "spearman"]
+ScoreName = Literal["headline", Metric]  # headline: accuracy, or R² where a quantity is predicted
 
 LEVEL = 0.05  # of the tests; intervals are of 1 − this
 LEAST = 3  # seeds below which nothing is tested
@@ -155,12 +156,15 @@ def seeds_needed(found: Paired, level: float) -> int | None:
     return high
 
 
-def influence(score: ScoreName, labels: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+def influence(score: Metric, labels: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
     """How much each of m test rows moves a score: u (m,), of sum 0, with d score / d weight_j = u_j / m.
 
     The mean of u² over m is then the variance that a bootstrap over the rows has in the limit (the infinitesimal
-    jackknife; Efron 1982). For accuracy u_j is [row j is right] − accuracy. labels, predicted: (m,) classes.
+    jackknife; Efron 1982). For accuracy u_j is [row j is right] − accuracy. For r2 = 1 − A/B, with A = Σ(y − ŷ)² and
+    B = Σ(y − ȳ)², it is −m((y_j − ŷ_j)²/B − A(y_j − ȳ)²/B²). labels, predicted: (m,) classes, or values.
     """
+    if score == "r2":
+        return _influence_of_r2(labels.astype(np.float64), predicted.astype(np.float64))
     m, right = len(labels), labels == predicted
     if score == "accuracy":
         return right - right.mean()
@@ -174,7 +178,13 @@ def influence(score: ScoreName, labels: NDArray[Any], predicted: NDArray[Any]) -
     return m * (gained - lost[labels] - lost[predicted]) / (true + said > 0).sum()
 
 
-def rows_variance(score: ScoreName, runs: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> float:
+def _influence_of_r2(values: NDArray[np.float64], predicted: NDArray[np.float64]) -> NDArray[np.float64]:
+    squares, spread = np.square(values - predicted), np.square(values - values.mean())
+    total = spread.sum()
+    return np.zeros(len(values)) if not total else -len(values) * (squares / total - squares.sum() * spread / total**2)
+
+
+def rows_variance(score: Metric, runs: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> float:
     """The variance of a mean difference of scores over n seeds that comes from the choice of the test rows.
 
     Of each seed the labels (m,), and the classes that the one and the other predict. Where the rows are the same in the

@@ -64,7 +64,7 @@ class SweepProgress:
         elif outcome.what in ("locked", "stopped"):
             complain(self.errors, f"{name}: {outcome.message or 'stopped, its checkpoint is kept'}", "note: ", "yellow")
         elif not self.console.is_terminal:
-            reached = outcome.record.accuracy
+            reached = outcome.record.headline
             accuracy = "" if reached is None else f"  target {format_percent(reached)}"
             how = "ok" if outcome.what == "ran" else outcome.what
             of = f"{self.counted}/{self.total}" if self.total else str(self.counted)

@@ -1,7 +1,7 @@
 """Records and leaderboards as rich tables."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -31,30 +31,39 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     scores, domains = record.scores, record.data.domains
     assert scores is not None  # it is finished
     names = " · ".join([record.choices["method"], record.choices["backbone"], record.choices["dataset"]])
-    table = _table(
-        f"{names} · seed {record.seed}", "test split", "accuracy", "balanced", "macro-F1", "calibration error"
-    )
+    shown = OF_CLASSES if record.data.task == "classification" else OF_QUANTITY
+    table = _table(f"{names} · seed {record.seed}", "test split", *(heading for heading, _ in shown.values()))
     if scores.source:
-        table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores.source))
+        table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores.source, shown))
     table.add_row(*_target(record), style="bold", end_section=True)
     if estimate := scores.estimate:
         spread = f"{format_percent(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
         doubt = "" if estimate.believable else ", not to be relied on"
         table.add_row(f"estimated without its labels{doubt}", spread, style="dim" if scores.target else "bold")
+    if error := scores.estimated_error:
+        spread = f"{error.value:.4g} ({error.low:.4g} to {error.high:.4g})"
+        table.add_row("estimated without its labels", "–", spread, style="dim" if scores.target else "bold")
     for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")):
-        if scores.last["step"] and other and "accuracy" in other:
-            table.add_row(f"{meaning} (step {other['step']})", format_percent(other["accuracy"]), style="dim")
+        if scores.last["step"] and other and record.metric in other:
+            table.add_row(f"{meaning} (step {other['step']})", _metrics(other, shown)[0], style="dim")
     below = ""
-    if frequent := scores.majority:
-        always = f"always saying {record.data.classes[int(frequent['class'])]!r}, the most frequent class"
-        table.add_row(Text(always), *_metrics(frequent), style="dim")
-        if scores.selected["accuracy"] < frequent["accuracy"]:
-            below = f"\naccuracy below {always}"
+    if constant := scores.majority:
+        always = _describe_constant(record, constant)
+        table.add_row(Text(always), *_metrics(constant, shown), style="dim")
+        if scores.selected[record.metric] < constant[record.metric]:
+            below = f"\n{shown[record.metric][0]} below {always}"
     if baseline and baseline.scores and baseline.scores.target:
         label = f"{record.baseline}, same seed, granted={baseline.granted}"
-        table.add_row(label, *_metrics(baseline.scores.target), style="dim")
+        table.add_row(label, *_metrics(baseline.scores.target, shown), style="dim")
     said = " · ".join(_describe_run(record))
     return table, Text.assemble(said, (below, "bold red"), *(f"\n{line}" for line in _list_next(record, baseline)))
+
+
+def _describe_constant(record: RunRecord, constant: Metrics) -> str:
+    """What saying one thing of every row says."""
+    if record.data.quantity:
+        return f"always saying {constant['value']:.4g}, the mean"
+    return f"always saying {record.data.classes[int(constant['class'])]!r}, the most frequent class"
 
 
 def _describe_run(record: RunRecord) -> list[str]:
@@ -94,8 +103,9 @@ def _list_next(record: RunRecord, baseline: RunRecord | None) -> list[str]:
     lines = [str(record.folder)]
     if (predictions := record.folder / "predictions.csv").exists():
         rows = count_noun(sum(record.data.rows["target"]), "row")
-        lines.append(f"{predictions.name} there has the class of each of the target's {rows}")
-    if not baseline and record.accuracy is not None and record.choices["method"] != record.baseline:
+        what = "value" if record.data.quantity else "class"
+        lines.append(f"{predictions.name} there has the {what} of each of the target's {rows}")
+    if not baseline and record.headline is not None and record.choices["method"] != record.baseline:
         typed = str(record.granted)
         granted = "" if typed == "0" or typed.startswith("≤") else f" granted={typed}"
         lines.append(f"no baseline to compare with yet: run the same command with method={record.baseline}{granted}")
@@ -112,7 +122,7 @@ def _target(record: RunRecord) -> list[RenderableType]:
     *_, rows = data.rows.get("target") or [0]
     if 0 < labelled < rows:
         name += f" ({labelled} of {count_noun(rows, 'row')} with a label)"
-    return [Text(name), *_metrics(metrics)]
+    return [Text(name), *_metrics(metrics, OF_QUANTITY if data.quantity else OF_CLASSES)]
 
 
 def _describe_floor(record: RunRecord) -> str:
@@ -147,15 +157,15 @@ def outcomes(outcomes: Sequence[Outcome], width: int = ROOMY) -> Table:
     several = any(outcome.variant for outcome in outcomes)
     names = ("dataset", "method", "backbone")
     scored = [o.record for o in listed if o.record.scores]
-    known = ["target"] if not scored or any(record.accuracy is not None for record in scored) else []
-    guessed = ["estimated"] if any(record.accuracy is None for record in scored) else []
+    known = ["target"] if not scored or any(record.headline is not None for record in scored) else []
+    guessed = ["estimated"] if any(record.headline is None for record in scored) else []
     table = _table(title, *names, *(["variant"] if several else []), "seed", "status", *known, *guessed, *folder)
     for record, variant, what, *_ in listed:
         cells = [*(record.choices[name] for name in names), *([variant] if several else []), str(record.seed)]
         said = record.status if what in ("ran", "skipped") else what
         status = Text(said, STATUS_STYLE.get(said, "yellow"))
         estimate = record.scores and record.scores.estimate
-        accuracies = [record.accuracy] if known else []
+        accuracies = [record.headline] if known else []
         accuracies += [estimate.value if estimate else None] if guessed else []
         named = [Text(record.folder.name)] if folder else []
         shown = ["" if accuracy is None else format_percent(accuracy) for accuracy in accuracies]
@@ -248,6 +258,26 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def format_number(value: float) -> str:
+    """Four significant digits, which suit any unit."""
+    return f"{value:.4g}"
+
+
+# What the table of a run shows: by the name of a score its heading, and how it is written.
+OF_CLASSES = {
+    "accuracy": ("accuracy", format_percent),
+    "balanced": ("balanced", format_percent),
+    "macro_f1": ("macro-F1", format_percent),
+    "ece": ("calibration error", format_percent),
+}
+OF_QUANTITY = {
+    "r2": ("R²", format_percent),
+    "rmse": ("RMSE", format_number),
+    "mae": ("MAE", format_number),
+    "spearman": ("rank correlation", format_number),
+}
+
+
 def render_contrasts(contrasts: "Sequence[Contrast]") -> Table:
     """A row for each difference that an experiment asks for."""
     from tl_runner.report import cells
@@ -279,7 +309,6 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _metrics(scores: Metrics) -> list[str]:
+def _metrics(scores: Metrics, shown: Mapping[str, tuple[str, Callable[[float], str]]]) -> list[str]:
     """– for what a record has not got: a head may give no probabilities."""
-    names = ("accuracy", "balanced", "macro_f1", "ece")
-    return [format_percent(scores[name]) if name in scores else "–" for name in names]
+    return [write(scores[name]) if name in scores else "–" for name, (_, write) in shown.items()]

@@ -75,14 +75,19 @@ class RunRecord:
         return "source_only" if self.scores and self.scores.source else "target_only"
 
     @property
-    def accuracy(self) -> float | None:
-        """Of the selected checkpoint on the target's test split; None where the run has no scores."""
-        return self.score("selected", "accuracy")
+    def metric(self) -> Literal["accuracy", "r2"]:
+        """The score by which runs of its task are compared, its headline: accuracy, or R² of a quantity."""
+        return "accuracy" if self.data.task == "classification" else "r2"
+
+    @property
+    def headline(self) -> float | None:
+        """That score of the selected checkpoint on the target's test split; None where the run has no scores."""
+        return self.score("selected", "headline")
 
     def score(self, name: str, metric: str) -> float | None:
         """A metric of one of `scores`, as `selected` or `source`; None where the run has not got it."""
         metrics = getattr(self.scores, name, None)
-        return metrics.get(metric) if metrics else None
+        return metrics.get(self.metric if metric == "headline" else metric) if metrics else None
 
     @property
     def outputs(self) -> Path:

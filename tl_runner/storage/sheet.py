@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLUMNS = ("path", "predicted", "probability")  # before one for each class
+OF_QUANTITY = COLUMNS[:2]
 
 
 class Sheet:
     """Predictions as CSV: path, predicted class, its probability, and the probability of each class by its name.
 
-    Probabilities have the fewest digits that give the same float32 back. A class that is called as one of the first
+    Where there are no classes a quantity is predicted: path, predicted.
+
+    Numbers have the fewest digits that give the same float32 back. A class that is called as one of the first
     three columns has `class ` before its name.
     """
 
@@ -29,12 +32,16 @@ class Sheet:
         self.classes = tuple(classes)
         self._begun = False
 
-    def add(self, names: Iterable[str], probabilities: "NDArray[Any]") -> None:
-        """A line for each row of these (n, C), after one of the columns' names."""
+    def add(self, names: Iterable[str], predicted: "NDArray[Any]") -> None:
+        """A line for each row of these probabilities (n, C) or values (n, 1), after one of the columns' names."""
         if not self._begun:
             self._begun = True
-            self._writer.writerow([*COLUMNS, *(f"class {name}" if name in COLUMNS else name for name in self.classes)])
-        for name, row, index in zip(names, probabilities, probabilities.argmax(-1).tolist(), strict=True):
+            probabilities = [f"class {name}" if name in COLUMNS else name for name in self.classes]
+            self._writer.writerow([*COLUMNS, *probabilities] if self.classes else OF_QUANTITY)
+        if not self.classes:
+            self._writer.writerows(zip(names, predicted[:, 0], strict=True))
+            return
+        for name, row, index in zip(names, predicted, predicted.argmax(-1).tolist(), strict=True):
             self._writer.writerow([name, self.classes[index], row[index], *row])
 
 
@@ -51,9 +58,9 @@ def writable(out: Path, ours: Callable[[Path], bool]) -> Path:
 
 def is_sheet(file: Path) -> bool:
     """Whether it begins as predictions do."""
-    begin = ",".join(COLUMNS).encode()
     with file.open("rb") as stream:
-        return stream.read(len(begin)) == begin
+        header = stream.readline().rstrip(b"\r\n") + b","
+    return header == f"{','.join(OF_QUANTITY)},".encode() or header.startswith(f"{','.join(COLUMNS)},".encode())
 
 
 @contextmanager

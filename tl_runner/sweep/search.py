@@ -161,15 +161,17 @@ def measure_objective(record: RunRecord, objective: str) -> tuple[float, float]:
     """
     evidence = record.evidence or {}
     if objective == "oracle":
-        if record.accuracy is None:
+        if record.headline is None:
             raise UserError(f"objective=oracle takes the target's test labels, and {record.folder.name} has none")
-        return record.accuracy, float(evidence.get("information", 0.0))
+        return record.headline, float(evidence.get("information") or 0.0)
     if not evidence:
         raise UserError(
             f"{record.folder} was made by an earlier version, which stored no objective: rerun with force=true"
         )
     name = OBJECTIVES[objective].evidence
     if name is None:
+        if evidence.get("information") is None:
+            raise UserError(f"objective={objective} is about classes, and a quantity is predicted: use dev or floor")
         return 0.0, float(evidence["information"])
     if (value := value_of_evidence(evidence, objective)) is None:
         why = WHY.get(objective, "an earlier version made it")
@@ -177,14 +179,16 @@ def measure_objective(record: RunRecord, objective: str) -> tuple[float, float]:
             f"{record.folder.name} has no {objective} to be searched by: {why}."
             " objective=information, bnm and agreement need no labels; objective=oracle takes the target's"
         )
-    return value, float(evidence["information"])
+    return value, float(evidence.get("information") or 0.0)
 
 
 def resolve_objective(evidence: Mapping[str, Any], objective: str) -> str:
     """The objective by which a run is judged: itself, or what `auto` comes to there."""
     if objective != "auto":
         return objective
-    return "floor" if evidence.get("floor_of") == "granted" else "agreement"
+    if evidence.get("floor_of") == "granted":
+        return "floor"
+    return "agreement" if evidence.get("classes") else "dev"  # values hardly ever agree
 
 
 def value_of_evidence(evidence: Mapping[str, Any], objective: str) -> float | None:

@@ -184,7 +184,7 @@ def _curve(file: Path) -> Iterator[Point]:
     for line in file.read_text().splitlines() if file.exists() else ():
         kept = json.loads(line)
         known = {name: kept[name] for name in Evidence._fields if name in kept}
-        evidence = Evidence(**known) if "entropy" in kept else None
+        evidence = Evidence(**known) if "source_val" in kept else None
         yield Point(kept["step"], 0, kept["terms"], 0, seconds=kept["seconds"], evidence=evidence)
 
 

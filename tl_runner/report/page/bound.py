@@ -14,7 +14,7 @@ MOST = 16
 
 def terms(kept: RunFiles) -> tuple[float, ...]:
     """ε_s, ½d, λ* and the target's error of a run's selected checkpoint; NaN where it was not measured."""
-    bound, accuracy = kept.record.diagnosis and kept.record.diagnosis.bound, kept.record.accuracy
+    bound, accuracy = kept.record.diagnosis and kept.record.diagnosis.bound, kept.record.headline
     values = (bound.source_error, bound.half_distance, bound.joint_error) if bound else (None, None, None)
     return tuple(nan if value is None else value for value in (*values, None if accuracy is None else 1 - accuracy))
 

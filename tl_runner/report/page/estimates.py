@@ -12,10 +12,10 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A dot a run that has both: how accurate it was estimated to be, and how accurate it was."""
     title = "Estimated accuracy against the true one"
     found = [
-        (run.record.scores.estimate, run.record.accuracy)
+        (run.record.scores.estimate, run.record.headline)
         for group in groups
         for run in group.runs
-        if run.record.scores and run.record.scores.estimate and run.record.accuracy is not None
+        if run.record.scores and run.record.scores.estimate and run.record.headline is not None
     ]
     if not found:
         missing = "No run of this pair has both an estimate and target labels to compare it with."

@@ -35,13 +35,14 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     for group in shown:
         if found := first[group.name]:
             panels += _maps(group.name, *found)
-    names = shown[0].classes
+    names = shown[0].classes or ["lowest quarter", "second", "third", "highest quarter"]
     legend = [Key("dot", "ink", "source (disc)"), Key("cross", "ink", "target (cross)")]
     legend += [Key("square", f"c{index}", name) for index, name in enumerate(names[:COLOURS])]
     legend += [Key("dot", "c0", "by domain: source"), Key("cross", "c3", "by domain: target")]
     caption = (
         f"n = 1 run a setting, the first seed that kept features: the first {ROWS} rows of both domains' test splits"
-        " at the selected checkpoint, coloured by true class and by domain; grey where a row has no label, or the"
+        " at the selected checkpoint, coloured by true class (a quantity by quarters of the target's"
+        " values) and by domain; grey where a row has no label, or the"
         " source other classes. Each map is computed from up to 32 principal components; t-SNE (scikit-learn, seed"
         f" {SEED}) keeps neighbours, not distances: sizes of clusters and gaps between them mean nothing. "
     )
@@ -61,12 +62,22 @@ def _maps(name: str, run: RunFiles, sides: DomainFeatures) -> list[Panel]:
     ends = np.cumsum([len(labels) for _, labels in sides.values()])[:-1]
     shared = bool(run.record.scores and run.record.scores.source)
     for (side, (_, labels)), points in zip(sides.items(), np.split(places, ends), strict=True):
-        for label in np.unique(labels):
+        groups = quartiles(labels, run)
+        for label in np.unique(groups):
             kind = f"c{int(label) % COLOURS}" if label >= 0 and (side == "target" or shared) else "quiet"
-            _draw(by_class, side, points[labels == label], kind)
+            _draw(by_class, side, points[groups == label], kind)
         _draw(by_domain, side, points, "c0" if side == "source" else "c3")
     note = f"seed {run.record.seed}, {how}, by"
     return [Panel(name, by_class.svg, f"{note} class"), Panel(name, by_domain.svg, f"{note} domain")]
+
+
+def quartiles(labels: NDArray[Any], run: RunFiles) -> NDArray[Any]:
+    """Class numbers as they are; values by the quarter of the target's test values that they lie in, −1 of none."""
+    values = run.labels
+    if not run.record.data.quantity or values is None or np.isnan(values).all():
+        return labels
+    of = np.searchsorted(np.nanquantile(values, (0.25, 0.5, 0.75)), labels)
+    return np.where(np.isnan(labels), -1, of)
 
 
 def project_to_plane(features: NDArray[Any]) -> tuple[NDArray[np.float64], str]:

@@ -28,7 +28,7 @@ class SettingRuns:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the target's classes."""
+        """The names of the target's classes; none where a quantity is predicted."""
         return self.runs[0].record.data.classes
 
 

@@ -35,7 +35,7 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     panels = []
     for method, key, points in everything[:MOST]:
         scores = [
-            (value, *mean_and_deviation([run.record.accuracy for run in group.runs if run.record.accuracy is not None]))
+            (value, *mean_and_deviation([run.record.headline for run in group.runs if run.record.headline is not None]))
             for value, group in points
         ]
         reached = [end for _, mean, sd, _ in scores for end in ends(mean, sd)]

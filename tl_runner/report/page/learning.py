@@ -14,12 +14,12 @@ Curve = list[tuple[int, float, float]]  # step, mean, standard deviation (NaN fo
 
 
 def target_curve(kept: RunFiles) -> Mapping[int, float]:
-    """Accuracy on the target's test split by step."""
+    """Accuracy, or R², on the target's test split by step."""
     return kept.accuracies
 
 
 def source_curve(kept: RunFiles) -> Mapping[int, float]:
-    """Accuracy on the source's validation split by step."""
+    """Accuracy, or R², on the source's validation split by step."""
     return {line["step"]: line["source_val"] for line in kept.evidence if line.get("source_val") is not None}
 
 
@@ -44,15 +44,16 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     """A panel per setting, on one scale. Without true labels, what is known without them."""
     shown, left_out = choose_settings(groups, MOST)
     scored = [group for group in shown if any(run.accuracies for run in group.runs)]
+    score = "R²" if any(run.record.data.quantity for group in shown for run in group.runs) else "accuracy"
     if scored:
         lines = [
-            (target_curve, "c0", "target test accuracy"),
-            (source_curve, "c1 dashed", "source validation accuracy"),
+            (target_curve, "c0", f"target test {score}"),
+            (source_curve, "c1 dashed", f"source validation {score}"),
         ]
         shown = scored
     else:
         lines = [
-            (source_curve, "c1 dashed", "source validation accuracy"),
+            (source_curve, "c1 dashed", f"source validation {score}"),
             (information_curve, "c2", "information of target predictions, share of ln C"),
             (entropy_curve, "c3 dotted", "entropy of target predictions, share of ln C"),
         ]
@@ -79,13 +80,13 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     signs = {"c0": "line", "c1 dashed": "dash", "c2": "line", "c3 dotted": "dash"}
     legend = [Key(signs[kind], kind.split()[0], text) for _, kind, text in lines]
     if isfinite(level):
-        legend.append(Key("dash", "quiet", "target accuracy of source_only, as selected"))
+        legend.append(Key("dash", "quiet", f"target {score} of source_only, as selected"))
     caption = (
         "Mean over n seeds at each evaluation point, the band is ± one standard deviation. Strokes on the horizontal"
         " axis mark the checkpoints that were selected without target labels, one a seed. "
     )
     unscored = (
-        "Test accuracy by step can't be shown: these runs have no true labels (the target has none, or diagnose=none)."
+        "Test scores by step can't be shown: these runs have no true labels (the target has none, or diagnose=none)."
         " Shown is what may be known without them; ln C is the entropy of C equally likely classes. "
     )
     without = [group.name for group in choose_settings(groups, MOST)[0] if group.name not in curves]
@@ -105,4 +106,4 @@ def _words(group: SettingRuns, lines: Sequence[tuple[object, str, str]], curves:
 
 
 def _several(line: Mapping[str, float]) -> bool:
-    return line["classes"] > 1
+    return (line.get("classes") or 0) > 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tl_runner.plurals import count_noun
-from tl_runner.report.cells import NAMES, heading
+from tl_runner.report.cells import heading, name_scores
 from tl_runner.report.page import (
     bound,
     budgets,
@@ -95,7 +95,7 @@ def page(
         script=Markup(script),
         script_hash=base64.b64encode(sha256(script.encode()).digest()).decode(),
         across=[ranks.figure(ranking) for ranking in rankings],
-        score=NAMES[frame["score"].iloc[0] if len(frame) else "accuracy"],
+        score=name_scores(frame),
         runs_of=_list_runs(records),
         zip=zip,
         count_noun=count_noun,

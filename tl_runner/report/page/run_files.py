@@ -28,14 +28,17 @@ class RunFiles:
         file = self.record.folder / "curve.jsonl"
         try:
             lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-            return [line for line in lines if line.get("information") is not None]
+            return [line for line in lines if "source_val" in line]
         except (OSError, ValueError, AttributeError) as error:
             self.faults.append(f"{file} can't be read: {error}")
             return []
 
     @cached_property
     def accuracies(self) -> dict[int, float]:
-        """The accuracy on the target's test split at each evaluation point; none without the true labels."""
+        """The accuracy on the target's test split at each evaluation point; none without the true labels.
+
+        R² where a quantity is predicted.
+        """
         labels = self.labels
         if labels is None or not self._known.any():
             return {}
@@ -45,8 +48,7 @@ class RunFiles:
                 continue  # of a later version
             if not self._fits(rows, labels):
                 return {}
-            right = rows.argmax(-1) == labels
-            found[int(name.removeprefix("step_"))] = float(right[self._known].mean())
+            found[int(name.removeprefix("step_"))] = self._score(rows[self._known], labels[self._known])
         return dict(sorted(found.items()))
 
     @cached_property
@@ -65,18 +67,27 @@ class RunFiles:
 
     @cached_property
     def labels(self) -> NDArray[Any] | None:
-        """(n,) true labels of the target's test split, −1 where a row has none."""
+        """(n,) true labels of the target's test split; −1 where a row has none, NaN of a quantity."""
         return self.diagnosis("labels")
 
     @property
     def _known(self) -> NDArray[np.bool_]:
         """(n,) which of these rows have a label."""
-        return np.zeros(0, bool) if self.labels is None else self.labels >= 0
+        if self.labels is None:
+            return np.zeros(0, bool)
+        return ~np.isnan(self.labels) if self.record.data.quantity else self.labels >= 0
+
+    def _score(self, rows: NDArray[Any], labels: NDArray[Any]) -> float:
+        """The accuracy, or R², of predictions (n, k)."""
+        if not self.record.data.quantity:
+            return float((rows.argmax(-1) == labels).mean())
+        spread = np.square(labels - labels.mean()).sum()
+        return float(1 - np.square(labels - rows[:, 0]).sum() / spread) if spread else 0.0
 
     @cached_property
     def _scored(self) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         labels = self.labels
-        if labels is None or not self.record.scores or not self._known.any():
+        if labels is None or not self.record.scores or not self._known.any() or self.record.data.quantity:
             return None
         step = f"step_{self.record.scores.selected['step']}"
         rows = next((rows for _, rows in self._tensors("predictions", step)), None)
@@ -86,7 +97,9 @@ class RunFiles:
         return confusion(labels, rows.argmax(-1), rows.shape[-1]), reliability(rows, labels)
 
     def _fits(self, rows: NDArray[Any], labels: NDArray[Any]) -> bool:
-        fits = rows.ndim == 2 and len(rows) == len(labels) and labels.min() >= -1 and labels.max() < rows.shape[-1]
+        fits = rows.ndim == 2 and len(rows) == len(labels)
+        if not self.record.data.quantity:
+            fits = fits and labels.min() >= -1 and labels.max() < rows.shape[-1]
         if (
             not fits
             and (fault := f"{self.record.folder}: labels and predictions do not fit together") not in self.faults
