@@ -246,7 +246,7 @@ def test_the_leaderboard_refuses_in_words(caplog):
     Path("empty").mkdir()
     with pytest.raises(UserError, match="no runs in empty"):
         tl_runner.leaderboard(Path("empty"))
-    with pytest.raises(UserError, match="score takes accuracy, balanced, macro_f1, got 'f2'"):
+    with pytest.raises(UserError, match="score takes headline, accuracy, balanced, macro_f1, r2, spearman, got 'f2'"):
         tl_runner.leaderboard("empty", score="f2")  # pyright: ignore[reportArgumentType]
     made_up(Path("outputs"), "mmd", 0)
     Path("empty/run.json").write_text("{")

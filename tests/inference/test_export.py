@@ -45,6 +45,7 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     ),
     "Perceptron": lambda: heads.perceptron(WIDTH, 6, 0.5, CLASSES),
     "Calibrated, Linear": lambda: heads.Calibrated(nn.Linear(WIDTH, CLASSES), 1.7),
+    "InUnit, Linear": lambda: heads.InUnit(nn.Linear(WIDTH, CLASSES), 30.0, 2.0),
     "Margins": lambda: heads.Margins(WIDTH, CLASSES),
     "Votes": lambda: heads.Votes(torch.randn(5, CLASSES, WIDTH), torch.randn(5, CLASSES), torch.rand(5)),
 }
@@ -188,7 +189,7 @@ def test_a_file_that_computes_something_else_is_not_left(to, by, refused):
     Path("model").write_text("old")
     if refused:
         with pytest.raises(
-            UserError, match=f"the {to} file does not match the model: on 9 samples a probability differs by"
+            UserError, match=f"the {to} file does not match the model: on 9 samples a prediction differs by"
         ):
             export(which, torch.randn(9, 4), to, Path("model"), {})
         assert [path.read_text() for path in Path().iterdir()] == ["old"]

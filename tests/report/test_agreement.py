@@ -16,7 +16,7 @@ def setting(tmp_path: Path, *tables: dict[str, str] | None) -> Any:
     for seed, table in enumerate(tables):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        scored[seed] = SimpleNamespace(folder=folder)
+        scored[seed] = SimpleNamespace(folder=folder, data=SimpleNamespace(quantity=None))
         if table is not None:
             lines = [
                 "path,predicted,probability,cat,dog",

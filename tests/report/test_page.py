@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from sklearn.metrics import confusion_matrix
 from support.made_up_runs import ROWS, STEPS, made_up
 
-from tl_runner.evaluation import scores
+from tl_runner.functional import metrics as scores
 from tl_runner.report.caveats import list_caveats
 from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.report.page import (

@@ -231,3 +231,20 @@ def test_ranks_that_differ_by_more_than_the_critical_difference_are_those_of_nem
         for b in scores:
             apart = abs(found.average[str(a)] - found.average[str(b)]) > found.critical
             assert apart == (p.loc[a, b] < 0.05)
+
+
+def test_the_influence_of_a_row_on_r2_is_its_derivative():
+    """u_j against the change of the weighted R² by a little more weight on row j, and of sum 0."""
+    random = np.random.default_rng(0)
+    values = random.normal(size=40)
+    predicted = values + random.normal(size=40) * 0.5
+
+    def r2(w):
+        w = w / w.sum()
+        return 1 - (w * (values - predicted) ** 2).sum() / (w * (values - (w * values).sum()) ** 2).sum()
+
+    step, m = 1e-6, len(values)
+    moved = [(r2(np.ones(m) + step * np.eye(m)[j]) - r2(np.ones(m))) / step * m for j in range(m)]
+    found = influence("r2", values, predicted)
+    np.testing.assert_allclose(found, moved, atol=1e-4)
+    assert abs(found.sum()) < 1e-9 and not influence("r2", values, values).any()

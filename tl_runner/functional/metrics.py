@@ -62,7 +62,7 @@ def measure_errors(predicted: Tensor, values: Tensor, weights: Tensor | None = N
     squared = (w * gap.square()).sum()
     spread = (w * (values - (w * values).sum()).square()).sum()
     return {
-        "r2": (1 - squared / spread).item() if spread > 0 else 0.0,
+        "r2": (1 - squared / spread).item() if values.max() > values.min() else 0.0,
         "mae": (w * gap.abs()).sum().item(),
         "rmse": squared.sqrt().item(),
         "spearman": correlation(rank_values(predicted), rank_values(values)),

@@ -154,7 +154,8 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
         yield f"fewer than {LEAST} seeds of {_names(few)}: nothing is tested"
     if below := [row for row in scored if row["below_majority"]]:
         told = [f"{row['label']} ({row['below_majority']} of {count_noun(row['n'], 'run')})" for row in below]
-        yield f"below always saying the target's most frequent class: {_names(told)}"
+        constant = "mean" if below[0]["score"] in ("r2", "spearman") else "most frequent class"
+        yield f"below always saying the target's {constant}: {_names(told)}"
     adapted = [row for row in scored if row["method"] != "target_only"]  # which is there to be what labels are worth
     if other := sorted({(row["method"], row["granted"]) for row in adapted if row["verdict"] == OTHER_LABELS}):
         told = [f"{method} granted={granted}" for method, granted in other]

@@ -84,6 +84,11 @@ class RunRecord:
         """That score of the selected checkpoint on the target's test split; None where the run has no scores."""
         return self.score("selected", "headline")
 
+    @property
+    def accuracy(self) -> float | None:
+        """The same where classes are predicted; None where a quantity is."""
+        return self.score("selected", "accuracy")
+
     def score(self, name: str, metric: str) -> float | None:
         """A metric of one of `scores`, as `selected` or `source`; None where the run has not got it."""
         metrics = getattr(self.scores, name, None)

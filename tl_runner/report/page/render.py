@@ -26,6 +26,7 @@ from tl_runner.report.page import (
     provenance,
     ranks,
     samples,
+    values,
 )
 from tl_runner.report.page.answer import answer
 from tl_runner.report.page.figure import Figure
@@ -39,18 +40,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HERE = Path(__file__).parent
-FIGURES: tuple[Callable[[Sequence[SettingRuns]], Figure | None], ...] = (
+Draw = Callable[[Sequence[SettingRuns]], Figure | None]
+FIGURES: tuple[Draw, ...] = (
     *(effects.figure, budgets.figure, learning.figure, hyperparameters.figure, gap.figure, bound.figure),
-    *(
-        features.figure,
-        confusions.matrices,
-        confusions.gains,
-        calibration.figure,
-        estimates.figure,
-        samples.figure,
-        samples.draw_weighted_rows,
-    ),
+    *(features.figure, values.figure, confusions.matrices, confusions.gains, calibration.figure, estimates.figure),
+    *(samples.figure, samples.draw_weighted_rows),
 )
+OF_CLASSES = {bound.figure, confusions.matrices, confusions.gains, calibration.figure, estimates.figure}
 
 
 def page(
@@ -126,8 +122,16 @@ def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequen
         "answer": [_tight(said) for said in answer(list(zip(label_rows(rows), rows, strict=True)))],
         "columns": columns,
         "lines": lines,
-        "figures": [drawn for draw in FIGURES if (drawn := draw(groups))] if groups else [],
+        "figures": [drawn for draw in _suiting(groups) if (drawn := draw(groups))],
     }
+
+
+def _suiting(groups: Sequence[SettingRuns]) -> list[Draw]:
+    """The figures that these runs can have: those of classes say nothing of a quantity."""
+    if not groups:
+        return []
+    of_quantity = groups[0].runs[0].record.data.quantity is not None
+    return [draw for draw in FIGURES if not (of_quantity and draw in OF_CLASSES)]
 
 
 def _list_runs(records: Sequence[RunRecord]) -> dict[str, list[dict[str, Any]]]:
