@@ -110,7 +110,8 @@ def trim_padding(ids: Tensor, pad: int) -> Tensor:
     For speed, and only on a CPU: elsewhere the length would have to be waited for. A network that is being exported or
     compiled keeps all columns, since a length that follows from the values is no fixed shape.
     """
-    if ids.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or tracing:
         return ids
     used = (ids != pad).any(0).nonzero()
     return ids[:, : int(used[-1]) + 1 if len(used) else 1]
