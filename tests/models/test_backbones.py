@@ -12,9 +12,11 @@ from tl_runner import config
 from tl_runner.core import Model
 from tl_runner.errors import UserError
 from tl_runner.models import backbones
+from tl_runner.models.tokens import find_fit
 from tl_runner.models.weights import fill, read_weights, unwrap
 
-NAMES = [path.removeprefix("backbone/").removesuffix(".yaml") for path in YAMLS if path.startswith("backbone/")]
+ALL = [path.removeprefix("backbone/").removesuffix(".yaml") for path in YAMLS if path.startswith("backbone/")]
+NAMES = [name for name in ALL if find_fit(config.locate(name, "backbone")) is None]  # of numbers, and not of texts
 IMAGE = {"small", "resnet18", "resnet50", "timm"}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tl_runner.core import Model
 from tl_runner.domains import Pair, Split
 from tl_runner.errors import UserError
+from tl_runner.models.tokens import masked_mean
 from tl_runner.storage.cache import keep_cached, load_cached
 
 ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large images a few at a time, whose maps an
@@ -25,10 +26,13 @@ ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large imag
 
 
 class Readout(nn.Module):
-    """One vector a row: the mean over the positions of a map (n, c, h, w) or the tokens (n, t, c); vectors stay."""
+    """One vector a row: the mean over the positions of a map (n, c, h, w) or the tokens (n, t, c); vectors stay.
+
+    Padding, which is tokens of zeros, does not count.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(2).mean(-1) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x.flatten(1)
+        return x.flatten(2).mean(-1) if x.ndim == 4 else masked_mean(x) if x.ndim == 3 else x.flatten(1)
 
 
 class Embedded:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from tl_runner.domains import InputKind
@@ -91,6 +92,29 @@ def check_input(backbone: Any, kind: InputKind) -> None:
         raise UserError(
             f"backbone={name} does not read texts: use backbone=embedding_gru, bag_of_embeddings, tfidf or transformer"
         )
+
+
+def padding_mask(h: Tensor) -> Tensor:
+    """Which rows of token vectors (n, t, d) are text: (n, t) bool, False where a row is zeros, which is padding."""
+    return (h != 0).any(-1)
+
+
+def masked_mean(h: Tensor) -> Tensor:
+    """The mean over the rows that are no padding, of token vectors (n, t, d): (n, d); zeros where all are padding."""
+    return h.sum(1) / padding_mask(h).sum(1, keepdim=True).clamp_min(1)
+
+
+def trim_padding(ids: Tensor, pad: int) -> Tensor:
+    """The ids (n, t) without the last columns, where these are padding in all rows; one column is left.
+
+    For speed, and only on a CPU: elsewhere the length would have to be waited for. A network that is being exported or
+    compiled keeps all columns, since a length that follows from the values is no fixed shape.
+    """
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or tracing:
+        return ids
+    used = (ids != pad).any(0).nonzero()
+    return ids[:, : int(used[-1]) + 1 if len(used) else 1]
 
 
 def build_backbone(

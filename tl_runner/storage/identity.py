@@ -1,12 +1,13 @@
 """Who a run is: a hash of names and values, so that the same configuration has the same folder. Needs no torch.
 
 A part of this package counts by the name of its option and the value of each of its keys, a part from outside by its
-source. Each file of weights counts by its content, wherever it lies. What the files of a dataset hold is for
-`data_files`.
+source. Each file of weights counts by its content, wherever it lies, and so does the folder of a transformer. What the
+files of a dataset hold is for `data_files`.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatch
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,11 @@ from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_later_options, resolve_path
 
 # Keys, or GROUP.KEY, that came after the first runs: left alone, they are in no id.
-LATER = {"shares": "none", "pretrain.transfer": "all", "method.squared": True}
+LATER = {"shares": "none", "pretrain.transfer": "all", "method.squared": True, "method.lora_rank": 0}
+
+# Of the folder `path` of backbone=transformer, what the run reads: the encoder and its tokenizer.
+ENCODER = ("config.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
+           "merges.txt", "*.model")  # fmt: skip
 
 
 def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
@@ -72,6 +77,12 @@ def _resolve_node(node: Any, contents: Contents, own: bool = False) -> Any:
     """
     if isinstance(node, Mapping):
         own = not is_ours(node["_target_"]) if isinstance(node.get("_target_"), str) else own
+        if (
+            node.get("_target_") == "transformer"
+            and (folder := resolve_path(node.get("path"), contents.home))
+            and folder.is_dir()
+        ):
+            node = {**node, "path": {"content": _list_encoder(folder, contents)}}
         return {
             str(key): value if key == "_target_" else _resolve_node(value, contents, own or key == "weights")
             for key, value in node.items()
@@ -80,6 +91,12 @@ def _resolve_node(node: Any, contents: Contents, own: bool = False) -> Any:
         return [_resolve_node(value, contents, own) for value in node]
     path = resolve_path(node, contents.home) if own else None
     return {"content": [found.hash for found in contents.of(path)]} if path and path.is_file() else node
+
+
+def _list_encoder(folder: Path, contents: Contents) -> list[list[str]]:
+    """The name and the hash of each file of an encoder in a folder; other files, as of other formats, are not read."""
+    files = sorted(file for file in folder.iterdir() if any(fnmatch(file.name, kind) for kind in ENCODER))
+    return [[file.name, found.hash] for file in files for found in contents.of(file) if file.is_file()]
 
 
 def _sources(node: Any) -> Iterator[str]:
