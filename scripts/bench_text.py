@@ -1,0 +1,127 @@
+"""Makes the runs behind docs/text.md: sentiment across domains, real sentences of three and made-up reviews of two.
+
+    scripts/make_sentiment FOLDER                                             # the real ones, see its first lines
+    python scripts/bench_text.py --data FOLDER --outputs RUNS [GROUP …]       # makes the runs, or resumes, and keeps
+    python scripts/bench_text.py --write docs/text.md                         # the page's tables, of what is kept
+
+GROUP is one of small, encoder, budgets, reviews. `--encoder DIR` is the folder of a BERT-like encoder (MiniLM), and
+`--device cuda` trains on a GPU, several runs at a time (`--jobs`). Tables are kept in docs/measured/text.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby, permutations
+from math import isnan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench_methods import put
+
+from tl_runner.report.leaderboard import build_leaderboard
+from tl_runner.storage.record import read_records
+
+KEPT = Path(__file__).parents[1] / "docs" / "measured" / "text"
+BEGIN, END = "<!-- made by scripts/bench_text.py: begin -->", "<!-- end of bench_text -->"
+DOMAINS = ("amazon", "imdb", "yelp")
+COLUMNS = [
+    "pair", "label", "backbone", "granted", "n", "failed", "target", "target_sd", "difference", "low", "high",
+    "verdict", "estimated", "source", "seconds",
+]  # fmt: skip
+TUNED = ("train=transformer", "optimizer=transformer", "schedule=warmup", "pretrain=transformer", "backbone.length=64")
+SEEDS = {"small": 5, "encoder": 3, "budgets": 3, "reviews": 5}
+
+
+class Line(NamedTuple):
+    """Words of a command, and the name of its row where the method alone does not tell it."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", metavar="GROUP", nargs="*", choices=[*SEEDS, []], help="only these tables")
+    parser.add_argument("--data", type=Path, help="the folder of amazon.csv, imdb.csv and yelp.csv")
+    parser.add_argument("--encoder", type=Path, help="the folder of the encoder")
+    parser.add_argument("--outputs", type=Path, help="the folder of the runs")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, help="fewer seeds than the table has")
+    parser.add_argument("--write", type=Path, metavar="PAGE")
+    asked = parser.parse_args()
+    if asked.outputs:
+        for group in asked.groups or SEEDS:
+            measure(group, asked)
+    if asked.write:
+        put(asked.write, BEGIN, END, "\n".join(page()))
+
+
+def list_lines(group: str, encoder: str) -> Iterator[Line]:
+    """The rows of a table, each on all of its pairs."""
+    transformer = ("backbone=transformer", f"backbone.path={encoder}", *TUNED)
+    if group in ("small", "reviews"):
+        yield Line("tfidf", ("backbone=tfidf", "method=source_only", "train.steps=600"))
+        yield Line("embedding_gru", ("backbone=embedding_gru", "method=source_only,mmd,dann,coral,mcc,bnm"))
+        yield Line("bag_of_embeddings", ("backbone=bag_of_embeddings", "method=source_only,mmd,dann,coral"))
+    if group == "encoder":
+        yield Line("frozen", (*transformer, "optimizer.lr_backbone=0", "optimizer.lr=0.002", "method=source_only"))
+        yield Line("tuned", (*transformer, "method=source_only,mmd,dann,coral,mcc,udalm"))
+    if group == "budgets":
+        yield Line("tuned", (*transformer, "granted=5,25,100", "method=finetune,feature_extract,target_only"))
+        yield Line("lp_ft", (*transformer, "granted=5,25,100", "method=finetune", "method.lp_ft=true"))
+        yield Line("lora", (*transformer, "granted=5,25,100", "method=finetune", "method.lora_rank=8"))
+
+
+def measure(group: str, asked: argparse.Namespace) -> None:
+    """Make the runs of a table, and keep it."""
+    outputs = asked.outputs / group
+    seeds = ",".join(map(str, range(asked.seeds or SEEDS[group])))
+    same = [f"outputs={outputs}", f"device={asked.device}", "threads=1", "save=false", f"seed={seeds}"]
+    same += [f"hydra.launcher.n_jobs={asked.jobs}"]
+    for line in list_lines(group, str(asked.encoder)):
+        for pair in _pairs(group, asked.data):
+            words = ["-m", *pair, *line.words, *same]
+            print(*words, flush=True)
+            command = str(Path(sys.executable).with_name("tl-run"))
+            known = [command] if os.access(command, os.X_OK) else [sys.executable, "-m", "tl_runner.cli.tl_run"]
+            subprocess.run([*known, *words], check=False, stdout=subprocess.DEVNULL)
+    keep(group, outputs)
+
+
+def _pairs(group: str, data: Path | None) -> Iterator[list[str]]:
+    if group == "reviews":
+        yield ["dataset=reviews"]
+        yield ["dataset=reviews", "dataset.source=gadgets"]
+        return
+    if data is None:
+        raise SystemExit(f"{group} needs --data")
+    two = [("amazon", "imdb"), ("imdb", "amazon")]
+    for source, target in permutations(DOMAINS, 2) if group == "small" else two:
+        yield ["dataset=text", f"dataset.source={data / source}.csv", f"dataset.target={data / target}.csv"]
+
+
+def keep(group: str, outputs: Path) -> None:
+    """The leaderboard of these runs, as docs/measured/text/GROUP.csv."""
+    runs, _ = read_records([outputs])
+    if not runs:
+        raise SystemExit(f"{group} left no run in {outputs}")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with (KEPT / f"{group}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for row in build_leaderboard(runs).to_dict("records"):
+            writer.writerow({str(key): _written(value) for key, value in row.items()})
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if isnan(value) else round(value, 4)
+    return value
+
+
+if __name__ == "__main__":
+    main()
