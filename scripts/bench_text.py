@@ -13,7 +13,7 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby, permutations
 from math import isnan
 from pathlib import Path
@@ -32,6 +32,12 @@ COLUMNS = [
     "verdict", "estimated", "source", "seconds",
 ]  # fmt: skip
 TUNED = ("train=transformer", "optimizer=transformer", "schedule=warmup", "pretrain=transformer", "backbone.length=64")
+TITLES = {
+    "small": "Real sentences, networks from scratch",
+    "encoder": "Real sentences, a pre-trained encoder (MiniLM) without target labels",
+    "budgets": "Real sentences, a pre-trained encoder (MiniLM) with some target labels",
+    "reviews": "Made-up reviews (`dataset=reviews`)",
+}
 SEEDS = {"small": 5, "encoder": 3, "budgets": 3, "reviews": 5}
 
 
@@ -115,6 +121,47 @@ def keep(group: str, outputs: Path) -> None:
         writer.writeheader()
         for row in build_leaderboard(runs).to_dict("records"):
             writer.writerow({str(key): _written(value) for key, value in row.items()})
+
+
+def page() -> Iterator[str]:
+    """A table for each group that was measured."""
+    for group, title in TITLES.items():
+        file = KEPT / f"{group}.csv"
+        if not file.exists():
+            continue
+        with file.open(newline="") as opened:
+            rows = [*csv.DictReader(opened)]
+        yield from ("", f"### {title}", "")
+        for pair, of_pair in groupby(rows, key=lambda row: row["pair"]):
+            listed = [*of_pair]
+            n = sorted({int(row["n"]) for row in listed})
+            failed = sum(int(row["failed"]) for row in listed)
+            seeds = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
+            yield from ("", f"**{pair}** ({seeds} seeds a row, {failed} runs failed)", "")
+            yield "| backbone | method | labels a class | target, % | − source_only, points (95 %) | source, % | s |"
+            yield "|---|---|--:|--:|--:|--:|--:|"
+            for row in listed:
+                yield f"| {' | '.join(_cells(row))} |"
+
+
+def _cells(row: Mapping[str, str]) -> list[str]:
+    """What a row says, in percent and points."""
+    label = row["label"].replace(f" {row['backbone']}", "")
+    spread = f" ± {100 * float(row['target_sd']):.1f}" if row["target_sd"] else ""
+    target = f"{100 * float(row['target']):.1f}{spread}" if row["target"] else "–"
+    gain = f"{100 * float(row['difference']):+.1f}" if row["difference"] else ""
+    if row["low"]:
+        gain += f" ({100 * float(row['low']):+.1f} to {100 * float(row['high']):+.1f})"
+    source = f"{100 * float(row['source']):.1f}" if row["source"] else "–"
+    return [
+        row["backbone"],
+        label,
+        row["granted"],
+        target,
+        gain.replace("-", "−"),
+        source,
+        f"{float(row['seconds']):.0f}",
+    ]
 
 
 def _written(value: Any) -> Any:
