@@ -11,6 +11,7 @@ import logging
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def identify_source(assembled: Assembly) -> dict[str, Any]:
     of_data = {name: getattr(assembled.data, name) for name in ("shape", "fingerprint", "domains", "rows")}
     of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
     parts = {name: assembled.config[name] for name in ("backbone", "augment")}
+    if assembled.tokenizer:  # which may know words of the target's texts
+        parts["tokenizer"] = blake2b(json.dumps(assembled.tokenizer.state()).encode(), digest_size=8).hexdigest()
     return {**of_source, **parts, "machine": dict(assembled.machine)}
 
 

@@ -2,8 +2,8 @@
 
 A backbone that reads texts is a function `name(shape, tokenizer, **options) -> (module, width)` that is marked by
 `reads_texts`. Its input are token ids (n, t) int64, padded at the end; its first stage makes vectors (n, t, d) of them,
-in which a row of zeros stands for padding, so that every later stage knows what is text. Its tokenizer is fitted on the
-texts of the source's training rows.
+in which a row of zeros stands for padding, so that every later stage knows what is text, and has the attribute
+`input_dtype = torch.int64`. Its tokenizer is fitted on the texts of the source's training rows.
 """
 
 import inspect
