@@ -10,7 +10,7 @@ training rows, so that learning rates and weights of terms suit any unit; predic
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from tl_runner.functional.metrics import Metrics, calibration_error, measure_errors, rates
 
 TaskName = Literal["classification", "regression"]
+EVERY_TASK: frozenset[TaskName] = frozenset(get_args(TaskName))
 
 
 @dataclass(frozen=True)

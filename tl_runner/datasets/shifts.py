@@ -5,7 +5,8 @@ A shift of a table takes the rows of a target that was drawn like the source, an
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -15,10 +16,11 @@ from tl_runner.errors import UserError, check_range
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-LabelledRows = tuple[Floats, Ints]  # the rows of a domain and their labels
+LabelledRows = tuple[Floats, NDArray[np.int64] | Floats]  # the rows of a domain, and their labels or values
+Shift = Callable[[Floats, NDArray[Any], float, Generator], LabelledRows]
 
 
-def covariate(x: Floats, y: Ints, n: int, strength: float, rng: Generator) -> Ints:
+def covariate(x: Floats, y: NDArray[Any], n: int, strength: float, rng: Generator) -> Ints:
     """n rows chosen by x alone, so that p(y|x) is kept.
 
     The log-odds of being chosen are strength × the row's position along a random direction, in standard
@@ -40,18 +42,18 @@ def prior(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     return x[kept], y[kept]
 
 
-def move(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
+def move(x: Floats, y: NDArray[Any], strength: float, rng: Generator) -> LabelledRows:
     """x + strength · (mean deviation of the columns) · u, along a random unit vector u."""
     direction = rng.normal(size=x.shape[1])
     return x + strength * x.std(0).mean() * direction / np.linalg.norm(direction), y
 
 
-def scale(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
+def scale(x: Floats, y: NDArray[Any], strength: float, rng: Generator) -> LabelledRows:
     """Every column times a factor of its own, exp(strength · z) with z standard normal."""
     return x * np.exp(strength * rng.normal(size=x.shape[1])), y
 
 
-def rotate(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
+def rotate(x: Floats, y: NDArray[Any], strength: float, rng: Generator) -> LabelledRows:
     """Rotated about the origin by `strength` radians, in each of a random pairing of the columns."""
     order = rng.permutation(x.shape[1])
     rotated = x.copy()
@@ -61,7 +63,7 @@ def rotate(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
     return rotated, y
 
 
-def affine(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
+def affine(x: Floats, y: NDArray[Any], strength: float, rng: Generator) -> LabelledRows:
     """Rotated by strength/2 radians, scaled by strength/4 and moved by strength: p(y|x) moves along."""
     for shift, share in ((rotate, 0.5), (scale, 0.25), (move, 1.0)):
         x, y = shift(x, y, share * strength, rng)
@@ -84,23 +86,36 @@ def mislabel(y: Ints, classes: int, share: float, rng: Generator) -> Ints:
     return wrong
 
 
-def noise(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
+def noise(x: Floats, y: NDArray[Any], strength: float, rng: Generator) -> LabelledRows:
     """Normal noise of `strength` × each column's deviation."""
     return x + strength * x.std(0) * rng.normal(size=x.shape), y
 
 
-def missing(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
+def missing(x: Floats, y: NDArray[Any], strength: float, rng: Generator) -> LabelledRows:
     """A share `strength` of the cells is lost and filled with the column's mean."""
     check_range(0, 1, strength=strength)
     return np.where(rng.random(x.shape) < strength, x.mean(0), x), y
 
 
-def unchanged(x: Floats, y: Ints, strength: float, rng: Generator) -> LabelledRows:
+def unchanged(x: Floats, y: NDArray[Any], strength: float, rng: Generator) -> LabelledRows:
     """No shift: source and target are one distribution."""
     return x, y
 
 
-TABLE_SHIFTS: dict[str, Callable[[Floats, Ints, float, Generator], LabelledRows]] = {
+def prior_of_quantity(x: Floats, y: Floats, strength: float, rng: Generator) -> LabelledRows:
+    """Half of the rows, chosen by y alone, so that p(x|y) is kept: their log-odds grow by strength a deviation of y."""
+    odds = strength * (y - y.mean()) / y.std() + rng.logistic(size=len(y))
+    kept = rng.permutation(np.argsort(-odds)[: len(y) // 2])
+    return x[kept], y[kept]
+
+
+def concept_of_quantity(x: Floats, y: Floats, strength: float, rng: Generator) -> LabelledRows:
+    """The same x, other values: y + strength · (deviation of y) · the row's position in a random direction."""
+    position = x @ rng.normal(size=x.shape[1])
+    return x, y + strength * y.std() * (position - position.mean()) / position.std()
+
+
+TABLE_SHIFTS: dict[str, Shift] = {
     "none": unchanged,
     "prior": prior,
     "affine": affine,
@@ -113,7 +128,17 @@ TABLE_SHIFTS: dict[str, Callable[[Floats, Ints, float, Generator], LabelledRows]
 }
 
 
-def table_pair(x: Floats, y: Ints, shift: str, strength: float, rng: Generator) -> tuple[LabelledRows, LabelledRows]:
+QUANTITY_SHIFTS: dict[str, Shift] = {**TABLE_SHIFTS, "prior": prior_of_quantity, "concept": concept_of_quantity}
+
+
+def table_pair(
+    x: Floats,
+    y: NDArray[Any],
+    shift: str,
+    strength: float,
+    rng: Generator,
+    shifts: Mapping[str, Shift] = TABLE_SHIFTS,
+) -> tuple[LabelledRows, LabelledRows]:
     """A pool of rows as (source, target), each at most half of it, without a row in both."""
     check_range(0, 50, strength=strength)
     half = len(x) // 2
@@ -121,7 +146,7 @@ def table_pair(x: Floats, y: Ints, shift: str, strength: float, rng: Generator) 
         target = covariate(x, y, half, strength, rng)
         source = rng.permutation(np.setdiff1d(np.arange(len(x)), target))[:half]
         return (x[source], y[source]), (x[target], y[target])
-    return (x[:half], y[:half]), TABLE_SHIFTS[shift](x[half:], y[half:], strength, rng)
+    return (x[:half], y[:half]), shifts[shift](x[half:], y[half:], strength, rng)
 
 
 def strength_of(shift: str, given: float | None, default: float) -> float:

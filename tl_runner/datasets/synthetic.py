@@ -81,7 +81,7 @@ def synthetic(
     rng = Rng(random_state if same else seed).child("synthetic", "shift").numpy()
     (source, labels), target = table_pair(x, y, shift, strength, rng)
     noise = Rng(seed).child("synthetic", "label noise").numpy()
-    sides = (source, mislabel(labels, classes, label_noise, noise)), target
+    sides = (source, mislabel(labels.astype(np.int64), classes, label_noise, noise)), target
     if not same:
         return _build_pair("synthetic", sides, classes, shift, strength)
     drawn = _build_pair(name := f"make_classification {random_state}", sides, classes, shift, strength)

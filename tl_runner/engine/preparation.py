@@ -28,9 +28,8 @@ def check_task(method: Method | MethodPart, pair: Pair) -> None:
     name = type(method).__name__
     if pair.task.name not in method.tasks:
         what = f"{pair.task.quantity!r} is a quantity" if isinstance(pair.task, Regression) else "there are classes"
-        raise UserError(
-            f"{what} to predict, and {name} is made for {' and '.join(sorted(method.tasks))} (its `tasks`); {OTHERS}"
-        )
+        tasks = " and ".join(sorted(method.tasks)) or "neither task"
+        raise UserError(f"{what} to predict, and {name} is made for {tasks} (its `tasks`); {OTHERS}")
     if pair.source is None and "source" in method.needs:
         raise UserError(
             f"this task has no source domain, its source is in the backbone's weights; {name} learns from source"

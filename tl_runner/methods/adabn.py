@@ -8,6 +8,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import UserError, check_range
 from tl_runner.methods import requirements
 from tl_runner.models.batchnorm import ROWS, renormalise
+from tl_runner.tasks import EVERY_TASK
 
 
 class AdaBN(Method):
@@ -18,6 +19,7 @@ class AdaBN(Method):
     """
 
     needs = frozenset({"target"})
+    tasks = EVERY_TASK
     start = "source"
 
     def __init__(self, rows: int = ROWS):

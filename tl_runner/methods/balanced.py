@@ -6,6 +6,7 @@ from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model, SourceLabels
 from tl_runner.errors import check_range
+from tl_runner.tasks import EVERY_TASK
 
 
 class Balanced(Method):
@@ -16,6 +17,7 @@ class Balanced(Method):
     """
 
     needs = frozenset({"source", "granted"})
+    tasks = EVERY_TASK
 
     def __init__(self, gamma: float = 0.5):
         super().__init__()

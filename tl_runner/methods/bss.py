@@ -8,6 +8,7 @@ from torch import Tensor
 from tl_runner.core import Batch, Method, Model, Phase
 from tl_runner.errors import UserError, check_range
 from tl_runner.methods.stage_groups import group_stages
+from tl_runner.tasks import EVERY_TASK
 
 
 def shrinkage(features: Tensor, k: int) -> Tensor:
@@ -31,6 +32,7 @@ class BSS(Method):
     """
 
     needs = frozenset({"granted"})
+    tasks = EVERY_TASK
     start = "source"
 
     def __init__(self, weight: float = 1e-3, k: int = 1):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tl_runner.functional import losses
 from tl_runner.methods.discrepancy import Compared, Discrepancy
+from tl_runner.tasks import EVERY_TASK
 
 VARIANTS = {"paper": losses.coral, "domainbed": losses.domainbed_coral}
 
@@ -19,6 +20,7 @@ class CORAL(Discrepancy):
     """
 
     term = "coral"
+    tasks = EVERY_TASK
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from torch import Tensor
 from tl_runner.core import Model
 from tl_runner.functional import losses
 from tl_runner.methods.discriminator import Adversarial, discriminator_loss
+from tl_runner.tasks import EVERY_TASK
 
 
 class DANN(Adversarial):
@@ -17,6 +18,7 @@ class DANN(Adversarial):
     """
 
     term = "adversary"
+    tasks = EVERY_TASK
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.stage_groups import group_stages, list_trained_stages
 from tl_runner.models.heads import linear_classifier
 from tl_runner.rng import Rng
+from tl_runner.tasks import EVERY_TASK
 
 ROWS = 256  # granted rows by which channels are judged: each channel costs a pass over them
 
@@ -75,6 +76,7 @@ class Delta(Method):
     """
 
     needs = frozenset({"granted"})
+    tasks = EVERY_TASK
     start = "source"
 
     def __init__(
@@ -92,6 +94,10 @@ class Delta(Method):
         self.at = list(dict.fromkeys(self.layers or list_trained_stages(model)))
         if not self.at:
             raise UserError("delta holds the maps of trained stages near the source's, and this backbone has none")
+        if self.kind == "supervised" and not pair.classes:
+            raise UserError(
+                "method.attention=supervised judges channels by a classifier, and there are no classes: set uniform"
+            )
         self.source = FrozenCopy(model)
         with torch.no_grad():
             weights = [*self._attention(pair, resources.rng)]

@@ -18,6 +18,7 @@ from tl_runner.methods.stage_groups import (
 from tl_runner.models.learning_rates import new_stages
 from tl_runner.models.lora import add_adapters
 from tl_runner.options import NoEffect
+from tl_runner.tasks import EVERY_TASK
 
 PROBE = 0.5  # the share of the steps that lp_ft gives to the head alone
 
@@ -56,6 +57,7 @@ class Finetune(Method):
     """
 
     needs = frozenset({"granted"})
+    tasks = EVERY_TASK
     start = "source"
 
     def __init__(

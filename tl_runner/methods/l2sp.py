@@ -10,6 +10,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import UserError, check_range
 from tl_runner.methods.stage_groups import group_stages
 from tl_runner.models.learning_rates import new_parameters, old_parameters
+from tl_runner.tasks import EVERY_TASK
 
 
 class L2SP(Method):
@@ -20,6 +21,7 @@ class L2SP(Method):
     """
 
     needs = frozenset({"granted"})
+    tasks = EVERY_TASK
     start = "source"
 
     def __init__(self, weight_backbone: float = 0.01, weight_head: float = 0.01):

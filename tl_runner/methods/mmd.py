@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tl_runner.functional import losses
 from tl_runner.methods.discrepancy import Compared, Discrepancy
+from tl_runner.tasks import EVERY_TASK
 
 TINY = 1e-8  # below which MMD² has no root to differentiate: an unbiased estimate may be negative
 
@@ -19,6 +20,7 @@ class MMD(Discrepancy):
     """
 
     term = "mmd"
+    tasks = EVERY_TASK
 
     def __init__(
         self,

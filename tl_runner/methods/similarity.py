@@ -7,6 +7,7 @@ from torch import Tensor
 from tl_runner.functional import losses
 from tl_runner.functional.distances import DISTANCES, Distance
 from tl_runner.methods.discrepancy import Compared, Discrepancy
+from tl_runner.tasks import EVERY_TASK
 
 
 class Similarity(Discrepancy):
@@ -16,6 +17,7 @@ class Similarity(Discrepancy):
     """
 
     term = "similarity"
+    tasks = EVERY_TASK
 
     def __init__(
         self,

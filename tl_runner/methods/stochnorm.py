@@ -13,6 +13,7 @@ from tl_runner.core import Batch, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import UserError, check_range
 from tl_runner.methods.stage_groups import group_stages
+from tl_runner.tasks import EVERY_TASK
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -71,6 +72,7 @@ class StochNorm(Method):
     """
 
     needs = frozenset({"granted"})
+    tasks = EVERY_TASK
     start = "source"
 
     def __init__(self, p: float = 0.5):

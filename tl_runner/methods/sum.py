@@ -35,6 +35,7 @@ class Sum(Method):
             )
         self.parts = nn.ModuleList(built)
         self.needs = frozenset().union(*(part.needs for part in built))
+        self.tasks = frozenset.intersection(*(frozenset(part.tasks) for part in built))
         self.start = "source" if any(part.start == "source" for part in built) else "backbone"
         self.uncounted: list[str] = []  # terms that another part had brought, as the log says
 

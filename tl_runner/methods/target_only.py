@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tl_runner.core import Batch, Method, Model
+from tl_runner.tasks import EVERY_TASK
 
 
 class TargetOnly(Method):
@@ -14,6 +15,7 @@ class TargetOnly(Method):
     """
 
     needs = frozenset({"granted"})
+    tasks = EVERY_TASK
     start = "scratch"
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:

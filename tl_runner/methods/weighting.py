@@ -23,6 +23,7 @@ from tl_runner.errors import UserError
 from tl_runner.functional import importance
 from tl_runner.methods import requirements
 from tl_runner.models.features import rows_to_compare
+from tl_runner.tasks import EVERY_TASK
 
 log = logging.getLogger(__name__)
 FEW = 0.05  # of the source's rows
@@ -54,6 +55,8 @@ def check_folds(folds: int, *sides: Tensor) -> None:
 
 class Weighting(Method, ABC):
     """CE(source, w) [+ CE(granted)]; a subclass says what w is."""
+
+    tasks = EVERY_TASK
 
     def __init__(self, view: View, order: Order):
         super().__init__()
