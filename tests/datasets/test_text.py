@@ -329,6 +329,9 @@ def test_a_test_part_and_scoring_by_labelled_rows():
     _, answers, data = split_domains(drawn._replace(encoding=encoding), 0, NOTHING, CPU)
     assert data.rows["target"] == [16, 4, 6] and len(answers.open()) == 6
     assert answers.places and {*answers.places.of_test} == {f"test.csv:{line}" for line in range(2, 8)}
+    as_csv("test.csv", [*rows("test", 6), ("", "good")])
+    with pytest.raises(UserError, match=r"1 of the 7 texts of the target's test part is empty: test\.csv:8"):
+        pair(rows("b"), test="test.csv")
     half = [(each, label if i % 2 else None) for i, (each, label) in enumerate(rows("b"))]
     drawn = pair([*half, ("one more", "bad")], score_on="labelled")
     assert split_domains(drawn._replace(encoding=encoding), 0, NOTHING, CPU)[2].rows["target"] == [8, 2, 11]
@@ -393,6 +396,8 @@ def test_what_the_options_cannot_mean_is_refused():
         text(0, root="root", source="a", target="b")
     with pytest.raises(UserError, match=r"dataset\.source and dataset\.target are both a\.csv"):
         text(0, source="a.csv", target="a.csv")
+    with pytest.raises(UserError, match=r"dataset\.source=root/a is a folder: .*dataset\.root=\S*root and .*, a$"):
+        text(0, source="root/a", target="root/b")
     with pytest.raises(UserError, match=r"dataset\.target=b\.csw: there is no such file"):
         text(0, source="a.csv", target="b.csw")
 
