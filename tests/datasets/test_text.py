@@ -369,11 +369,18 @@ def test_a_source_may_be_in_the_weights():
 
 
 def test_copies_are_told_across_domains_and_within_one(caplog):
-    twice = [(f"b {i // 2}", ("bad", "good")[i % 2]) for i in range(40)]
-    drawn = pair([*twice, ("a number 3, as written", "good")])
-    split_domains(drawn._replace(encoding=encoding), 0, NOTHING, CPU)
-    assert "1 of 41 texts of the target also occurs in the source" in told(caplog)
-    assert "texts of the target's test split also occur in its train split" in told(caplog)
+    as_folder("root", "a", rows("a"))
+    as_folder("root", "b", rows("train", 8), part="train")
+    as_folder("root", "b", rows("val", 8), part="val")
+    copies = [
+        ("train number 1, as written", "bad"),
+        ("train number 2, as written", "bad"),
+        ("val number 1, as written", "bad"),
+    ]
+    as_folder("root", "b", [*copies, *rows("a", 1)], part="test")
+    split_domains(text(0, root="root", source="a", target="b")._replace(encoding=encoding), 0, NOTHING, CPU)
+    assert "1 of 20 texts of the target also occurs in the source" in told(caplog)
+    assert "2 of 4 texts of the target's test split also occur in its train split" in told(caplog)
     assert "the source's test split" not in told(caplog)
     with pytest.raises(UserError, match="every text of the target also occurs in the source"):
         split_domains(pair(rows("a")[:12])._replace(encoding=encoding), 0, NOTHING, CPU)
