@@ -329,6 +329,9 @@ def test_a_test_part_and_scoring_by_labelled_rows():
     _, answers, data = split_domains(drawn._replace(encoding=encoding), 0, NOTHING, CPU)
     assert data.rows["target"] == [16, 4, 6] and len(answers.open()) == 6
     assert answers.places and {*answers.places.of_test} == {f"test.csv:{line}" for line in range(2, 8)}
+    as_csv("test.csv", [*rows("test", 6), ("", "good")])
+    with pytest.raises(UserError, match=r"1 of the 7 texts of the target's test part is empty: test\.csv:8"):
+        pair(rows("b"), test="test.csv")
     half = [(each, label if i % 2 else None) for i, (each, label) in enumerate(rows("b"))]
     drawn = pair([*half, ("one more", "bad")], score_on="labelled")
     assert split_domains(drawn._replace(encoding=encoding), 0, NOTHING, CPU)[2].rows["target"] == [8, 2, 11]
@@ -366,11 +369,18 @@ def test_a_source_may_be_in_the_weights():
 
 
 def test_copies_are_told_across_domains_and_within_one(caplog):
-    twice = [(f"b {i // 2}", ("bad", "good")[i % 2]) for i in range(40)]
-    drawn = pair([*twice, ("a number 3, as written", "good")])
-    split_domains(drawn._replace(encoding=encoding), 0, NOTHING, CPU)
-    assert "1 of 41 texts of the target also occurs in the source" in told(caplog)
-    assert "texts of the target's test split also occur in its train split" in told(caplog)
+    as_folder("root", "a", rows("a"))
+    as_folder("root", "b", rows("train", 8), part="train")
+    as_folder("root", "b", rows("val", 8), part="val")
+    copies = [
+        ("train number 1, as written", "bad"),
+        ("train number 2, as written", "bad"),
+        ("val number 1, as written", "bad"),
+    ]
+    as_folder("root", "b", [*copies, *rows("a", 1)], part="test")
+    split_domains(text(0, root="root", source="a", target="b")._replace(encoding=encoding), 0, NOTHING, CPU)
+    assert "1 of 20 texts of the target also occurs in the source" in told(caplog)
+    assert "2 of 4 texts of the target's test split also occur in its train split" in told(caplog)
     assert "the source's test split" not in told(caplog)
     with pytest.raises(UserError, match="every text of the target also occurs in the source"):
         split_domains(pair(rows("a")[:12])._replace(encoding=encoding), 0, NOTHING, CPU)
@@ -393,6 +403,8 @@ def test_what_the_options_cannot_mean_is_refused():
         text(0, root="root", source="a", target="b")
     with pytest.raises(UserError, match=r"dataset\.source and dataset\.target are both a\.csv"):
         text(0, source="a.csv", target="a.csv")
+    with pytest.raises(UserError, match=r"dataset\.source=root/a is a folder: .*dataset\.root=\S*root and .*, a$"):
+        text(0, source="root/a", target="root/b")
     with pytest.raises(UserError, match=r"dataset\.target=b\.csw: there is no such file"):
         text(0, source="a.csv", target="b.csw")
 

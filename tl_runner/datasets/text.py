@@ -173,8 +173,9 @@ def _clean(
     if kept.all():
         return cleaned, kept
     empty = [place for place, keep in zip(places, kept, strict=True) if not keep]
+    whose = "target's test part" if role == "test" else role
     what = (
-        f"{len(empty)} of the {count_noun(len(kept), 'text')} of the {role} {pluralize(len(empty), 'is')} empty:"
+        f"{len(empty)} of the {count_noun(len(kept), 'text')} of the {whose} {pluralize(len(empty), 'is')} empty:"
         f" {list_names(empty)}"
     )
     if on_empty == "error" or not kept.any():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,12 @@ class TextColumns(NamedTuple):
     def read_literally(self, file: str, said: str = "") -> Table:
         """The columns in use as they are written; refuses a file without the text. `said` is what named the file."""
         said = said or file
+        if (folder := Path(file).expanduser()).is_dir():
+            root, name = folder.absolute().parent, folder.name
+            raise UserError(
+                f"{said} is a folder: one with a folder of .txt files for each class is read as"
+                f" dataset.root={root} and the name of the domain, {name}"
+            )
         others = [name for name in (self.label, self.domain) if name is not None]
         if file.lower().endswith(ENDINGS):
             table = read_json_lines(file, said, self.text, others)
