@@ -30,14 +30,14 @@ WAYS_UNLABELLED = (
 FEW = 20  # classes, up to which no label is taken for a measurement or an identifier
 
 
-def split_label(
+def split_off_label(
     table: Table,
     label: str,
     missing: Sequence[str],
     literally: Callable[[str], Table],
     whether: WhetherLabelled = "yes",
 ) -> tuple[Table, Cells]:
-    """The table's features, and the name of each row's class (n,), None where it has none.
+    """The table's features, and the label of each row (n,) as it is written, None where it has none.
 
     Each row must have one if the table is labelled (`yes`); with `auto` the column may be missing, or empty in some
     rows, and with `no` it is not looked at. `missing` are the words for a missing value; `literally` reads the label of
@@ -64,14 +64,26 @@ def split_label(
             f" ({table.file}, lines {list_names(map(str, table.lines[empty]))}): take them out{as_class}; of the"
             " target alone rows may have none"
         )
+    return features, cells
+
+
+def split_label(
+    table: Table,
+    label: str,
+    missing: Sequence[str],
+    literally: Callable[[str], Table],
+    whether: WhetherLabelled = "yes",
+) -> tuple[Table, Cells]:
+    """The table's features, and the name of each row's class (n,), None where it has none; see `split_off_label`."""
+    features, cells = split_off_label(table, label, missing, literally, whether)
     classes = normalise_categories(cells)
     present = observed(classes)
     different = set(present)
     if len(different) > FEW and (_fractions(different) or len(different) > len(present) / 2):
         raise UserError(
             f"column {label!r} of {table.file} has {len(different)} different values in {len(classes)} rows, like"
-            f" {present[0]!r}: a label is one of a few classes, and no measurement (that would be regression,"
-            " which tl_runner does not do). dataset.label=COLUMN names another"
+            f" {present[0]!r}: a label is one of a few classes, and no measurement. dataset.task=regression predicts"
+            " numbers; dataset.label=COLUMN names another column"
         )
     return features, classes
 
@@ -90,8 +102,8 @@ def warn_of_order(classes: Iterable[str], label: str) -> None:
     if fractions or many or (odd and odd.likely):
         log.warning(
             "column %r holds %d different numbers, amounts or dates, from %s to %s: they train as %d unordered"
-            " classes, so that a near miss counts like any other error. If they are quantities, tl_runner does"
-            " not predict them (that is regression): write a few named ranges instead",
+            " classes, so that a near miss counts like any other error. If they are quantities, dataset.task=regression"
+            " predicts them",
             label, len(found), found[0], found[-1], len(found),
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import permutations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,11 +30,13 @@ from tl_runner.datasets.domain_tables import (
 )
 from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled, score_on_rows, tell_unlabelled, with_test_rows
+from tl_runner.datasets.quantities import refuse_options_of_classes, split_quantity
 from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
 from tl_runner.domains import UNKNOWN, has_label
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
+from tl_runner.tasks import TaskName
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +58,11 @@ def csv(
     drop: tuple[str, ...] = (),
     missing: tuple[str, ...] = ("NA", "N/A", "NaN", "NULL", "?"),
     separator: Literal["comma", "semicolon", "tab", "pipe"] = "comma",
+    task: TaskName = "classification",
 ) -> Drawn:
     """Two domains of rows, from UTF-8 text with a header: columns of numbers and of categories.
+
+    The `label` column holds classes, or with `task=regression` a quantity, which is called by its name.
 
     The raw rows are those of `encoding.matrix`; they are encoded by what `encoding.fit` finds in the source's training
     rows. A column is numeric or categorical by the source's cells, unless an option names it. Rows of the target need
@@ -69,30 +74,45 @@ def csv(
     asked = {"source": source, "target": target, "test": test}
     tables = read_domains(f"dataset=csv takes {WAYS}", reading, asked, file, domain, missing)
     literally = partial(read_cells, said=label, separator=separator, missing=(), only={label})
-    sides, names = dict[str, Table](), dict[str, Cells]()
-    for role, table in tables.items():
-        whether = labelled if role == "target" else "yes"
-        sides[role], names[role] = split_label(table, label, missing, literally, whether)
-    _refuse_other_columns(sides, label, categorical=categorical, numeric=numeric, drop=drop)
-    classes = find_classes(names, labels, label_set)
-    warn_of_order({*classes["source"], *classes["target"]}, label)
-    sides, names, left_out = leave_out_other_classes(sides, names, classes)
+    whether: dict[str, WhetherLabelled] = {role: labelled if role == "target" else "yes" for role in tables}
+    quantity = label if task == "regression" else None
+    notes: dict[str, Any] = {}
+    sides, labels_of = dict[str, Table](), dict[str, tuple[Tensor, Classes]]()
+    if quantity:
+        refuse_options_of_classes(labels, label_set)
+        for role, table in tables.items():
+            sides[role], values = split_quantity(table, label, missing, literally, whether[role])
+            labels_of[role] = torch.from_numpy(values), ()
+        _refuse_other_columns(sides, label, categorical=categorical, numeric=numeric, drop=drop)
+    else:
+        names = dict[str, Cells]()
+        for role, table in tables.items():
+            sides[role], names[role] = split_label(table, label, missing, literally, whether[role])
+        _refuse_other_columns(sides, label, categorical=categorical, numeric=numeric, drop=drop)
+        classes = find_classes(names, labels, label_set)
+        warn_of_order({*classes["source"], *classes["target"]}, label)
+        sides, names, left_out = leave_out_other_classes(sides, names, classes)
+        notes = label_knowledge(labels, label_set, left_out)
+        labels_of = {role: (number_classes(names[role], classes[role]), classes[role]) for role in sides}
     found = kinds(sides, categorical, numeric, missing)
 
     def raw(role: str) -> Raw:
-        table, side = sides[role], classes[role]
-        y = torch.tensor([UNKNOWN if name is None else side.index(name) for name in names[role]])
+        table, (y, side) = sides[role], labels_of[role]
         places = np.array(table.places(), dtype=object)
-        return Raw(table.name, torch.from_numpy(matrix(table, found)), y, side, names=places)
+        return Raw(table.name, torch.from_numpy(matrix(table, found)), y, side, names=places, quantity=quantity)
 
     rows = {role: raw(role) for role in sides}
     target_rows = with_test_rows(rows["target"], rows["test"]) if "test" in rows else rows["target"]
     tell_unlabelled(target_rows, explain_unlabelled(tables["target"], label, labelled), "test" in rows)
     _warn_of_shared_rows(rows["source"], target_rows)
     _warn_of_unseen(sides, found)
-    notes = label_knowledge(labels, label_set, left_out)
     encoding = _fitted_by(sides["source"], found)
     return Drawn(rows["source"], score_on_rows(target_rows, score_on), notes, encoding=encoding)
+
+
+def number_classes(names: Cells, classes: Classes) -> Tensor:
+    """The positions (n,) of these names among the classes; `UNKNOWN` of None."""
+    return torch.tensor([UNKNOWN if name is None else classes.index(name) for name in names])
 
 
 def _fitted_by(source: Table, found: Mapping[str, ColumnKind]) -> Callable[[Tensor], Encoding]:
@@ -142,7 +162,7 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
     labelled = bool(has_label(target.y).all())
 
     def rows(raw: Raw) -> Counter[bytes]:
-        labels = [code(raw.classes[y]) if labelled else 0.0 for y in raw.y.tolist()]
+        labels = [(code(raw.classes[y]) if raw.classes else y) if labelled else 0.0 for y in raw.y.tolist()]
         return Counter(row.tobytes() for row in np.column_stack([raw.x.numpy(), labels]))
 
     known, other = rows(source), rows(target)

@@ -25,6 +25,7 @@ LATER = {
     "target_shares": None,
     "random_state": None,
     "label_noise": 0.0,
+    "task": "classification",
 }
 
 # Published without an MD5: of its words, one blank between two.
