@@ -360,7 +360,7 @@ def test_more_texts_than_one_hot_is_for_are_refused_however_often_they_repeat(mo
 def test_a_measurement_or_an_identifier_is_no_label(labels):
     rows = [[i / 7, label] for i, label in enumerate(labels)]
     files = write("a.csv", ["x", "label"], rows), write("b.csv", ["x", "label"], rows[::-1])
-    with pytest.raises(UserError, match=r"column 'label' of a.csv has 60 different values .* regression"):
+    with pytest.raises(UserError, match=r"column .label. of a.csv has 60 different values .* dataset.task=regression"):
         csv(0, source=files[0], target=files[1])
 
 
