@@ -50,15 +50,13 @@ def test_the_estimated_error_needs_no_target_label_and_has_an_interval(tmp_path)
     assert record.training.temperature is None
 
 
-def test_selection_goes_by_held_out_labels_else_by_the_weighted_risk():
-    def seen(step, risk=None, floor=None):
-        return Evidence(
-            step, source_val=0.5, floor=floor, floor_rows=10, risk=risk, floor_of="granted" if floor else None
-        )
+def test_selection_goes_by_held_out_labels_else_by_the_sources_validation_rows():
+    def seen(step, floor=None, whose="source"):
+        return Evidence(step, source_val=0.5, floor=floor, floor_rows=10, risk=1.0, floor_of=whose)
 
-    assert default([seen(1, 0.5), seen(2, 0.2), seen(3, 0.4)]) == 1
-    assert default([seen(1, 0.1, 0.3), seen(2, 0.2, 0.6), seen(3, 0.3, 0.5)]) == 1
-    assert default([seen(1), seen(2)]) == 1
+    assert default([seen(1, 0.5), seen(2, 0.8), seen(3, 0.6)]) == 1
+    assert default([seen(1, 0.3, "granted"), seen(2, 0.6, "granted"), seen(3, 0.5, "granted")]) == 1
+    assert default([seen(1), seen(2)]) == 1  # nothing is known: the last
 
 
 def test_a_run_with_granted_labels_holds_some_out(tmp_path):

@@ -104,12 +104,12 @@ def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float
     two standard errors of the best accuracy on them so far is better than any other. One that predicts at most
     `collapse` × C classes (in effect: exp of the histogram's entropy) yields to any other.
 
-    Where a quantity is predicted there is no such norm: the highest R² on held-out granted labels decides, without
-    these the lowest risk by deep embedded validation, without both the last checkpoint.
+    Where a quantity is predicted there is no such norm: the highest floor decides, R² on held-out granted labels or
+    else on the source's validation rows; without both it is the last checkpoint.
     """
     check_range(0, 1, collapse=collapse, tolerance=tolerance)
     if history[0].classes is None:
-        return _choose_of_quantity(history)
+        return source_val(history) if all(point.floor is not None for point in history) else last(history)
     values = [_norm(point) for point in history]
     if None in values:
         return last(history)
@@ -126,13 +126,6 @@ def default(history: Sequence[Evidence], collapse: float = 0.5, tolerance: float
         if better or (sound(point) == sound(history[chosen]) and value >= peak - tolerance):
             chosen, peak = index, value if better else max(peak, value)
     return chosen
-
-
-def _choose_of_quantity(history: Sequence[Evidence]) -> int:
-    """What `default` selects where a quantity is predicted."""
-    if history[0].floor_of == "granted":
-        return source_val(history)
-    return dev(history) if all(point.risk is not None for point in history) else last(history)
 
 
 def _norm(point: Evidence) -> float | None:
