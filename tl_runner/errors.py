@@ -42,6 +42,8 @@ ALIASES = {
     "deep_coral": "coral",
     "deepcoral": "coral",
     "grl": "dann",
+    "daregram": "dare_gram",
+    "tradaboost_r2": "tradaboost",
     "revgrad": "dann",
     "finetune": "finetune",
     "fine_tune": "finetune",

@@ -27,8 +27,8 @@ from tl_runner.methods.feature_extract import FeatureExtract
 from tl_runner.models.backbones import small
 from tl_runner.models.features import cut_model, gather_rows
 from tl_runner.models.heads import (
+    Classifier,
     Cosine,
-    Fitted,
     Neighbours,
     Votes,
     blueprint,
@@ -182,7 +182,7 @@ def test_a_chain_of_heads_and_a_cosine_are_built_again_from_their_blueprint():
 
 def test_heads_whose_softmax_is_no_probability_are_known_and_built_again():
     x, y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
-    known = {kind: gives_probabilities(fit_head(kind, x, y, 3, C=1.0, k=3, seed=0)) for kind in get_args(Fitted)}
+    known = {kind: gives_probabilities(fit_head(kind, x, y, 3, C=1.0, k=3, seed=0)) for kind in get_args(Classifier)}
     assert known == {"logistic": True, "svm": False, "knn": True, "ncm": False}
     votes = Votes(torch.rand(2, 3, 4), torch.rand(2, 3), torch.rand(2))
     assert not gives_probabilities(votes) and not gives_probabilities(torch.nn.Sequential(torch.nn.Linear(4, 4), votes))

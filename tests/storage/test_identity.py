@@ -67,6 +67,33 @@ def test_keys_that_came_later_are_in_the_id_only_where_they_are_used():
     assert describe_run(earlier, choices).id == describe_run(content, choices).id
 
 
+FITTED = {  # as they were where head=logistic was the default
+    "method=feature_extract": "3f63578450",
+    "method=coral_linear backbone=mlp": "aa392d7b5c",
+    "method=sa": "27292c3d46",
+    "method=tca method.kernel=rbf": "875744fe2e",
+    "method=ot_map": "0b9ed6a57c",
+    "method=auto method.candidates=[coral_linear,mcc]": "6cd55ad1f8",
+}
+
+
+@pytest.mark.parametrize("words", FITTED)
+def test_a_head_chosen_by_the_task_counts_as_the_one_that_classes_had(words):
+    assert identity(words) == FITTED[words]
+    if "auto" not in words:
+        said = [describe_run(*composed(*words.split(), f"method.head={head}")) for head in ("auto", "logistic", "svm")]
+        assert said[0].id == said[1].id == FITTED[words] != said[2].id
+        assert said[0].setting == said[1].setting != said[2].setting
+
+
+def test_a_users_own_head_stays_what_it_says():
+    own = {"method": {"_target_": "mine.Method", "head": "auto"}}
+    assert drop_later_keys(own) == own
+    held = {"method": {"_target_": "sum", "parts": [own["method"], "mcc"]}}
+    other = {"method": {"_target_": "sum", "parts": [{**own["method"], "head": "logistic"}, "mcc"]}}
+    assert identify(held) != identify(other)
+
+
 def test_a_path_and_a_name_are_one_part():
     by_path, choices = composed("method=mmd")
     by_name = {**by_path, "method": {**by_path["method"], "_target_": "mmd"}}

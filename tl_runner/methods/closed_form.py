@@ -1,7 +1,8 @@
 """Closed-form feature alignment: align the features of a frozen source model in one computation, then fit a head.
 
 The head learns from the aligned source rows, and from granted target rows where there are some, each weighing the same.
-It is one of `models.heads.fit_head`: logistic, svm (`C`), knn (`k`) or ncm. Nothing is trained by the loop. What moves
+It is one of `models.heads.fit_head`: logistic, svm (`C`), knn (`k`) or ncm for classes, ridge, svm (`C`) or knn (`k`)
+for a quantity; `auto` is logistic or ridge. Nothing is trained by the loop. What moves
 source rows is in the pair that `prepare` returns, what all rows then go through is in the model: the recorded source
 accuracy is that of aligned rows. The features are the source model's; `pretrain=none backbone=identity` makes them the
 inputs.
@@ -17,8 +18,9 @@ from tl_runner.core import Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import check_range
 from tl_runner.models.features import freeze_features, gather_rows, move_source
-from tl_runner.models.heads import Fitted, fit_head
+from tl_runner.models.heads import Fitted, fit_head, settle_head
 from tl_runner.rng import Rng
+from tl_runner.tasks import EVERY_TASK
 
 Move = Callable[[Tensor], Tensor]
 TINY = 1e-10  # of the largest singular value: a direction below it is none
@@ -29,6 +31,7 @@ class ClosedForm(Method, ABC):
 
     needs = frozenset({"source", "target"})
     start = "features"
+    tasks = EVERY_TASK
 
     def __init__(self, head: Fitted, C: float, k: int):  # noqa: N803
         super().__init__()
@@ -42,6 +45,7 @@ class ClosedForm(Method, ABC):
         """Of training rows (n, d) and (m, d), float64: what moves source rows, and what all rows then go through."""
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        kind = settle_head(self.head, model.task)
         model, pair = freeze_features(model, pair, resources.cache)
         source, labels = pair.labelled_source
         move, project = self.align(
@@ -55,7 +59,7 @@ class ClosedForm(Method, ABC):
             x, y = torch.cat([x, gather_rows(pair.granted.x)]), torch.cat([y, pair.granted.y.cpu()])
         with torch.no_grad():
             x = x if project is None else project(x)
-            head = fit_head(self.head, x, y, len(model.classes), self.C, self.k, resources.rng.seed)
+            head = fit_head(kind, x, y, len(model.classes), self.C, self.k, resources.rng.seed)
         model.head = head if project is None else nn.Sequential(project, head)  # what all rows go through is part of it
         return model, pair
 

@@ -17,7 +17,7 @@ class CoralLinear(ClosedForm):
     def __init__(
         self,
         ridge: float = 1.0,
-        head: Fitted = "logistic",
+        head: Fitted = "auto",
         C: InverseRegularisation = 1.0,  # noqa: N803
         k: NumberOfNeighbours = 5,
     ):

@@ -9,7 +9,8 @@ from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import check_range
 from tl_runner.models.features import cut_model, freeze_features, gather_rows
-from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours, fit_head
+from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours, fit_head, settle_head
+from tl_runner.tasks import EVERY_TASK
 
 Head = Literal["linear", Fitted]
 
@@ -18,15 +19,17 @@ class FeatureExtract(Method):
     """A head on frozen features of the granted target rows, read at `layer` (a stage; null is the last).
 
     `linear` is trained by the loop; the others are fitted (`models.heads.fit_head`): `logistic` and `svm`
-    with inverse regularisation `C`, `knn` with `k` neighbours, `ncm` by the nearest class mean.
+    with inverse regularisation `C`, `knn` with `k` neighbours, `ncm` by the nearest class mean. A quantity has `ridge`,
+    `svm` and `knn`; `auto` is logistic for classes, ridge for a quantity.
     """
 
     needs = frozenset({"granted"})
     start = "features"
+    tasks = EVERY_TASK
 
     def __init__(
         self,
-        head: Head = "logistic",
+        head: Head = "auto",
         layer: str | None = None,
         C: InverseRegularisation = 1.0,  # noqa: N803
         k: NumberOfNeighbours = 5,
@@ -38,12 +41,13 @@ class FeatureExtract(Method):
         self.layer, self.C, self.k = layer, C, k
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        kind = self.head if self.head == "linear" else settle_head(self.head, model.task, others=["linear"])
         model = cut_model(model, self.layer, pair.shape) if self.layer else model
         model, pair = freeze_features(model, pair, resources.cache)
-        if self.head != "linear":
+        if kind != "linear":
             split, labels = pair.labels_granted
             classes, seed = len(model.classes), resources.rng.seed
-            model.head = fit_head(self.head, gather_rows(split), labels.cpu(), classes, self.C, self.k, seed)
+            model.head = fit_head(kind, gather_rows(split), labels.cpu(), classes, self.C, self.k, seed)
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:

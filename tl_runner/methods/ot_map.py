@@ -30,7 +30,7 @@ class OTMap(ClosedForm):
         self,
         entropy: float = 0.0,
         rows: int = 1000,
-        head: Fitted = "logistic",
+        head: Fitted = "auto",
         C: InverseRegularisation = 1.0,  # noqa: N803
         k: NumberOfNeighbours = 5,
     ):

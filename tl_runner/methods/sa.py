@@ -18,7 +18,7 @@ class SubspaceAlignment(ClosedForm):
     def __init__(
         self,
         dimensions: int = 10,
-        head: Fitted = "logistic",
+        head: Fitted = "auto",
         C: InverseRegularisation = 1.0,  # noqa: N803
         k: NumberOfNeighbours = 5,
     ):

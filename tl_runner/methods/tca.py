@@ -29,7 +29,7 @@ class TCA(ClosedForm):
         mu: float = 1.0,
         kernel: Literal["linear", "rbf"] = "linear",
         rows: Annotated[int, NoEffect("kernel", "linear")] = 1000,
-        head: Fitted = "logistic",
+        head: Fitted = "auto",
         C: InverseRegularisation = 1.0,  # noqa: N803
         k: NumberOfNeighbours = 5,
     ):

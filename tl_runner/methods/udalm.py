@@ -12,6 +12,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import UserError, check_range
 from tl_runner.methods import requirements
 from tl_runner.models.tokens import NOUNS
+from tl_runner.tasks import EVERY_TASK
 
 HIDDEN, OTHER = 0.8, 0.1  # of the chosen tokens: become the mask, another token; the rest stay, as in BERT
 
@@ -54,7 +55,7 @@ class UDALM(Method):
     """
 
     needs = frozenset({"source", "target"})
-    tasks = frozenset({"classification", "regression"})
+    tasks = EVERY_TASK
 
     def __init__(self, weight: float = 1.0, share: float = 0.15):
         super().__init__()

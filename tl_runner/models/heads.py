@@ -1,12 +1,13 @@
 """Heads other than a fresh linear one: modules from features (n, d) to logits (n, C), most of them fitted.
 
-What a linear classifier of scikit-learn has learnt is an `nn.Linear` here; neighbours, votes and cosines have modules
-of their own, and an `nn.Sequential` of them is a head too. `blueprint` and `rebuild_head` are how a stored model finds
+Where a quantity is predicted they give it, (n, 1) in standard units. What a linear model of scikit-learn has learnt is
+an `nn.Linear` here; neighbours, votes and cosines have modules of their own, and an `nn.Sequential` of them is a head
+too. `blueprint` and `rebuild_head` are how a stored model finds
 its shape again.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from tl_runner.errors import UserError
 from tl_runner.functional.losses import squared_distances
 from tl_runner.models.features import cut_model
 from tl_runner.options import NoEffect
+from tl_runner.tasks import Regression, Task
 
 ABSENT = -1e4  # the logit of a class that no fitted row had
 
-Fitted = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted in closed form
+Classifier = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted in closed form, for classes
+Regressor = Literal["ridge", "svm", "knn"]  # and for a quantity
+Fitted = Literal["auto", "logistic", "ridge", "svm", "knn", "ncm"]  # auto: logistic for classes, ridge for a quantity
 InverseRegularisation = Annotated[float, NoEffect("head", "knn", "ncm", "linear")]  # the option C
-NumberOfNeighbours = Annotated[int, NoEffect("head", "logistic", "svm", "ncm", "linear")]  # the option k
+NumberOfNeighbours = Annotated[int, NoEffect("head", "auto", "logistic", "ridge", "svm", "ncm", "linear")]  # k
 
 OPTIONS = ("k", "temperature", "unit_weights", "p")  # of a head's modules that a stored model is to know
 
@@ -44,6 +48,23 @@ class Neighbours(nn.Module):
         nearest = squared_distances(x, self.rows).topk(self.k, largest=False).indices
         votes = nn.functional.one_hot(self.labels[nearest], self.classes).sum(-2)
         return votes.float().clamp_min(0.5).log()
+
+
+class NeighbourMean(nn.Module):
+    """The mean value of the k nearest rows: x (n, d) ↦ (n, 1), of rows (m, d) with values (m,) of a quantity."""
+
+    rows: Tensor
+    values: Tensor
+
+    def __init__(self, rows: Tensor, values: Tensor, k: int):
+        super().__init__()
+        self.k = k
+        self.register_buffer("rows", rows)
+        self.register_buffer("values", values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        nearest = squared_distances(x, self.rows).topk(self.k, largest=False).indices
+        return self.values[nearest].mean(-1, keepdim=True)
 
 
 class Margins(nn.Linear):
@@ -104,6 +125,28 @@ class Votes(nn.Module):
         logits = torch.einsum("tcd,nd->tnc", self.weight, x) + self.bias[:, None]
         chosen = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1])
         return (self.vote[:, None, None] * chosen).sum(0)
+
+
+class WeightedMedian(nn.Module):
+    """The weighted median of linear learners: the least w_t · x + b_t up to which learners have half of all votes.
+
+    x (n, d) ↦ (n, 1); weight (T, d), bias and vote (T,), votes above 0.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    vote: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, vote: Tensor):
+        super().__init__()
+        for name, tensor in (("weight", weight), ("bias", bias), ("vote", vote)):
+            self.register_buffer(name, tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        said, order = (x @ self.weight.T + self.bias).sort(-1)
+        votes = self.vote[order].cumsum(-1)
+        before = (votes < self.vote.sum() / 2).sum(-1, keepdim=True)  # learners below the median
+        return said.gather(-1, before)
 
 
 class Calibrated(nn.Module):
@@ -192,21 +235,73 @@ def linear_classifier(
     return build_linear(weight, bias - weight @ np.asarray(scaler.mean_), form)
 
 
-def fit_head(kind: Fitted, x: Tensor, y: Tensor, classes: int, C: float, k: int, seed: int) -> nn.Module:  # noqa: N803
+def linear_regressor(
+    kind: Literal["ridge", "svm"],
+    x: Tensor,
+    y: Tensor,
+    C: float,  # noqa: N803
+    seed: int = 0,
+    weights: Tensor | None = None,
+) -> nn.Linear:
+    """scikit-learn's linear model of a quantity y (n,) in rows x (n, d), as a head of one output.
+
+    `ridge` has the least ½‖w‖² + C Σ r², r the residuals: Ridge with alpha = 1/(2C); `svm` the least ½‖w‖² + C Σ |r|:
+    LinearSVR. As `linear_classifier` it is fitted to columns of mean 0 and deviation 1, the scale folded into the head.
+    """
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVR
+
+    rows, scaler = x.double().numpy(), StandardScaler()
+    model = Ridge(1 / (2 * C)) if kind == "ridge" else LinearSVR(C=C, max_iter=100_000, random_state=seed % 2**32)
+    shares = None if weights is None else weights.numpy()
+    model.fit(scaler.fit_transform(rows), y.double().numpy(), sample_weight=shares)
+    weight = np.atleast_2d(model.coef_) / np.asarray(scaler.scale_)
+    return build_linear(weight, np.atleast_1d(model.intercept_) - weight @ np.asarray(scaler.mean_))
+
+
+def settle_head(kind: Fitted, task: Task, others: Sequence[str] = ()) -> Classifier | Regressor:
+    """The head that the option means for this task: `auto` is logistic for classes, ridge for a quantity.
+
+    Raises `UserError` where it does not suit the task, and names those that do, with `others` that are not fitted.
+    """
+    if isinstance(task, Regression):
+        suited, first, why = get_args(Regressor), "ridge", f"tells classes apart, and {task.quantity!r} is a quantity"
+    else:
+        suited, first, why = get_args(Classifier), "logistic", "predicts a quantity, and there are classes"
+    if kind != "auto" and kind not in suited:
+        possible = [*suited, *others]
+        raise UserError(f"method.head={kind} {why}: use {', '.join(possible[:-1])} or {possible[-1]}")
+    return first if kind == "auto" else kind
+
+
+def fit_head(
+    kind: Classifier | Regressor,
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    C: float,  # noqa: N803
+    k: int,
+    seed: int,
+) -> nn.Module:
     """A head fitted to rows x (n, d) with labels y (n,), on the CPU, in closed form.
 
-    `logistic` and `svm` by scikit-learn, with inverse regularisation `C` on columns of mean 0 and deviation 1, the
-    scale folded into the head; `knn` by the vote of `k` neighbours; `ncm` by the nearest class mean μ_c (logit
-    −‖f − μ_c‖², but for what all classes share).
+    For classes `logistic` and `svm` by scikit-learn, with inverse regularisation `C` on columns of mean 0 and
+    deviation 1, the scale folded into the head; `knn` by the vote of `k` neighbours; `ncm` by the nearest class mean
+    μ_c (logit −‖f − μ_c‖², but for what all classes share). For a quantity, whose labels are not whole numbers, `ridge`
+    and `svm` in the same way (`linear_regressor`), `knn` by the mean of `k` neighbours.
     """
-    if kind in ("logistic", "svm"):
-        return linear_classifier(kind, x, y, classes, C, seed)
+    of_quantity = y.is_floating_point()
     if kind == "knn":
         if k >= len(y):
             raise UserError(
                 f"head=knn with k={k} needs more than {k} labelled rows, got {len(y)}: set a smaller k, or another head"
             )
-        return Neighbours(x, y, classes, k)
+        return NeighbourMean(x, y, k) if of_quantity else Neighbours(x, y, classes, k)
+    if kind == "ridge" or (kind == "svm" and of_quantity):
+        return linear_regressor(kind, x, y, C, seed)
+    if kind in ("logistic", "svm"):
+        return linear_classifier(kind, x, y, classes, C, seed)
     present = y.unique()
     means = torch.stack([x[y == c].double().mean(0) for c in present]).numpy()
     return build_linear(*expanded(2 * means, -np.square(means).sum(1), present.numpy(), classes), Margins)
@@ -240,7 +335,9 @@ def _empty(plan: Mapping[str, Any], classes: int) -> nn.Module:
     columns = [*reversed(plan["shapes"].get("weight", ()))]  # of a weight (classes, width): width, classes
     kinds: dict[str, Callable[[], nn.Module]] = {
         "Neighbours": lambda: Neighbours(empty["rows"], empty["labels"].long(), classes, plan["k"]),
+        "NeighbourMean": lambda: NeighbourMean(**empty, k=plan["k"]),
         "Votes": lambda: Votes(**empty),
+        "WeightedMedian": lambda: WeightedMedian(**empty),
         "Kernel": lambda: Kernel(**empty),
         # models that were saved before there was the option have unit weights
         "Cosine": lambda: Cosine(

@@ -13,12 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tl_runner.option_names import is_ours, name_methods, name_parts
+from tl_runner.option_names import HOLDS_METHODS, is_ours, name_methods, name_parts
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_later_options, resolve_path
 
 # Keys, or GROUP.KEY, that came after the first runs: left alone, they are in no id.
 LATER = {"shares": "none", "pretrain.transfer": "all", "method.squared": True, "method.lora_rank": 0}
+
+# GROUP.KEY: values that came later, and the earlier ones that they stand for. Where a head may be `auto`, that is the
+# logistic one for classes; for a quantity, which came later too, logistic is refused.
+STANDS_FOR = {"method.head": {"auto": "logistic"}}
 
 # Of the folder `path` of backbone=transformer, what the run reads: the encoder and its tokenizer.
 ENCODER = ("config.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
@@ -31,7 +35,7 @@ def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str
     The node of a dataset is taken as it is, see `data_files.identify_dataset`.
     """
     contents, config = contents or Contents(), drop_later_keys(name_parts(config))
-    config["method"] = name_methods(config.get("method"))
+    config["method"] = _settle_held(name_methods(config.get("method")))
     settled = {key: _resolve_node(value, contents) for key, value in config.items() if key != "dataset"}
     if isinstance(dataset := config.get("dataset"), Mapping):
         settled["dataset"] = drop_later_options(dataset)
@@ -39,16 +43,37 @@ def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str
 
 
 def drop_later_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The configuration without the keys in `LATER` that have their defaults; a user's own part stays as it is."""
+    """The configuration without the keys in `LATER` that have their defaults, and with what later values stand for.
+
+    A user's own part stays as it is.
+    """
 
     def is_our_part(value: Any) -> bool:
         return isinstance(value, Mapping) and not prefix and is_ours(str(value.get("_target_", "")))
 
     return {
-        key: drop_later_keys(value, f"{key}.") if is_our_part(value) else value
+        key: drop_later_keys(value, f"{key}.") if is_our_part(value) else _earlier_value(f"{prefix}{key}", value)
         for key, value in config.items()
         if (f"{prefix}{key}", value) not in LATER.items()
     }
+
+
+def _earlier_value(key: str, value: Any) -> Any:
+    return STANDS_FOR.get(key, {}).get(value, value) if isinstance(value, str) else value
+
+
+def _settle_held(method: Any) -> Any:
+    """A method's node with what later values stand for in the methods that it holds."""
+    key = HOLDS_METHODS.get(str(method.get("_target_"))) if isinstance(method, Mapping) else None
+    if key is None or not isinstance(method.get(key), list | tuple):
+        return method
+
+    def settle(held: Any) -> Any:
+        if not isinstance(held, Mapping) or not is_ours(held.get("_target_")):
+            return held
+        return {name: _earlier_value(f"method.{name}", value) for name, value in held.items()}
+
+    return {**method, key: [settle(held) for held in method[key]]}
 
 
 def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
