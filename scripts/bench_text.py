@@ -10,14 +10,13 @@ GROUP is one of small, encoder, budgets, reviews. `--encoder DIR` is the folder 
 
 import argparse
 import csv
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import groupby, permutations
 from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench_methods import put
 
@@ -31,7 +30,7 @@ COLUMNS = [
     "pair", "label", "backbone", "granted", "n", "failed", "target", "target_sd", "difference", "low", "high",
     "verdict", "estimated", "source", "seconds",
 ]  # fmt: skip
-TUNED = ("train=transformer", "optimizer=transformer", "schedule=warmup", "pretrain=transformer", "backbone.length=64")
+TUNED = ("train=transformer", "optimizer=transformer", "schedule=warmup", "backbone.length=64")
 TITLES = {
     "small": "Real sentences, networks from scratch",
     "encoder": "Real sentences, a pre-trained encoder (MiniLM) without target labels",
@@ -39,13 +38,6 @@ TITLES = {
     "reviews": "Made-up reviews (`dataset=reviews`)",
 }
 SEEDS = {"small": 5, "encoder": 3, "budgets": 3, "reviews": 5}
-
-
-class Line(NamedTuple):
-    """Words of a command, and the name of its row where the method alone does not tell it."""
-
-    name: str
-    words: tuple[str, ...]
 
 
 def main() -> None:
@@ -66,48 +58,58 @@ def main() -> None:
         put(asked.write, BEGIN, END, "\n".join(page()))
 
 
-def list_lines(group: str, encoder: str) -> Iterator[Line]:
-    """The rows of a table, each on all of its pairs."""
-    transformer = ("backbone=transformer", f"backbone.path={encoder}", *TUNED)
+def list_lines(group: str, encoder: str) -> Iterator[str]:
+    """The rows of a table as words of commands, each for all of its pairs."""
+    transformer = " ".join(("backbone=transformer", f"backbone.path={encoder}", *TUNED))
     if group in ("small", "reviews"):
-        yield Line("tfidf", ("backbone=tfidf", "method=source_only", "train.steps=600"))
-        yield Line("embedding_gru", ("backbone=embedding_gru", "method=source_only,mmd,dann,coral,mcc,bnm"))
-        yield Line("bag_of_embeddings", ("backbone=bag_of_embeddings", "method=source_only,mmd,dann,coral"))
+        yield "backbone=tfidf method=source_only train.steps=600"
+        yield "backbone=embedding_gru method=source_only,mmd,dann,coral,mcc,bnm"
+        yield "backbone=bag_of_embeddings method=source_only,mmd,dann,coral"
     if group == "encoder":
-        yield Line("frozen", (*transformer, "optimizer.lr_backbone=0", "optimizer.lr=0.002", "method=source_only"))
-        yield Line("tuned", (*transformer, "method=source_only,mmd,dann,coral,mcc,udalm"))
+        yield f"{transformer} optimizer.lr_backbone=0 optimizer.lr=0.002 method=source_only"
+        yield f"{transformer} method=source_only,mmd,dann,coral,mcc,udalm"
     if group == "budgets":
-        yield Line("tuned", (*transformer, "granted=5,25,100", "method=finetune,feature_extract,target_only"))
-        yield Line("lp_ft", (*transformer, "granted=5,25,100", "method=finetune", "method.lp_ft=true"))
-        yield Line("lora", (*transformer, "granted=5,25,100", "method=finetune", "method.lora_rank=8"))
+        budgets = f"{transformer} granted=5,25,100"
+        yield f"{budgets} pretrain=none method=finetune"
+        yield f"{budgets} pretrain=none method=feature_extract"
+        yield f"{budgets} pretrain=transformer method=finetune,feature_extract"
+        yield f"{budgets} pretrain=transformer method=finetune method.lp_ft=true"
+        yield f"{budgets} pretrain=transformer method=finetune method.lora_rank=8"
+        yield f"{transformer} granted=5,25,100 method=source_only"
 
 
 def measure(group: str, asked: argparse.Namespace) -> None:
-    """Make the runs of a table, and keep it."""
-    outputs = asked.outputs / group
+    """Make the runs of a table, as an experiment of its own, and keep it."""
+    outputs = asked.outputs.absolute() / group
     seeds = ",".join(map(str, range(asked.seeds or SEEDS[group])))
-    same = [f"outputs={outputs}", f"device={asked.device}", "threads=1", "save=false", f"seed={seeds}"]
-    same += [f"hydra.launcher.n_jobs={asked.jobs}"]
-    for line in list_lines(group, str(asked.encoder)):
-        for pair in _pairs(group, asked.data):
-            words = ["-m", *pair, *line.words, *same]
-            print(*words, flush=True)
-            command = str(Path(sys.executable).with_name("tl-run"))
-            known = [command] if os.access(command, os.X_OK) else [sys.executable, "-m", "tl_runner.cli.tl_run"]
-            subprocess.run([*known, *words], check=False, stdout=subprocess.DEVNULL)
+    encoder = str(asked.encoder.absolute()) if asked.encoder else "DIR"
+    lines = [f"{pair} {line}" for line in list_lines(group, encoder) for pair in _pairs(group, asked.data)]
+    folder = outputs / "conf" / "experiment"
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = "\n".join(f"  - {line}" for line in lines)
+    shared = f"threads=1 save=false device={asked.device} seed={seeds}"
+    (folder / f"{group}.yaml").write_text(
+        f"# {TITLES[group]}\nshared: {shared}\nruns:\n{listed}\nseen: see docs/text.md\n"
+    )
+    words = [f"experiment={group}", "--config-dir", str(outputs / "conf"), f"outputs={outputs}"]
+    places = "jobs_per_gpu" if asked.device.startswith("cuda") else "n_jobs"
+    command = [sys.executable, "-c", "from tl_runner.cli.tl_run import main; main()"]
+    print(*words, flush=True)
+    subprocess.run([*command, *words, f"hydra.launcher.{places}={asked.jobs}"], check=False)
     keep(group, outputs)
 
 
-def _pairs(group: str, data: Path | None) -> Iterator[list[str]]:
+def _pairs(group: str, data: Path | None) -> Iterator[str]:
     if group == "reviews":
-        yield ["dataset=reviews"]
-        yield ["dataset=reviews", "dataset.source=gadgets"]
+        yield "dataset=reviews"
+        yield "dataset=reviews dataset.source=gadgets"
         return
     if data is None:
         raise SystemExit(f"{group} needs --data")
     two = [("amazon", "imdb"), ("imdb", "amazon")]
     for source, target in permutations(DOMAINS, 2) if group == "small" else two:
-        yield ["dataset=text", f"dataset.source={data / source}.csv", f"dataset.target={data / target}.csv"]
+        files = (data.absolute() / f"{name}.csv" for name in (source, target))
+        yield "dataset=text dataset.source={} dataset.target={}".format(*files)
 
 
 def keep(group: str, outputs: Path) -> None:
