@@ -11,12 +11,12 @@ from support.encoders import CONFIGS, PAD, TEXTS, find_minilm, reference, save_e
 
 from tl_runner import config
 from tl_runner.core import Batch
-from tl_runner.domains import Labelled
+from tl_runner.domains import InMemory, Labelled
 from tl_runner.errors import UserError
 from tl_runner.methods.delta import Delta
 from tl_runner.methods.finetune import Finetune
 from tl_runner.methods.mmd import MMD
-from tl_runner.models.features import Readout
+from tl_runner.models.features import Readout, iter_batches
 from tl_runner.models.learning_rates import lr_factor, with_rates
 from tl_runner.models.tokenizers import rebuild_tokenizer
 from tl_runner.models.tokens import masked_mean, padding_mask, trim_padding
@@ -74,6 +74,12 @@ def test_padding_is_left_out_of_masks_means_and_columns():
     assert trim_padding(torch.full((2, 4), 7), 7).tolist() == [[7], [7]]
     vectors = torch.randn(3, 5, 4)
     assert torch.equal(Readout()(vectors), vectors.mean(1))  # of a vision transformer, bit by bit as before
+
+
+def test_a_pass_without_gradients_takes_fewer_texts_than_rows_of_numbers():
+    ids, rows = InMemory(torch.ones(100, 128, dtype=torch.int64)), InMemory(torch.ones(100, 128))
+    sizes = [[len(x) for x in iter_batches(split, torch.device("cpu"))] for split in (ids, rows)]
+    assert sizes == [[32, 32, 32, 4], [100]]
 
 
 def test_an_exported_network_reads_texts_of_any_length(folder):

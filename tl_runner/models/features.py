@@ -23,6 +23,7 @@ from tl_runner.storage.cache import keep_cached, load_cached
 
 ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large images a few at a time, whose maps an
 # allocator keeps for the next ones (on a CPU, four times as many took a third longer)
+TOKEN = 256  # numbers that a token stands for: 32 texts of 128 tokens (of 512 MiniLM took twice as long on a CPU)
 
 
 class Readout(nn.Module):
@@ -85,8 +86,9 @@ def move_source(pair: Pair, move: Callable[[Tensor], Tensor]) -> Pair:
 
 def iter_batches(split: Split, device: torch.device) -> Iterator[Tensor]:
     """All inputs of a split in order, as many at a time as a forward pass without gradients takes."""
-    row = split.take(torch.zeros(1, dtype=torch.long, device=device)).numel()
-    for rows in torch.arange(len(split), device=device).split(rows_per_batch(row)):
+    row = split.take(torch.zeros(1, dtype=torch.long, device=device))
+    numbers = row.numel() * (TOKEN if row.dtype == torch.int64 else 1)
+    for rows in torch.arange(len(split), device=device).split(rows_per_batch(numbers)):
         yield split.take(rows)
 
 
