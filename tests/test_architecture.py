@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "functional": {"errors", "rng"},
     "storage": {"errors", "option_names"},
     "datasets": {"domains", "errors", "plurals", "rng", "storage", "tasks"},
-    "models": {"core", "domains", "errors", "functional", "options", "rng", "storage"},
+    "models": {"core", "domains", "errors", "functional", "options", "rng", "storage", "tasks"},
     "preprocessing": {"datasets", "errors", "plurals", "storage"},
     "training": {"core", "domains", "errors", "models", "rng"},
     "evaluation": {"core", "domains", "errors", "functional", "models", "storage", "tasks", "training"},

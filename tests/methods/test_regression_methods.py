@@ -119,17 +119,19 @@ def test_dare_gram_adds_both_distances_and_training_brings_them_down():
     pair, model = task()
     one, other = (gather_rows(side.train) for side in (pair.labelled_source[0], pair.target))
 
-    def apart(net: Model) -> list[float]:
-        with torch.no_grad():
-            return [value.item() for value in inverse_gram_distances(*net.features(one, other), 0.9)]
+    @torch.no_grad()
+    def apart(net: Model, one: torch.Tensor = one, other: torch.Tensor = other) -> tuple[float, float]:
+        source, target = net.features(one, other)
+        angle, scale = inverse_gram_distances(source, target, 0.9)
+        return angle.item(), scale.item()
 
     method = built("dare_gram")
     batch = batch_of(method, pair)
     terms = method.terms(model, batch, 0.0)
-    expected = inverse_gram_distances(*model.features(batch.source.x, batch.target), 0.9)
+    expected = apart(model, batch.source.x, batch.target)
     assert [*terms] == ["source", "angle", "scale"]
-    assert terms["angle"].item() == pytest.approx(0.05 * expected[0].item(), rel=1e-5)
-    assert terms["scale"].item() == pytest.approx(0.001 * expected[1].item(), rel=1e-5)
+    assert terms["angle"].item() == pytest.approx(0.05 * expected[0], rel=1e-5)
+    assert terms["scale"].item() == pytest.approx(0.001 * expected[1], rel=1e-5)
     strong = config.build_named("method", {"dare_gram": {"alpha_cos": 1.0, "gamma_scale": 0.1}}, "method")
     none = config.build_named("method", {"dare_gram": {"alpha_cos": 0.0, "gamma_scale": 0.0}}, "method")
     aligned, plain = (apart(learn(each, task()[1], pair)[0]) for each in (strong, none))
