@@ -98,7 +98,9 @@ def test_schedules_against_their_formulas():
     assert optimizers.cosine(1.0, final=0.1) == pytest.approx(0.1)
     assert optimizers.inverse_decay(0.3) == pytest.approx((1 + 3) ** -0.75)
     assert optimizers.constant(0.7) == 1
-    for schedule in (optimizers.cosine, optimizers.inverse_decay, optimizers.constant):
+    assert [optimizers.warmup(p) for p in (0, 0.05, 0.1, 0.55, 1)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert optimizers.warmup(1.0, final=0.1) == pytest.approx(0.1)
+    for schedule in (optimizers.cosine, optimizers.inverse_decay, optimizers.constant, optimizers.warmup):
         assert schedule(0.05, warmup=0.1) < schedule(0.1, warmup=0.1)
         assert schedule(0.0, warmup=0.1) == 0
 

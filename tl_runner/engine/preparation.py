@@ -66,7 +66,14 @@ def describe_training(method: Method, model: Model, optimizer: Callable[..., Any
         "input": str(model.backbone[0]),
         "model": blueprint(model),
         "lr_backbone": list_backbone_rates(method, model, optimizer),
+        "trainable": count_trained(method, model),
     }
+
+
+def count_trained(method: Method, model: Model) -> int:
+    """How many parameters some phase of the method trains."""
+    trained = {parameter for phase in method.phases(model) for group in phase.groups for parameter in group.parameters}
+    return sum(parameter.numel() for parameter in trained)
 
 
 def list_backbone_rates(method: Method, model: Model, optimizer: Callable[..., Any]) -> dict[str, list[float]]:

@@ -8,8 +8,15 @@ from torch import Tensor
 from tl_runner.core import Batch, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import UserError, check_range
-from tl_runner.methods.stage_groups import group_new_parameters, group_stages, list_trained_stages
+from tl_runner.methods.stage_groups import (
+    group_adapters,
+    group_new_parameters,
+    group_stages,
+    list_adapted_stages,
+    list_trained_stages,
+)
 from tl_runner.models.learning_rates import new_stages
+from tl_runner.models.lora import add_adapters
 from tl_runner.options import NoEffect
 
 PROBE = 0.5  # the share of the steps that lp_ft gives to the head alone
@@ -41,6 +48,11 @@ class Finetune(Method):
     with the head alone too, and each of its phases, of equal length, unfreezes one more stage, from the last down;
     `lr_decay` gives each stage a rate of its own, that factor of the next one's: the two of ULMFiT (Howard & Ruder,
     ACL 2018), whose factor is 1/2.6.
+
+    With a `lora_rank` the backbone's weights stay as they are, and each linear map of the trained stages gets a
+    low-rank term of this rank that is trained in their place: see `models.lora`. It is new, so it learns at the full
+    rate, as LoRA needs a higher one than full fine-tuning does (Hu et al., ICLR 2022). It is merged into the weights
+    that are kept.
     """
 
     needs = frozenset({"granted"})
@@ -52,15 +64,20 @@ class Finetune(Method):
         lr_decay: Annotated[float, NoEffect("freeze", "head_only")] = 1.0,
         lp_ft: bool = False,
         gradual: bool = False,
+        lora_rank: int = 0,
     ):
         super().__init__()
         check_range(0, 1, lr_decay=lr_decay)
+        check_range(0, lora_rank=lora_rank)
+        if freeze == "head_only" and lora_rank:
+            raise UserError("method.lora_rank adapts the backbone: it has no effect with freeze=head_only")
         if freeze == "head_only" and (lp_ft or gradual):
             name, after = ("lp_ft", "the whole network") if lp_ft else ("gradual", "one stage after the other")
             raise UserError(f"method.{name} trains {after} after the head: it has no effect with freeze=head_only")
         if lp_ft and gradual:
             raise UserError("method.gradual begins with the head alone, as method.lp_ft does: choose one of them")
         self.freeze, self.lr_decay, self.lp_ft, self.gradual = freeze, lr_decay, lp_ft, gradual
+        self.lora_rank = lora_rank
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         frozen = frozen_stages(model, self.freeze)  # a stage that does not exist is refused before anything is trained
@@ -68,6 +85,8 @@ class Finetune(Method):
             raise UserError(
                 "method.gradual unfreezes the backbone's stages, and there are none with parameters to unfreeze"
             )
+        if self.lora_rank:
+            model = add_adapters(model, self.lora_rank, [n for n in list_trained_stages(model) if n not in frozen])
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
@@ -76,11 +95,15 @@ class Finetune(Method):
         if not self.gradual:
             tune = self._tune(model, frozen)
             return [probe, tune._replace(share=1 - PROBE)] if self.lp_ft else [tune]
-        firsts = [name for name in reversed(list_trained_stages(model)) if name not in frozen]
+        trained = list_adapted_stages(model) if self.lora_rank else list_trained_stages(model)
+        firsts = [name for name in reversed(trained) if name not in frozen]
         below = [model.upto(name)[:-1] for name in firsts[:-1]]
         return [probe._replace(share=1.0), *(self._tune(model, stages) for stages in [*below, frozen])]
 
     def _tune(self, model: Model, frozen: Sequence[str]) -> Phase:
+        if self.lora_rank:
+            still = [name for name in list_trained_stages(model) if name not in list_adapted_stages(model)]
+            return Phase("tune", 1.0, group_adapters(model, frozen, self.lr_decay), [*frozen, *still])
         return Phase("tune", 1.0, group_stages(model, frozen, lr_decay=self.lr_decay), frozen)
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:

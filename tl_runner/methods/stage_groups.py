@@ -4,12 +4,18 @@ from collections.abc import Sequence
 
 from tl_runner.core import Group, Model
 from tl_runner.models.learning_rates import new_parameters, new_stages
+from tl_runner.models.lora import list_adapters
 
 
 def list_trained_stages(model: Model) -> tuple[str, ...]:
     """The stages of the backbone that have parameters and are not new, first to last."""
     stages = [name for name, stage in model.backbone.named_children() if any(True for _ in stage.parameters())]
     return tuple(name for name in stages if name not in new_stages(model))
+
+
+def list_adapted_stages(model: Model) -> tuple[str, ...]:
+    """The stages of the backbone that have adapters, first to last."""
+    return tuple(name for name, stage in model.backbone.named_children() if list_adapters(stage))
 
 
 def group_new_parameters(model: Model, decay: bool = True) -> list[Group]:
@@ -30,3 +36,17 @@ def group_stages(model: Model, frozen: Sequence[str] = (), decay: bool = True, l
         if name not in frozen
     ]
     return [*group_new_parameters(model, decay), *body]
+
+
+def group_adapters(model: Model, frozen: Sequence[str] = (), lr_decay: float = 1.0) -> list[Group]:
+    """What is new, and the adapters of the stages that are not frozen, at the full rate: adapters are new, too.
+
+    Those of a stage are at `lr_decay` times the rate of the next one's.
+    """
+    stages = list_adapted_stages(model)
+    body = [
+        Group(list_adapters(model.backbone.get_submodule(name)), lr_decay**above)
+        for name, above in zip(stages, reversed(range(len(stages))), strict=True)
+        if name not in frozen
+    ]
+    return [*group_new_parameters(model), *body]

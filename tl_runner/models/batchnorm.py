@@ -20,6 +20,7 @@ from tl_runner.core import Model, Stream
 from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import UserError
 from tl_runner.models.features import FeatureModel, rows_per_batch
+from tl_runner.models.lora import merge_adapters, remove_adapters
 
 ROWS = 256  # of a batch whose statistics are taken
 FEWEST = 64  # rows of such a batch where the inputs are large: as many as a training step has
@@ -94,9 +95,12 @@ def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Sta
 
 
 def pack_statistics(sides: DomainModels) -> dict[str, Tensor]:
-    """The weights of both, as a file holds them: the target's network, and beside it the source's statistics."""
+    """The weights of both, as a file holds them: the target's network, and beside it the source's statistics.
+
+    Adapters are merged into the weights that they are beside.
+    """
     apart = {} if sides.source is sides.target else statistics(sides.source)
-    return {**sides.target.state_dict(), **{SOURCE + name: tensor for name, tensor in apart.items()}}
+    return {**merge_adapters(sides.target.state_dict()), **{SOURCE + name: tensor for name, tensor in apart.items()}}
 
 
 def unpack_statistics(weights: Mapping[str, Tensor], side: Side) -> dict[str, Tensor]:
@@ -110,7 +114,11 @@ def _of_source(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_statistics(model: Model, weights: Mapping[str, Tensor]) -> DomainModels:
-    """Both sides with these weights; the target's is the model itself, in place."""
+    """Both sides with these weights, those of `pack_statistics`; the target's is the model itself, in place.
+
+    Of a model with adapters it is a copy without.
+    """
+    model = remove_adapters(model)
     model.load_state_dict(unpack_statistics(weights, "target"))
     apart = _of_source(weights)
     return DomainModels(_with(model, apart) if apart else model, model)

@@ -18,7 +18,7 @@ from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_later_options, resolve_path
 
 # Keys, or GROUP.KEY, that came after the first runs: left alone, they are in no id.
-LATER = {"shares": "none", "pretrain.transfer": "all", "method.squared": True}
+LATER = {"shares": "none", "pretrain.transfer": "all", "method.squared": True, "method.lora_rank": 0}
 
 # Of the folder `path` of backbone=transformer, what the run reads: the encoder and its tokenizer.
 ENCODER = ("config.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",

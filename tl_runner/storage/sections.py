@@ -116,12 +116,16 @@ class SharesInfo:
 
 @dataclass
 class TrainingInfo:
-    """The network that was trained, and from where. `lr_backbone`: factors of the backbone's rates, by phase."""
+    """The network that was trained, and from where. `lr_backbone`: factors of the backbone's rates, by phase.
+
+    `trainable`: how many parameters, the method's own among them, some phase trains.
+    """
 
     start: str | None = None  # see `Method.start`
     input: str | None = None
     model: dict[str, Any] | None = None  # what rebuilds its head
     lr_backbone: dict[str, list[float]] = field(default_factory=dict)
+    trainable: int | None = None  # None in early records
     shares: SharesInfo | None = None  # None with shares=none
     temperature: float | None = None  # by which the logits are divided in predictions.csv
     source_model: SourceModelInfo | None = None

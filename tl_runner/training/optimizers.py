@@ -80,6 +80,16 @@ def inverse_decay(progress: float, warmup: float = 0.0, alpha: float = 10.0, pow
     return _warm(progress, warmup) * (1 + alpha * progress) ** -power
 
 
+def warmup(progress: float, warmup: float = 0.1, final: float = 0.0) -> float:
+    """A straight line from 0 to 1 over the share `warmup` of training, and one to `final` over the rest.
+
+    As BERT is fine-tuned: Devlin et al., NAACL 2019.
+    """
+    check_range(0, 1, warmup=warmup, final=final)
+    rest = max(0.0, progress - warmup) / max(1.0 - warmup, 1e-12)
+    return _warm(progress, warmup) * (1 + (final - 1) * rest)
+
+
 def constant(progress: float, warmup: float = 0.0) -> float:
     """1, after a linear warm-up."""
     check_range(0, 1, warmup=warmup)
