@@ -100,6 +100,8 @@ def conclude(
     """Keep the selected checkpoint and what it predicts; then, with nothing left to choose, open the answers."""
     places, predicted = assembled.answers.places, progress.predictions[progress.chosen]
     if assembled.parts.settings.save:
+        if assembled.tokenizer:
+            recording.write_tokenizer(assembled.tokenizer.state())
         recording.write_tensors("model", progress.weights)
     sides, sure = load_statistics(model, progress.weights), gives_probabilities(model.head)
     if shares:
