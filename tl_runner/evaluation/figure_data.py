@@ -55,7 +55,7 @@ def _show(raw: Pair, split: Split, rows: Tensor) -> Tensor:
 def pack_texts(split: Split, rows: Tensor) -> Tensor:
     """The beginning of these texts as bytes (n, longest) of UTF-8, zeros behind the shorter ones."""
     assert isinstance(split, InMemory) and split.texts is not None
-    texts = [" ".join(split.texts[row].split()) for row in rows.tolist()]
+    texts = [" ".join(split.texts[int(row)].split()) for row in rows]
     held = [f"{text[: LETTERS - 1]}…" if len(text) > LETTERS else text for text in texts]
     encoded = [text.replace("\0", "").encode("utf-8", "replace") for text in held]
     longest = max(map(len, encoded), default=0)

@@ -43,7 +43,7 @@ def samples(trained: Trained, record: RunRecord, n: int, seed: int = 0) -> Sampl
 
 
 def _read_stored_samples(record: RunRecord, preprocessing: Preprocessing) -> Tensor:
-    """Inputs that the run's diagnosis stored: images (n, c, h, w) of both domains, or texts; (0,) where they are cut."""
+    """Inputs that the run's diagnosis stored: images (n, c, h, w) of both domains, or texts; (0,) where cut."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
