@@ -2,6 +2,7 @@
 
 import json
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,8 @@ def test_ngrams_are_all_runs_of_words():
 
 
 def test_the_weights_of_ngrams_are_those_of_scikit_learn():
-    theirs = TfidfVectorizer(ngram_range=(1, 2), tokenizer=split_words, token_pattern=None).fit(TEXTS)
+    ours_to_split: dict[str, Any] = {"tokenizer": split_words, "token_pattern": None}
+    theirs: Any = TfidfVectorizer(ngram_range=(1, 2), **ours_to_split).fit(TEXTS)
     ours = fit_ngrams(TEXTS, ())
     assert {*ours.terms} == {*theirs.vocabulary_} and ours.idf is not None
     expected = [theirs.idf_[theirs.vocabulary_[term]] for term in ours.terms]
