@@ -164,6 +164,21 @@ def test_the_page_shows_texts_that_changed_class_and_those_that_weigh_most(tmp_p
     assert len(weighed.cells[0].rows) == 8 and float(weighed.cells[0].rows[0][0]) >= float(weighed.cells[1].rows[0][0])
 
 
+def test_the_stages_of_a_network_for_texts_are_screened(typed):
+    said = typed(
+        "tl-screen",
+        "dataset=reviews",
+        "backbone=embedding_gru,tfidf",
+        "stage=all",
+        "pretrain=tiny",
+        "device=cpu",
+        "dataset.samples=80",
+    )  # noqa: E501
+    assert said.code == 0 and "4 candidates" in said.out, said.err
+    for stage in ("embedding", "gru", "mean", "tfidf"):
+        assert f" {stage} " in said.out
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

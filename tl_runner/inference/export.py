@@ -29,6 +29,8 @@ LENGTHS = (3, 1, 2)  # a third of the tokens of a text are read, then all, then 
 INPUT, OUTPUT = "input", "probabilities"  # the names that an ONNX file gives them
 FACTS = "tl_runner.json"  # the extra file of torchscript and pt2
 
+_SIZES_MAY_BE_FIXED = torch.jit.TracerWarning  # pyright: ignore[reportPrivateImportUsage]
+
 Run = Callable[[Tensor], Tensor]
 
 
@@ -165,6 +167,7 @@ def _in_words(to: Format) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", _SIZES_MAY_BE_FIXED)  # several are tried
             warnings.filterwarnings("ignore", "The given buffer is not writable")  # of torch.export.load, in 2.11
             yield
     except (UserError, OSError):

@@ -88,7 +88,7 @@ class TfIdf(nn.Module):
         return f"terms={len(self.idf)}"
 
     def forward(self, ids: Tensor) -> Tensor:
-        counts = self.idf.new_zeros(len(ids), 1 + len(self.idf))  # the first is that of padding
+        counts = self.idf.new_zeros(ids.shape[0], 1 + self.idf.shape[0])  # the first is that of padding
         counts = counts.scatter_add(1, ids, torch.ones_like(ids, dtype=counts.dtype))
         return F.normalize(counts[:, 1:] * self.idf, dim=-1)
 
