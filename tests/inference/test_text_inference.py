@@ -173,7 +173,7 @@ def test_the_stages_of_a_network_for_texts_are_screened(typed):
         "pretrain=tiny",
         "device=cpu",
         "dataset.samples=80",
-    )  # noqa: E501
+    )
     assert said.code == 0 and "4 candidates" in said.out, said.err
     for stage in ("embedding", "gru", "mean", "tfidf"):
         assert f" {stage} " in said.out
