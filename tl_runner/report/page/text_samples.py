@@ -16,6 +16,8 @@ WRONG = " ✗"
 def draw_texts(name: str, title: str, runs: Sequence[RunFiles], names: Sequence[str]) -> Figure:
     """Of two runs the texts whose class changes from the first to the second; of one those that it gets wrong."""
     first = runs[0]
+    if not first.record.data.classes:
+        return Figure(name, title, missing="A quantity is predicted, so that no text changes its class.")
     texts, labels = first.texts("target_texts"), first.diagnosis("target_labels")
     told = [run.diagnosis("target_predicted") for run in runs]
     predicted = [each for each in told if each is not None]
