@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": {"errors", "option_names"},
     "datasets": {"domains", "errors", "plurals", "rng", "storage", "tasks"},
     "models": {"core", "domains", "errors", "functional", "options", "rng", "storage", "tasks"},
-    "preprocessing": {"datasets", "errors", "plurals", "storage"},
+    "preprocessing": {"datasets", "errors", "models", "plurals", "storage"},
     "training": {"core", "domains", "errors", "models", "rng"},
     "evaluation": {"core", "domains", "errors", "functional", "models", "storage", "tasks", "training"},
     "config": {

@@ -4,7 +4,7 @@ No label is in it that a method may not see: a `Domain` of the target has none. 
 `Answers`, which `run` alone opens, once, at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
@@ -55,12 +55,13 @@ class Split(Protocol):
 class InMemory:
     """A split held whole on the device: rows of float32 or of token ids, or images as bytes.
 
-    Bytes are made float32 in [0, 1] when taken.
-    Images come out with `size` pixels a side, if that is set.
+    Bytes are made float32 in [0, 1] when taken. Images come out with `size` pixels a side, if that is set. `texts` (n,)
+    are what token ids were made of, to be shown.
     """
 
     x: Tensor
     size: int | None = None
+    texts: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.x)

@@ -10,8 +10,9 @@ log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Write the model of a finished run as one file that runs without tl_runner, and check that it computes the same.
-It takes inputs as the run's dataset gave them (images: pixels from 0 to 1; its normalisation is in the file), any
-number of rows a call, as `input`, and gives the softmax `probabilities` of the classes."""
+It takes inputs as the run's dataset gave them (images: pixels from 0 to 1; its normalisation is in the file. Texts:
+token ids of any length up to the run's; the tokenizer is in the file's metadata), any number of rows a call, as
+`input`, and gives the softmax `probabilities` of the classes."""
 NOTES = """\
 formats:
   onnx         for ONNX Runtime and others; needs pip install "tl_runner[export]"
@@ -52,6 +53,8 @@ def main() -> None:
 
 def _export(asked: argparse.Namespace) -> None:
     extend_path(find_config_dir(asked.config_dir))
+    import torch
+
     from tl_runner.errors import UserError, check_range
     from tl_runner.inference.export import SUFFIXES, export, name_output
     from tl_runner.inference.load import load, read_finished
@@ -75,9 +78,10 @@ def _export(asked: argparse.Namespace) -> None:
         "tl_runner": record.environment.versions["tl_runner"],
     }
     file, difference = export(trained, tried.x, asked.to, out, facts)
-    shape = ", ".join(map(str, tried.x.shape[1:]))
+    text = tried.x.dtype == torch.int64
+    shape = f"1 to {tried.x.shape[1]}) int64" if text else f"{', '.join(map(str, tried.x.shape[1:]))}) float32"
     print(
-        f"{file}: {file.stat().st_size / 1e6:.1f} MB, input (n, {shape}) float32 -> {name_output(trained.model)} (n,"
+        f"{file}: {file.stat().st_size / 1e6:.1f} MB, input (n, {shape} -> {name_output(trained.model)} (n,"
         f" {trained.model.task.outputs}); on {len(tried.x)} samples ({tried.real} of the run's data,"
         f" {len(tried.x) - tried.real} random) they differ from the model's by at most {difference:.1e}"
     )

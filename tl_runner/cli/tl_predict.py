@@ -1,4 +1,4 @@
-"""tl-predict: what a run's model says of new images or rows."""
+"""tl-predict: what a run's model says of new images, rows or texts."""
 
 import argparse
 import logging
@@ -21,17 +21,19 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # seconds after which progress is printed
 DESCRIPTION = """\
-Predict new images or table rows with the model of a finished run, prepared as the run's own were.
+Predict new images, table rows or texts with the model of a finished run, prepared as the run's own were.
 Prints CSV: path, predicted (class), probability (of that class), then the probability of every class; of a run that
 predicts a quantity: path, predicted (value)."""
 NOTES = """\
 A run on images takes image files of any size, and folders: all images in them, at any depth, sorted. The central
 part is resized to the size of the run's own images. A run on tables takes CSV files with the columns it learnt from,
-in any order; its rows are named FILE:LINE, where the header is line 1, and none is left out.
+in any order; its rows are named FILE:LINE, where the header is line 1, and none is left out. A run on texts takes
+.txt files of a text each, CSV files and JSON lines with the column that it read (dataset.text), and folders of them.
 
 examples:
   tl-predict outputs/runs/image_folder/mmd-small-s0-0123456789 photos/ one_more.jpg --out predictions.csv
   tl-predict outputs/runs/csv/mmd-mlp-s0-0123456789 clinic_c.csv
+  tl-predict outputs/runs/text/mmd-embedding_gru-s0-0123456789 review.txt reviews.jsonl
   tl-predict RUN --test    # the rows that the run was scored on, and whether the predictions are those it stored
 """
 
@@ -43,12 +45,16 @@ def main() -> None:
         prog="tl-predict", description=DESCRIPTION, epilog=NOTES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, which holds run.json")
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", type=Path, help="image files, CSV files, or folders")
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="*", type=Path, help="image files, CSV files, text files, or folders"
+    )
     parser.add_argument("--test", action="store_true", help="the target's test split, by the test.csv of the run")
     parser.add_argument(
         "--out", metavar="FILE.csv", type=Path, help="write the CSV to this file, atomically (default: print it)"
     )
-    parser.add_argument("--on-bad", choices=["error", "skip"], default="error", help="at an image that can't be read")
+    parser.add_argument(
+        "--on-bad", choices=["error", "skip"], default="error", help="at an image or a text that can't be read"
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA if available")
     parser.add_argument(
         "--domain", choices=["target", "source"], default="target", help="whose BatchNorm statistics normalise the rows"

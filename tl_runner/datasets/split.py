@@ -134,7 +134,7 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
             if drawn.on_disk:
                 return OnDisk(raw.x, rows, device, drawn.size)
             x = encoding.apply(raw.rows[rows]) if encoding else raw.x[rows]
-            return InMemory(x.to(device), drawn.size)
+            return InMemory(x.to(device), drawn.size, None if raw.texts is None else raw.texts[rows].tolist())
 
         y = to_standard(raw.y, tasks[role])
         labels = Labels(*(y[parts[role][part]].to(device) for part in PARTS))

@@ -182,6 +182,10 @@ class Recording:
         Sheet(out, classes).add(places.names, probabilities.numpy())
         write_atomically(self.folder / "predictions.csv", out.getvalue().encode("utf-8", "surrogateescape"))
 
+    def write_tokenizer(self, state: Mapping[str, Any]) -> None:
+        """What rebuilds the tokenizer of texts, without which nobody can use the model."""
+        write_atomically(self.folder / "tokenizer.json", json.dumps(state).encode())
+
     def write_tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
         """A safetensors file without metadata, so that equal tensors make equal bytes; none of no tensors."""
         from safetensors.torch import save

@@ -102,6 +102,8 @@ def conclude(
     """Keep the selected checkpoint and what it predicts; then, with nothing left to choose, open the answers."""
     places, predicted, task = assembled.answers.places, progress.predictions[progress.chosen], pair.task
     if assembled.parts.settings.save:
+        if assembled.tokenizer:
+            recording.write_tokenizer(assembled.tokenizer.state())
         recording.write_tensors("model", progress.weights)
     sides = load_statistics(model, progress.weights)
     sure = isinstance(task, Classification) and gives_probabilities(model.head)

@@ -104,10 +104,11 @@ class Diagnose:
                 joint_error=joint_error(source.features, labels[:ROWS], of_target, answers[known][: len(of_target)]),
             )
         if self.level == "full":
-            inputs = (
-                _concatenate_rows(_first(split, sides.target), sides.target) for split in _validation(before.pair)
-            )
-            diagnosis.inputs = self._gap(*inputs)
+            if before.pair.input != "text":  # the numbers of its words say nothing of how far texts are apart
+                inputs = (
+                    _concatenate_rows(_first(split, sides.target), sides.target) for split in _validation(before.pair)
+                )
+                diagnosis.inputs = self._gap(*inputs)
             diagnosis.stages = StageDistances(before.stages, self._stages(sides, before.pair))
         known = figure_data.Side(source, labels) if source and labels is not None else None
         figures = figure_data.collect_figure_data(before.pair, pair, known, figure_data.Side(target, answers))

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tl_runner.domains import Pair, Split
+from tl_runner.domains import InMemory, Pair, Split
 from tl_runner.evaluation.scores import Reading
 from tl_runner.tasks import Task
 
 POINTS, WIDTH = 200, 32  # rows of a side that are drawn as points, and numbers of each
 SAMPLES, SIDE = 24, 40  # images of a side, and pixels of their longer side
+LETTERS = 200  # of a text; the rest is left out
 EXTREMES = 8  # source rows that weigh most, and least
 
 
@@ -35,11 +36,13 @@ def collect_figure_data(raw: Pair, pair: Pair, source: Side | None, target: Side
         domain = raw.source if name == "source" else raw.target
         if domain and raw.input == "images":
             found[f"{name}_samples"] = thumbnails(domain.test, torch.arange(min(SAMPLES, len(domain.test))))
+    if raw.input == "text":
+        found["target_texts"] = pack_texts(raw.target.test, torch.arange(min(POINTS, len(raw.target.test))))
     if pair.weights is not None and raw.source and len(pair.weights) == len(raw.source.train):
         order = pair.weights.cpu().argsort(descending=True, stable=True)
         for name, rows in (("heaviest", order[:EXTREMES]), ("lightest", order.flip(0)[:EXTREMES])):
             train = raw.source.train
-            found[name] = thumbnails(train, rows) if raw.input == "images" else train.take(rows).float().cpu()
+            found[name] = _show(raw, train, rows)
             found[f"{name}_weights"] = pair.weights.cpu()[rows]
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
@@ -47,6 +50,24 @@ def collect_figure_data(raw: Pair, pair: Pair, source: Side | None, target: Side
 def pack_labels(labels: Tensor, task: Task) -> Tensor:
     """Class numbers as int16; a quantity as float32 in its unit."""
     return labels.to(torch.int16) if task.classes else task.to_unit(labels.double()).float()
+
+
+def _show(raw: Pair, split: Split, rows: Tensor) -> Tensor:
+    """These rows as a figure shows them: thumbnails, texts or the numbers of a table."""
+    if raw.input == "text":
+        return pack_texts(split, rows)
+    return thumbnails(split, rows) if raw.input == "images" else split.take(rows).float().cpu()
+
+
+def pack_texts(split: Split, rows: Tensor) -> Tensor:
+    """The beginning of these texts as bytes (n, longest) of UTF-8, zeros behind the shorter ones."""
+    assert isinstance(split, InMemory) and split.texts is not None
+    texts = [" ".join(split.texts[int(row)].split()) for row in rows]
+    held = [f"{text[: LETTERS - 1]}…" if len(text) > LETTERS else text for text in texts]
+    encoded = [text.replace("\0", "").encode("utf-8", "replace") for text in held]
+    longest = max(map(len, encoded), default=0)
+    packed = b"".join(text.ljust(longest, b"\0") for text in encoded)
+    return torch.frombuffer(bytearray(packed), dtype=torch.uint8).view(len(encoded), longest)
 
 
 def components(*sides: Tensor) -> list[Tensor]:

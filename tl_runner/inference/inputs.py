@@ -9,7 +9,8 @@ from pathlib import Path
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Preprocessing
-from tl_runner.preprocessing.tables import Columns
+from tl_runner.preprocessing.images import Images
+from tl_runner.preprocessing.texts import PLAIN, Texts
 from tl_runner.storage.litter import is_litter
 
 
@@ -29,7 +30,7 @@ def list_test_inputs(run: Path, preprocessing: Preprocessing) -> list[Input]:
         raise UserError(f"{run} has no test.csv: its dataset is not made of files")
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         names = [row[0] for row in csv.reader(lines)][1:]
-    if not isinstance(preprocessing, Columns):
+    if isinstance(preprocessing, Images) or (isinstance(preprocessing, Texts) and names[0].lower().endswith(PLAIN)):
         found = [Input(Path(name)) for name in names]
     else:
         places = [name.rpartition(":") for name in names]

@@ -1,5 +1,6 @@
 """A finished run put to use: its model, what makes inputs of files, the names of its classes."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -10,6 +11,8 @@ from tl_runner.core import Model
 from tl_runner.errors import UserError
 from tl_runner.models.batchnorm import Side, unpack_statistics
 from tl_runner.models.heads import Calibrated, InUnit, rebuild_head
+from tl_runner.models.tokenizers import rebuild_tokenizer
+from tl_runner.models.tokens import Tokenizer, build_backbone
 from tl_runner.preprocessing.batching import Preprocessing
 from tl_runner.preprocessing.recorded import read_preprocessing
 from tl_runner.storage.record import RunRecord, read_record
@@ -23,8 +26,8 @@ class Trained(NamedTuple):
 
     `model(preprocessing(input, …))` are the logits (n, C), whose columns `classes` names; `.softmax(-1)` are the
     probabilities that tl-predict prints. Where a run predicts a quantity there are no classes, and the model gives it
-    (n, 1) in its own unit. `preprocessing` takes image files or Pillow images of a run on images; CSV
-    files or rows {column: value} of one on tables.
+    (n, 1) in its own unit. `preprocessing` takes image files or Pillow images of a run on images; CSV files or rows
+    {column: value} of one on tables; texts, or a Path of a file of them, of one on texts.
     """
 
     model: Model
@@ -53,8 +56,9 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
             f"{folder} has no model.safetensors: the run is {record.status!r}, save={record.config.get('save')};"
             " rerun its tl-run command with save=true"
         )
-    shape = tuple(record.data.shape)
-    backbone, width = config.build(config.drop_weights(record.config["backbone"]), "backbone")(shape)
+    shape, tokenizer = tuple(record.data.shape), read_tokenizer(folder) if record.data.input == "text" else None
+    part = config.build(config.drop_weights(record.config["backbone"]), "backbone")
+    backbone, width = build_backbone(part, shape, tokenizer)
     quantity = record.data.quantity
     task = Regression(quantity.name) if quantity else Classification(tuple(record.data.classes))
     model = rebuild_head(Model(backbone, width, task), shape, record.training.model or {})
@@ -68,7 +72,19 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
     bias = torch.tensor(training.shares.bias) if training.shares and domain == "target" else None
     if training.temperature or bias is not None:
         model.head = Calibrated(model.head, training.temperature or 1.0, bias)
-    return Trained(model.eval(), read_preprocessing(record.data, record.config["dataset"]), model.classes)
+    preprocessing = read_preprocessing(record.data, record.config["dataset"], tokenizer)
+    return Trained(model.eval(), preprocessing, model.classes)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a run on texts, by the tokenizer.json that it keeps."""
+    file = folder / "tokenizer.json"
+    try:
+        return rebuild_tokenizer(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{file}, by which the run reads texts, can't be read: {error}; rerun its tl-run command"
+        ) from error
 
 
 def read_finished(folder: Path) -> RunRecord:

@@ -37,5 +37,6 @@ def trainable_backbone(model: Model) -> None:
     """Raises `UserError` where the backbone has no parameters, which are all that the method moves."""
     if next(model.backbone.parameters(), None) is None:
         raise UserError(
-            "this method trains the backbone, and this backbone has no parameters: use backbone=linear or mlp"
+            "this method trains the backbone, and this backbone has no parameters: use backbone=linear or mlp, for"
+            " texts embedding_gru"
         )

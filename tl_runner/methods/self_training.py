@@ -11,7 +11,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import UserError, check_range
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
-from tl_runner.training.augment import strong_view
+from tl_runner.training.augment import NO_VIEWS, strong_view
 
 
 def pseudo_label_loss(logits: Tensor, labels: Tensor, passed: Tensor) -> Tensor:
@@ -35,6 +35,8 @@ class SelfTraining(Method, ABC):
         self.threshold, self.magnitude, self.flip = threshold, magnitude, flip
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
+        if pair.input == "text":
+            raise UserError(f"{type(self).__name__}: {NO_VIEWS}; mcc, im and shot learn from unlabelled rows without")
         if self.flip and len(pair.shape) != 3:
             raise UserError("method.flip mirrors images, and these rows are not images")
         return model, pair

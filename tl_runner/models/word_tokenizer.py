@@ -65,18 +65,18 @@ def _join_ranges(codes: Iterable[int]) -> str:
 class WordTokenizer:
     """The first `length` words of a text, by their numbers: 0 padding, 1 an unknown word, 2 a word to be guessed.
 
-    `words` are those that it knows, whose numbers follow. `cut` counts the training texts that are longer, `unknown` is
-    the share of the target's words that it does not know.
+    `words` are those that it knows, whose numbers follow. `cut` counts the training texts that are longer, and
+    `unknown_share` is the share of the target's words that it does not know.
     """
 
     kind: ClassVar[str] = "words"
-    pad: ClassVar[int] = PAD
+    unknown: ClassVar[int] = UNKNOWN
     mask: ClassVar[int] = MASK
     special: ClassVar[tuple[int, ...]] = (PAD,)  # ids that stand for no piece of a text
 
     def __init__(self, words: Sequence[str], length: int):
-        self.words, self.length = tuple(words), length
-        self.cut, self.unknown = 0, 0.0
+        self.words, self.length, self.pad = tuple(words), length, PAD
+        self.cut, self.unknown_share = 0, 0.0
         self._ids = {word: at for at, word in enumerate(self.words, start=MASK + 1)}
 
     @property
@@ -85,7 +85,13 @@ class WordTokenizer:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"kind": self.kind, "tokens": self.size, "length": self.length, "cut": self.cut, "unknown": self.unknown}
+        return {
+            "kind": self.kind,
+            "tokens": self.size,
+            "length": self.length,
+            "cut": self.cut,
+            "unknown": self.unknown_share,
+        }
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         rows = ([self._ids.get(word, UNKNOWN) for word in islice(split_words(text), self.length)] for text in texts)
@@ -98,16 +104,15 @@ class WordTokenizer:
 class NgramTokenizer:
     """The n-grams of 1 to `ngrams` words in the first `reads` words of a text, by their numbers; unknown ones are none.
 
-    `terms` are those that it knows, words with a space between them, whose numbers are 1, 2, …; 0 is padding. `idf` (n,) are
-    their weights where it has just been fitted: those of a finished run are in the weights of its network.
+    `terms` are those that it knows, words with a space between them, numbered from 1; 0 is padding. `idf` (n,) are the
+    weights of these where it has just been fitted: those of a finished run are in the weights of its network.
     """
 
     kind: ClassVar[str] = "ngrams"
-    pad: ClassVar[int] = PAD
 
     def __init__(self, terms: Sequence[str], ngrams: int, reads: int, idf: NDArray[np.float64] | None = None):
-        self.terms, self.ngrams, self.reads, self.idf = tuple(terms), ngrams, reads, idf
-        self.cut, self.unknown = 0, 0.0
+        self.terms, self.ngrams, self.reads, self.idf, self.pad = tuple(terms), ngrams, reads, idf, PAD
+        self.cut, self.unknown_share = 0, 0.0
         self._ids = {term: at for at, term in enumerate(self.terms, start=1)}
 
     @property
@@ -122,7 +127,7 @@ class NgramTokenizer:
     @property
     def facts(self) -> dict[str, Any]:
         told = {"kind": self.kind, "tokens": self.size, "ngrams": self.ngrams, "length": self.reads}
-        return {**told, "cut": self.cut, "unknown": self.unknown}
+        return {**told, "cut": self.cut, "unknown": self.unknown_share}
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         found = (list_ngrams(split_words(text)[: self.reads], self.ngrams) for text in texts)
@@ -160,7 +165,7 @@ def fit_words(
     fitted = _choose(of_source, of_target, vocabulary_from)
     tokenizer = WordTokenizer(rank_terms(fitted, vocabulary), length)
     tokenizer.cut = warn_of_cut(of_source + of_target, length)
-    tokenizer.unknown = warn_of_unknown(of_target, tokenizer.words, vocabulary_from)
+    tokenizer.unknown_share = warn_of_unknown(of_target, tokenizer.words, vocabulary_from)
     return tokenizer
 
 
@@ -184,7 +189,7 @@ def fit_ngrams(
     counts = np.array([texts_with[term] for term in terms])
     tokenizer = NgramTokenizer(terms, ngrams, length, np.log((1 + len(fitted)) / (1 + counts)) + 1)
     tokenizer.cut = warn_of_cut(of_source + of_target, length)
-    tokenizer.unknown = warn_of_unknown(of_target, terms, vocabulary_from)
+    tokenizer.unknown_share = warn_of_unknown(of_target, terms, vocabulary_from)
     return tokenizer
 
 

@@ -4,21 +4,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from tl_runner.datasets.pixel_format import PixelFormat
+from tl_runner.models.tokens import Tokenizer
 from tl_runner.preprocessing.batching import Preprocessing, Unknown
 from tl_runner.preprocessing.images import RGB, Images
 from tl_runner.preprocessing.tables import Columns
+from tl_runner.preprocessing.texts import Texts
 from tl_runner.storage.sections import DataInfo
 
 IMAGE = 3  # dimensions of an input: channels, height, width
 
 
-def read_preprocessing(data: DataInfo, dataset: Mapping[str, Any]) -> Preprocessing:
+def read_preprocessing(data: DataInfo, dataset: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> Preprocessing:
     """The preprocessing of a run, by its record's `data` and the `dataset` node of its configuration; pure.
 
-    Images where an input has three dimensions, a table where the record holds the encoding of its columns.
+    Texts where the run kept a tokenizer of them, images where an input has three dimensions, a table where the record
+    holds the encoding of its columns.
     """
     shape = tuple(data.shape)
     target = dataset.get("_target_", "?")
+    if tokenizer is not None:
+        return Texts(tokenizer, dataset.get("text", Texts.column), dataset.get("separator", Texts.separator))
     if len(shape) == IMAGE:
         return _images(shape, data, target)
     if not data.encoding or "columns" not in data.encoding:

@@ -75,7 +75,7 @@ class Columns:
         for path, lines in inputs:
             table = self._read(str(path))
             if lines is not None:
-                table = _lines(table, lines)
+                table = take_lines(table, lines)
             self._check(table)
             for start in range(0, len(table), at_most):
                 part = table.take(np.arange(start, min(start + at_most, len(table))))
@@ -175,7 +175,7 @@ def _row(row: Row, number: int) -> Table:
     return Table("", f"row {number + 1}", tuple(cells), np.array([1]), cells)
 
 
-def _lines(table: Table, lines: Sequence[int]) -> Table:
+def take_lines(table: Table, lines: Sequence[int]) -> Table:
     """The rows that begin at these lines, in this order."""
     at = {line: index for index, line in enumerate(table.lines.tolist())}
     if absent := [line for line in lines if line not in at]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
+NO_VIEWS = "texts have no random views here, and this learns from them"
+
 
 def none(x: Tensor, seed: int) -> Tensor:
     """The rows as they are."""
@@ -71,6 +73,8 @@ def corrupt_columns(x: Tensor, seed: int, share: float = 0.6) -> Tensor:
     The other row is drawn anew for each: a draw from the column's own distribution (SCARF; Bahri et al. 2022).
     """
     check_range(0, 1, share=share)
+    if not x.is_floating_point():
+        raise UserError(NO_VIEWS)
     flat = x.flatten(1)
     n, columns = flat.shape
     chance, other = _uniform(x, seed, 2 * columns).split(columns)

@@ -65,6 +65,11 @@ class RunFiles:
         """One array of what the diagnosis left: samples, features, labels, weights."""
         return next((array for _, array in self._tensors("diagnosis", name)), None)
 
+    def texts(self, name: str) -> list[str]:
+        """The texts that the diagnosis left by this name; none of a run on anything else."""
+        packed = self.diagnosis(name)
+        return [] if packed is None else [row.tobytes().rstrip(b"\0").decode("utf-8", "replace") for row in packed]
+
     @cached_property
     def labels(self) -> NDArray[Any] | None:
         """(n,) true labels of the target's test split; −1 where a row has none, NaN of a quantity."""

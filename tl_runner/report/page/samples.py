@@ -1,4 +1,4 @@
-"""Sample images of both domains, with what models made of them, and what a run by weights weighed most and least."""
+"""Samples of both domains, with what models made of them, and what a run by weights weighed most and least."""
 
 import base64
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tl_runner.report.page.figure import Figure, FigureTable, Gallery, LabelledPicture
 from tl_runner.report.page.groups import BASELINES, SettingRuns
 from tl_runner.report.page.run_files import RunFiles
+from tl_runner.report.page.text_samples import draw_texts
 from tl_runner.storage.record import RunRecord
 
 LARGE = 96  # pixels a side at most
@@ -25,14 +26,16 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     """The first seed's samples, with what source_only and the best other setting predict."""
     title = "Samples and mistakes"
     several = [run for group in (*_by(groups, BASELINES[0]), *_others(groups)) for run in group.runs[:1]]
-    runs = _of_one_sight([run for run in several if run.diagnosis("target_samples") is not None])[:2]
+    called = {id(run): group.name for group in groups for run in group.runs}
+    if read := _of_one_sight(several, "target_texts")[:2]:
+        return draw_texts("samples", title, read, [called[id(run)] for run in read])
+    runs = _of_one_sight(several, "target_samples")[:2]
     if not runs:
         return Figure(
             "samples",
             title,
             missing="No run of this pair has sample images to show (tables have none, diagnose=none leaves them out).",
         )
-    called = {id(run): group.name for group in groups for run in group.runs}
     names = [called[id(run)] for run in runs]
     short = [name if len(name) <= SHORT else f"({number})" for number, name in enumerate(names, 1)]
     galleries = []
@@ -64,7 +67,10 @@ def draw_weighted_rows(groups: Sequence[SettingRuns]) -> Figure:
             if rows is None or weights is None or not len(rows):
                 continue
             heading = f"{group.name} · seed {run.record.seed} · {which}"
-            if rows.dtype == np.uint8 and rows.ndim == 4:
+            if run.record.data.input == "text":
+                weighed = [[f"{w:.3g}", text] for w, text in zip(weights, run.texts(which), strict=True)]
+                cells.append(FigureTable(heading, ["weight", "text"], weighed))
+            elif rows.dtype == np.uint8 and rows.ndim == 4:
                 lines: list[list[tuple[str, bool | None]]] = [[(f"{weight:.3g}", None)] for weight in weights]
                 pictures = [
                     LabelledPicture(uri(row), f"{which} source row {number} of {group.name}, weight {said[0][0]}", said)
@@ -124,12 +130,10 @@ def _class(names: Sequence[str], index: int) -> str:
     return names[index] if 0 <= index < len(names) else str(index)
 
 
-def _of_one_sight(runs: Sequence[RunFiles]) -> list[RunFiles]:
-    """Those runs that saw the first one's samples."""
-    if not runs:
-        return []
-    first = runs[0].diagnosis("target_samples")
-    return [run for run in runs if run is runs[0] or np.array_equal(run.diagnosis("target_samples"), first)]  # type: ignore[arg-type]
+def _of_one_sight(runs: Sequence[RunFiles], name: str) -> list[RunFiles]:
+    """Those runs that kept samples by this name, the same as the first of them."""
+    kept = [(run, found) for run in runs if (found := run.diagnosis(name)) is not None]
+    return [run for run, found in kept if np.array_equal(found, kept[0][1])]
 
 
 def _by(groups: Sequence[SettingRuns], method: str) -> list[SettingRuns]:
