@@ -32,7 +32,8 @@ EXPERIMENTS = [
     path.removeprefix("experiment/").removesuffix(".yaml") for path in FOUND if path.startswith("experiment/")
 ]
 YAMLS = [path for path in FOUND if not path.startswith(("hydra/", "experiment/"))]  # a part of a run each
-METHODS = [path.removeprefix("method/").removesuffix(".yaml") for path in YAMLS if path.startswith("method/")]
+ALL_METHODS = [path.removeprefix("method/").removesuffix(".yaml") for path in YAMLS if path.startswith("method/")]
+METHODS = [name for name in ALL_METHODS if name != "udalm"]  # which is for texts alone
 REPRESENTATIVES = {"mmd", "dann", "finetune", "feature_extract", "kmm", "shot", "maml"}  # of each way of transferring
 QUICK = ["train=tiny", "pretrain=tiny", "dataset.samples=300", "dataset.size=8"]  # of the default data set
 

@@ -288,17 +288,27 @@ class SourceModel(NamedTuple):
     classes: tuple[str, ...]  # the source's
 
 
+class TokenIds(NamedTuple):
+    """The token ids of texts: how many there are, and what some of them stand for."""
+
+    size: int
+    pad: int
+    mask: int | None = None  # for a token that is hidden
+    special: tuple[int, ...] = ()  # for no piece of a text
+
+
 class Resources(NamedTuple):
     """What `Method.prepare` may use beside the model and the data.
 
     `rng` is the run's randomness: build a layer within `rng.child("name").as_default()`; `rng.seed` is for libraries
     that take a seed. `source_model` is None where the run has none, or `pretrain.transfer` copies a part of it alone;
-    `cache` is a folder for what other runs can use, None where nothing is kept.
+    `cache` is a folder for what other runs can use, None where nothing is kept; `tokens` is None but of texts.
     """
 
     rng: Rng
     source_model: SourceModel | None = None
     cache: Path | None = None
+    tokens: TokenIds | None = None
 
 
 class Terms(dict[str, Tensor]):

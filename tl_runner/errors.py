@@ -63,6 +63,9 @@ MOVED = {
 }
 
 
+TOLD = 20  # names that a message lists
+
+
 class UserError(ValueError):
     """A configuration, a file or a request that can't be used, said in words for the person who made it."""
 
@@ -88,6 +91,12 @@ def nearest(name: str, options: Iterable[str]) -> str:
     spelled = {option.lower(): option for option in options}
     close = [meant] if meant in options else get_close_matches(name.lower(), spelled, n=1, cutoff=0.5)
     return f" – did you mean {spelled.get(close[0], close[0])!r}?" if close else ""
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The first names as a list to be read, and how many there are where it ends early."""
+    names = list(names)
+    return ", ".join(names[:TOLD]) + (f", … – {len(names)} in all" if len(names) > TOLD else "")
 
 
 def check_range(low: float, high: float = float("inf"), **values: float) -> None:

@@ -31,8 +31,9 @@ from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
 pytest.importorskip("peft", reason="needs the extra [text]")
-RUN = ["dataset=blobs", "dataset.samples=120", "backbone=mlp", "backbone.depth=2", "backbone.width=8",
-       "method=finetune", "train=tiny", "train.steps=10", "pretrain=tiny", "diagnose=none", "checkpoint_every=0"]  # fmt: skip
+TABLE = ["dataset=blobs", "dataset.samples=120", "backbone=mlp", "backbone.depth=2", "backbone.width=8"]
+TINY = ["train=tiny", "train.steps=10", "pretrain=tiny", "diagnose=none", "checkpoint_every=0"]
+RUN = [*TABLE, "method=finetune", *TINY]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A delimited text file as named columns of cells. Errors name the line."""
 
-import codecs
 import csv
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -13,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_runner.errors import UserError, nearest
+from tl_runner.datasets.utf8 import TABLE, read_utf8
+from tl_runner.errors import UserError, list_names, nearest
 
 Cells = NDArray[np.object_]  # of text, None where missing
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-TOLD = 20  # names that a message lists
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def read_cells(
     None. Columns named in `drop` are left out, and where `only` names some all others; blank lines are passed over.
     `said` is what named the file, as it was typed.
     """
-    text = _without_separator_line(_text(file, said), file, separator)
+    text = _without_separator_line(read_utf8(file, said, TABLE), file, separator)
     records = _records(text, file, SEPARATORS[separator])
     top, first = next(records, (0, []))
     header = tuple(name.strip() for name in first)
@@ -106,12 +105,6 @@ def normalise_categories(cells: Cells) -> Cells:
     return np.array([cell and re.sub(r"^([+-]?\d+)\.0*$", r"\1", cell) for cell in cells], dtype=object)
 
 
-def list_names(names: Iterable[str]) -> str:
-    """The first names as a list to be read, and how many there are where it ends early."""
-    names = list(names)
-    return ", ".join(names[:TOLD]) + (f", … – {len(names)} in all" if len(names) > TOLD else "")
-
-
 def about_comment(header: Sequence[str]) -> str:
     """What to say of a first line that begins like a comment, where it lacks a name that it must have."""
     return ". Is its first line a comment, as its # says? Take it out" if header[:1] and header[0][:1] == "#" else ""
@@ -123,45 +116,6 @@ def format_option(key: str, words: Iterable[str]) -> str:
     if all(re.fullmatch(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_]\w*", word, re.ASCII) for word in words):
         return f"dataset.{key}=[{','.join(words)}]"
     return f'dataset.{key}="{words}"'
-
-
-def _text(file: str, said: str) -> str:
-    path = Path(file).expanduser()
-    if not path.is_file():
-        there = sorted(entry.name for entry in path.parent.glob("*") if entry.is_file())
-        what = "that is a folder" if path.is_dir() else f"there is no such file{nearest(path.name, there)}"
-        raise UserError(f"{said}: {what} (in {path.parent.resolve()}: {list_names(there) or 'no file'})")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{said} can't be read: {error.strerror}") from error
-    if encoding := _wide_encoding(data):
-        raise UserError(
-            f'{file} is {encoding}, as Excel\'s "Unicode text" is, and must be UTF-8: convert it, as in'
-            f' iconv -f {encoding} -t UTF-8 OLD > NEW, or export it as "CSV UTF-8"'
-        )
-    if b"\0" in data:
-        raise UserError(f"{file} is no UTF-8 text: a spreadsheet or an archive must be exported as CSV first")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"line {line} of {file} is not UTF-8: convert the file, as in iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
-        ) from error
-
-
-def _wide_encoding(data: bytes) -> str:
-    """`UTF-16` or `UTF-32` (with LE or BE where no mark at the start says so) of text in two or four bytes a sign."""
-    for encoding, mark in (("UTF-32", codecs.BOM_UTF32_LE), ("UTF-32", codecs.BOM_UTF32_BE)):
-        if data.startswith(mark):
-            return encoding
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "UTF-16"
-    head = data[:4000]
-    zero = [head[at::4].count(0) > len(head) / 8 for at in range(4)]  # most signs of a table are ASCII
-    patterns = {"0101": "UTF-16LE", "1010": "UTF-16BE", "0111": "UTF-32LE", "1110": "UTF-32BE"}
-    return patterns.get("".join(str(int(at)) for at in zero), "")
 
 
 def _without_separator_line(text: str, file: str, separator: str) -> str:
@@ -200,6 +154,7 @@ def _records(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[s
     """Each record that is not a blank line, with the line it begins at."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     begins = 1
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text may be longer than what csv takes by default
     try:
         for record in reader:
             if record:

@@ -1,16 +1,16 @@
-"""What lies in a folder of image folders: its domains, and a domain's classes, parts and files.
+"""What lies in a folder of folders of images or texts: its domains, and a domain's classes, parts and files.
 
     root/<domain>/<class>/…  or  root/<domain>/{train,val,test}/<class>/…
 
-In a target a folder `unlabelled` may stand beside the classes or in place of them, or images without any folder.
+In a target a folder `unlabelled` may stand beside the classes or in place of them, or files without any folder.
 Nothing is opened. What is hidden or left by other programs is passed over, and said; a link to a folder must stay
-inside the root. Where a folder of images holds but one folder, which holds the classes, these are taken, and that is
+inside the root. Where a folder holds but one folder, which holds the classes, these are taken, and that is
 said.
 """
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
@@ -27,15 +27,29 @@ from tl_runner.storage.litter import is_litter
 log = logging.getLogger(__name__)
 
 MANY = 12  # names are listed up to this many
-UNLABELLED = ("unlabelled", "unlabeled")  # a folder of images whose class is not known
+UNLABELLED = ("unlabelled", "unlabeled")  # a folder of files whose class is not known
 DEEP = 3  # folders that hold nothing but a folder are looked through
 
 
-class ClassFolder(NamedTuple):
-    """The images of one class in one part (a position in `PARTS`; None where the domain is not divided).
+class FileKind(NamedTuple):
+    """Which files are rows: those whose names have one of the `endings`, in lower case; and words for them."""
 
-    `label` is None where their class is not known. `others` are files whose names do not end like an image's; `inner`
-    are the folders in it, `direct` says whether images lie beside them.
+    noun: str
+    one: str
+    example: str
+    ending: str  # what the names of other files lack
+    endings: Callable[[], frozenset[str]]
+
+
+IMAGES = FileKind("image", "an image", "IMAGE.png", "an image extension", extensions)
+TEXTS = FileKind("text", "a text", "TEXT.txt", "the extension .txt", lambda: frozenset({".txt"}))
+
+
+class ClassFolder(NamedTuple):
+    """The files of one class in one part (a position in `PARTS`; None where the domain is not divided).
+
+    `label` is None where their class is not known. `others` are files whose names do not end like those of their kind;
+    `inner` are the folders in it, `direct` says whether files of the kind lie beside them.
     """
 
     label: str | None
@@ -72,23 +86,23 @@ def folders(parent: Path, root: Path, passed: list[Path] | None = None) -> dict[
 
 
 def class_folders(
-    domain: Path, root: Path, labelled: WhetherLabelled = "yes", known: Collection[str | None] = ()
+    domain: Path, root: Path, kind: FileKind, labelled: WhetherLabelled = "yes", known: Collection[str | None] = ()
 ) -> Listing:
     """The class folders of a domain, by part and name; refuses a domain that has none.
 
     With `labelled=auto` a part without a folder, and the folder `unlabelled` unless that is a `known` class, hold
-    images of no known class; with `no` all do, in whatever folders they lie.
+    files of no known class; with `no` all do, in whatever folders they lie.
     """
     passed: list[Path] = []
-    top = _stay_inside(domain, root) if labelled != "no" else domain
+    top = _stay_inside(domain, root, kind) if labelled != "no" else domain
     inside = folders(top, root, passed)
     loose = 0
     by_part: dict[int | None, Path] = {None: top}
     parts = parts_among(inside)
     if parts:
-        loose = _loose(top)
+        loose = _loose(top, kind)
         by_part = {
-            part: _stay_inside(inside[name], root) if labelled != "no" else inside[name]
+            part: _stay_inside(inside[name], root, kind) if labelled != "no" else inside[name]
             for part, name in _by_part(domain, inside, parts).items()
         }
     elif labelled != "no":
@@ -96,20 +110,20 @@ def class_folders(
     found: list[ClassFolder] = []
     for part, path in by_part.items():
         classes = inside if part is None else folders(path, root, passed)
-        if labelled == "no" or (labelled == "auto" and not classes and _loose(path)):
-            found.append(_class_folder(None, part, path, domain, passed))
+        if labelled == "no" or (labelled == "auto" and not classes and _loose(path, kind)):
+            found.append(_class_folder(None, part, path, domain, kind, passed))
             continue
         if not classes:
-            raise UserError(f"{path} holds no class folder: an image lies at {path / 'CLASS' / 'IMAGE.png'}")
-        loose += _loose(path)
+            raise UserError(f"{path} holds no class folder: {kind.one} lies at {path / 'CLASS' / kind.example}")
+        loose += _loose(path, kind)
         for name, place in classes.items():
             label = None if labelled == "auto" and name in UNLABELLED and name not in known else name
-            found.append(_class_folder(label, part, place, domain, passed))
+            found.append(_class_folder(label, part, place, domain, kind, passed))
     if loose:
         move = f": move them into a folder {UNLABELLED[0]!r} to use them" if labelled == "auto" else ""
-        log.warning("%s: ignored %s beside the class folders%s", domain, count_noun(loose, "image"), move)
+        log.warning("%s: ignored %s beside the class folders%s", domain, count_noun(loose, kind.noun), move)
     _question_inner_folders(domain, [each for each in found if each.label is not None])
-    _tell_passed(domain, passed)
+    _tell_passed(domain, passed, kind)
     return Listing(found, tuple(passed))
 
 
@@ -137,16 +151,16 @@ def _refuse_a_part_among_classes(domain: Path, inside: dict[str, Path], root: Pa
             )
 
 
-def _stay_inside(place: Path, root: Path) -> Path:
+def _stay_inside(place: Path, root: Path, kind: FileKind) -> Path:
     """The folder itself, or one below it: where it holds nothing but a folder, and so on, down to several or parts."""
     below = place
     for _ in range(DEEP):
         inside = folders(below, root)
-        if len(inside) != 1 or parts_among(inside) or _loose(below) or {*inside} <= {*UNLABELLED}:
+        if len(inside) != 1 or parts_among(inside) or _loose(below, kind) or {*inside} <= {*UNLABELLED}:
             break
         below = next(iter(inside.values()))
     inside = folders(below, root)
-    if below == place or _loose(below) or not (len(inside) > 1 or parts_among(inside)):
+    if below == place or _loose(below, kind) or not (len(inside) > 1 or parts_among(inside)):
         return place
     log.warning(
         "%s holds one folder, %s: the %d folders in it are treated as what %s should hold (%s)",
@@ -155,9 +169,9 @@ def _stay_inside(place: Path, root: Path) -> Path:
     return below
 
 
-def _loose(place: Path) -> int:
-    """Images that lie in a folder itself."""
-    return sum(not entry.is_dir() and _like_an_image(entry) for entry in _entries(place))
+def _loose(place: Path, kind: FileKind) -> int:
+    """How many files of the kind lie in a folder itself."""
+    return sum(not entry.is_dir() and _is_of_kind(entry, kind) for entry in _entries(place))
 
 
 def _question_inner_folders(domain: Path, found: Sequence[ClassFolder]) -> None:
@@ -180,11 +194,11 @@ def _question_inner_folders(domain: Path, found: Sequence[ClassFolder]) -> None:
         )  # fmt: skip
 
 
-def _tell_passed(domain: Path, passed: Sequence[Path]) -> None:
-    """What was passed over; loudly where a person could have meant it: folders, and hidden files named like images."""
+def _tell_passed(domain: Path, passed: Sequence[Path], kind: FileKind) -> None:
+    """What was passed over; loudly where a person could have meant it: folders, and hidden files of the kind."""
     if not passed:
         return
-    meant = [path for path in passed if path.is_dir() or _named_like_an_image(path.name)]
+    meant = [path for path in passed if path.is_dir() or _is_named_like(path.name, kind)]
     names = quoted(dict.fromkeys(path.name for path in meant or passed))
     log.log(
         logging.WARNING if meant else logging.INFO,
@@ -200,34 +214,38 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:MANY])) + rest
 
 
-def _class_folder(label: str | None, part: int | None, path: Path, domain: Path, passed: list[Path]) -> ClassFolder:
+def _class_folder(
+    label: str | None, part: int | None, path: Path, domain: Path, kind: FileKind, passed: list[Path]
+) -> ClassFolder:
     files, others, pending = [], 0, [path]
     while pending:
         for entry in _entries(pending.pop(), passed):
             if entry.is_dir(follow_symlinks=False):
                 pending.append(Path(entry.path))
             elif entry.is_dir():
-                raise UserError(f"{entry.path!r} is a link to a folder within a class: put the images themselves there")
-            elif _like_an_image(entry):
+                raise UserError(
+                    f"{entry.path!r} is a link to a folder within a class: put the {kind.noun}s themselves there"
+                )
+            elif _is_of_kind(entry, kind):
                 files.append(File(Path(entry.path), os.path.relpath(entry.path, domain), _stamp(entry)))
             else:
                 others += 1
     if others:
-        log.info("%s: ignored %s without an image extension", path, count_noun(others, "file"))
+        log.info("%s: ignored %s without %s", path, count_noun(others, "file"), kind.ending)
     inner = frozenset(file.path.relative_to(path).parts[0] for file in files if file.path.parent != path)
     direct = any(file.path.parent == path for file in files)
     return ClassFolder(label, part, path, tuple(sorted(files)), others, inner, direct)
 
 
-def _like_an_image(entry: os.DirEntry[str]) -> bool:
+def _is_of_kind(entry: os.DirEntry[str], kind: FileKind) -> bool:
     """By its ending; a pipe or a device is none, whatever its name, and a dangling link may be one some day."""
     regular = entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
-    return regular and Path(entry.name).suffix.lower() in extensions()
+    return regular and Path(entry.name).suffix.lower() in kind.endings()
 
 
-def _named_like_an_image(name: str) -> bool:
+def _is_named_like(name: str, kind: FileKind) -> bool:
     """Among hidden files; `._x.jpg` is what macOS keeps beside x.jpg on foreign disks, and no image."""
-    return not name.startswith("._") and Path(name).suffix.lower() in extensions()
+    return not name.startswith("._") and Path(name).suffix.lower() in kind.endings()
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ from tl_runner.domains import (
     has_label,
 )
 from tl_runner.errors import UserError
+from tl_runner.plurals import count_noun
 from tl_runner.rng import Rng
 from tl_runner.storage.sections import DataInfo, QuantityInfo, SeedInfo
 from tl_runner.tasks import Classification, Regression, Task
@@ -120,6 +121,7 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
     parts = {role: _parts(raw, content[role], seed) for role, raw in raws.items()}
     if budget.kind == "labelled":
         parts["target"] = _put_labelled_into_train(drawn.target, parts["target"])
+    _warn_of_copies_within(raws, content, parts)
     training = [raw.rows[parts[role]["train"]] for role, raw in raws.items()]  # the source's first, if there is one
     fitted_on = training if drawn.target.texts is not None else training[:1]
     encoding = drawn.encoding(*fitted_on) if drawn.encoding else None
@@ -272,6 +274,21 @@ def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uin
         if again:
             occur = "occurs" if again == 1 else "occur"
             log.warning("%d of %d %ss of the target also %s in the source", again, len(content["target"]), what, occur)
+
+
+def _warn_of_copies_within(
+    raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uint64]], parts: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Texts of a domain's test split that are also in its train split: people write the same twice."""
+    for role, raw in raws.items():
+        if raw.texts is not None:
+            tested, rest = (content[role][parts[role][part].numpy()] for part in ("test", "train"))
+            if again := int(np.isin(tested, rest).sum()):
+                log.warning(
+                    "%d of %s of the %s's test split also %s in its train split: take copies out, or its score is too"
+                    " optimistic",
+                    again, count_noun(len(tested), "text"), role, "occurs" if again == 1 else "occur",
+                )  # fmt: skip
 
 
 def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Generator
 from dataclasses import asdict, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tl_runner.errors import UserError
 from tl_runner.evaluation.scores import headline, predict
 from tl_runner.methods.source_only import SourceOnly
 from tl_runner.models.batchnorm import by_domain_statistics, pack_statistics
+from tl_runner.models.tokens import list_ids
 from tl_runner.option_names import is_ours
 from tl_runner.storage.atomic import write_atomically
 from tl_runner.storage.cache import keep_cached, load_cached
@@ -40,10 +42,11 @@ def start_model(
     method: Method, model: Model, assembled: Assembly
 ) -> Generator[Point, None, tuple[Resources, SourceModelInfo | None]]:
     """Bring the model to the method's start, in place; what `prepare` may use then, and what the record says."""
+    tokens = list_ids(assembled.tokenizer) if assembled.tokenizer else None
     if method.start not in ("source", "features"):
-        return Resources(assembled.rng, None, assembled.features), None
+        return Resources(assembled.rng, None, assembled.features, tokens), None
     source_model, facts = (yield from train_source_model(model, assembled)) or (None, None)
-    return Resources(assembled.rng, source_model, assembled.features), facts
+    return Resources(assembled.rng, source_model, assembled.features, tokens), facts
 
 
 def identify_source(assembled: Assembly) -> dict[str, Any]:
@@ -51,6 +54,8 @@ def identify_source(assembled: Assembly) -> dict[str, Any]:
     of_data = {name: getattr(assembled.data, name) for name in ("shape", "fingerprint", "domains", "rows")}
     of_source = {name: value.get("source") if isinstance(value, dict) else value for name, value in of_data.items()}
     parts = {name: assembled.config[name] for name in ("backbone", "augment")}
+    if assembled.tokenizer:  # which may know words of the target's texts
+        parts["tokenizer"] = blake2b(json.dumps(assembled.tokenizer.state()).encode(), digest_size=8).hexdigest()
     return {**of_source, **parts, "machine": dict(assembled.machine)}
 
 

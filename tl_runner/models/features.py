@@ -122,8 +122,9 @@ def cut_model(model: Model, stage: str, shape: tuple[int, ...]) -> Model:
     kept = OrderedDict((name, deepcopy(model.backbone.get_submodule(name))) for name in model.upto(stage))
     backbone = nn.Sequential(OrderedDict(kept, readout=Readout())).eval()
     device = model.device
+    example = torch.zeros(2, *shape, dtype=getattr(backbone[0], "input_dtype", torch.float32), device=device)
     with torch.no_grad():
-        width = backbone(torch.zeros(2, *shape, device=device)).shape[1]
+        width = backbone(example).shape[1]
     return Model(backbone, width, model.task, model.batchnorm, stage).to(device)
 
 
@@ -165,8 +166,14 @@ def rows_to_compare(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Training rows of source and target (n, d), (m, d), and the source's validation rows (k, d), on the CPU.
 
-    They are flattened inputs, or the model's features.
+    They are flattened inputs, or the model's features. Raises `UserError` where inputs are texts, whose token ids are
+    names and no numbers.
     """
+    if view == "inputs" and pair.input == "text":
+        raise UserError(
+            "these rows are texts, and the numbers of their words say nothing of how alike two texts are: compare what"
+            " the source model makes of them by method.view=features"
+        )
     source, _ = pair.labelled_source
     if view == "features":
         _, pair = freeze_features(model, pair, cache)

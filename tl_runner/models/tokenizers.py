@@ -6,8 +6,9 @@ from typing import Any
 from tl_runner.errors import UserError
 from tl_runner.models.tokens import Tokenizer
 from tl_runner.models.transformers import TransformerTokenizer
+from tl_runner.models.word_tokenizer import NgramTokenizer, WordTokenizer
 
-KINDS = {TransformerTokenizer.kind: TransformerTokenizer}
+KINDS = {each.kind: each for each in (WordTokenizer, NgramTokenizer, TransformerTokenizer)}
 
 
 def rebuild_tokenizer(state: Mapping[str, Any]) -> Tokenizer:

@@ -2,8 +2,8 @@
 
 A backbone that reads texts is a function `name(shape, tokenizer, **options) -> (module, width)` that is marked by
 `reads_texts`. Its input are token ids (n, t) int64, padded at the end; its first stage makes vectors (n, t, d) of them,
-in which a row of zeros stands for padding, so that every later stage knows what is text. Its tokenizer is fitted on the
-texts of the source's training rows.
+in which a row of zeros stands for padding, so that every later stage knows what is text, and has the attribute
+`input_dtype = torch.int64`. Its tokenizer is fitted on the texts of the source's training rows.
 """
 
 import inspect
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from tl_runner.core import TokenIds
 from tl_runner.domains import InputKind
 from tl_runner.errors import UserError
 
@@ -21,7 +22,11 @@ NOUNS: dict[InputKind, str] = {"images": "images", "table": "rows of numbers", "
 
 
 class Tokenizer(Protocol):
-    """Texts -> token ids. `kind` names it in the file that a run keeps of it."""
+    """Texts -> token ids. `kind` names it in the file that a run keeps of it.
+
+    It may have attributes that `list_ids` reads: `mask`, the id of a token that is hidden, `unknown`, that of a word
+    which it does not know, and `special`, the ids that stand for no piece of a text.
+    """
 
     kind: ClassVar[str]
 
@@ -52,6 +57,13 @@ class Tokenizer(Protocol):
     def state(self) -> dict[str, Any]:
         """What rebuilds it, in JSON's words."""
         ...
+
+
+def list_ids(tokenizer: Tokenizer) -> TokenIds:
+    """What ids a tokenizer has; where it has none for a hidden token, that of an unknown word serves."""
+    mask = getattr(tokenizer, "mask", None)
+    mask = getattr(tokenizer, "unknown", None) if mask is None else mask
+    return TokenIds(tokenizer.size, tokenizer.pad, mask, tuple(getattr(tokenizer, "special", ())))
 
 
 FitTokenizer = Callable[..., Tokenizer]  # (texts of the source, texts of the target, **options of the backbone)

@@ -143,6 +143,8 @@ def load_tokenizer(
 class Embeddings(nn.Module):
     """Token ids (n, t) -> vectors (n, t, d), zeros where there is padding."""
 
+    input_dtype = torch.int64
+
     def __init__(self, net: nn.Module, pad: int, name: str):
         super().__init__()
         self.net, self.pad, self.name = net, pad, name

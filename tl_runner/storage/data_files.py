@@ -137,19 +137,21 @@ def _ours(dataset: Mapping[str, Any]) -> str:
 
 
 def _tables(dataset: Mapping[str, Any]) -> list[str]:
-    """The options of a dataset of tables that name files."""
+    """The options of a dataset that name files of rows."""
+    if _ours(dataset) not in ("csv", "text") or dataset.get("root") is not None:
+        return []
     keys = ["source", "target", "test"] if dataset.get("file") is None else ["file"]
-    return [key for key in keys if _ours(dataset) == "csv" and isinstance(dataset.get(key), str)]
+    return [key for key in keys if isinstance(dataset.get(key), str)]
 
 
 def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]:
     ours, root = _ours(dataset), dataset.get("root")
     if not ours:
         yield from _of_own(dataset, "", home)
-    elif ours == "csv":
+    elif ours == "csv" or (ours == "text" and root is None):
         found = ((key, resolve_path(dataset[key], home)) for key in _tables(dataset))
         yield from (Named(key, path) for key, path in found if path and path.is_file())
-    elif ours == "image_folder":
+    elif ours in ("image_folder", "text"):
         for key in ("source", "target", "test"):
             if path := _domain(resolve_path(root, home), dataset.get(key)):
                 yield Named(key, path)

@@ -1,0 +1,143 @@
+"""Domains in tables of a user's own, a file for each or one with a column that tells them apart, and their classes."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from tl_runner.datasets.cells import Cells, Table, format_option, list_names, normalise_categories, observed
+from tl_runner.datasets.classes import (
+    Classes,
+    Policy,
+    count_names,
+    resolve_classes,
+    select_stated,
+    sort_names,
+    warn_of_spelling,
+)
+from tl_runner.datasets.labelled import WhetherLabelled
+from tl_runner.errors import UserError, nearest
+from tl_runner.plurals import count_noun, pluralize
+
+log = logging.getLogger(__name__)
+
+WAYS = (
+    "two files (dataset.source=a.csv dataset.target=b.csv), or one with a column that names the domain"
+    " (dataset.file=all.csv dataset.domain=COLUMN dataset.source=VALUE dataset.target=VALUE)"
+)
+
+
+def read_domains(
+    takes: str,
+    reading: Callable[[str, str], Table],
+    named: Mapping[str, str | None],
+    file: str | None,
+    domain: str | None,
+    missing: Sequence[str],
+    needed: Sequence[str] = ("source", "target"),
+) -> dict[str, Table]:
+    """The rows of the source, the target and, if it is named, the test part: from files, or from one by its column.
+
+    `takes` says what may be asked for; those `needed` must be. `reading` reads the file that an option names as
+    it was typed; `missing` are the words for a missing value, which is no domain.
+    """
+    asked = {role: name for role, name in named.items() if name is not None}
+    if file is None and domain is None and asked.keys() >= {*needed}:
+        _refuse_one_for_two({role: str(Path(name).expanduser().resolve()) for role, name in asked.items()}, asked)
+        return {role: reading(name, f"dataset.{role}={name}") for role, name in asked.items()}
+    if file is None or domain is None:
+        given = {**named, "file": file, "domain": domain}
+        said = " ".join(f"dataset.{key}={value}" for key, value in given.items() if value is not None)
+        raise UserError(f"{takes}; given: {said or 'none of them'}")
+    of_row, table = reading(file, f"dataset.file={file}").split_off(domain, "domain")
+    of_row = normalise_categories(of_row)
+    there = sort_names(observed(of_row))
+    for key in dict.fromkeys((*needed, *asked)):
+        value = asked.get(key)
+        if value not in there:
+            said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
+            gap = [word for word in missing if word.strip().lower() == str(value).strip().lower()]
+            kept = format_option("missing", [word for word in missing if word not in gap])
+            mend = f". {value} is a word for a missing value: {kept} changes that" if gap else ""
+            raise UserError(
+                f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {list_names(there)}){mend}"
+            )
+    _refuse_one_for_two(asked, asked)
+    if without := len(of_row) - len(observed(of_row)):
+        log.warning(
+            "%s: ignored %s without a value in column %r, which names the domain",
+            file,
+            count_noun(without, "row"),
+            domain,
+        )
+    return {role: replace(table.take(of_row == value), name=value) for role, value in asked.items()}
+
+
+def refuse_said_twice(**options: Sequence[str | None]) -> None:
+    """Refuse a column that two options name."""
+    said: dict[str, str] = {}
+    for key, columns in options.items():
+        for name in filter(None, columns):
+            if name in said:
+                raise UserError(f"column {name!r} is named twice, in dataset.{said[name]} and in dataset.{key}")
+            said[name] = key
+
+
+def _refuse_one_for_two(places: Mapping[str, str], named: Mapping[str, str]) -> None:
+    """Refuse two roles of the same rows; `places` says where a role's rows are, `named` how that was typed."""
+    for (role, place), (other, same) in combinations(places.items(), 2):
+        if place == same:
+            why = "there is nothing to transfer" if other == "target" else "the test rows must be others"
+            raise UserError(f"dataset.{role} and dataset.{other} are both {named[role]}: {why}")
+
+
+def find_classes(names: Mapping[str, Cells], labels: Policy, label_set: Sequence[str]) -> dict[str, Classes]:
+    """The classes of each role; those of the test part are the target's."""
+    of_target = np.concatenate([cells for role, cells in names.items() if role != "source"])
+    target = sort_names(observed(of_target))
+    unlabelled = len(of_target) - len(observed(of_target))
+    if "source" not in names:
+        return dict.fromkeys(("target", "test"), _without_source(target, labels, label_set, unlabelled))
+    source = sort_names(names["source"])
+    warn_of_spelling(source, target, labels)
+    source, target = resolve_classes(source, target, labels, label_set, unlabelled)
+    return {"source": source, "target": target, "test": target}
+
+
+def _without_source(target: Classes, labels: Policy, label_set: Sequence[str], unlabelled: int) -> Classes:
+    """The target's classes, where it stands alone: as stated, or by its labels."""
+    if label_set:
+        return select_stated(label_set, {"target": target}, labels, unlabelled)
+    if unlabelled:
+        raise UserError(
+            f"{count_noun(unlabelled, 'row')} of the target {pluralize(unlabelled, 'has')} no label, and there is no"
+            " source whose classes it has: name a dataset.source, or the classes, as in dataset.label_set=[no,yes]"
+        )
+    return target
+
+
+def leave_out_other_classes(
+    sides: Mapping[str, Table], names: Mapping[str, Cells], classes: Mapping[str, Classes]
+) -> tuple[dict[str, Table], dict[str, Cells], dict[str, dict[str, int]]]:
+    """The rows of each role, and their names, without those of a class that it does not use; and how many these are.
+
+    They are counted by class; those of the test part are the target's.
+    """
+    tables, labels = dict[str, Table](), dict[str, Cells]()
+    left_out: dict[str, list[str]] = {"source" if role == "source" else "target": [] for role in names}
+    for role, y in names.items():
+        kept = np.array([name is None or name in classes[role] for name in y])
+        left_out["source" if role == "source" else "target"] += [*y[~kept]]
+        tables[role], labels[role] = sides[role].take(kept), y[kept]
+    return tables, labels, {role: count_names(of) for role, of in left_out.items()}
+
+
+def explain_unlabelled(target: Table, label: str, labelled: WhetherLabelled) -> str:
+    """By what it is known that rows of the target have no label."""
+    if labelled == "no":
+        return "dataset.labelled=no"
+    empty = "column {!r} of {} is empty or NA there" if label in target.header else "there is no column {!r} in {}"
+    return empty.format(label, target.file)
