@@ -42,7 +42,11 @@ def test_it_knows_directions_alone_and_is_symmetric():
     assert word_similarity(u * scale, v) == pytest.approx(word_similarity(u, v), rel=1e-5)  # scaled in float32
     assert word_similarity(v, u) == pytest.approx(word_similarity(u, v))
     one = torch.tensor([[2.0, 0.0]])
-    assert [word_similarity(one, torch.tensor([[x, y]])) for x, y in ((5.0, 0.0), (0.0, 1.0), (-1.0, 0.0))] == [1, 0, -1]
+    assert [word_similarity(one, torch.tensor([[x, y]])) for x, y in ((5.0, 0.0), (0.0, 1.0), (-1.0, 0.0))] == [
+        1,
+        0,
+        -1,
+    ]
     assert word_similarity(torch.cat([one, torch.zeros(1, 2)]), one) == 0.5  # no direction, no cosine
 
 
