@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONF, QUICK, composed, made
+from rich.console import Console
 from safetensors.torch import load_file
 from support.permuted import mislabelled
+from support.quantities import sums
 
 from tl_runner import config
 from tl_runner.cli.tl_screen import BY, USED, main
@@ -279,6 +281,46 @@ def test_combinations_are_composed_as_a_sweeps_are_and_each_once(tmp_path):
     assert orders[0].record.id == run.id  # the identity of the same run of tl-run, and so its source model
 
 
+QUANTITY = [
+    *("dataset=blobs", f"dataset._target_={sums.__module__}.{sums.__name__}", "dataset.samples=100"),
+    *(f"~dataset.{key}" for key in ("features", "classes", "separation", "shift")),
+    *("backbone=mlp", "pretrain=tiny", "device=cpu", "threads=1"),
+]
+
+
+def test_of_a_quantity_there_are_logme_and_the_distances():
+    distances = {"a_distance", "a_low", "a_high", "mmd", "mmd_p"}
+    (found,) = screened(*QUANTITY)
+    assert found.scores.keys() == {"logme", *distances}
+    assert (found.whose, found.rows, found.record.metric) == ("the source's labels", 20, "r2")
+    (granted,) = screened(*QUANTITY, "granted=20")
+    assert granted.scores.keys() == {"logme", *distances}
+    assert (granted.whose, granted.rows) == ("granted target labels", 20)
+
+
+def test_logme_of_a_quantity_is_of_its_values():
+    words = [*QUANTITY, "backbone=identity", "pretrain=none", "granted=20"]
+    (found,) = screened(*words)
+    pair = the_pair(*words)
+    parts = [part for part in (pair.granted, pair.held_out) if part]
+    f, y = torch.cat([part.x.take(torch.arange(len(part.y))) for part in parts]), torch.cat([part.y for part in parts])
+    assert found.scores["logme"] == pytest.approx(logme(f, y)) and y.dtype == torch.float32
+    (worse,) = screened(*words, "+dataset.spread=3")
+    assert worse.scores["logme"] < found.scores["logme"] - 0.5
+
+
+def test_a_quantity_is_told_by_what_it_has(typed):
+    """Sorted by the distance without labels, by LogME with; and no word of classes."""
+    code, table, _ = typed(*QUANTITY, "backbone=mlp,linear")
+    assert code == 0 and "best first by A-distance, which needs no labels" in table
+    assert "LogME on the source's labels only: it says how well" in table and "(granted=50 scores" in table
+    assert not [word for word in ("LEEP", "NCE", "H-score", "ε+½d", "estimate", "%") if word in table], table
+    code, table, _ = typed(*QUANTITY, "granted=20")
+    assert code == 0 and "best first by LogME on granted target labels, n=20" in table
+    (told,) = json.loads(typed(*QUANTITY, "--format", "json", "--by", "logme")[1])
+    assert told["by"] == "logme" and told["candidates"][0]["leep"] is None
+
+
 def candidate(stage: str, last: bool = False, words: tuple[str, ...] = (), **scores: float) -> Screened:
     record = describe_run(*composed(*words))
     record.data = DataInfo(domains={"source": "s", "target": "t"}, fingerprint={"target": "f"})
@@ -346,6 +388,20 @@ def test_spearman_is_scipys_and_has_no_value_where_all_are_equal():
     x, y = (torch.randint(5, (12,), generator=torch.Generator().manual_seed(seed)).tolist() for seed in (0, 1))
     assert spearman(x, y) == pytest.approx(spearmanr(x, y)[0])  # with ties
     assert isnan(spearman([1, 1, 1], [1, 2, 3]))
+
+
+def test_of_a_quantity_runs_are_compared_by_r2():
+    here, run = candidate("hidden", last=True, a_distance=1.0, a_low=0.8, a_high=1.2), finished(0.0, EXTRACT)
+    here.record.data.task, run.data.task = "regression", "regression"
+    reached: Metrics = {"step": 1, "r2": 0.8125, "mae": 3.0}
+    run.scores = Scores(None, reached, reached, reached, reached)
+    (group,) = screening.group_by_target([(here, "")], None, [run, replace(run, scores=None)])
+    assert group.made == [("feature_extract", "auto", [0.8125], 1)] and group.by == "a_distance"
+    out = io.StringIO()
+    Console(file=out, width=200).print(*screening.tables([group], 200))
+    assert " 0.812 │" in out.getvalue() and "extract R² ┃" in out.getvalue() and "81.2" not in out.getvalue()
+    (row,) = csv.DictReader(io.StringIO(screening.as_csv([group])))
+    assert row["r2_feature_extract"] == "0.8125" and row["accuracy_feature_extract"] == ""
 
 
 def test_targets_have_tables_of_their_own_and_seeds_one_line():

@@ -103,6 +103,17 @@ def test_logme_is_the_maximum_of_the_evidence(n, d):
     assert logme(f, y) == pytest.approx(float(np.mean(each)), abs=1e-7)
 
 
+@pytest.mark.parametrize(("n", "d"), [(24, 4), (12, 20)], ids=["more rows", "more columns"])
+def test_logme_of_a_quantity_is_the_maximum_of_the_evidence_of_its_values(n, d):
+    f = torch.randn(n, d, generator=chance(6), dtype=torch.double)
+    y = f[:, 0] - 2 * f[:, 1] + 0.5 * torch.randn(n, generator=chance(16), dtype=torch.double) + 0.2
+    assert logme(f, y) == pytest.approx(direct_evidence(f.numpy(), y.numpy()), abs=1e-7)
+    assert logme(f, 10 * y) == pytest.approx(logme(f, y) - math.log(10), abs=1e-7)  # a density, of another unit
+    assert logme(f, y) > logme(f, y[torch.randperm(n, generator=chance(17))])
+    with pytest.raises(ValueError, match="need a label each"):
+        logme(f, y[1:])
+
+
 def test_logme_of_features_that_say_nothing_is_the_evidence_of_noise_alone():
     """All features 0: y ~ N(0, I/β), at its best −½(log(2π Σy²/n) + 1), the mean over the classes."""
     y = torch.tensor([0, 0, 0, 1])
@@ -188,9 +199,12 @@ def test_the_linear_error_is_none_where_there_is_too_little_to_fit():
 
 
 def test_what_can_not_be_scored_is_refused():
-    with pytest.raises(UserError, match="of one class"):
-        admit(torch.zeros(5))
+    with pytest.raises(UserError, match="are all of one class"):
+        admit(torch.zeros(5, dtype=torch.long))
+    with pytest.raises(UserError, match="have all the same value"):
+        admit(torch.full((5,), 0.3))
     admit(torch.tensor([0, 1]))
+    admit(torch.tensor([0.3, 0.4]))
     for score in (leep, logme, h_score, nce):
         with pytest.raises(ValueError, match="need a label each, got 2"):
             score(torch.ones(3, 2), torch.tensor([0, 1]))

@@ -13,7 +13,7 @@ from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair
-from tl_runner.engine.texts import add_tokenizer
+from tl_runner.engine.texts import TextEncoding, add_tokenizer
 from tl_runner.models.tokens import Tokenizer, build_backbone
 from tl_runner.rng import Rng
 from tl_runner.storage.provenance import identify_maker
@@ -35,11 +35,16 @@ class Assembly:
     machine: Mapping[str, Any]  # and code by which it is made: what is kept for other runs serves the same alone
     cache: Path  # what runs share
     features: Path  # in it, what frozen backbones of this configuration make of their inputs
-    tokenizer: Tokenizer | None  # of texts
+    text: TextEncoding | None  # the texts of the training rows, and their tokenizer
 
     @property
     def rng(self) -> Rng:
         return Rng(self.parts.settings.seed)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Of texts."""
+        return self.text.tokenizer if self.text else None
 
 
 def assemble(record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Assembly:
@@ -67,5 +72,5 @@ def assemble(record: RunRecord, parts: Parts, device: torch.device, needs_grante
         identify_maker(record.environment),
         cache,
         cache / record.features,
-        tokenizer,
+        text,
     )

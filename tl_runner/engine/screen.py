@@ -20,6 +20,7 @@ from tl_runner.domains import LabelledSplit, Pair, Split, Subset
 from tl_runner.engine.assembly import assemble
 from tl_runner.engine.device import claim_device, describe_device
 from tl_runner.engine.pretrain import train_source_model
+from tl_runner.engine.word_distance import compare_words
 from tl_runner.errors import UserError
 from tl_runner.functional.divergence import ROWS as COMPARED
 from tl_runner.functional.divergence import mmd_test, separate_domains
@@ -44,7 +45,8 @@ class Screened(NamedTuple):
     """A candidate: one stage of one backbone on one pair, and its scores by name, but for those that it can't have.
 
     `rows` are the labelled rows that were scored, `whose` their labels; `last` says whether the stage is the backbone's
-    last; `seconds` are for this stage, without the source model.
+    last; `seconds` are for this stage, without the source model. `words` says what the word vectors are, where the
+    domains' words were compared.
     """
 
     record: RunRecord
@@ -55,9 +57,22 @@ class Screened(NamedTuple):
     scores: Mapping[str, float]
     seconds: float
     seeds: int = 1  # that the scores are means of
+    words: str = ""
 
 
-def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, None, list[Screened]]:
+class Distance(NamedTuple):
+    """Another distance of the domains to measure: by the words of texts, as the vectors in a file have them.
+
+    Without a file the vectors are trained on these texts.
+    """
+
+    name: Literal["word2vec"]
+    vectors: Path | None = None
+
+
+def screen(
+    record: RunRecord, stages: Sequence[str] = (), distance: Distance | None = None
+) -> Generator[Point, None, list[Screened]]:
     """Score these stages of the backbone that the record describes, `("all",)` for all, none for the last.
 
     Yields the points of the source model's training, where it is not kept from before. The record gets to know its
@@ -76,6 +91,7 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
     wanted = model.stages if tuple(stages) == (ALL,) else stages or model.stages[-1:]
     for stage in wanted:
         model.upto(stage)  # refused before anything is trained
+    words = compare_words(assembled, distance.vectors) if distance else None
     source_model, facts = (yield from train_source_model(model, assembled)) or (None, None)
     record.training.source_model = facts
     found = []
@@ -88,7 +104,10 @@ def screen(record: RunRecord, stages: Sequence[str] = ()) -> Generator[Point, No
             scores["bound"] = scores["error"] + scores["a_distance"] / 2
         if last and source_model:
             scores |= _estimate_target(embed, source_model, pair)
-        found.append(Screened(record, stage, last, whose, rows, scores, time.monotonic() - started))
+        if words:
+            scores["words"] = words.similarity
+        seconds, told = time.monotonic() - started, words.told if words else ""
+        found.append(Screened(record, stage, last, whose, rows, scores, seconds, words=told))
     return found
 
 
@@ -111,12 +130,15 @@ def _score_features(
     """The transferability scores of these features of labelled rows, and how many rows these are.
 
     Those that want a source classifier are had where there is one, on top of the whole backbone. `error`, of a linear
-    classifier, is the bound's ε_s, and so had on the source's labels.
+    classifier, is the bound's ε_s, and so had on the source's labels. Of a quantity LogME alone is defined.
     """
     rows = [_draw_rows(split, rng) for split in labelled]
     f = torch.cat([embed(split.x, of) for split, of in zip(labelled, rows, strict=True)])
     y = torch.cat([split.y[of].cpu() for split, of in zip(labelled, rows, strict=True)])
-    scores = {"logme": logme(f, y), "h_score": h_score(f, y)}
+    scores = {"logme": logme(f, y)}
+    if y.is_floating_point():
+        return scores, len(y)
+    scores["h_score"] = h_score(f, y)
     if whose == "the source's labels" and (error := linear_error(f, y)) is not None:
         scores["error"] = error
     if source_model:
@@ -146,10 +168,10 @@ def _measure_distances(embed: Embed, pair: Pair) -> dict[str, float]:
 def _estimate_target(embed: Embed, source_model: SourceModel, pair: Pair) -> dict[str, float]:
     """The source model's accuracy on the target, estimated without its labels, and the ends of the interval.
 
-    On the val splits. Nothing where the head does not know the target's classes. The interval is wide: that of a run
-    with one checkpoint.
+    On the val splits. Nothing where the head does not know the target's classes, or there are none. The interval is
+    wide: that of a run with one checkpoint.
     """
-    if not pair.shared_labels:
+    if not pair.shared_labels or not pair.classes:
         return {}
     source, labels = pair.labelled_source
 

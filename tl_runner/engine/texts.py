@@ -1,5 +1,6 @@
 """Texts of a dataset as token ids, by the tokenizer of the backbone."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tl_runner.datasets.split import Drawn, Encoding
@@ -8,9 +9,14 @@ from tl_runner.models.tokens import Tokenizer, check_input, find_fit
 
 
 class TextEncoding:
-    """Fits the backbone's tokenizer on the texts of training rows, and holds it then."""
+    """Fits the backbone's tokenizer on the texts of training rows, and holds both then.
+
+    `source` and `target` are these texts; without a source domain the first are the target's.
+    """
 
     tokenizer: Tokenizer | None = None
+    source: Sequence[str] = ()
+    target: Sequence[str] = ()
 
     def __init__(self, backbone: Any):
         self._fit = find_fit(backbone)
@@ -18,7 +24,8 @@ class TextEncoding:
     def __call__(self, source: Any, target: Any = ()) -> Encoding:
         """Of the texts (n,) of training rows; without a source domain the first are the target's."""
         assert self._fit is not None
-        self.tokenizer = self._fit([*source], [*target])
+        self.source, self.target = [*source], [*target]
+        self.tokenizer = self._fit(self.source, self.target)
         return Encoding(self._tokenize, self.tokenizer.facts)
 
     def _tokenize(self, texts: Any) -> Any:

@@ -54,21 +54,22 @@ def nce(source_labels: Tensor, labels: Tensor) -> float:
 def logme(features: Tensor, labels: Tensor) -> float:
     """The largest log evidence of a linear model of the labels, in nats a row (LogME; You et al., JMLR 2022).
 
-    For each class a column y of 0 and 1, y = F w + noise with w ~ N(0, I/α) and noise ~ N(0, I/β), so that
-    y ~ N(0, (I + FFᵀ/λ)/β), λ = α/β. (1/n) max_{α,β} log p(y|F), the mean over the classes that occur. For each λ the
-    best 1/β is q(λ)/n with q = yᵀ(I + FFᵀ/λ)⁻¹y, which leaves a search along log λ: on a grid, then within its best
-    bracket; the paper's fixed-point steps go to the same place, or to a lower peak. features F (n, d), labels (n,).
-    λ is at least 1e-12 of F's largest squared singular value: a perfect fit is then finite. Neither columns nor labels
-    are centred, as in the paper.
+    For each class a column y of 0 and 1, or the one column of a quantity: y = F w + noise with w ~ N(0, I/α) and noise
+    ~ N(0, I/β), so that y ~ N(0, (I + FFᵀ/λ)/β), λ = α/β. (1/n) max_{α,β} log p(y|F), the mean over the columns; of
+    classes those that occur. For each λ the best 1/β is q(λ)/n with q = yᵀ(I + FFᵀ/λ)⁻¹y, which leaves a search along
+    log λ: on a grid, then within its best bracket; the paper's fixed-point steps go to the same place, or to a lower
+    peak. features F (n, d), labels (n,), whole numbers of classes or floating-point ones of a quantity. λ is at least
+    1e-12 of F's largest squared singular value: a perfect fit is then finite. Neither columns nor labels are centred,
+    as in the paper.
     """
     f = features.double().cpu()
-    y, classes = _numbered(labels, f)
+    columns = _list_columns(labels, f)
     left, singular, _ = torch.linalg.svd(f, full_matrices=False)
-    onto = (left.T @ torch.nn.functional.one_hot(y, classes).double()).square()  # (r, C): of y, along each direction
-    beside = (torch.bincount(y).double() - onto.sum(0)).clamp_min(0.0)  # (C,): ‖y‖² that no direction reaches
+    onto = (left.T @ columns).square()  # (r, C): of y, along each direction
+    beside = (columns.square().sum(0) - onto.sum(0)).clamp_min(0.0)  # (C,): ‖y‖² that no direction reaches
     power = singular.square()
     power = power / power.max().clamp_min(TINY)
-    n = len(y)
+    n = len(columns)
 
     def evidence(log_noise: Tensor) -> Tensor:
         """By log λ (g, C) or (g, 1), λ in units of the largest squared singular value: (g, C)."""
@@ -143,6 +144,15 @@ def linear_error(features: Tensor, labels: Tensor) -> float | None:
     return wrong / len(y)
 
 
+def _list_columns(labels: Tensor, rows: Tensor) -> Tensor:
+    """The labels (n,) as columns (n, C) float64: of 0 and 1 for each class that occurs, or one of the quantity."""
+    if not labels.is_floating_point():
+        return torch.nn.functional.one_hot(*_numbered(labels, rows)).double()
+    if len(labels) != len(rows) or not len(labels):
+        raise ValueError(f"{len(rows)} rows need a label each, got {len(labels)}")
+    return labels.double().cpu()[:, None]
+
+
 def _numbered(labels: Tensor, rows: Tensor) -> tuple[Tensor, int]:
     """The labels (n,) as the positions of the classes that occur, on the CPU, and how many occur."""
     if len(labels) != len(rows) or not len(labels):
@@ -152,6 +162,7 @@ def _numbered(labels: Tensor, rows: Tensor) -> tuple[Tensor, int]:
 
 
 def admit(labels: Tensor) -> None:
-    """Raises `UserError` where the labels are of one class: nothing can be told from them."""
+    """Raises `UserError` where the labels are of one class, or one value: nothing can be told from them."""
     if len(labels.unique()) < 2:
-        raise UserError("the labelled rows are all of one class: transferability needs two or more")
+        same = "have all the same value" if labels.is_floating_point() else "are all of one class"
+        raise UserError(f"the labelled rows {same}: transferability needs two or more")

@@ -20,7 +20,7 @@ class Made(NamedTuple):
     """What the finished runs of a method came to: `accuracy` of each candidate (nan where there is none), of `runs`.
 
     `granted` is their label budget. Accuracies are those of the target's test split at the checkpoint that was chosen
-    without its labels, in [0, 1], means over seeds.
+    without its labels, in [0, 1], means over seeds; where a quantity is predicted it is R².
     """
 
     method: str
@@ -91,7 +91,7 @@ def _summarise(method: str, settings: Mapping[str, Mapping[int, Sequence[RunReco
     """Of the setting with most candidates, then most runs."""
     chosen = max(settings.values(), key=lambda of: (len(of), sum(map(len, of.values()))))
     accuracy = [
-        mean(run.scores.selected["accuracy"] for run in chosen[index] if run.scores) if index in chosen else nan
+        mean(run.headline for run in chosen[index] if run.headline is not None) if index in chosen else nan
         for index in range(candidates)
     ]
     granted = sorted({str(run.granted) for of in chosen.values() for run in of})
@@ -100,7 +100,7 @@ def _summarise(method: str, settings: Mapping[str, Mapping[int, Sequence[RunReco
 
 def _find_candidates(candidates: Sequence[Screened], run: RunRecord) -> list[int]:
     """Where those are that a run is one of: see `match_runs`."""
-    if run.choices["method"] not in COMPARED or run.status != "ok" or not run.scores:
+    if run.choices["method"] not in COMPARED or run.status != "ok" or run.headline is None:
         return []
     layer, found = run.config["method"].get("layer"), []
     for index, candidate in enumerate(candidates):

@@ -54,6 +54,7 @@ SCORES = {
         "A-distance", -1, "how well a linear classifier tells the domains apart, 0 to 2, ± its interval"
     ),
     "mmd": Score("MMD²", -1, "between the domains; p by permutation, small where they differ"),
+    "words": Score("words", 1, "mean cosine of the vectors of the domains' words, −1 to 1: the same for all networks"),
 }
 DETAILS = ("error", "estimated_low", "estimated_high", "a_low", "a_high", "mmd_p")  # for CSV and JSON, beside them
 ON_LABELS = ("leep", "nce", "logme", "h_score", "bound")  # the distances need none
@@ -76,6 +77,11 @@ class ScreenedTarget:
     @property
     def target(self) -> str:
         return str(self.candidates[0][0].record.data.domains["target"])
+
+    @property
+    def metric(self) -> str:
+        """What finished runs are compared by: accuracy, or r2 of a quantity."""
+        return self.candidates[0][0].record.metric
 
 
 def over_seeds(screened: Sequence[tuple[Screened, str]]) -> list[tuple[Screened, str]]:
@@ -102,7 +108,7 @@ def group_by_target(
 ) -> list[ScreenedTarget]:
     """A group for each target, as candidates for different targets can't be compared.
 
-    `by` names the score to sort by; None is the bound where it can be had, on the source's labels, else LogME.
+    `by` names the score to sort by; None is that of `default_score`.
     """
     found: dict[str, list[tuple[Screened, str]]] = {}
     for candidate in over_seeds(screened):
@@ -117,13 +123,21 @@ def _group(candidates: list[tuple[Screened, str]], by: str | None, runs: Sequenc
     screened = [candidate for candidate, _ in best]
     of_runs = match_runs(screened, runs)
     signs = {name: score.sign for name, score in SCORES.items()}
-    budgets = measure_budgets(group_settings(list_runs(screened, runs)))
+    is_share = screened[0].record.metric == "accuracy"  # of which the advice on budgets is
+    budgets = measure_budgets(group_settings(list_runs(screened, runs))) if is_share else None
     return ScreenedTarget(by, best, of_runs, correlate_ranks(screened, of_runs, signs), budgets)
 
 
 def default_score(candidate: Screened) -> str:
-    """The score to sort by where none is named: the distance alone would choose features that tell nothing apart."""
-    return "bound" if "bound" in candidate.scores else "logme"
+    """The score to sort by where none is named: the bound where it can be had, on the source's labels, else LogME.
+
+    A distance alone would choose features that tell nothing apart; but of a quantity, which has no bound here, nothing
+    else says something of the target without its labels.
+    """
+    if "bound" in candidate.scores:
+        return "bound"
+    unlabelled = candidate.record.metric == "r2" and candidate.whose != "granted target labels"
+    return "a_distance" if unlabelled and "a_distance" in candidate.scores else "logme"
 
 
 def tables(groups: Sequence[ScreenedTarget], width: int = ROOMY) -> list[RenderableType]:
@@ -150,16 +164,24 @@ def _table(group: ScreenedTarget, several: bool, width: int) -> Table:
     names = [name for name in names if roomy or name == group.by or name not in LESS_TELLING]
     for column in named:
         table.add_column(column, overflow="fold", min_width=len(column))
-    methods = [f"{method.method.replace('_', chr(10))} %" for method in made]
+    unit = "%" if group.metric == "accuracy" else "R²"
+    methods = [f"{method.method.replace('_', chr(10))} {unit}" for method in made]
     for column in ("rows", *(SCORES[name].title for name in names), *methods, "s"):
         table.add_column(column, justify="right", no_wrap=roomy, overflow="fold")
     for index, (candidate, variant) in enumerate(group.candidates):
         row = _name_candidate(candidate, variant)
         cells = [Text(row[column]) for column in named]
         scores = [_cell(candidate.scores, name, roomy) for name in names]
-        accuracies = ["–" if isnan(m.accuracy[index]) else f"{100 * m.accuracy[index]:.1f}" for m in made]
+        accuracies = [_write_accuracy(m.accuracy[index], group.metric) for m in made]
         table.add_row(*cells, str(candidate.rows), *scores, *accuracies, f"{candidate.seconds:.1f}")
     return table
+
+
+def _write_accuracy(value: float, metric: str) -> str:
+    """In percent; R² with three digits after the point."""
+    if isnan(value):
+        return "–"
+    return f"{100 * value:.1f}" if metric == "accuracy" else f"{value:.3f}"
 
 
 def _name_candidate(candidate: Screened, variant: str) -> dict[str, str]:
@@ -184,10 +206,11 @@ def _whose(candidate: Screened, by: str) -> str:
 
 def _describe_labels(group: ScreenedTarget) -> list[RenderableType]:
     """Whose labels were scored on, and how the scores ranked the candidates beside finished runs."""
-    first = group.candidates[0][0]
-    lines = [f"LEEP, NCE, LogME and H-score{_whose(first, 'logme')}"]
+    first, classes = group.candidates[0][0], group.metric == "accuracy"
+    lines = [f"{'LEEP, NCE, LogME and H-score' if classes else 'LogME'}{_whose(first, 'logme')}"]
     if first.whose != "granted target labels":
-        lines[0] += ": they say how well the features serve the source's task (granted=5 scores on the target's)"
+        they, budget = ("they say", "granted=5") if classes else ("it says", "granted=50")
+        lines[0] += f": {they} how well the features serve the source's task ({budget} scores on the target's)"
     if not group.made:
         return [Text("\n".join([*lines, f"no runs to compare with: of {', '.join(COMPARED)}"]), "dim")]
     for method in group.made:
@@ -227,7 +250,7 @@ def _rows(group: ScreenedTarget) -> list[dict[str, Any]]:
     """A flat row a candidate; what there is not is None."""
     rows = []
     for index, (candidate, variant) in enumerate(group.candidates):
-        accuracy = {m.method: None if isnan(m.accuracy[index]) else m.accuracy[index] for m in group.made}
+        made = {f"{group.metric}_{m.method}": m.accuracy[index] for m in group.made if not isnan(m.accuracy[index])}
         told = {
             "rank": index + 1,
             **_name_candidate(candidate, variant),
@@ -236,7 +259,8 @@ def _rows(group: ScreenedTarget) -> list[dict[str, Any]]:
         }
         told["seeds"] = candidate.seeds
         scores = {name: candidate.scores.get(name) for name in (*SCORES, *DETAILS)}
-        of_runs = {f"accuracy_{method}": accuracy.get(method) for method in COMPARED}
+        columns = [f"{metric}_{method}" for metric in ("accuracy", "r2") for method in COMPARED]
+        of_runs = {column: made.get(column) for column in columns}
         rows.append({**told, **scores, **of_runs, "seconds": round(candidate.seconds, 3)})
     return rows
 
