@@ -63,8 +63,8 @@ def list_lines(group: str, encoder: str) -> Iterator[str]:
     transformer = " ".join(("backbone=transformer", f"backbone.path={encoder}", *TUNED))
     if group in ("small", "reviews"):
         yield "backbone=tfidf method=source_only train.steps=600"
-        yield "backbone=embedding_gru method=source_only,mmd,dann,coral,mcc,bnm"
-        yield "backbone=bag_of_embeddings method=source_only,mmd,dann,coral"
+        yield "backbone=embedding_gru method=source_only,mmd,dann,coral"
+        yield "backbone=bag_of_embeddings method=source_only"
     if group == "encoder":
         yield f"{transformer} optimizer.lr_backbone=0 optimizer.lr=0.002 method=source_only"
         yield f"{transformer} method=source_only,mmd,dann,coral,mcc,udalm"
