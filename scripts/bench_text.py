@@ -21,7 +21,7 @@ from typing import Any
 from bench_methods import put
 
 from tl_runner.report.leaderboard import build_leaderboard
-from tl_runner.storage.record import read_records
+from tl_runner.storage.record import RunRecord, read_records
 
 KEPT = Path(__file__).parents[1] / "docs" / "measured" / "text"
 BEGIN, END = "<!-- made by scripts/bench_text.py: begin -->", "<!-- end of bench_text -->"
@@ -121,8 +121,21 @@ def keep(group: str, outputs: Path) -> None:
     with (KEPT / f"{group}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
+        firsts = {run.setting: run for run in runs}
         for row in build_leaderboard(runs).to_dict("records"):
-            writer.writerow({str(key): _written(value) for key, value in row.items()})
+            told = {str(key): _written(value) for key, value in row.items()}
+            writer.writerow({**told, "label": name_row(firsts[row["setting"]])})
+
+
+def name_row(record: RunRecord) -> str:
+    """The method, and what its options mean."""
+    config, method = record.config, record.choices["method"]
+    said = ["backbone frozen"] * (config["optimizer"].get("lr_backbone") == 0)
+    said += ["LP-FT"] * (config["method"].get("lp_ft") is True)
+    if rank := config["method"].get("lora_rank"):
+        said.append(f"LoRA of rank {rank}")
+    said += ["no source model"] * (method in ("finetune", "feature_extract") and not config["pretrain"]["steps"])
+    return ", ".join([method, *said])
 
 
 def page() -> Iterator[str]:
@@ -148,7 +161,6 @@ def page() -> Iterator[str]:
 
 def _cells(row: Mapping[str, str]) -> list[str]:
     """What a row says, in percent and points."""
-    label = row["label"].replace(f" {row['backbone']}", "")
     spread = f" ± {100 * float(row['target_sd']):.1f}" if row["target_sd"] else ""
     target = f"{100 * float(row['target']):.1f}{spread}" if row["target"] else "–"
     gain = f"{100 * float(row['difference']):+.1f}" if row["difference"] else ""
@@ -157,7 +169,7 @@ def _cells(row: Mapping[str, str]) -> list[str]:
     source = f"{100 * float(row['source']):.1f}" if row["source"] else "–"
     return [
         row["backbone"],
-        label,
+        row["label"],
         row["granted"],
         target,
         gain.replace("-", "−"),

@@ -547,3 +547,12 @@ def test_what_could_not_be_compared_is_not_shown_to_be_worse():
     assert {str(label): bool(best) for label, best in zip(frame["label"], frame["best"], strict=True)} == {
         "mmd": True, "coral": True,
     }  # fmt: skip
+
+
+def test_pairs_whose_files_differ_are_called_by_their_domains():
+    several = [run("mmd", 0, 0.5, fingerprint=name) for name in "ab"]
+    for each, name in zip(several, "ab", strict=True):
+        each.config["dataset"] = {"_target_": "csv", "source": "/data/s.csv", "target": f"/data/{name}.csv"}
+        each.data.domains = {"source": "s", "target": name}
+        each.setting += name
+    assert sorted(build_leaderboard(several)["pair"]) == ["digits s → a", "digits s → b"]

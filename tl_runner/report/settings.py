@@ -144,7 +144,10 @@ def _steps(run: RunRecord) -> int:
 
 
 def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
-    """A name for each cell: the dataset's, and where several have it as much of their configurations as tells it."""
+    """A name for each cell: the dataset's, and where several have it as much of their configurations as tells it.
+
+    That are the names of the domains where paths would tell, which are long and hide what differs.
+    """
     named: dict[str, dict[str, RunRecord]] = defaultdict(dict)
     for record in firsts:
         named[record.choices["dataset"]][cell(record)] = record
@@ -154,11 +157,22 @@ def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
         data = {key: {k: v for k, v in node.items() if _of_data(k)} for key, node in nodes.items()}
         values = _values(data.values())
         telling = sorted((key for key in values if len(values[key]) > 1), key=lambda key: -len(values[key]))
+        by_domains = {key: _name_domains(of) for key, of in cells.items()}
+        paths = any("/" in value for key in telling for value in values[key])
+        if paths and len(cells) > 1 and len({*by_domains.values()} - {""}) == len(cells):
+            found |= {key: f"{name} {domains}" for key, domains in by_domains.items()}
+            continue
         for key, node in data.items():
             shown = [k for k in _distinguishing_keys(node, [*data.values()], telling) if node.get(k) is not None]
             said = [_format_key(k.removeprefix("dataset."), node[k], values[k]) for k in shown]
             found[key] = " ".join([name, *said])
     return found
+
+
+def _name_domains(record: RunRecord) -> str:
+    """What a run transfers between, in the names of its domains; "" where it does not know them."""
+    source, target = (record.data.domains.get(side) for side in ("source", "target"))
+    return f"{source} → {target}" if source and target else ""
 
 
 def _of_data(key: str) -> bool:
