@@ -115,7 +115,7 @@ def test_a_model_has_a_head_for_its_task():
 
 def test_a_method_of_classes_refuses_a_quantity_in_words():
     pair, _, _ = split_domains(drawn(), 0, Budget.parse("0"), CPU)
-    with pytest.raises(UserError, match="'price' is a quantity to predict, and MCC is made for classification"):
+    with pytest.raises(UserError, match="MCC predicts classes, and 'price' is a quantity: use source_only"):
         check_task(MCC(), pair)
 
 

@@ -95,7 +95,7 @@ def test_those_of_quantities_alone_are_these_and_refuse_classes():
     names = [path.split("/")[1].removesuffix(".yaml") for path in YAMLS if path.startswith("method/")]
     alone = {name for name in names if name != "auto" and built(name).tasks == {"regression"}}
     assert alone == OF_QUANTITIES
-    with pytest.raises(UserError, match="there are classes to predict, and DAREGRAM is made for regression"):
+    with pytest.raises(UserError, match="DAREGRAM predicts a quantity, and this dataset has classes"):
         check_task(built("dare_gram"), images("0")[0])
 
 

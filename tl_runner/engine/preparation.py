@@ -12,14 +12,15 @@ from tl_runner.engine.device import apply_kernels
 from tl_runner.errors import UserError
 from tl_runner.models.heads import blueprint
 from tl_runner.models.learning_rates import lr_factor, new_stages, old_parameters, resolve_backbone_rates, with_rates
-from tl_runner.tasks import Regression
+from tl_runner.tasks import Classification
 from tl_runner.training.loop import Train
 
 log = logging.getLogger(__name__)
 
 OTHERS = (
-    "methods for quantities are source_only, target_only, finetune, feature_extract, mmd, coral, dann, dare_gram,"
-    " tradaboost, those that weigh source rows and those that align features in closed form: see docs/methods.md"
+    "use source_only, target_only, finetune, feature_extract, mmd, coral, dann, dare_gram, tradaboost, a method that"
+    " weighs source rows, or one that aligns features in closed form (docs/methods.md lists all; a method of your own"
+    " says in `tasks` what it predicts)"
 )
 
 
@@ -27,9 +28,9 @@ def check_task(method: Method | MethodPart, pair: Pair) -> None:
     """Refuse, in words, a method that can't serve this task."""
     name = type(method).__name__
     if pair.task.name not in method.tasks:
-        what = f"{pair.task.quantity!r} is a quantity" if isinstance(pair.task, Regression) else "there are classes"
-        tasks = " and ".join(sorted(method.tasks)) or "neither task"
-        raise UserError(f"{what} to predict, and {name} is made for {tasks} (its `tasks`); {OTHERS}")
+        of_classes = f"{name} predicts classes, and {getattr(pair.task, 'quantity', None)!r} is a quantity: {OTHERS}"
+        of_quantities = f"{name} predicts a quantity, and this dataset has classes: any other method serves"
+        raise UserError(of_quantities if isinstance(pair.task, Classification) else of_classes)
     if pair.source is None and "source" in method.needs:
         raise UserError(
             f"this task has no source domain, its source is in the backbone's weights; {name} learns from source"
