@@ -12,6 +12,7 @@ from tl_runner.engine.preparation import check_task, describe_training, prepare_
 from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.progress import Progress, restore_progress
 from tl_runner.engine.recorder import Recording, open_recording
+from tl_runner.engine.texts import warn_of_rate
 from tl_runner.evaluation.class_shares import TrackedShares, add_bias
 from tl_runner.evaluation.diagnosis import Setup, warn_of_shares
 from tl_runner.evaluation.scores import (
@@ -52,6 +53,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         recording.note(data=assembled.data, granted=assembled.granted)
         recording.confirm_data()
         check_task(parts.method, assembled.pair)
+        warn_of_rate(record.config, parts.method.start)
         method, auto_info = yield from resolve_method(assembled)
         resources, source_info = yield from start_model(method, assembled.model, assembled)
         recording.note(training={"auto": auto_info, "source_model": source_info})
