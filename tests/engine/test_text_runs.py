@@ -1,4 +1,4 @@
-"""Whole runs on texts: cut off and resumed, loaded where the encoder is gone, exported; no target label reaches them."""
+"""Whole runs on texts: cut off and resumed, loaded without their encoder, exported; no target label reaches them."""
 
 import shutil
 from collections.abc import Generator
