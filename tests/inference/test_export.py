@@ -24,6 +24,7 @@ from tl_runner.models import backbones, heads
 from tl_runner.preprocessing.batching import Unknown
 from tl_runner.preprocessing.images import Images
 from tl_runner.storage.record import RunRecord
+from tl_runner.tasks import Regression, Task
 
 # What PyTorch says of TorchScript is said by the command; the others are about parts of PyTorch itself.
 pytestmark = [
@@ -45,16 +46,22 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     ),
     "Perceptron": lambda: heads.perceptron(WIDTH, 6, 0.5, CLASSES),
     "Calibrated, Linear": lambda: heads.Calibrated(nn.Linear(WIDTH, CLASSES), 1.7),
-    "InUnit, Linear": lambda: heads.InUnit(nn.Linear(WIDTH, CLASSES), 30.0, 2.0),
     "Margins": lambda: heads.Margins(WIDTH, CLASSES),
     "Votes": lambda: heads.Votes(torch.randn(5, CLASSES, WIDTH), torch.randn(5, CLASSES), torch.rand(5)),
 }
+OF_QUANTITIES: dict[str, Callable[[], nn.Module]] = {
+    "InUnit, Linear": lambda: heads.InUnit(nn.Linear(WIDTH, 1), 30.0, 2.0),
+    "NeighbourMean": lambda: heads.NeighbourMean(torch.rand(30, WIDTH), torch.randn(30), 4),
+    "WeightedMedian": lambda: heads.WeightedMedian(torch.randn(5, WIDTH), torch.randn(5), torch.rand(5)),
+}
 
 
-def trained(backbone: backbones.Backbone, shape: tuple[int, ...], head: nn.Module | None = None) -> Trained:
+def trained(
+    backbone: backbones.Backbone, shape: tuple[int, ...], head: nn.Module | None = None, task: Task | None = None
+) -> Trained:
     """A model whose BatchNorm statistics are not those it was made with."""
     module, width = backbone
-    model = Model(module, width, [f"c{i}" for i in range(CLASSES)])
+    model = Model(module, width, task or [f"c{i}" for i in range(CLASSES)])
     model.head = head or model.head
     with torch.no_grad():
         for _ in range(3):
@@ -74,23 +81,24 @@ def run_by(file: Path, to: Format) -> Callable[[Tensor], Tensor]:
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     (only,), (given,) = session.get_inputs(), session.get_outputs()
-    assert (only.name, given.name) == ("input", "probabilities") and not isinstance(only.shape[0], int)
+    assert only.name == "input" and given.name in ("probabilities", "values") and not isinstance(only.shape[0], int)
     return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
 
-def agrees(file: Path, to: Format, model: nn.Module, x: Tensor) -> None:
+def agrees(file: Path, to: Format, model: Model, x: Tensor) -> None:
     run = run_by(file, to)
     for part in (x, x[:1]):
         with torch.no_grad():
-            torch.testing.assert_close(run(part), model(part).softmax(-1), atol=1e-4, rtol=0)
+            torch.testing.assert_close(run(part), model.task.predict(model(part)), atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", FORMATS)
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS, *OF_QUANTITIES])
 def test_every_head_in_every_format(head, to):
     torch.manual_seed(0)
-    which = trained(backbones.small((3, 8, 8), width=WIDTH, channels=4), (3, 8, 8), HEADS[head]())
+    net, task = backbones.small((3, 8, 8), width=WIDTH, channels=4), Regression("y") if head in OF_QUANTITIES else None
+    which = trained(net, (3, 8, 8), {**HEADS, **OF_QUANTITIES}[head](), task)
     x = torch.rand(40, 3, 8, 8)
     file, difference = export(which, x, to, Path("model"), {"run": "0123"})
     assert file == Path("model") and difference < 1e-5  # float32 sums in another order
@@ -99,7 +107,7 @@ def test_every_head_in_every_format(head, to):
 
 def test_all_heads_that_a_stored_run_may_have_are_among_them():
     own = {name for name, kind in vars(heads).items() if isinstance(kind, type) and kind.__module__ == heads.__name__}
-    assert {name for name in own if issubclass(getattr(heads, name), nn.Module)} <= set(" ".join(HEADS).replace(",", "").split())  # noqa: E501  # fmt: skip
+    assert {name for name in own if issubclass(getattr(heads, name), nn.Module)} <= set(" ".join([*HEADS, *OF_QUANTITIES]).replace(",", "").split())  # noqa: E501  # fmt: skip
 
 
 @pytest.mark.slow

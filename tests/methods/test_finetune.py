@@ -226,7 +226,7 @@ def start_from(drawn: Drawn, plan: Pretrain, folder: Path, seed: int = 0) -> tup
         machine={},
         cache=folder,
         features=folder / "features",
-        tokenizer=None,
+        text=None,
     )
     steps = train_source_model(model, task)
     while True:
