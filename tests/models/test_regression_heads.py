@@ -159,3 +159,15 @@ def test_the_task_decides_what_auto_is_and_which_heads_there_are():
 def test_an_option_that_does_nothing_is_told(words, said, caplog):
     config.load_parts(composed("method=coral_linear", *words.split())[0])
     assert said in caplog.text if said else "does nothing" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["ridge", "svm"])
+def test_a_column_that_is_rounding_in_the_fitted_rows_weighs_nothing(kind):
+    """A feature that all source rows lack, but for rounding, may be large in the target."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 3, generator=generator, dtype=torch.double)
+    y = (x[:, 0] - x[:, 1]).float()
+    dead = torch.cat([x, 1e-17 * x[:, :1]], 1)
+    head = linear_regressor(kind, dead, y, C=1.0)
+    assert head.weight[0, 3] == 0
+    torch.testing.assert_close(head.weight[:, :3], linear_regressor(kind, x, y, C=1.0).weight)

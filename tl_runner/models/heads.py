@@ -22,6 +22,7 @@ from tl_runner.options import NoEffect
 from tl_runner.tasks import Regression, Task
 
 ABSENT = -1e4  # the logit of a class that no fitted row had
+DEAD = 1e-6  # of the largest deviation: float32 features have no digits below it
 
 Classifier = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted in closed form, for classes
 Regressor = Literal["ridge", "svm", "knn"]  # and for a quantity
@@ -247,12 +248,16 @@ def linear_regressor(
 
     `ridge` has the least ½‖w‖² + C Σ r², r the residuals: Ridge with alpha = 1/(2C); `svm` the least ½‖w‖² + C Σ |r|:
     LinearSVR. As `linear_classifier` it is fitted to columns of mean 0 and deviation 1, the scale folded into the head.
+    A column whose deviation is below `DEAD` of the largest is rounding, and counts for nothing: a feature that is 0 in
+    all source rows would else weigh without bounds where the target's rows have it.
     """
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVR
 
     rows, scaler = x.double().numpy(), StandardScaler()
+    deviations = rows.std(0)
+    rows = np.where(deviations > DEAD * deviations.max(), rows, 0.0)
     model = Ridge(1 / (2 * C)) if kind == "ridge" else LinearSVR(C=C, max_iter=100_000, random_state=seed % 2**32)
     shares = None if weights is None else weights.numpy()
     model.fit(scaler.fit_transform(rows), y.double().numpy(), sample_weight=shares)

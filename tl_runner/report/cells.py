@@ -13,6 +13,7 @@ from tl_runner.report.ranking import LEAST as FEWEST
 from tl_runner.report.ranking import Ranking
 
 Row = Mapping[Any, Any]
+HUGE = 100  # of a share: from here on two digits and a power of ten are written
 
 
 class Column(NamedTuple):
@@ -24,13 +25,15 @@ class Column(NamedTuple):
 
 
 def percent(share: float) -> str:
+    if abs(share) >= HUGE:
+        return f"{100 * share:.2g}"  # an R² may be any number below 1
     return "–" if isnan(share) else f"{100 * share:.1f}"
 
 
 def format_spread(row: Row, score: str) -> str:
     """Mean ± sd in percent; the mean alone of one run."""
     mean, deviation = percent(row[score]), row[f"{score}_sd"]
-    return mean if isnan(deviation) else f"{mean} ± {100 * deviation:.1f}"
+    return mean if isnan(deviation) else f"{mean} ± {percent(deviation)}"
 
 
 def difference(row: Row) -> str:
@@ -42,7 +45,8 @@ def difference(row: Row) -> str:
 
 
 def _format_signed(share: float, form: str) -> str:
-    return f"{100 * share:{form}}".replace("-", "−")
+    written = f"{100 * share:{form}}" if abs(share) < HUGE else f"{100 * share:+.2g}"
+    return written.replace("-", "−")
 
 
 def chance(p: float) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tl_runner.report.contrasts import Contrast
     from tl_runner.report.ranking import Ranking
 
+HUGE = 100  # of a share: an R² may be any number below 1, and from here on it is written as a power of ten
 LISTED = 100  # runs of a sweep that are listed one by one
 ROOMY = 110  # columns of a terminal that takes the whole leaderboard
 STATUS_STYLE = {"ok": "green", "running": "yellow", "failed": "red", "diverged": "red"}
@@ -255,7 +256,7 @@ def duration(seconds: float) -> str:
 
 
 def format_percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f} %" if abs(share) < HUGE else f"{100 * share:.2g} %"
 
 
 def format_number(value: float) -> str:

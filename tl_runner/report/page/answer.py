@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isfinite, nan
 
 from tl_runner.plurals import count_noun
-from tl_runner.report.cells import Row, format_spread, unlabelled
+from tl_runner.report.cells import HUGE, Row, format_spread, unlabelled
 from tl_runner.report.comparison import OTHER_LABELS
 
 LISTED = 6  # settings that a sentence names
@@ -72,7 +72,9 @@ def _answer_without_labels(rows: Sequence[tuple[str, Row]]) -> list[str]:
 
 def format_points(share: float) -> str:
     """`+12.8`, in points, with the sign for minus."""
-    return "–" if not isfinite(share) else f"{100 * share:+.1f}".replace("-", "−")
+    if not isfinite(share):
+        return "–"
+    return (f"{100 * share:+.1f}" if abs(share) < HUGE else f"{100 * share:+.2g}").replace("-", "−")
 
 
 def probability(p: float) -> str:
