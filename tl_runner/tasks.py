@@ -82,7 +82,8 @@ class Regression:
     def score_constant(self, labels: Tensor) -> Metrics:
         """What saying the mean of these labels of every row would score."""
         values = self.to_unit(labels.double())
-        return {"value": values.mean().item(), **measure_errors(values.mean().expand(len(values)), values)}
+        found = measure_errors(values.mean().expand(len(values)), values)
+        return {"value": values.mean().item(), **found, "r2": 0.0}  # by its definition, and not a rounding below it
 
 
 Task = Classification | Regression

@@ -53,7 +53,9 @@ class TrackedShares:
         """Nothing is known yet; None with `by=none`. Raises `UserError` where there is nothing to estimate by."""
         if by == "none":
             return None
-        if pair.source is None or not pair.shared_labels or not pair.classes:
+        if not pair.classes:
+            raise UserError(f"shares={by} is about the shares of classes, and a quantity is predicted: set shares=none")
+        if pair.source is None or not pair.shared_labels:
             raise UserError(f"shares={by} needs a source with labels of the target's classes")
         if pair.granted is not None:
             raise UserError(f"shares={by} estimates class shares without target labels, and some are granted: set none")

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tl_runner.report.predictions import Predictions, read_predictions
-from tl_runner.report.statistics import Metric, ScoreName, Seeds, joined
+from tl_runner.report.statistics import OF_QUANTITY, Metric, ScoreName, Seeds, joined
 from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.record import NEUTRAL, RunRecord
 
@@ -41,12 +41,13 @@ class Setting:
 
     def values(self, name: str, score: ScoreName = "headline") -> dict[Any, float]:
         """By seed: the score of `selected`, `last`, `oracle`, `source` or `majority`, of the runs that have it."""
-        found = {seed: run.score(name, score) for seed, run in self.scored.items()}
+        found = {seed: run.score(name, self.metric(score)) for seed, run in self.scored.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def metric(self, score: ScoreName) -> Metric:
-        """The score as its runs name it."""
-        return self.first.metric if score == "headline" else score
+        """The score as its runs name it; of one that is not of their task, their headline."""
+        of_quantity = self.first.data.task == "regression"
+        return self.first.metric if score == "headline" or (score in OF_QUANTITY) != of_quantity else score
 
     @cached_property
     def estimates(self) -> dict[Any, float]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SeedKind = Literal["independent", "resplit", "fixed", "unknown"]
 Metric = Literal["accuracy", "balanced", "macro_f1", "r2", "spearman"]
+OF_QUANTITY: tuple[Metric, ...] = ("r2", "spearman")
 ScoreName = Literal["headline", Metric]  # headline: accuracy, or R² where a quantity is predicted
 
 LEVEL = 0.05  # of the tests; intervals are of 1 − this
