@@ -36,7 +36,9 @@ class SelfTraining(Method, ABC):
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         if pair.input == "text":
-            raise UserError(f"{type(self).__name__}: {NO_VIEWS}; mcc, im and shot learn from unlabelled rows without views")
+            raise UserError(
+                f"{type(self).__name__}: {NO_VIEWS}; mcc, im and shot learn from unlabelled rows without views"
+            )
         if self.flip and len(pair.shape) != 3:
             raise UserError("method.flip mirrors images, and these rows are not images")
         return model, pair

@@ -35,15 +35,17 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     for group in shown:
         if found := first[group.name]:
             panels += _maps(group.name, *found)
-    names = shown[0].classes or ["lowest quarter", "second", "third", "highest quarter"]
+    names, colours = shown[0].classes, "true class"
+    if not names:
+        names = ["lowest quarter", "second", "third", "highest quarter"]
+        colours = "the quarter of the target's values that the true value is in"
     legend = [Key("dot", "ink", "source (disc)"), Key("cross", "ink", "target (cross)")]
     legend += [Key("square", f"c{index}", name) for index, name in enumerate(names[:COLOURS])]
     legend += [Key("dot", "c0", "by domain: source"), Key("cross", "c3", "by domain: target")]
     caption = (
         f"n = 1 run a setting, the first seed that kept features: the first {ROWS} rows of both domains' test splits"
-        " at the selected checkpoint, coloured by true class (a quantity by quarters of the target's"
-        " values) and by domain; grey where a row has no label, or the"
-        " source other classes. Each map is computed from up to 32 principal components; t-SNE (scikit-learn, seed"
+        f" at the selected checkpoint, coloured by {colours} and by domain; grey where a row has no label, or the source"
+        " other classes. Each map is computed from up to 32 principal components; t-SNE (scikit-learn, seed"
         f" {SEED}) keeps neighbours, not distances: sizes of clusters and gaps between them mean nothing. "
     )
     if len(names) > COLOURS:
