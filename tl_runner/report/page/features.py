@@ -44,8 +44,8 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     legend += [Key("dot", "c0", "by domain: source"), Key("cross", "c3", "by domain: target")]
     caption = (
         f"n = 1 run a setting, the first seed that kept features: the first {ROWS} rows of both domains' test splits"
-        f" at the selected checkpoint, coloured by {colours} and by domain; grey where a row has no label, or the source"
-        " other classes. Each map is computed from up to 32 principal components; t-SNE (scikit-learn, seed"
+        f" at the selected checkpoint, coloured by {colours} and by domain; grey where a row has no label, or the"
+        " source other classes. Each map is computed from up to 32 principal components; t-SNE (scikit-learn, seed"
         f" {SEED}) keeps neighbours, not distances: sizes of clusters and gaps between them mean nothing. "
     )
     if len(names) > COLOURS:
