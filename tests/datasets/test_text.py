@@ -436,3 +436,12 @@ def test_texts_for_prediction_are_read_alike():
     columns = text_columns.TextColumns("text", "label", None, ("NA",), "comma")
     table = columns.read("new.jsonl", "new.jsonl")
     assert table.cells["text"].tolist() == ["x", "NA"] and table.places() == ["new.jsonl:1", "new.jsonl:2"]
+
+
+def test_a_separator_is_for_csv_alone_and_that_is_said(tmp_path, caplog):
+    files = [tmp_path / f"{name}.jsonl" for name in "ab"]
+    for file in files:
+        rows = [{"text": f"{file.stem} number {i}", "label": str(i % 2)} for i in range(20)]
+        file.write_text("\n".join(map(json.dumps, rows)))
+    text(0, source=str(files[0]), target=str(files[1]), separator="tab")
+    assert "dataset.separator=tab does nothing" in caplog.text

@@ -78,6 +78,7 @@ def text(
     policy = Labelling(labels, label_set, labelled)
     if root is None:
         columns = TextColumns(text, label, domain, tuple(missing), separator)
+        columns.warn_of_separator([file] if file else filter(None, asked.values()))
         found = _read_tables(asked, file, columns, policy, on_empty)
     else:
         _refuse_columns(file=file, domain=domain, text=text, label=label, missing=tuple(missing), separator=separator)

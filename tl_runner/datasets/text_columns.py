@@ -1,6 +1,7 @@
 """Texts and their labels in the columns of a file, CSV or JSON lines."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,8 @@ import numpy as np
 from tl_runner.datasets.cells import SEPARATORS, Cells, Table, about_comment, read_cells
 from tl_runner.datasets.json_lines import ENDINGS, read_json_lines
 from tl_runner.errors import UserError, list_names, nearest
+
+log = logging.getLogger(__name__)
 
 
 class TextColumns(NamedTuple):
@@ -50,6 +53,13 @@ class TextColumns(NamedTuple):
 
         cells = {name: cells if name == self.text else known(cells) for name, cells in table.cells.items()}
         return replace(table, cells=cells)
+
+    def warn_of_separator(self, files: Iterable[str]) -> None:
+        """Warn of a separator that was set and that none of these files has, all being JSON lines."""
+        if self.separator != "comma" and all(file.lower().endswith(ENDINGS) for file in files):
+            log.warning(
+                "dataset.separator=%s does nothing: it is for CSV files, and these are JSON lines", self.separator
+            )
 
     def check_label(self, table: Table) -> None:
         """Refuse a table without the label."""
