@@ -43,7 +43,7 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
         table.add_row(f"estimated without its labels{doubt}", spread, style="dim" if scores.target else "bold")
     if error := scores.estimated_error:
         spread = f"{error.value:.4g} ({error.low:.4g} to {error.high:.4g})"
-        table.add_row("estimated without its labels", "–", spread, style="dim" if scores.target else "bold")
+        table.add_row("estimated, if only inputs differ", "–", spread, style="dim" if scores.target else "bold")
     for other, meaning in ((scores.last, "at the end"), (scores.oracle, "best, by target labels")):
         if scores.last["step"] and other and record.metric in other:
             table.add_row(f"{meaning} (step {other['step']})", _metrics(other, shown)[0], style="dim")
