@@ -20,7 +20,7 @@ from tl_runner.report.page.values import figure
 from tl_runner.report.side_by_side import side_by_side
 from tl_runner.report.tables import result
 from tl_runner.storage.record import read_record
-from tl_runner.training.checkpoint_selection import Evidence, default
+from tl_runner.training.checkpoint_selection import Evidence, FloorOf, default
 
 WORDS = ("dataset=synthetic_regression", "dataset.samples=300", "backbone=mlp", "train.steps=60")
 
@@ -51,7 +51,7 @@ def test_the_estimated_error_needs_no_target_label_and_has_an_interval(tmp_path)
 
 
 def test_selection_goes_by_held_out_labels_else_by_the_sources_validation_rows():
-    def seen(step, floor=None, whose="source"):
+    def seen(step: int, floor: float | None = None, whose: FloorOf = "source") -> Evidence:
         return Evidence(step, source_val=0.5, floor=floor, floor_rows=10, risk=1.0, floor_of=whose)
 
     assert default([seen(1, 0.5), seen(2, 0.8), seen(3, 0.6)]) == 1
@@ -102,7 +102,7 @@ def test_the_report_compares_r2_and_draws_values(tmp_path):
     frame = build_leaderboard(records)
     row = frame[frame["method"] == "coral"].iloc[0]
     assert set(frame["score"]) == {"r2"} and np.isfinite(row["p"])
-    expected = np.mean([r.headline for r in records if r.choices["method"] == "coral"])
+    expected = np.mean([r.headline or 0.0 for r in records if r.choices["method"] == "coral"])
     assert row["target"] == pytest.approx(expected)
     ((_, groups),) = group_by_pair(records, frame, []).items()
     drawn = figure(groups)
