@@ -149,13 +149,15 @@ SHARED = ("optimizer.lr_backbone",)  # that all options of their group have, and
 
 
 def _groups(folders: Sequence[Path]) -> Iterator[str]:
-    default, group = {**defaults(), **_plugins()}, None
-    for option in list_options(folders):
+    default, group, listed = {**defaults(), **_plugins()}, None, list_options(folders)
+    width = {option.group: 16 for option in listed}  # of the names in a group
+    width |= {each: max(width[each], *(len(o.name) for o in listed if o.group == each)) for each in width}
+    for option in listed:
         if option.group != group:
             group = option.group
             yield f"\n{group}"
         star = "*" if default.get(option.group) == option.name else " "
-        yield f"  {star} {option.name:<16} {option.purpose}"
+        yield f"  {star} {option.name:<{width[option.group]}} {option.purpose}"
     yield "\n  * is the default"
 
 
