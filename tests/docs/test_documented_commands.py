@@ -8,6 +8,7 @@ seeds 0 and 1 at most, and Hydra's basic launcher. What starts a cluster, anothe
 the test.
 """
 
+import csv
 import re
 import shlex
 import shutil
@@ -18,6 +19,8 @@ from pathlib import Path
 import pytest
 from conftest import CONF, Said
 
+from tl_runner.datasets.reviews import reviews
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LEFT_OUT = {  # a pattern of whole commands: why they are not executed
@@ -26,6 +29,7 @@ LEFT_OUT = {  # a pattern of whole commands: why they are not executed
     r".*\b(INPUT|NAME)\b.*": "a placeholder for words of the reader's",
     r".*\bdataset=(fashion|cifar\w*)\b.*": "needs a data set that is downloaded",
     r".*\bbackbone\.weights=imagenet\b.*": "downloads weights",
+    r".*\$DIR\b.*": "needs the files of an encoder",
 }
 DRY = re.compile(r"hydra/launcher=|hydra\.launcher\.|tracker=|timeout=")  # composed only: cluster, processes, services
 CHEAP = {"tl-screen": ["pretrain=tiny", "dataset.samples=300", "device=cpu"]}
@@ -126,6 +130,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for block in blocks:
             exec(compile(block, "docs/quickstart.md", "exec"), {})
+    made = reviews(0, samples=60)
+    for domain in (made.source, made.target):
+        assert domain and domain.texts is not None
+        rows = zip(domain.texts, (domain.classes[y] for y in domain.y.tolist()), strict=True)
+        with (folder / f"{domain.name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
     extending = (ROOT / "docs/extending.md").read_text()
     code = re.search(r"`my_method\.py`:\n\n```python\n(.*?)^```$", extending, re.MULTILINE | re.DOTALL)
     options = re.search(r"`mine/method/my_method\.yaml`:\n\n```yaml\n(.*?)^```$", extending, re.MULTILINE | re.DOTALL)
