@@ -15,7 +15,8 @@ def inverse_gram_distances(source: Tensor, target: Tensor, share: float = 0.9) -
     ‖λ_s,1..k − λ_t,1..k‖₂ / k. AᵀA grows with the rows, so the target's is taken as of n rows.
 
     A column that is 0 in both inverses counts as the same direction, in one of them as another. Nejjar, Wang & Fink,
-    CVPR 2023. Their code cuts at the k-th eigenvalue, which rounding keeps or drops; here the k leading ones are kept.
+    CVPR 2023. Their code counts from 0, and only those that do not exceed the share: where more than two are needed,
+    its scale is over k − 2 eigenvalues, and its inverses keep k − 2 or k − 1, as rounding has it.
     """
     with torch.autocast(source.device.type, enabled=False):
         rows = source.shape[-2], target.shape[-2]
