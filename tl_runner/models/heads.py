@@ -22,7 +22,7 @@ from tl_runner.options import NoEffect
 from tl_runner.tasks import Regression, Task
 
 ABSENT = -1e4  # the logit of a class that no fitted row had
-DEAD = 1e-6  # of the largest deviation: float32 features have no digits below it
+FLOOR, TINY = 0.01, 1e-12  # the least deviation of a column, of the largest; and where all columns are constant
 
 Classifier = Literal["logistic", "svm", "knn", "ncm"]  # heads that are fitted in closed form, for classes
 Regressor = Literal["ridge", "svm", "knn"]  # and for a quantity
@@ -248,21 +248,20 @@ def linear_regressor(
 
     `ridge` has the least ½‖w‖² + C Σ r², r the residuals: Ridge with alpha = 1/(2C); `svm` the least ½‖w‖² + C Σ |r|:
     LinearSVR. As `linear_classifier` it is fitted to columns of mean 0 and deviation 1, the scale folded into the head.
-    A column whose deviation is below `DEAD` of the largest is rounding, and counts for nothing: a feature that is 0 in
-    all source rows would else weigh without bounds where the target's rows have it.
+    A deviation below `FLOOR` of the largest counts as that: a feature that hardly varies in the source's rows would
+    else weigh almost without bounds where it does in the target's.
     """
     from sklearn.linear_model import Ridge
-    from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVR
 
-    rows, scaler = x.double().numpy(), StandardScaler()
-    deviations = rows.std(0)
-    rows = np.where(deviations > DEAD * deviations.max(), rows, 0.0)
+    rows = x.double().numpy()
+    scale = rows.std(0)
+    scale, mean = np.maximum(scale, max(FLOOR * scale.max(), TINY)), rows.mean(0)
     model = Ridge(1 / (2 * C)) if kind == "ridge" else LinearSVR(C=C, max_iter=100_000, random_state=seed % 2**32)
     shares = None if weights is None else weights.numpy()
-    model.fit(scaler.fit_transform(rows), y.double().numpy(), sample_weight=shares)
-    weight = np.atleast_2d(model.coef_) / np.asarray(scaler.scale_)
-    return build_linear(weight, np.atleast_1d(model.intercept_) - weight @ np.asarray(scaler.mean_))
+    model.fit((rows - mean) / scale, y.double().numpy(), sample_weight=shares)
+    weight = np.atleast_2d(model.coef_) / scale
+    return build_linear(weight, np.atleast_1d(model.intercept_) - weight @ mean)
 
 
 def settle_head(kind: Fitted, task: Task, others: Sequence[str] = ()) -> Classifier | Regressor:
