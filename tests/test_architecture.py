@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": {"domains", "errors", "functional", "rng", "tasks"},
     "options": {"errors"},
     "option_names": {"options"},
-    "experiments": {"errors", "options", "plurals"},
+    "experiments": {"errors", "options", "pairs", "plurals"},
+    "pairs": {"datasets", "errors", "option_names", "options"},
     "functional": {"errors", "rng"},
     "storage": {"errors", "option_names"},
     "datasets": {"domains", "errors", "plurals", "rng", "storage", "tasks"},
@@ -60,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("option_names", "rng", "storage", "tasks", "trackers", "training"),
     },
     "report": {"engine", "plurals", "storage", "training"},
-    "sweep": {"engine", "errors", "experiments", "functional", "options", "plurals", "report", "storage"},
+    "sweep": {"engine", "errors", "experiments", "functional", "options", "pairs", "plurals", "report", "storage"},
     "cli": {
         "engine",
         "errors",

@@ -106,7 +106,7 @@ def test_each_domain_meets_its_own_statistics_where_the_running_average_mixes_bo
 def test_both_sides_have_the_parameters_of_the_model_itself():
     pair, model = shifted(), one_layer()
     sides = by_domain_statistics(model, pair, READ, {})
-    for side in sides:
+    for side in (sides.source, sides.target):
         assert all(mine is its for mine, its in zip(model.parameters(), side.parameters(), strict=True))
         assert norm_of(side).running_mean is not norm_of(model).running_mean
 

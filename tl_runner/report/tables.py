@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tl_runner.report.contrasts import Contrast
+    from tl_runner.report.domain_matrix import DomainMatrix
     from tl_runner.report.ranking import Ranking
 
 HUGE = 100  # of a share: an R² may be any number below 1, and from here on it is written as a power of ten
@@ -277,6 +278,15 @@ OF_QUANTITY = {
     "mae": ("MAE", format_number),
     "spearman": ("rank correlation", format_number),
 }
+
+
+def render_matrix(matrix: "DomainMatrix") -> Table:
+    """Sources against targets."""
+    table = _table(matrix.title, *matrix.columns)
+    table.caption, table.caption_justify = Text(matrix.note, "dim"), "left"
+    for row in matrix.rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def render_contrasts(contrasts: "Sequence[Contrast]") -> Table:

@@ -60,6 +60,7 @@ class DataInfo:
     source_classes: list[str] | None = None  # where they differ
     domains: dict[str, str | None] = field(default_factory=dict)  # their names
     rows: dict[str, list[int]] = field(default_factory=dict)  # of train, val and test
+    members: dict[str, list[int]] | None = None  # of several source domains: the rows of each, as `rows`
     granted: int = 0  # target rows whose labels training may see
     labelled: list[int] | None = None  # target rows of train, val and test that have a label, where some have none
     seeds: SeedInfo | None = None
@@ -178,6 +179,7 @@ class Scores:
     estimated: dict[str, float] | None = None  # accuracy on the target by each way of estimating it without its labels
     estimate: EstimatedAccuracy | None = None  # what these ways come to
     estimated_error: EstimatedError | None = None  # of a quantity
+    members: dict[str, Metrics] | None = None  # on each of several source domains
 
 
 @dataclass
