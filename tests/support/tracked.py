@@ -1,12 +1,15 @@
 """A real run, and what a tracker must show of it."""
 
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
 from conftest import QUICK, composed
 
 from tl_runner.engine.run import run
@@ -73,6 +76,15 @@ def unscored(found: Mapping[str, Any]) -> dict[str, Any]:
 def louder(points: list[Point]) -> list[Point]:
     """The same steps with other numbers: what a second training of them may give."""
     return [p._replace(terms={name: value + 100 for name, value in p.terms.items()}) for p in points]
+
+
+def random_state() -> list[Any]:
+    """Of the generators that a run draws from."""
+    return [
+        random.getstate(),
+        np.random.get_state(legacy=False)["state"]["key"].tolist(),
+        torch.get_rng_state().tolist(),
+    ]
 
 
 def feed(part: Any, record: RunRecord, points: list[Point], end: bool = True) -> Guarded:

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import random
 import socket
 import sqlite3
 import subprocess
@@ -16,10 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from support.tracked import Made, agree, feed, louder, make_run, move_run, series, unscored
+from support.tracked import Made, agree, feed, louder, make_run, move_run, random_state, series, unscored
 
 from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord
@@ -85,7 +82,11 @@ def test_trackio_writes_below_outputs_and_leaves_no_thread(made, record, tmp_pat
     before = threading.active_count()
     assert feed(trackio, record, made.points).alive
     assert threading.active_count() == before
-    assert sorted(path.name for path in (record.outputs / "trackio").iterdir()) == ["digits.db", "digits.lock"]
+    assert sorted(path.name for path in (record.outputs / "trackio").iterdir()) == [
+        "digits.db",
+        "digits.db.lock",
+        "digits.lock",
+    ]
     assert [path.name for path in Path.cwd().iterdir()] == ["outputs"]
 
 
@@ -145,12 +146,9 @@ def test_trackio_keeps_runs_of_other_folders_and_seeds_apart(made, record, tmp_p
 
 
 def test_trackio_draws_no_random_number(made, record):
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    before = random_state()
     feed(trackio, record, made.points)
-    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+    assert random_state() == before
 
 
 def test_trackio_refuses_what_it_can_not_do(record, monkeypatch):
@@ -174,6 +172,7 @@ def test_failures_of_trackio_are_said_and_the_run_continues(made, record, caplog
     assert all(message.endswith("The run continues without it") for message in caplog.messages)
 
 
+@pytest.mark.slow
 def test_trackio_takes_jobs_that_meet_at_a_new_database(made, record, tmp_path):
     (tmp_path / "jobs.pickle").write_bytes(pickle.dumps((record, made.points)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

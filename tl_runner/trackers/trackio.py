@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from tl_runner.errors import UserError, check_range
+from tl_runner.storage.lock import hold_lock
 from tl_runner.storage.record import RunRecord
 from tl_runner.trackers.tracker import (
     SentSteps,
@@ -60,7 +60,7 @@ class TrackioRun:
     A resumed run continues the same one, and steps that are there already stay. One that begins anew replaces it.
     """
 
-    def __init__(self, library: ModuleType, folder: Path, project: str, record: RunRecord, every: float):
+    def __init__(self, library: Any, folder: Path, project: str, record: RunRecord, every: float):
         self.library = library
         self.folder = folder
         self.project = project
@@ -115,10 +115,14 @@ class TrackioRun:
 
     @contextmanager
     def _storage(self) -> Iterator[Any]:
-        """Trackio's store in this run's folder: Trackio knows one folder per process, and reads it when imported."""
-        before = self.library.TRACKIO_DIR
-        self.library.TRACKIO_DIR = self.folder
-        try:
-            yield self.library.SQLiteStorage
-        finally:
-            self.library.TRACKIO_DIR = before
+        """Trackio's store in this run's folder: Trackio knows one folder per process, and reads it when imported.
+
+        Processes wait for each other here; Trackio itself gives up after 10 s of trying ten times a second.
+        """
+        storage, before = self.library.SQLiteStorage, self.library.TRACKIO_DIR
+        with hold_lock(self.folder / storage.get_project_db_filename(self.project)):
+            self.library.TRACKIO_DIR = self.folder
+            try:
+                yield storage
+            finally:
+                self.library.TRACKIO_DIR = before

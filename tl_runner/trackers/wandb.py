@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord
@@ -39,7 +38,8 @@ SETTINGS = {
     "console": "off",  # else it keeps what is printed
     "save_code": False,
     "disable_git": True,
-    "x_disable_meta": True,  # the machine, the user, the command
+    "host": "unknown",  # else the machine's name
+    "x_disable_meta": True,  # the user, the command, the hardware
     "x_disable_machine_info": True,
     "x_disable_stats": True,  # load and memory, every 15 s
     "x_save_requirements": False,
@@ -80,7 +80,8 @@ class WandbRun:
     the place of the one before. Online it continues the same one, and steps that are there already are not sent again.
     """
 
-    def __init__(self, library: ModuleType, place: Path, project: str, mode: str, record: RunRecord):
+    def __init__(self, library: Any, place: Path, project: str, mode: str, record: RunRecord):
+        self.library = library
         self.record = record
         name = name_place(record)
         _claim_folder(place / "wandb")
@@ -112,6 +113,8 @@ class WandbRun:
         self.run.summary.update({**final(record), "status": record.status, "error": record.error or ""})
         with _hooks_restored():
             self.run.finish(exit_code=EXIT.get(record.status, 1))
+        if self.library.run is None:  # its process would end a run of the user's own, too
+            self.library.teardown()  # waits until the file is whole, and a job's process ends without Python's atexit
 
 
 def _claim_folder(folder: Path) -> None:
