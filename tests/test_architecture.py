@@ -85,6 +85,8 @@ ONLY_IN = {
     "ray": {"sweep"},
     "submitit": {"sweep"},
     "tensorboard": {"trackers"},
+    "trackio": {"trackers"},
+    "wandb": {"trackers"},
     "pandas": {"notebook", "report"},
     "omegaconf": {"config", "engine", "option_names", "sweep"},
     "onnx": {"inference"},
