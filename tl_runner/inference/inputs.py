@@ -20,8 +20,8 @@ LISTS = (".txt", ".csv", ".tsv", ".lst")  # no image file ends so
 def list_inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Input]:
     """The files as named, and for each folder those at any depth in it that end as they should, sorted by path.
 
-    Of images a list of files (`storage.image_lists`) stands for what it names; paths begin where it lies. Hidden entries
-    and what other programs leave (`@eaDir`) are passed over, as in training; links to folders are not followed. Refuses
+    A list of images (`storage.image_lists`) stands for what it names; paths begin where it lies. Hidden entries and
+    what other programs leave (`@eaDir`) are passed over, as in training; links to folders are not followed. Refuses
     what is not there, and a folder that holds nothing of the kind.
     """
     return [Input(file) for path in paths for file in _files(path, preprocessing)]
