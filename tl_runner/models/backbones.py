@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range, nearest
 from tl_runner.models.weights import fill, read_weights
+from tl_runner.models.weights_size import trained_at
 from tl_runner.rng import Rng
 
 log = logging.getLogger(__name__)
 
 Backbone = tuple[nn.Sequential, int]
 
+IMAGENET_SIDE = 224  # pixels of the images that its weights were trained on
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -111,6 +113,12 @@ Stem = Literal["imagenet", "cifar"]
 Normalise = Literal["auto", "imagenet", "half"]
 
 
+def _resnet_side(stem: str = "imagenet", **_: Any) -> int:
+    """As those who publish weights train them; of a file, what was made for ImageNet's stem is taken to be so."""
+    return 32 if stem == "cifar" else IMAGENET_SIDE
+
+
+@trained_at(_resnet_side)
 def resnet18(
     shape: tuple[int, ...],
     weights: str | None = None,
@@ -122,6 +130,7 @@ def resnet18(
     return narrowed(*_resnet("resnet18", shape, weights, stem, normalise), bottleneck)
 
 
+@trained_at(_resnet_side)
 def resnet50(
     shape: tuple[int, ...],
     weights: str | None = None,
@@ -164,6 +173,17 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
     return stages, net.fc.in_features
 
 
+def _timm_side(model: str = "resnet18", **_: Any) -> int | None:
+    """Of the model's published weights; None where that can't be known, as building it will say."""
+    try:
+        from timm import get_pretrained_cfg
+    except ImportError:
+        return None
+    facts = get_pretrained_cfg(model)
+    return facts.input_size[-1] if facts else None
+
+
+@trained_at(_timm_side)
 def timm(
     shape: tuple[int, ...], model: str = "resnet18", weights: str | None = None, bottleneck: int | None = None
 ) -> Backbone:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
+from tl_runner.errors import UserError
 from tl_runner.option_names import is_ours
 from tl_runner.storage.contents import Contents
+from tl_runner.storage.image_lists import read_list
 
 CIFAR = ("cifar10", "cifar10_split", "cifar10_stl10")
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashion-mnist puts the files
@@ -28,6 +30,7 @@ LATER = {
     "label_noise": 0.0,
     "task": "classification",
     "digits.target": "handwritten",
+    "follow_links": False,
 }
 
 # Published without an MD5: of its words, one blank between two.
@@ -150,6 +153,8 @@ def _ours(dataset: Mapping[str, Any]) -> str:
 
 def _tables(dataset: Mapping[str, Any]) -> list[str]:
     """The options of a dataset that name files of rows."""
+    if _ours(dataset) == "image_list":
+        return [key for key in ("source", "target", "test", "class_names") if isinstance(dataset.get(key), str)]
     if _ours(dataset) not in ("csv", "text") or dataset.get("root") is not None:
         return []
     keys = ["source", "target", "test"] if dataset.get("file") is None else ["file"]
@@ -179,6 +184,14 @@ def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]
             for name in _list(dataset.get(key)):
                 if path := _domain(resolve_path(root, home), name):
                     yield Named(_label(dataset, key, name), path)
+    elif ours == "image_list":
+        for key in ("source", "target", "test", "class_names"):
+            for name in _list(dataset.get(key)):
+                if (path := resolve_path(name, home)) and path.is_file():
+                    label = _label(dataset, key, name)
+                    yield Named(label, path)
+                    if key != "class_names":
+                        yield _listed(f"{label} files", path, resolve_path(root, home) or path.parent)
     elif ours == "fashion":
         yield from _fashion(home, root)
     elif ours in CIFAR:
@@ -192,6 +205,17 @@ def _domain(root: Path | None, name: Any) -> Path | None:
         return None
     same = (path for path in root.iterdir() if normalize("NFC", path.name) == normalize("NFC", name))
     return next((path for path in same if path.is_dir()), None)
+
+
+def _listed(label: str, path: Path, root: Path) -> Named:
+    """The files that a list names, under the names that it has for them; none where it can't be read: the run says so.
+
+    What is `published` of them is not known: so they count by their content.
+    """
+    try:
+        return Named(label, root, {line.path: "" for line in read_list(path)})
+    except UserError:
+        return Named(label, root, {})
 
 
 def _fashion(home: Path, root: Any) -> Iterator[Named]:

@@ -46,6 +46,18 @@ class QuantityInfo:
 
 
 @dataclass
+class ImageSize:
+    """Pixels a side that `dataset.size=auto` came to, by the files or by the backbone's weights.
+
+    `native`: the median shorter side of each domain's files.
+    """
+
+    pixels: int
+    by: Literal["files", "weights"]
+    native: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
 class DataInfo:
     """What a run learned from and was scored on. Mappings have a `source`, if there is one, and a `target`."""
 
@@ -68,6 +80,7 @@ class DataInfo:
     encoding: dict[str, Any] | None = None  # of a table's columns
     pixel_format: dict[str, Any] | None = None  # how image files became bytes
     resize: str | None = None  # what resized the images
+    size: ImageSize | None = None  # where the size was left to the run
     label_knowledge: dict[str, Any] | None = None  # by what it is known which classes both domains have
     notes: dict[str, Any] = field(default_factory=dict)  # anything else that the dataset says of itself
 
