@@ -56,7 +56,8 @@ class ClassFolder(NamedTuple):
     """The files of one class in one part (a position in `PARTS`; None where the domain is not divided).
 
     `label` is None where their class is not known. `others` are files whose names do not end like those of their kind;
-    `inner` are the folders in it, `direct` says whether files of the kind lie beside them.
+    `inner` are the folders in it, `direct` says whether files of the kind lie beside them. Of several source domains
+    `member` is the position of its own.
     """
 
     label: str | None
@@ -66,6 +67,7 @@ class ClassFolder(NamedTuple):
     others: int
     inner: frozenset[str]
     direct: bool
+    member: int = 0
 
 
 class Listing(NamedTuple):

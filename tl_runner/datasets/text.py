@@ -20,6 +20,7 @@ from tl_runner.datasets.clean_text import clean_text
 from tl_runner.datasets.content import text_digests
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled, score_on_rows, tell_unlabelled, with_test_rows
 from tl_runner.datasets.listing import TEXTS
+from tl_runner.datasets.pool import Several, mark_members
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.datasets.text_columns import TextColumns
 from tl_runner.datasets.utf8 import read_utf8
@@ -49,7 +50,7 @@ class Found(NamedTuple):
 
 def text(
     seed: int,
-    source: str | None = None,
+    source: Several = None,
     target: str | None = None,
     file: str | None = None,
     domain: str | None = None,
@@ -129,7 +130,7 @@ def _read_tables(
     return Found(rows, skipped, left_out, why)
 
 
-def _read_folders(asked: Mapping[str, str | None], root: Path, labelling: Labelling, on_empty: OnEmpty) -> Found:
+def _read_folders(asked: Mapping[str, Several], root: Path, labelling: Labelling, on_empty: OnEmpty) -> Found:
     domains = domain_folders.find_domains(root, TEXTS, asked)
     listed = domain_folders.list_domains(domains, root, TEXTS, labelling.labelled)
     found = {role: each.folders for role, each in listed.items()}
@@ -141,9 +142,11 @@ def _read_folders(asked: Mapping[str, str | None], root: Path, labelling: Labell
         texts, kept = _clean(role, _read_files(files), files, on_empty)
         empty = np.flatnonzero(~kept)
         skipped[role] = len(empty)
-        y, part = domain_folders.label_files(domains[role], TEXTS, side, classes[role], set(empty.tolist()))
+        where, names = " and ".join(map(str, domains[role])), [normalize("NFC", each.name) for each in domains[role]]
+        y, part, member = domain_folders.label_files(where, TEXTS, side, classes[role], set(empty.tolist()))
         places = [name for name, keep in zip(files, kept, strict=True) if keep]
-        rows[role] = _raw(normalize("NFC", domains[role].name), texts[kept], y, classes[role], places, part)
+        pooled = _raw(" + ".join(names), texts[kept], y, classes[role], places, part)
+        rows[role] = mark_members(pooled, names, member)
     why = domain_folders.explain_unlabelled(found["target"], TEXTS, labelling.labelled)
     passed = {"passed_over": {role: len(each.passed) for role, each in listed.items()}}
     return Found(rows, skipped, domain_folders.count_left_out(found, classes), why, passed)

@@ -154,7 +154,7 @@ def _ours(dataset: Mapping[str, Any]) -> str:
 def _tables(dataset: Mapping[str, Any]) -> list[str]:
     """The options of a dataset that name files of rows."""
     if _ours(dataset) == "image_list":
-        return [key for key in ("source", "target", "test", "class_names") if isinstance(dataset.get(key), str)]
+        return [key for key in ("source", "target", "test", "class_names") if dataset.get(key)]
     if _ours(dataset) not in ("csv", "text") or dataset.get("root") is not None:
         return []
     keys = ["source", "target", "test"] if dataset.get("file") is None else ["file"]
@@ -185,13 +185,7 @@ def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]
                 if path := _domain(resolve_path(root, home), name):
                     yield Named(_label(dataset, key, name), path)
     elif ours == "image_list":
-        for key in ("source", "target", "test", "class_names"):
-            for name in _list(dataset.get(key)):
-                if (path := resolve_path(name, home)) and path.is_file():
-                    label = _label(dataset, key, name)
-                    yield Named(label, path)
-                    if key != "class_names":
-                        yield _listed(f"{label} files", path, resolve_path(root, home) or path.parent)
+        yield from _image_lists(dataset, home)
     elif ours == "fashion":
         yield from _fashion(home, root)
     elif ours in CIFAR:
@@ -205,6 +199,18 @@ def _domain(root: Path | None, name: Any) -> Path | None:
         return None
     same = (path for path in root.iterdir() if normalize("NFC", path.name) == normalize("NFC", name))
     return next((path for path in same if path.is_dir()), None)
+
+
+def _image_lists(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]:
+    """The lists, and the files that they name."""
+    root = resolve_path(dataset.get("root"), home)
+    for key in ("source", "target", "test", "class_names"):
+        for name in _list(dataset.get(key)):
+            if (path := resolve_path(name, home)) and path.is_file():
+                label = _label(dataset, key, name)
+                yield Named(label, path)
+                if key != "class_names":
+                    yield _listed(f"{label} files", path, root or path.parent)
 
 
 def _listed(label: str, path: Path, root: Path) -> Named:
