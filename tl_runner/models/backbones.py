@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range, nearest
-from tl_runner.models.weights import fill, read_weights
+from tl_runner.models.weights import fill, read_weights, trained_at
 from tl_runner.rng import Rng
 
 log = logging.getLogger(__name__)
 
 Backbone = tuple[nn.Sequential, int]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD, IMAGENET_SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224
 
 
 class Pixels(nn.Module):
@@ -111,6 +111,12 @@ Stem = Literal["imagenet", "cifar"]
 Normalise = Literal["auto", "imagenet", "half"]
 
 
+def _resnet_side(weights: str | None = None, stem: str = "imagenet", **_: Any) -> int | None:
+    """ImageNet's, whose weights have ImageNet's stem; a file with that stem is taken to hold such weights."""
+    return None if weights is None or stem == "cifar" else IMAGENET_SIDE
+
+
+@trained_at(_resnet_side)
 def resnet18(
     shape: tuple[int, ...],
     weights: str | None = None,
@@ -122,6 +128,7 @@ def resnet18(
     return narrowed(*_resnet("resnet18", shape, weights, stem, normalise), bottleneck)
 
 
+@trained_at(_resnet_side)
 def resnet50(
     shape: tuple[int, ...],
     weights: str | None = None,
@@ -164,6 +171,17 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
     return stages, net.fc.in_features
 
 
+def _timm_side(model: str = "resnet18", weights: str | None = None, **_: Any) -> int | None:
+    """What timm says of the model."""
+    if weights is None:
+        return None
+    import timm as library
+
+    facts = library.get_pretrained_cfg(model) if library.is_model(model) else None
+    return facts.input_size[-1] if facts else None
+
+
+@trained_at(_timm_side)
 def timm(
     shape: tuple[int, ...], model: str = "resnet18", weights: str | None = None, bottleneck: int | None = None
 ) -> Backbone:
