@@ -29,7 +29,7 @@ from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair, Split
 from tl_runner.models.features import gather_rows
 from tl_runner.rng import Rng
-from tl_runner.training.loop import draw_batch
+from tl_runner.training.batches import draw_batch
 
 CPU = torch.device("cpu")
 

@@ -106,7 +106,7 @@ def test_failed_runs_of_an_experiment_are_listed(here):
         ("experiment=smoke hydra/sweeper=tl_optuna", "an experiment has runs of its own, and nothing to search"),
         (
             "experiment=smoke --cfg job",
-            "an experiment has several configurations: experiment=… dry=true lists its runs",
+            "an experiment has several configurations: dry=true lists its runs",
         ),
         ("experiment=smoke method=nope", "there is no method=nope"),
         ("experiment=smoke train.step=3", "unknown key train.step"),

@@ -25,7 +25,9 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)  # in the order in which a batch 
 class Batch:
     """What a method sees of the data in one step; reading a stream that was not drawn raises and names `needs`.
 
-    `rows` are the numbers of the rows that were drawn of each stream, for what a method keeps per row.
+    `rows` are the numbers of the rows that were drawn of each stream, for what a method keeps per row. Where the source
+    is a pool of domains, `domain` (n,) is the position of each source row's own among them; `blocks` says how many rows
+    each of them has, if they come one domain after the other.
     """
 
     def __init__(
@@ -34,8 +36,11 @@ class Batch:
         target: Tensor | None = None,
         granted: Labelled | None = None,
         rows: Mapping[Stream, Tensor] | None = None,
+        domain: Tensor | None = None,
+        blocks: Sequence[int] = (),
     ) -> None:
         self.rows = rows or {}
+        self._domain, self.blocks = domain, blocks
         labelled: dict[Stream, Labelled | None] = {"source": source, "granted": granted}
         self._labelled: dict[Stream, Labelled] = {name: rows for name, rows in labelled.items() if rows is not None}
         self._target = target
@@ -46,6 +51,11 @@ class Batch:
     @property
     def source(self) -> Labelled:
         return self._read("source")
+
+    @property
+    def domain(self) -> Tensor:
+        """The position (n,) of each source row's domain among those that were pooled; 0 where there is one."""
+        return torch.zeros_like(self.source.y, dtype=torch.long) if self._domain is None else self._domain
 
     @property
     def target(self) -> Tensor:
@@ -78,16 +88,12 @@ class Batch:
         """The same rows of these streams alone; what is read there is read here."""
         labelled = {name: rows for name, rows in self._labelled.items() if name in streams}
         target = self._target if "target" in streams else None
-        part = Batch(labelled.get("source"), target, labelled.get("granted"), self.rows)
-        part._unread = self._unread
-        return part
+        return self._with(labelled, target)
 
     def with_inputs(self, **inputs: Tensor) -> "Batch":
         """The same rows with other inputs in the streams that are named, such as random views of them."""
         rows = {name: rows._replace(x=inputs.get(name, rows.x)) for name, rows in self._labelled.items()}
-        part = Batch(rows.get("source"), inputs.get("target", self._target), rows.get("granted"), self.rows)
-        part._unread = self._unread
-        return part
+        return self._with(rows, inputs.get("target", self._target))
 
     def __len__(self) -> int:
         """Rows over all streams."""
@@ -99,6 +105,13 @@ class Batch:
         if self._target is not None:
             drawn["target"] = self._target
         return {name: drawn[name] for name in STREAMS if name in drawn}
+
+    def _with(self, labelled: Mapping[Stream, Labelled], target: Tensor | None) -> "Batch":
+        """These rows in place of its own; what is read there is read here."""
+        source, granted = labelled.get("source"), labelled.get("granted")
+        part = Batch(source, target, granted, self.rows, self._domain, self.blocks)
+        part._unread = self._unread
+        return part
 
     def _read(self, stream: Stream) -> Labelled:
         if stream not in self._labelled:
@@ -149,8 +162,9 @@ class Model(nn.Module):
     belongs to the model, so that a saved model takes raw data too). `stage` names the stage of a larger network that
     the backbone ends at, if it is a part of one: see `models.features.cut`.
 
-    `batchnorm`: with `joint` one pass sees all domains as one batch; with `per_domain` each stream is normalised by its
-    own statistics while training. `models.batchnorm.by_domain_statistics` says what evaluation normalises by.
+    `batchnorm`: with `joint` one pass sees all domains as one batch; with `per_domain` each domain is normalised by its
+    own statistics while training, and so is each of several source domains. `models.batchnorm.by_domain_statistics`
+    says what evaluation normalises by.
     """
 
     pretrained = False  # whether the backbone's parameters were trained before: by weights, or on the source
@@ -211,8 +225,20 @@ class Model(nn.Module):
     def encode(self, batch: Batch, at: Sequence[str] = ()) -> Encoded:
         """The features of every stream of the batch, and the maps at these stages, in one pass over all of them."""
         inputs = batch.get_inputs()  # they count as read when their features are
-        found = self.maps(*inputs.values(), at=at) if at else {self.stages[-1]: self.features(*inputs.values())}
-        return Encoded(batch, self.head, {name: dict(zip(inputs, xs, strict=True)) for name, xs in found.items()})
+        xs, sizes = [*inputs.values()], [1] * len(inputs)
+        if apart := self._count_apart(batch, inputs):
+            xs, sizes = [*xs[0].split(apart), *xs[1:]], [len(apart), *sizes[1:]]
+        found = self.maps(*xs, at=at) if at else {self.stages[-1]: self.features(*xs)}
+        joined = {name: _join(ys, sizes) for name, ys in found.items()}
+        return Encoded(batch, self.head, {name: dict(zip(inputs, ys, strict=True)) for name, ys in joined.items()})
+
+    def _count_apart(self, batch: Batch, inputs: Mapping[Stream, Tensor]) -> list[int]:
+        """How many rows of each source domain BatchNorm is to normalise apart; none where the source is one to it.
+
+        Without rows of the target these are normalised together: the target will meet the statistics of them all.
+        """
+        apart = self.batchnorm == "per_domain" and "source" in inputs and len(inputs) > 1
+        return [*batch.blocks] if apart else []
 
     def features(self, *xs: Tensor) -> tuple[Tensor, ...]:
         """The features of each tensor of inputs, in one pass over all of them."""
@@ -237,6 +263,12 @@ class Model(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x))
+
+
+def _join(xs: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+    """So many of the tensors at a time, one after the other, as one."""
+    rest = iter(xs)
+    return [torch.cat([next(rest) for _ in range(size)]) if size > 1 else next(rest) for size in sizes]
 
 
 class Group(NamedTuple):

@@ -6,6 +6,7 @@ No label is in it that a method may not see: a `Domain` of the target has none. 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -19,6 +20,7 @@ UNKNOWN = -1  # the class number of a row that has no label; a quantity that is 
 IMAGE = 3  # dimensions of an input: channels, height, width
 
 InputKind = Literal["images", "table", "text"]
+Part = Literal["train", "val", "test"]
 
 
 def has_label(y: Tensor) -> Tensor:
@@ -120,9 +122,21 @@ class Labels(NamedTuple):
     test: Tensor
 
 
+class Member(NamedTuple):
+    """A domain that was pooled with others: its name, and which rows (n,) of each split of the pool are its own."""
+
+    name: str
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+
 @dataclass(frozen=True)
 class Domain:
-    """One side of a transfer. `labels` is None on the target: what is not there can't leak."""
+    """One side of a transfer. `labels` is None on the target: what is not there can't leak.
+
+    A source may be a pool of domains: these are its `members`, and there are none where it is one domain.
+    """
 
     name: str
     task: Task
@@ -130,11 +144,20 @@ class Domain:
     val: Split
     test: Split
     labels: Labels | None = None
+    members: tuple[Member, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
         """None where a quantity is to be predicted."""
         return self.task.classes
+
+    @cached_property
+    def train_members(self) -> Tensor:
+        """The position (n,) among the members of the domain that each training row comes from."""
+        numbers = torch.zeros(len(self.train), dtype=torch.long)
+        for position, member in enumerate(self.members):
+            numbers[member.train.cpu()] = position
+        return numbers.to(self.members[0].train.device) if self.members else numbers
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tl_runner import options
 from tl_runner.errors import UserError, nearest
+from tl_runner.pairs import expand_pairs
 from tl_runner.plurals import count_noun
 
 KEY = "experiment"
@@ -43,7 +44,8 @@ class Experiment(NamedTuple):
     @property
     def runs(self) -> int:
         """How many runs it makes: all combinations of each line."""
-        return sum(prod(len(_list_values(word)) for word in line) for line in self.lines)
+        expanded = [each for line in self.lines for each in expand_pairs(line)]
+        return sum(prod(len(_list_values(word)) for word in line) for line in expanded)
 
 
 def find_experiments(words: Sequence[str], folders: Sequence[Path]) -> list[Experiment]:
@@ -92,13 +94,18 @@ def expand_words(words: Sequence[str], experiments: Sequence[Experiment]) -> lis
 
     A typed word replaces those of its key, and the choice of a group's option those of the group's keys, too.
     """
-    typed = [word for word in words if _is_override(word) and not word.startswith("hydra")]
+    typed = list_overrides(words)
     lines = [[*_without(line, typed), *typed] for each in experiments for line in each.lines]
     return [list(line) for line in dict.fromkeys(map(tuple, lines))]
 
 
+def list_overrides(words: Sequence[str]) -> list[str]:
+    """The words that are for a run."""
+    return [word for word in words if _is_override(word) and not word.startswith("hydra")]
+
+
 def list_hydra_words(words: Sequence[str]) -> list[str]:
-    """Of words that name an experiment, those that are for Hydra or for the command, not for its runs alone."""
+    """Of words that stand for several lines, those that are for Hydra or for the command, not for its runs alone."""
     own = {"outputs", "dry"}
     others = [word for word in words if word not in ("-m", "--multirun") and not word.startswith(f"{KEY}=")]
     return [word for word in others if not _is_override(word) or word.startswith("hydra") or _key(word) in own]

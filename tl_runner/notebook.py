@@ -92,7 +92,7 @@ def run_sweep(
 
     def sweep() -> None:
         register_plugins()
-        read = [word for word in task.take_experiments(folders) if word != "-m"]
+        read = [word for word in task.take_lines(folders) if word != "-m"]
         _hydra(folders).multirun("config", task, read, with_log_configuration=False)
         if task.refusal:
             raise task.refusal

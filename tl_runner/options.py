@@ -134,6 +134,7 @@ USAGE = """tl-run – which way of transferring works on your data?
   tl-run method=mmd backbone=resnet18               other options of a group
   tl-run method.weight=0.5 train.steps=1000         other values of a key
   tl-run -m method=source_only,mmd seed=0,1,2       a sweep: all combinations
+  tl-run pairs=all method=source_only,mmd           each pair of a dataset's domains; pairs=leave_one_out pools sources
   tl-run experiment=smoke                           a named experiment: all of its runs, and their comparison
   tl-run --help method=mmd                          the keys of one option; --help experiment lists these
   tl-run --cfg job                                  the whole configuration, run nothing

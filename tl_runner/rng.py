@@ -4,12 +4,12 @@ One stream is shared on purpose: the source model and the run read the source in
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -114,6 +114,25 @@ def weighted_rows(rng: Rng, chances: Tensor, n: int, step: int, device: torch.de
     """
     generator = rng.child("weighted", step).generator()
     return torch.multinomial(chances.double(), n, replacement=True, generator=generator).to(device)
+
+
+def allot_rows(n: int, sizes: Sequence[int], by: Literal["balanced", "proportional"]) -> list[int]:
+    """How many of n rows each of several domains of these sizes gets: as many as any other, or by its size.
+
+    Each has two at least, since BatchNorm has no variance of one row; what rounding leaves goes to the first, or where
+    most is missing (largest remainders). Raises `ValueError` where n is less than that.
+    """
+    if n < 2 * len(sizes):
+        raise ValueError(f"{n} rows are fewer than two of each of {len(sizes)} domains")
+    shares = [1 / len(sizes) if by == "balanced" else size / sum(sizes) for size in sizes]
+    spare = n - 2 * len(sizes)
+    wanted = [max(n * share - 2, 0.0) for share in shares]
+    wanted = [spare * each / (sum(wanted) or 1) for each in wanted]
+    counts = [int(each) for each in wanted]
+    order = sorted(range(len(sizes)), key=lambda k: (counts[k] - wanted[k], k))
+    for k in order[: spare - sum(counts)]:
+        counts[k] += 1
+    return [count + 2 for count in counts]
 
 
 def episodes(rng: Rng, labels: Tensor, shape: tuple[int, int, int, int], step: int) -> Tensor:

@@ -250,12 +250,14 @@ def test_files_that_have_moved_are_said(shot, typed, tmp_path):
 
 
 def test_folders_are_searched_at_any_depth_without_what_is_hidden(shot):
-    for name in ("b/2.PNG", "b/c/1.jpg", "a.png", ".hidden.png", ".git/x.png", "notes.txt"):
+    for name in ("b/2.PNG", "b/c/1.jpg", "a.png", ".hidden.png", ".git/x.png", "notes.md"):
         Path("all", name).parent.mkdir(parents=True, exist_ok=True)
         Path("all", name).touch()
     preprocessing = tl_runner.load(shot.folder).preprocessing
-    found = list_inputs([Path("all"), Path("all/notes.txt")], preprocessing)
-    assert [str(path) for path, _ in found] == ["all/a.png", "all/b/2.PNG", "all/b/c/1.jpg", "all/notes.txt"]
+    found = list_inputs([Path("all"), Path("all/notes.md")], preprocessing)
+    assert [str(path) for path, _ in found] == ["all/a.png", "all/b/2.PNG", "all/b/c/1.jpg", "all/notes.md"]
+    Path("all/list.txt").write_text("# two\nb/2.PNG 3\na.png\n")
+    assert [str(path) for path, _ in list_inputs([Path("all/list.txt")], preprocessing)] == ["all/b/2.PNG", "all/a.png"]
 
 
 def test_a_bad_image_ends_it_without_a_file_or_is_skipped_aloud(shot, typed, tmp_path):

@@ -31,7 +31,8 @@ from tl_runner.models.backbones import identity, small
 from tl_runner.rng import Rng
 from tl_runner.storage.sections import SourceModelInfo
 from tl_runner.training import augment, optimizers
-from tl_runner.training.loop import Cursor, Train, draw_batch, train
+from tl_runner.training.batches import draw_batch
+from tl_runner.training.loop import Cursor, Train, train
 from tl_runner.training.pretrain_options import Pretrain
 
 CPU = torch.device("cpu")

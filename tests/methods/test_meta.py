@@ -25,7 +25,8 @@ from tl_runner.models.batchnorm import by_domain_statistics
 from tl_runner.models.learning_rates import lr_factor
 from tl_runner.rng import Rng
 from tl_runner.training import augment
-from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
+from tl_runner.training.batches import draw_batch
+from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
 KINDS = {"maml": MAML, "anil": ANIL, "reptile": Reptile}
 WAYS, WIDTH = 3, 4

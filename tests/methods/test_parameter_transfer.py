@@ -34,7 +34,8 @@ from tl_runner.models.backbones import identity, mlp, small
 from tl_runner.models.learning_rates import LrBackbone, lr_factor
 from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
-from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
+from tl_runner.training.batches import draw_batch
+from tl_runner.training.loop import Cursor, Train, begin_phase, train
 
 CPU = torch.device("cpu")
 STAGES = ("conv1", "conv2", "hidden")

@@ -12,7 +12,7 @@ from tl_runner.methods.balanced import Balanced
 from tl_runner.methods.sample_selection import SampleSelection
 from tl_runner.rng import Rng
 from tl_runner.training import augment
-from tl_runner.training.loop import draw_batch
+from tl_runner.training.batches import draw_batch
 
 
 @pytest.mark.parametrize(("fraction", "kept"), [(0.25, 10), (0.5, 20), (1.0, 40), (1e-6, 1)])

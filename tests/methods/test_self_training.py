@@ -26,7 +26,7 @@ from tl_runner.models.batchnorm import batchnorms, keep_statistics
 from tl_runner.rng import Rng
 from tl_runner.training import augment
 from tl_runner.training.augment import corrupt_columns, strong, strong_view
-from tl_runner.training.loop import draw_batch
+from tl_runner.training.batches import draw_batch
 
 CPU = torch.device("cpu")
 

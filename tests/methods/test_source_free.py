@@ -28,7 +28,8 @@ from tl_runner.models.batchnorm import batchnorms, renormalise
 from tl_runner.rng import Rng
 from tl_runner.tasks import Classification
 from tl_runner.training import augment
-from tl_runner.training.loop import Cursor, Train, begin_phase, draw_batch, train
+from tl_runner.training.batches import draw_batch
+from tl_runner.training.loop import Cursor, Train, begin_phase, train
 from tl_runner.training.optimizers import adamw, constant
 
 CPU = torch.device("cpu")

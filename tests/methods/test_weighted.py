@@ -32,7 +32,8 @@ from tl_runner.models.batchnorm import DomainModels
 from tl_runner.report.tables import result
 from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
-from tl_runner.training.loop import Cursor, Train, draw_batch, train
+from tl_runner.training.batches import draw_batch
+from tl_runner.training.loop import Cursor, Train, train
 
 CPU = torch.device("cpu")
 KINDS = [Weighted, DensityRatio, KMM, KLIEP, ULSIF, RULSIF, SampleSelection]

@@ -9,10 +9,10 @@ from conftest import QUICK, made
 from support.tasks import prepare
 from torch import Tensor, nn
 
-from tl_runner.core import Group, Method, Model, Phase, Stream
-from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, Pair
+from tl_runner.core import Batch, Group, Method, Model, Phase, Stream
+from tl_runner.domains import Domain, InMemory, Labelled, LabelledSplit, Labels, Member, Pair
 from tl_runner.errors import UserError
-from tl_runner.evaluation.scores import predict
+from tl_runner.evaluation.scores import examine_source, predict
 from tl_runner.functional.losses import supervised
 from tl_runner.functional.metrics import accuracy
 from tl_runner.inference.load import load
@@ -106,7 +106,7 @@ def test_each_domain_meets_its_own_statistics_where_the_running_average_mixes_bo
 def test_both_sides_have_the_parameters_of_the_model_itself():
     pair, model = shifted(), one_layer()
     sides = by_domain_statistics(model, pair, READ, {})
-    for side in sides:
+    for side in (sides.source, sides.target):
         assert all(mine is its for mine, its in zip(model.parameters(), side.parameters(), strict=True))
         assert norm_of(side).running_mean is not norm_of(model).running_mean
 
@@ -204,7 +204,7 @@ def test_weights_of_both_sides_come_back_from_a_file():
     other = one_layer()
     back = load_statistics(other, weights)
     assert back.target is other
-    for mine, its in zip(sides, back, strict=True):
+    for mine, its in zip(sides[:2], back[:2], strict=True):
         assert all(
             torch.equal(a, b) for a, b in zip(mine.state_dict().values(), its.state_dict().values(), strict=True)
         )
@@ -267,7 +267,7 @@ def test_a_run_is_scored_saved_and_predicted_with_the_statistics_of_each_domain(
 def test_a_network_without_batchnorm_is_its_own_two_sides():
     pair = shifted()
     model = Model(_stages(nn.Linear(1, 3)), 3, ("a", "b"), "per_domain")
-    assert by_domain_statistics(model, pair, READ, {}) == (model, model)
+    assert by_domain_statistics(model, pair, READ, {}) == (model, model, ())
 
 
 def test_the_layers_of_a_backbone_are_found_by_name():
@@ -301,4 +301,70 @@ def test_adamatch_which_trains_on_joint_batches_is_evaluated_by_theirs():
     method = AdaMatch()
     model, pair = prepare(method, model, pair)
     sides = by_domain_statistics(model, pair, READ, {})
-    assert sides == (model, model)
+    assert sides == (model, model, ())
+
+
+def pooled() -> Pair:
+    """Two source domains, N(0, 1) and N(6, 2²), mixed, and a target N(10, 3²)."""
+    pair = shifted()
+    first, second = rows(300, 0.0), rows(200, 6.0, 2.0, seed=2)
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(3))
+    own = [(order < 300).nonzero().squeeze(1), (order >= 300).nonzero().squeeze(1)]
+    members = tuple(Member(name, each, each, each) for name, each in zip("ab", own, strict=True))
+    return replace(pair, source=replace(domain("s", torch.cat([first, second])[order], True), members=members))
+
+
+def test_each_of_several_sources_is_evaluated_by_its_own_statistics():
+    pair, model = pooled(), one_layer()
+    assert pair.source
+    sides = by_domain_statistics(model, pair, READ, {})
+    assert len(sides.members) == 2
+    for side, member in zip(sides.members, pair.source.members, strict=True):
+        x = pair.source.train.take(member.train)
+        (norm,) = [part for part in side.modules() if isinstance(part, nn.BatchNorm1d)]
+        assert norm.running_mean is not None and norm.running_mean.item() == pytest.approx(x.mean().item(), abs=1e-5)
+    reading = examine_source(sides, pair.source, "val")
+    x = pair.source.val.take(torch.arange(500))
+    for side, member in zip(sides.members, pair.source.members, strict=True):
+        expected = side.task.predict(side(x[member.val])).detach()
+        assert torch.allclose(reading.predicted[member.val], expected, atol=1e-6)
+        seen = side.features(x[member.val])[0].detach()
+        assert torch.allclose(reading.features[member.val], seen, atol=1e-6)
+
+
+def test_features_of_a_pool_are_those_of_its_first_rows():
+    pair, model = pooled(), one_layer()
+    assert pair.source
+    sides = by_domain_statistics(model, pair, READ, {})
+    whole, some = examine_source(sides, pair.source, "val"), examine_source(sides, pair.source, "val", rows=50)
+    assert torch.equal(some.features, whole.features[:50]) and torch.equal(some.predicted, whole.predicted)
+
+
+def test_without_rows_of_the_target_several_sources_share_their_statistics():
+    pair = pooled()
+    sides = by_domain_statistics(one_layer(), pair, frozenset({"source"}), {})
+    assert sides.members == () and sides.source is sides.target
+
+
+def test_the_statistics_of_several_sources_are_kept_in_the_file():
+    pair, model = pooled(), one_layer()
+    sides = by_domain_statistics(model, pair, READ, {})
+    back = load_statistics(one_layer(), pack_statistics(sides))
+    assert len(back.members) == 2
+    for mine, its in zip(
+        (sides.source, sides.target, *sides.members), (back.source, back.target, *back.members), strict=True
+    ):
+        for name, value in mine.state_dict().items():
+            assert torch.equal(value, its.state_dict()[name])
+
+
+@pytest.mark.parametrize("target", [True, False])
+def test_several_sources_are_normalised_apart_while_training_where_the_target_is(target):
+    model = one_layer().train()
+    x = torch.cat([rows(40, 0.0), rows(40, 6.0, 2.0, seed=1)])
+    y = torch.arange(80) % 2
+    batch = Batch(Labelled(x, y), rows(30, 10.0, seed=2) if target else None, blocks=(40, 40))
+    seen = model.encode(batch).source.detach()
+    parts = [x[:40], x[40:]] if target else [x]
+    expected = torch.cat([(p - p.mean()) / (p.var(correction=0) + 1e-5).sqrt() for p in parts])
+    assert torch.allclose(seen, expected, atol=1e-5)

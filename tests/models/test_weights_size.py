@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from tl_runner.models import backbones
-from tl_runner.models.weights import find_weights_size
+from tl_runner.models.weights_size import find_weights_size
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from tl_runner.models.weights import find_weights_size
     [
         (backbones.resnet18, {"weights": "imagenet"}, 224),
         (backbones.resnet50, {"weights": "some.pth"}, 224),
-        (backbones.resnet18, {"weights": "some.pth", "stem": "cifar"}, None),
+        (backbones.resnet18, {"weights": "some.pth", "stem": "cifar"}, 32),
         (backbones.resnet18, {"weights": None}, None),
         (backbones.timm, {"model": "test_vit", "weights": "pretrained"}, 160),
         (backbones.timm, {"model": "vit_base_patch16_384", "weights": "some.pth"}, 384),

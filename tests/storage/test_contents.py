@@ -203,9 +203,10 @@ def test_every_dataset_that_has_files_is_known():
     files = (CONF / "dataset").glob("*.yaml")
     nodes = {file.stem: name_part("dataset", OmegaConf.to_container(OmegaConf.load(file))) for file in files}
     placed = {node["_target_"] for node in nodes.values() if {"root", "file"} & {*node}}
-    assert placed == {*data_files.CIFAR, "fashion", "image_folder", "csv", "text"}
+    assert placed == {*data_files.CIFAR, "fashion", "image_folder", "image_list", "csv", "text"}
     for name in ("digits", "blobs", "synthetic"):
-        known = {key: value for key, value in nodes[name].items() if key not in data_files.LATER}
+        later = {*data_files.LATER, *(key.removeprefix(f"{name}.") for key in data_files.LATER)}
+        known = {key: value for key, value in nodes[name].items() if key not in later}
         assert hash_data(nodes[name], Contents()) == Data(None, 0, 0) and drop_locations(nodes[name]) == known
     assert hash_data(None, Contents()) == hash_data("text", Contents()) == Data(None, 0, 0)
 

@@ -12,7 +12,7 @@ from tl_runner.domains import Pair
 from tl_runner.models.backbones import mlp, small
 from tl_runner.rng import Rng
 from tl_runner.training import augment
-from tl_runner.training.loop import draw_batch
+from tl_runner.training.batches import draw_batch
 
 
 def task(granted: str = "0", **options) -> tuple[Pair, Model]:

@@ -1,6 +1,5 @@
 """Trackers show the points of the curve, once each, whatever happened to the run; and none can stop it."""
 
-import json
 import logging
 import multiprocessing
 import os
@@ -8,21 +7,19 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from conftest import QUICK, composed
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
+from support.tracked import Made, agree, feed, louder, make_run, move_run, series, unscored
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tl_runner.engine.run import run
 from tl_runner.errors import UserError
-from tl_runner.storage.record import RunRecord, describe_run
+from tl_runner.storage.record import RunRecord
 from tl_runner.trackers.mlflow import import_mlflow, mlflow
 from tl_runner.trackers.none import none
 from tl_runner.trackers.tensorboard import tensorboard
@@ -33,71 +30,14 @@ from tl_runner.training.loop import Point
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 
-class Made(NamedTuple):
-    record: RunRecord
-    points: list[Point]
-    curve: list[dict[str, Any]]
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A real run, its points, and the curve that its folder keeps."""
-    words = [*QUICK, "train.steps=24", "train.log_every=3", "train.evaluations=4", "device=cpu"]
-    record = describe_run(*composed(*words, f"outputs={tmp_path_factory.mktemp('outputs')}"))
-    points = list(run(record))
-    lines = (record.folder / "curve.jsonl").read_text().splitlines()
-    assert len(points) == len(lines) == 8
-    return Made(record, points, [json.loads(line) for line in lines])
+    return make_run(tmp_path_factory.mktemp("outputs"))
 
 
 @pytest.fixture
 def record(made: Made, tmp_path: Path) -> RunRecord:
-    """The record of the same run in a folder of the test's own, with its curve."""
-    copy = replace(made.record, config={**made.record.config, "outputs": str(tmp_path / "outputs")})
-    copy.folder.mkdir(parents=True)
-    (copy.folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made.curve))
-    return copy
-
-
-def expected(line: Mapping[str, Any]) -> dict[str, float]:
-    """What is to be seen of a line of the curve."""
-    names = ("source_val", "floor", "information", "entropy", "classes_used", "seconds")
-    names += ("nuclear_norm", "calibrated_norm", "density", "risk", "a_distance")
-    known = {name: line[name] for name in names if line.get(name) is not None}
-    return known | {f"terms/{name}": value for name, value in line["terms"].items()}
-
-
-def series(lines: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """The same by name, as (step, value)."""
-    seen: dict[str, list[tuple[int, float]]] = {}
-    for line in lines:
-        for name, value in expected(line).items():
-            seen.setdefault(name, []).append((line["step"], value))
-    return seen
-
-
-def agree(found: Mapping[str, list[tuple[int, float]]], wanted: Mapping[str, list[tuple[int, float]]]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, points in wanted.items():
-        assert [step for step, _ in found[name]] == [step for step, _ in points], name
-        tolerance = 2e-3 if name == "seconds" else 1e-6  # the curve has milliseconds, TensorBoard single precision
-        assert [value for _, value in found[name]] == pytest.approx(
-            [value for _, value in points], rel=tolerance, abs=tolerance
-        )
-
-
-def louder(points: list[Point]) -> list[Point]:
-    """The same steps with other numbers: what a second training of them may give."""
-    return [p._replace(terms={name: value + 100 for name, value in p.terms.items()}) for p in points]
-
-
-def feed(part: Any, record: RunRecord, points: list[Point], end: bool = True) -> Guarded:
-    tracker = Guarded(part, record)
-    for point in points:
-        tracker.point(point)
-    if end:
-        tracker.end(record)
-    return tracker
+    return move_run(made, tmp_path / "outputs")
 
 
 # TensorBoard
@@ -108,10 +48,6 @@ def drawn(record: RunRecord) -> dict[str, list[tuple[int, float]]]:
     folder = record.outputs / "tensorboard" / "digits" / record.folder.name
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
-
-
-def unscored(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if not name.startswith("scores/")}
 
 
 def older(record: RunRecord, torn: int = 0) -> None:

@@ -50,6 +50,7 @@ def _report(said: argparse.Namespace) -> None:
     from tl_runner.report import formats, tables
     from tl_runner.report.caveats import list_caveats
     from tl_runner.report.consoles import complain, consoles
+    from tl_runner.report.domain_matrix import build_matrices
     from tl_runner.report.leaderboard import build_leaderboard
     from tl_runner.report.ranking import rankings
     from tl_runner.storage.record import find_oracle_trials, read_records
@@ -65,14 +66,16 @@ def _report(said: argparse.Namespace) -> None:
         raise UserError(f"no runs in {', '.join(map(str, said.paths))}; create some with tl-run")
     board = build_leaderboard(found, find_oracle_trials(said.paths), said.score)
     ranked, cautions = list(rankings(found, said.score)), list_caveats(found, board)
+    matrices = build_matrices(found, said.score)
     if said.format == "table":
         console.print(*tables.render_leaderboard(board, ranked, cautions, console.width), sep="\n")
+        console.print(*map(tables.render_matrix, matrices), sep="\n")
     else:
-        console.file.write(formats.format_leaderboard(said.format, board, ranked, cautions))
+        console.file.write(formats.format_leaderboard(said.format, board, ranked, cautions, matrices))
     if said.html:
         from tl_runner.report.page.render import save
 
-        size = save(said.html, found, board, ranked, [*cautions, *faults])
+        size = save(said.html, found, board, ranked, [*cautions, *faults], matrices)
         complain(errors, f"the page is {said.html}, {size / 1e6:.1f} MB", "note: ", "green")
     if missing:
         sys.exit(1)

@@ -91,9 +91,10 @@ def _compose_and_run(words: Sequence[str], folders: Sequence[Path]) -> int:
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would else print in its own way and exit on
     task = Command(list(words), full_error)
     try:
-        read = task.take_experiments(folders)
-        if task.experiments and SHOW & set(words):
-            raise UserError("an experiment has several configurations: experiment=… dry=true lists its runs")
+        read = task.take_lines(folders)
+        if task.lines and SHOW & set(words):
+            what = "an experiment" if task.experiments else "pairs="
+            raise UserError(f"{what} has several configurations: dry=true lists its runs")
     except UserError as error:
         complain(errors, str(error))
         return 1

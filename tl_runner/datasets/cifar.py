@@ -12,7 +12,7 @@ import torch
 
 from tl_runner.datasets import pickled
 from tl_runner.datasets.archives import Archive, files_of
-from tl_runner.datasets.halves import in_range, limit, limit_rows, rows_of, shifted_halves, task
+from tl_runner.datasets.halves import in_range, limit, limit_rows, shifted_halves, task
 from tl_runner.datasets.image_shifts import ImageShift
 from tl_runner.datasets.split import PARTS, Drawn, Raw, count_rows_by_part
 from tl_runner.errors import UserError, nearest
@@ -85,7 +85,7 @@ def of_classes(whole: Raw, name: str, classes: tuple[str, ...]) -> Raw:
     """The rows of these classes, numbered in this order."""
     numbers = torch.full((len(whole.classes),), -1)
     numbers[[whole.classes.index(label) for label in classes]] = torch.arange(len(classes))
-    chosen = rows_of(whole, numbers[whole.y] >= 0)
+    chosen = whole.take(numbers[whole.y] >= 0)
     return chosen._replace(name=name, y=numbers[chosen.y], classes=classes)
 
 

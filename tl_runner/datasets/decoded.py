@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tl_runner.datasets.picture import Square, square, trouble
+from tl_runner.datasets.picture import Square, readers, square, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, PixelCounts, PixelFormat
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
@@ -53,7 +53,7 @@ class Facts(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """x (n, 3, size, size) uint8, memory-mapped: the files that can be read, in the order given."""
+    """x (n, 3 or bands, size, size) uint8, memory-mapped: the files that can be read, in the order given."""
 
     x: Tensor
     facts: Facts
@@ -64,7 +64,7 @@ def decode_images(files: Sequence[File], size: int, cache: Path, name: str, how:
     folder = cache / "images"
     key = _key(files, size, how)
     pixels, said = folder / f"{key}.u8", folder / f"{key}.json"
-    row = 3 * size * size
+    row = how.stored * size * size
     facts = _believed(pixels, said, len(files), row)
     if facts is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,13 +75,13 @@ def decode_images(files: Sequence[File], size: int, cache: Path, name: str, how:
             out.write(json.dumps({**facts._asdict(), "numbers": facts.numbers._asdict()}).encode())
     n = len(files) - len(facts.bad)
     if not n:
-        return Decoded(torch.empty(0, 3, size, size, dtype=torch.uint8), facts)
+        return Decoded(torch.empty(0, how.stored, size, size, dtype=torch.uint8), facts)
     flat = torch.from_file(str(pixels), shared=False, size=n * row, dtype=torch.uint8)
-    return Decoded(flat.view(n, 3, size, size), facts)
+    return Decoded(flat.view(n, how.stored, size, size), facts)
 
 
 def _key(files: Sequence[File], size: int, how: PixelFormat) -> str:
-    digest = blake2b(repr((VERSION, PIL.__version__, size, *how)).encode(), digest_size=16)
+    digest = blake2b(repr((VERSION, PIL.__version__, size, *how, *readers(how))).encode(), digest_size=16)
     for file in files:
         digest.update(repr((os.fsencode(file.name), file.stamp)).encode())
     return digest.hexdigest()
@@ -138,4 +138,4 @@ def _attempt(file: File, size: int, how: PixelFormat) -> Square | str:
     try:
         return square(file.path, size, how)
     except Exception as error:  # whatever a hostile file makes a decoder do
-        return trouble(error, empty=not any(file.stamp[:1]))
+        return trouble(error, not any(file.stamp[:1]), file.path.suffix)

@@ -1,8 +1,10 @@
 """Digits without a download: rendered (glyphs of fonts) and handwritten (UCI), grey images of 8×8 samples.
 
-Rendered -> handwritten is a real synthetic-to-real gap; handwritten -> handwritten has one by a named shift.
+Rendered -> handwritten is a real synthetic-to-real gap; handwritten -> handwritten has one by a named shift. The fonts'
+families, `sans`, `serif` and `mono`, are domains too.
 """
 
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,17 +17,22 @@ from torch import Tensor
 
 from tl_runner.datasets.halves import TargetShares, limit_shares
 from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images, warp
+from tl_runner.datasets.pool import name_sources, pool
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
 CANVAS = 64  # pixels on which a glyph is drawn before it is jittered
 CLASSES = tuple("0123456789")
+FAMILIES = {"DejaVuSans": "sans", "DejaVuSansMono": "mono", "DejaVuSerif": "serif"}  # of fonts, by files' names
+
+DigitDomain = Literal["rendered", "handwritten", "sans", "serif", "mono"]
 
 
 def digits(
     seed: int,
-    source: Literal["rendered", "handwritten"] = "rendered",
+    source: DigitDomain | tuple[DigitDomain, ...] = "rendered",
+    target: DigitDomain = "handwritten",
     samples: int = 2000,
     size: int = 16,
     shift: GreyShift = "none",
@@ -34,28 +41,61 @@ def digits(
 ) -> Drawn:
     """Rendered digits -> the handwritten ones of scikit-learn, or one half of the handwritten -> the other.
 
-    samples: of the source, at most: there are 898 handwritten ones. size: pixels a side, interpolated from 8×8.
+    A domain is `handwritten`, `rendered` in all fonts, or rendered in those of one family. Several sources are pooled;
+    `rendered` then leaves out the families that are domains of their own, so that no two domains share a font.
+    samples: of each domain, at most: there are 1,797 handwritten digits. size: pixels a side, interpolated from 8×8.
     shift, severity (1–5, by default 3): what is done to the target's images, if anything. target_shares: see
     `halves.limit_shares`.
     """
     check_range(20, samples=samples)
     check_range(8, 512, size=size)
     severity = severity_of(shift, severity)
-    generator = Rng(seed).child("digits").generator()
-    x, y = handwritten()
-    if source == "rendered":
-        sides = Raw("rendered", *rendered(samples, generator), CLASSES), Raw("handwritten", x, y, CLASSES)
+    asked = name_sources(source)
+    if target in asked and target != "handwritten":
+        raise UserError(f"dataset.source and dataset.target are both {target}: there is nothing to transfer")
+    rng = Rng(seed).child("digits")
+    generator = rng.generator()
+    if asked in [("rendered",), ("handwritten",)] and target == "handwritten":
+        known, other = _draw_pair(asked[0], samples, generator)  # in the order in which the first runs drew
     else:
-        order = torch.randperm(len(x), generator=generator)
-        here, there = order.chunk(2)
-        known = Raw("handwritten", x[here][:samples], y[here][:samples], CLASSES)
-        sides = known, Raw("handwritten", x[there], y[there], CLASSES)
-    known, other = (side._replace(x=_resize(side.x, size)) for side in sides)
+        known, other = _draw_domains(asked, target, samples, rng)
+    known, other = (side._replace(x=_resize(side.x, size)) for side in (known, other))
     changed = "" if shift == "none" else f" {shift} {severity}"
-    other = other._replace(name=f"handwritten{changed}", x=shift_images(other.x, shift, severity, generator))
+    other = other._replace(name=f"{other.name}{changed}", x=shift_images(other.x, shift, severity, generator))
     other = limit_shares(other, target_shares, Rng(seed).child("target shares"))
     notes = {"shift": shift, "severity": severity if changed else None}
-    return Drawn(known, other, notes, pool=(len(y), 0, 0))
+    if target != "handwritten":
+        return Drawn(known, other, notes, fresh=True)
+    return Drawn(known, other, notes, pool=(len(handwritten()[1]), 0, 0))
+
+
+def _draw_pair(source: str, samples: int, generator: torch.Generator) -> tuple[Raw, Raw]:
+    """Rendered digits and all handwritten ones, or the two halves of these."""
+    x, y = handwritten()
+    if source == "rendered":
+        return Raw("rendered", *rendered(samples, generator), CLASSES), Raw("handwritten", x, y, CLASSES)
+    here, there = torch.randperm(len(x), generator=generator).chunk(2)
+    known = Raw("handwritten", x[here][:samples], y[here][:samples], CLASSES)
+    return known, Raw("handwritten", x[there], y[there], CLASSES)
+
+
+def _draw_domains(sources: Sequence[str], target: str, samples: int, rng: Rng) -> tuple[Raw, Raw]:
+    """The sources as one, and the target; of the handwritten digits each side has a half, if both have some."""
+    named = {*sources, target}
+    x, y = handwritten()
+    halves = torch.randperm(len(x), generator=rng.child("halves").generator()).chunk(2)
+
+    def draw(name: str, of_target: bool) -> Raw:
+        if name == "handwritten":
+            rows = halves[of_target] if target in sources else torch.arange(len(x))
+            rows = rows if of_target else rows[:samples]
+            return Raw(name, x[rows], y[rows], CLASSES)
+        families = [name] if name in FAMILIES.values() else [each for each in FAMILIES.values() if each not in named]
+        if not families:
+            raise UserError("dataset: every family of fonts is a domain of its own, which leaves none to `rendered`")
+        return Raw(name, *rendered(samples, rng.child(name).generator(), families), CLASSES)
+
+    return pool([draw(name, False) for name in sources]), draw(target, True)
 
 
 def handwritten() -> tuple[Tensor, Tensor]:
@@ -68,13 +108,16 @@ def handwritten() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(counts / 16).float().view(-1, 1, 8, 8), torch.from_numpy(y).long()
 
 
-def rendered(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def rendered(
+    n: int, generator: torch.Generator, families: Collection[str] = tuple(FAMILIES.values())
+) -> tuple[Tensor, Tensor]:
     """n glyphs under random affine maps, then made as the UCI digits were: (n, 1, 8, 8) in [0, 1]."""
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(n, generator=generator)
 
-    fonts = glyphs()
+    of_family = [FAMILIES[file.stem.partition("-")[0]] in families for file in find_fonts()]
+    fonts = glyphs()[torch.tensor(of_family)]
     y = torch.randint(10, (n,), generator=generator)
     font = torch.randint(len(fonts), (n,), generator=generator)
     angle, shear, zero = uniform(-0.3, 0.3), uniform(-0.35, 0.35), torch.zeros(n)
@@ -84,13 +127,8 @@ def rendered(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def glyphs() -> Tensor:
-    """The ten digits in each DejaVu font that ships inside matplotlib: (fonts, 10, 64, 64) in [0, 1], ink is 1.
-
-    The fonts are found without importing matplotlib; its two display fonts are left out.
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
+def find_fonts() -> list[Path]:
+    """The DejaVu fonts that ship inside matplotlib, which is not imported; its two display fonts are left out."""
     spec = find_spec("matplotlib")
     folders = [Path(place) / "mpl-data" / "fonts" / "ttf" for place in (spec and spec.submodule_search_locations) or ()]
     files = sorted(file for folder in folders for file in folder.glob("DejaVu*.ttf") if "Display" not in file.name)
@@ -98,6 +136,13 @@ def glyphs() -> Tensor:
         raise UserError(
             "dataset.source=rendered draws the DejaVu fonts that ship inside matplotlib: none were found there"
         )
+    return files
+
+
+@cache
+def glyphs() -> Tensor:
+    """The ten digits in each of the fonts: (fonts, 10, 64, 64) in [0, 1], ink is 1."""
+    from PIL import Image, ImageDraw, ImageFont
 
     def drawn(file: Path, digit: int) -> np.ndarray:
         canvas = Image.new("L", (CANVAS, CANVAS))
@@ -105,7 +150,7 @@ def glyphs() -> Tensor:
         ImageDraw.Draw(canvas).text((CANVAS / 2, CANVAS / 2), str(digit), fill=255, font=font, anchor="mm")
         return np.asarray(canvas, dtype=np.float32) / 255
 
-    return torch.from_numpy(np.stack([[drawn(file, digit) for digit in range(10)] for file in files]))
+    return torch.from_numpy(np.stack([[drawn(file, digit) for digit in range(10)] for file in find_fonts()]))
 
 
 def through_8x8(images: Tensor) -> Tensor:

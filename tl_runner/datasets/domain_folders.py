@@ -29,11 +29,17 @@ log = logging.getLogger(__name__)
 DomainFolders = Mapping[str, Sequence[ClassFolder]]  # of the source, where there is one, and of the target
 
 
-def find_domains(root: Path, kind: FileKind, named: Mapping[str, str | None]) -> dict[str, Path]:
-    """The folder of each role, looked up among those that are there: no name leads out of the root."""
+def find_domains(
+    root: Path, kind: FileKind, named: Mapping[str, str | None], follow_links: bool = False
+) -> dict[str, Path]:
+    """The folder of each role, looked up among those that are there: no name leads out of the root.
+
+    A link does only with `follow_links`.
+    """
+    within = None if follow_links else root
     if not root.is_dir():
         raise UserError(f"there is no folder {str(root.absolute())!r}: set dataset.root=…")
-    there = folders(root, root)
+    there = folders(root, within)
     if not there:
         raise UserError(f"{str(root)!r} holds no folder: it needs one for each domain, or set dataset.root=…")
     if named["target"] is None:
@@ -44,7 +50,7 @@ def find_domains(root: Path, kind: FileKind, named: Mapping[str, str | None]) ->
     chosen = {role: normalize("NFC", name) for role, name in named.items() if name is not None}
     for role, name in chosen.items():
         if name not in there:
-            deeper = [str(path) for path in there.values() if name in folders(path, root)]
+            deeper = [str(path) for path in there.values() if name in folders(path, within)]
             instead = f" – {deeper[0]!r} holds it: set dataset.root={deeper[0]}" if deeper else nearest(name, there)
             raise UserError(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{instead}")
     places: dict[Path, str] = {}
@@ -57,19 +63,20 @@ def find_domains(root: Path, kind: FileKind, named: Mapping[str, str | None]) ->
 
 
 def list_domains(
-    domains: Mapping[str, Path], root: Path, kind: FileKind, labelled: WhetherLabelled
+    domains: Mapping[str, Path], root: Path, kind: FileKind, labelled: WhetherLabelled, follow_links: bool = False
 ) -> dict[str, Listing]:
     """The class folders of the source, if there is one, and of the target, among them those of a `test` domain."""
+    within = None if follow_links else root
     listed: dict[str, Listing] = {}
     if "source" in domains:
-        listed["source"] = class_folders(domains["source"], root, kind)
+        listed["source"] = class_folders(domains["source"], within, kind)
     known = {each.label for each in listed["source"].folders} if listed else set[str | None]()
-    listed["target"] = class_folders(domains["target"], root, kind, labelled, known)
+    listed["target"] = class_folders(domains["target"], within, kind, labelled, known)
     if "test" in domains:
         if any(each.part == TEST for each in listed["target"].folders):
             raise UserError(f"dataset.test: {domains['target']} is divided and has a test part already")
         own = [each if each.part else each._replace(part=TRAIN) for each in listed["target"].folders]
-        test = class_folders(domains["test"], root, kind)
+        test = class_folders(domains["test"], within, kind)
         kept = [*own, *(each._replace(part=TEST) for each in test.folders)]
         listed["target"] = Listing(kept, (*listed["target"].passed, *test.passed))
     return listed
@@ -130,7 +137,10 @@ def take_classes(
     sides = {role: [each for each in found[role] if each.label in (None, *classes[role])] for role in found}
     for each in (each for side in sides.values() for each in side):
         if not each.files:
-            raise UserError(f"{str(each.path)!r} holds no {kind.noun} (other files: {each.others}): fill or remove it")
+            advice = kind.advice if each.others else ""
+            raise UserError(
+                f"{str(each.path)!r} holds no {kind.noun} (other files: {each.others}): fill or remove it{advice}"
+            )
     if others := sum(each.others for side in sides.values() for each in side):
         log.warning("ignored %s without %s: run.log lists them", count_noun(others, "file"), kind.ending)
     return sides

@@ -67,7 +67,7 @@ def split_halves(whole: Raw, seed: int) -> tuple[Raw, Raw]:
     for members in _members(whole.parts[torch.from_numpy(first)]):
         in_first[members[torch.randperm(len(members), generator=generator)[: len(members) // 2]]] = True
     mask = in_first[torch.from_numpy(content)]
-    return rows_of(whole, mask), rows_of(whole, ~mask)
+    return whole.take(mask), whole.take(~mask)
 
 
 def limit_rows(raw: Raw, samples: int | None, rng: Rng) -> Raw:
@@ -79,7 +79,7 @@ def limit_rows(raw: Raw, samples: int | None, rng: Rng) -> Raw:
         members[torch.randperm(len(members), generator=generator)[: samples * len(members) // len(raw.x)]]
         for members in _members(raw.parts)
     ]
-    return rows_of(raw, torch.cat(kept).sort().values)
+    return raw.take(torch.cat(kept).sort().values)
 
 
 def limit_shares(raw: Raw, shares: TargetShares, rng: Rng) -> Raw:
@@ -106,19 +106,12 @@ def limit_shares(raw: Raw, shares: TargetShares, rng: Rng) -> Raw:
     for index in range(classes):
         members = (raw.y == index).nonzero().squeeze(1)
         kept.append(members[torch.randperm(len(members), generator=generator)[: round(n * float(wanted[index]))]])
-    return rows_of(raw, torch.cat(kept).sort().values)
+    return raw.take(torch.cat(kept).sort().values)
 
 
 def limit(samples: int | None) -> dict[str, Any]:
     """What the record says of a limit, where there is one."""
     return {} if samples is None else {"samples": samples}
-
-
-def rows_of(raw: Raw, rows: Tensor) -> Raw:
-    """Some rows of a domain, by number or mask."""
-    part = None if raw.part is None else raw.part[rows]
-    names, texts = (None if each is None else each[rows.numpy()] for each in (raw.names, raw.texts))
-    return raw._replace(x=raw.x[rows], y=raw.y[rows], part=part, names=names, texts=texts)
 
 
 def _members(part: Tensor) -> list[Tensor]:

@@ -3,9 +3,9 @@
     root/<domain>/<class>/…  or  root/<domain>/{train,val,test}/<class>/…
 
 In a target a folder `unlabelled` may stand beside the classes or in place of them, or files without any folder.
-Nothing is opened. What is hidden or left by other programs is passed over, and said; a link to a folder must stay
-inside the root. Where a folder holds but one folder, which holds the classes, these are taken, and that is
-said.
+Nothing is opened. What is hidden or left by other programs is passed over, and said. A link to a folder must stay
+inside the root, unless links are followed (`root` is then None): they may lead anywhere, but to no folder twice.
+Where a folder holds but one folder, which holds the classes, these are taken, and that is said.
 """
 
 import logging
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
+from tl_runner.datasets.arrays import NUMPY
 from tl_runner.datasets.decoded import File
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.part_names import parts_among
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MANY = 12  # names are listed up to this many
 UNLABELLED = ("unlabelled", "unlabeled")  # a folder of files whose class is not known
+FOLLOW = "follow_links"  # the option of a dataset
 DEEP = 3  # folders that hold nothing but a folder are looked through
 
 
@@ -39,9 +41,14 @@ class FileKind(NamedTuple):
     example: str
     ending: str  # what the names of other files lack
     endings: Callable[[], frozenset[str]]
+    advice: str = ""  # where there are files, and none of the kind
 
 
-IMAGES = FileKind("image", "an image", "IMAGE.png", "an image extension", extensions)
+IMAGES = FileKind(
+    "image", "an image", "IMAGE.png", "an image extension", extensions,
+    "; .npy arrays are read if dataset.channels says how many bands they have",
+)  # fmt: skip
+IMAGES_AND_ARRAYS = IMAGES._replace(endings=lambda: extensions() | {NUMPY}, advice="")
 TEXTS = FileKind("text", "a text", "TEXT.txt", "the extension .txt", lambda: frozenset({".txt"}))
 
 
@@ -68,16 +75,19 @@ class Listing(NamedTuple):
     passed: tuple[Path, ...]
 
 
-def folders(parent: Path, root: Path, passed: list[Path] | None = None) -> dict[str, Path]:
-    """The folders in a folder, by name; what is passed over is added to a list."""
+def folders(parent: Path, root: Path | None, passed: list[Path] | None = None) -> dict[str, Path]:
+    """The folders in a folder, by name; what is passed over is added to a list. `root` None: links are followed."""
     found = {}
     for entry in _entries(parent, passed):
         if not entry.is_dir():
             continue
         if not entry.name.isprintable():
             raise UserError(f"the name of the folder {entry.path!r} is no printable text: rename it")
-        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root.resolve()):
-            raise UserError(f"{entry.path} is a link that leaves {root}: put the folder itself there")
+        if root and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root.resolve()):
+            raise UserError(
+                f"{entry.path} is a link that leaves {root}: put the folder itself there, or set"
+                f" dataset.{FOLLOW}=true if it belongs there"
+            )
         name = normalize("NFC", entry.name)  # macOS writes é as two characters, others as one
         if name in found:
             raise UserError(f"{parent} holds two folders whose names look alike, {name!r}: put their files into one")
@@ -86,14 +96,19 @@ def folders(parent: Path, root: Path, passed: list[Path] | None = None) -> dict[
 
 
 def class_folders(
-    domain: Path, root: Path, kind: FileKind, labelled: WhetherLabelled = "yes", known: Collection[str | None] = ()
+    domain: Path,
+    root: Path | None,
+    kind: FileKind,
+    labelled: WhetherLabelled = "yes",
+    known: Collection[str | None] = (),
 ) -> Listing:
-    """The class folders of a domain, by part and name; refuses a domain that has none.
+    """The class folders of a domain, by part and name; refuses a domain that has none. `root` None: links are followed.
 
     With `labelled=auto` a part without a folder, and the folder `unlabelled` unless that is a `known` class, hold
     files of no known class; with `no` all do, in whatever folders they lie.
     """
     passed: list[Path] = []
+    visited = None if root else _visit_above(domain)
     top = _stay_inside(domain, root, kind) if labelled != "no" else domain
     inside = folders(top, root, passed)
     loose = 0
@@ -111,14 +126,14 @@ def class_folders(
     for part, path in by_part.items():
         classes = inside if part is None else folders(path, root, passed)
         if labelled == "no" or (labelled == "auto" and not classes and _loose(path, kind)):
-            found.append(_class_folder(None, part, path, domain, kind, passed))
+            found.append(_class_folder(None, part, path, domain, kind, passed, visited))
             continue
         if not classes:
             raise UserError(f"{path} holds no class folder: {kind.one} lies at {path / 'CLASS' / kind.example}")
         loose += _loose(path, kind)
         for name, place in classes.items():
             label = None if labelled == "auto" and name in UNLABELLED and name not in known else name
-            found.append(_class_folder(label, part, place, domain, kind, passed))
+            found.append(_class_folder(label, part, place, domain, kind, passed, visited))
     if loose:
         move = f": move them into a folder {UNLABELLED[0]!r} to use them" if labelled == "auto" else ""
         log.warning("%s: ignored %s beside the class folders%s", domain, count_noun(loose, kind.noun), move)
@@ -141,7 +156,7 @@ def _by_part(domain: Path, inside: Iterable[str], parts: dict[str, int | None]) 
     return dict(sorted(by_part.items()))
 
 
-def _refuse_a_part_among_classes(domain: Path, inside: dict[str, Path], root: Path) -> None:
+def _refuse_a_part_among_classes(domain: Path, inside: dict[str, Path], root: Path | None) -> None:
     """A folder named as a part beside classes, and in it folders of their names: `cup`, `pen` and `test/cup`."""
     for name, path in inside.items():
         if parts_among([name]) and (classes := folders(path, root).keys() & inside.keys()):
@@ -151,7 +166,7 @@ def _refuse_a_part_among_classes(domain: Path, inside: dict[str, Path], root: Pa
             )
 
 
-def _stay_inside(place: Path, root: Path, kind: FileKind) -> Path:
+def _stay_inside(place: Path, root: Path | None, kind: FileKind) -> Path:
     """The folder itself, or one below it: where it holds nothing but a folder, and so on, down to several or parts."""
     below = place
     for _ in range(DEEP):
@@ -214,17 +229,31 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:MANY])) + rest
 
 
+Visited = dict[tuple[int, int], Path]  # folders by what the file system knows them by, however they were reached
+
+
 def _class_folder(
-    label: str | None, part: int | None, path: Path, domain: Path, kind: FileKind, passed: list[Path]
+    label: str | None,
+    part: int | None,
+    path: Path,
+    domain: Path,
+    kind: FileKind,
+    passed: list[Path],
+    visited: Visited | None,
 ) -> ClassFolder:
+    """What lies in the folder at any depth; links to folders are followed where the `visited` ones are kept."""
     files, others, pending = [], 0, [path]
     while pending:
-        for entry in _entries(pending.pop(), passed):
-            if entry.is_dir(follow_symlinks=False):
+        folder = pending.pop()
+        if visited is not None:
+            _visit_once(folder, visited)
+        for entry in _entries(folder, passed):
+            if entry.is_dir(follow_symlinks=False) or (visited is not None and entry.is_dir()):
                 pending.append(Path(entry.path))
             elif entry.is_dir():
                 raise UserError(
                     f"{entry.path!r} is a link to a folder within a class: put the {kind.noun}s themselves there"
+                    + (f", or set dataset.{FOLLOW}=true" if kind.noun == "image" else "")
                 )
             elif _is_of_kind(entry, kind):
                 files.append(File(Path(entry.path), os.path.relpath(entry.path, domain), _stamp(entry)))
@@ -235,6 +264,27 @@ def _class_folder(
     inner = frozenset(file.path.relative_to(path).parts[0] for file in files if file.path.parent != path)
     direct = any(file.path.parent == path for file in files)
     return ClassFolder(label, part, path, tuple(sorted(files)), others, inner, direct)
+
+
+def _visit_above(domain: Path) -> Visited:
+    """The domain's folder and all above it: a link to one of them would never end."""
+    here = domain.resolve()
+    return {_known_by(folder): folder for folder in (*reversed(here.parents), here)}
+
+
+def _visit_once(folder: Path, visited: Visited) -> None:
+    """Refuse a folder that links lead to twice, or round in a circle: its images would be in two places."""
+    first = visited.setdefault(_known_by(folder), folder)
+    if first != folder:
+        raise UserError(
+            f"dataset.{FOLLOW}=true: {str(folder)!r} is the same folder as {str(first)!r}, so that its files would be"
+            " read twice, or without end: remove one of the two links"
+        )
+
+
+def _known_by(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def _is_of_kind(entry: os.DirEntry[str], kind: FileKind) -> bool:

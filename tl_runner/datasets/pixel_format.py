@@ -7,7 +7,9 @@ from tl_runner.errors import check_range
 from tl_runner.plurals import count_noun, pluralize
 
 Span = tuple[float, float]
-Channels = Literal[1, 3, "rgba"]
+Channels = int | Literal["rgba"]
+
+RGB, MOST = 3, 256  # bands
 
 UPPER_HALF = 0.5  # of the range: numbers that never reach it are probably of fewer bits than the file has room for
 BYTE, DEEP_WHITE = 255, 65535
@@ -16,8 +18,9 @@ BYTE, DEEP_WHITE = 255, 65535
 class PixelFormat(NamedTuple):
     """bit_depth: bits of a number, so that white is 2^bits − 1, in files that hold more than eight; None: by the file.
 
-    channels: 1 (grey) or 3 (red, green, blue), without a fourth band; "rgba": the fourth band is transparency; None:
-    by the file, where a fourth band of an RGB image is transparency.
+    channels: 1 (grey) or 3 (red, green, blue), without a fourth band; another number: every file has so many bands,
+    which are used as they are; "rgba": the fourth band is transparency; None: by the file, where a fourth band of an
+    RGB image is transparency.
     """
 
     bit_depth: int | None = None
@@ -25,7 +28,18 @@ class PixelFormat(NamedTuple):
 
     def checked(self) -> "PixelFormat":
         check_range(1, 32, bit_depth=1 if self.bit_depth is None else self.bit_depth)
+        check_range(1, MOST, channels=self.channels if isinstance(self.channels, int) else 1)
         return self
+
+    @property
+    def bands(self) -> int | None:
+        """How many bands every file must have; None where it is a picture, of grey or of colours."""
+        return self.channels if isinstance(self.channels, int) and self.channels not in (1, RGB) else None
+
+    @property
+    def stored(self) -> int:
+        """The channels that an image is decoded to."""
+        return self.bands or RGB
 
 
 BY_FILE = PixelFormat()  # no format is set: every file decides
@@ -34,9 +48,9 @@ BY_FILE = PixelFormat()  # no format is set: every file decides
 class PixelCounts(NamedTuple):
     """What was met in the pixels of one image or of several, before they became bytes.
 
-    deep: the least and largest number of grey pixels whose white was taken to be 65535; cut: the same of 16-bit
-    colours, of which Pillow gives the upper eight bits alone; fourth: of the fourth band of a TIFF. deep_images counts
-    grey images of more than eight bits, clear those that are transparent all over, dropped TIFFs whose fourth band
+    deep: the least and largest number of grey pixels or of bands whose white was taken to be 65535; cut: the same of
+    16-bit colours, of which Pillow gives the upper eight bits alone; fourth: of the fourth band of a TIFF. deep_images
+    counts those of more than eight bits, clear those that are transparent all over, dropped TIFFs whose fourth band
     Pillow does not give.
     """
 

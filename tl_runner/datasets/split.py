@@ -23,6 +23,7 @@ from tl_runner.domains import (
     InMemory,
     LabelledSplit,
     Labels,
+    Member,
     OnDisk,
     Pair,
     Places,
@@ -52,7 +53,8 @@ class Raw(NamedTuple):
     of a row without a label. Rows of texts hold these in `texts` (n,); x (n, 2) are then hashes of them. `part` (n,)
     says where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train.
     `names` (n,) say where each row came from: a file as the configuration leads to it, `file:line` of a table; None
-    where the rows are no user's.
+    where the rows are no user's. A pool of several domains has their names in `members`, and in `member` (n,) the
+    position of each row's own.
     """
 
     name: str
@@ -63,6 +65,14 @@ class Raw(NamedTuple):
     names: NDArray[np.object_] | None = None
     quantity: str | None = None
     texts: NDArray[np.object_] | None = None
+    members: tuple[str, ...] = ()
+    member: Tensor | None = None
+
+    def take(self, rows: Tensor) -> "Raw":
+        """Some rows of the domain, by number or mask."""
+        part, member = (None if each is None else each[rows] for each in (self.part, self.member))
+        names, texts = (None if each is None else each[rows.numpy()] for each in (self.names, self.texts))
+        return self._replace(x=self.x[rows], y=self.y[rows], part=part, names=names, texts=texts, member=member)
 
     @property
     def parts(self) -> Tensor:
@@ -118,7 +128,7 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
             raise UserError(f"the {role} has one class, {', '.join(raw.classes)}: there is nothing to tell apart")
     content = {role: digests(raw.x) for role, raw in raws.items()}
     _refuse_copies(raws, content)
-    parts = {role: _parts(raw, content[role], seed) for role, raw in raws.items()}
+    parts = {role: _split_rows(raw, content[role], seed) for role, raw in raws.items()}
     if budget.kind == "labelled":
         parts["target"] = _put_labelled_into_train(drawn.target, parts["target"])
     _warn_of_copies_within(raws, content, parts)
@@ -138,7 +148,8 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
 
         y = to_standard(raw.y, tasks[role])
         labels = Labels(*(y[parts[role][part]].to(device) for part in PARTS))
-        return Domain(raw.name, tasks[role], *(split(parts[role][part]) for part in PARTS), labels=labels)
+        splits = (split(parts[role][part]) for part in PARTS)
+        return Domain(raw.name, tasks[role], *splits, labels=labels, members=_list_members(raw, parts[role], device))
 
     source, target = domain("source") if drawn.source else None, domain("target")
     labels = target.labels
@@ -161,6 +172,7 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
         source_classes=None if pair.shared_labels or source is None else list(source.classes),
         domains={"source": source.name if source else None, "target": target.name},
         rows={role: [len(parts[role][part]) for part in PARTS] for role in raws},
+        members=_count_members(source),
         granted=len(train) + len(held_out),
         labelled=None if bool(has_label(drawn.target.y).all()) else _count_labelled(labels),
         seeds=describe_seeds(drawn, int(has_label(labels.test).sum())),
@@ -258,9 +270,27 @@ def _range(domains: Iterable[Domain]) -> list[float]:
 
 def _warn_of_absent(source: Domain | None) -> None:
     if source and source.labels and source.classes:
-        present = set(source.labels.train.unique().tolist())
-        if absent := [name for index, name in enumerate(source.classes) if index not in present]:
-            log.warning("the train split of %s holds no row of class %s", source.name, ", ".join(absent))
+        labels = source.labels.train
+        for name, y in [(source.name, labels), *((each.name, labels[each.train]) for each in source.members)]:
+            present = set(y.unique().tolist())
+            if absent := [name for index, name in enumerate(source.classes) if index not in present]:
+                log.warning("the train split of %s holds no row of class %s", name, ", ".join(absent))
+
+
+def _list_members(raw: Raw, parts: Mapping[str, Tensor], device: torch.device) -> tuple[Member, ...]:
+    """Which rows of each split are of which domain of the pool."""
+    if raw.member is None:
+        return ()
+    of_part = [raw.member[parts[part]].to(device) for part in PARTS]
+    positions = range(len(raw.members))
+    return tuple(Member(raw.members[k], *((of == k).nonzero().squeeze(1) for of in of_part)) for k in positions)
+
+
+def _count_members(source: Domain | None) -> dict[str, list[int]] | None:
+    """How many rows of train, val and test each domain of a pool has."""
+    if source is None or not source.members:
+        return None
+    return {each.name: [len(each.train), len(each.val), len(each.test)] for each in source.members}
 
 
 def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uint64]]) -> None:
@@ -289,6 +319,23 @@ def _warn_of_copies_within(
                     " optimistic",
                     again, count_noun(len(tested), "text"), role, "occurs" if again == 1 else "occur",
                 )  # fmt: skip
+
+
+def _split_rows(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:
+    """The rows of each part. Each domain of a pool is split as it would be alone; then its rows are mixed."""
+    if raw.member is None:
+        return _parts(raw, content, seed)
+    found: dict[str, list[Tensor]] = {part: [] for part in PARTS}
+    for position, name in enumerate(raw.members):
+        own = (raw.member == position).nonzero().squeeze(1)
+        alone = _parts(raw.take(own)._replace(name=name, members=(), member=None), content[own.numpy()], seed)
+        for part, rows in alone.items():
+            found[part].append(own[rows])
+    shuffled = dict[str, Tensor]()
+    for part, each in found.items():
+        rows = torch.cat(each)
+        shuffled[part] = rows[torch.randperm(len(rows), generator=Rng(seed).child("pool", part).generator())]
+    return shuffled
 
 
 def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:

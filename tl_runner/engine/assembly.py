@@ -13,6 +13,7 @@ from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair
+from tl_runner.engine.image_size import settle_size
 from tl_runner.engine.texts import TextEncoding, add_tokenizer
 from tl_runner.models.tokens import Tokenizer, build_backbone
 from tl_runner.rng import Rng
@@ -52,7 +53,8 @@ def assemble(record: RunRecord, parts: Parts, device: torch.device, needs_grante
     seed, rng, cache = parts.settings.seed, Rng(parts.settings.seed), record.cache
     budget = Budget.parse(parts.settings.granted).settle(needed=needs_granted)
     with rng.child("data").as_default():
-        drawn = config.call_with(parts.dataset, seed=seed, cache=cache)
+        dataset, size = settle_size(parts.dataset, parts.backbone)
+        drawn = config.call_with(dataset, seed=seed, cache=cache)
         drawn, text = add_tokenizer(drawn, parts.backbone)
         budget = budget.suit(drawn.target.quantity)
         pair, answers, data = split_domains(drawn, seed, budget, device)
@@ -66,7 +68,7 @@ def assemble(record: RunRecord, parts: Parts, device: torch.device, needs_grante
         pair,
         answers,
         model,
-        replace(data, files=record.data.files, read=record.data.read),
+        replace(data, files=record.data.files, read=record.data.read, size=size or data.size),
         budget.describe(data.granted, len(pair.classes)),
         record.config,
         identify_maker(record.environment),

@@ -17,7 +17,7 @@ from tl_runner.engine.assembly import Assembly
 from tl_runner.engine.preparation import check_task, prepare_training
 from tl_runner.engine.pretrain import start_model
 from tl_runner.errors import DivergedError, UserError
-from tl_runner.evaluation.scores import examine_split, predict
+from tl_runner.evaluation.scores import examine_source, examine_split, predict
 from tl_runner.functional.divergence import Estimate, separate_domains
 from tl_runner.functional.estimated_accuracy import estimate_accuracy, fit_temperature
 from tl_runner.functional.label_free import agreement, compare_agreement
@@ -199,7 +199,7 @@ def examine_trial(sides: DomainModels, pair: Pair) -> Trial:
     train = predict(sides.target, pair.target.train)
     if pair.source is None:
         return Trial(train, val.predicted)
-    source = examine_split(sides.source, pair.source.val)
+    source = examine_source(sides, pair.source, "val")
     apart, estimated = separate_domains(source.features, val.features), None
     if pair.shared_labels and gives_probabilities(sides.source.head):
         labels = pair.labelled_source[1].val.cpu()

@@ -128,6 +128,9 @@ def _train_learner(learner: Model, assembled: Assembly) -> Generator[Point, None
     source, labels = pair.labelled_source
     trained = {name: value for name, value in asdict(plan).items() if name != "transfer"}  # one serves all its values
     how = {"pretrain": trained, "seed": said.seed, "with_head": pair.shared_labels}
+    drawn = {"balance": parts.train.balance, "domains": parts.train.domains}
+    if drawn != {"balance": "none", "domains": "balanced"}:  # as source models were drawn before there was a choice
+        how["drawn"] = drawn
     key = identify({**identify_source(assembled), **how}, Contents(assembled.cache.parent))
     weights = assembled.cache / "source_models" / f"{key}.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +141,14 @@ def _train_learner(learner: Model, assembled: Assembly) -> Generator[Point, None
         method, source_task = SourceOnly(), Pair(source, pair.target)
         assembled.rng.child("pretrain").start_training()
         progress = restore_progress(checkpoint.load(), learner, method, {})
-        settings = Train(steps=plan.steps, batch=plan.batch, evaluations=1, precision=plan.precision)
+        settings = Train(
+            steps=plan.steps,
+            batch=plan.batch,
+            evaluations=1,
+            precision=plan.precision,
+            balance=parts.train.balance,
+            domains=parts.train.domains,
+        )
         optimizer = partial(adamw, lr=plan.lr, weight_decay=plan.weight_decay, lr_backbone=plan.lr_backbone)
         for point in train(
             learner,

@@ -18,10 +18,11 @@ from tl_runner.evaluation.diagnosis import Setup, warn_of_shares
 from tl_runner.evaluation.scores import (
     collect_evidence,
     estimate_errors,
-    examine_split,
+    examine_source,
     find_temperature,
     predict_all,
     predict_validation,
+    score_members,
     score_run,
     score_source,
 )
@@ -62,7 +63,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         method, model, pair = prepare_training(method, assembled.model, assembled.pair, plan, resources)
         recording.note(training=describe_training(method, model, parts.optimizer))
 
-        shares = TrackedShares.start(settings.shares, pair)
+        shares = TrackedShares.start(settings.shares, pair, plan.balance)
         progress = restore_progress(stored, model, method, made := recording.identify_maker(), shares)
         recording.resume_curve(progress)
         for trained in train(
@@ -119,7 +120,7 @@ def conclude(
     recording.write_test_predictions(progress.predictions, places)
     if places:
         recording.write_all_predictions(places, predict_all(sides.target, pair, places, temperature), pair.classes)
-    source = examine_split(sides.source, pair.source.test) if pair.source else None
+    source = examine_source(sides, pair.source, "test") if pair.source else None
     of_source = score_source(source, pair, sure)
     estimated = None
     if temperature is not None:
@@ -128,6 +129,7 @@ def conclude(
     labels = assembled.answers.open()
     scores = score_run(task, progress.predictions, labels, progress.chosen, sure, of_source, estimated)
     scores.estimated_error = estimated_error
+    scores.members = score_members(source, pair, sure)
     diagnosis, figures = assembled.parts.diagnose.after(sides, pair, setup, source, predicted, labels)
     if diagnosis and diagnosis.priors and scores.estimate and scores.estimate.believable and not shares:
         warn_of_shares(diagnosis.priors, pair.classes)

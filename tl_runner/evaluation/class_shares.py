@@ -22,12 +22,13 @@ from torch import Tensor
 from tl_runner.core import Model
 from tl_runner.domains import Pair
 from tl_runner.errors import UserError
-from tl_runner.evaluation.scores import predict
+from tl_runner.evaluation.scores import examine_source, predict
 from tl_runner.functional.class_shares import ESTIMATORS, count_shares, total_variation
 from tl_runner.functional.estimated_accuracy import fit_temperature
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.heads import Calibrated
 from tl_runner.storage.sections import SharesEstimator, SharesInfo
+from tl_runner.training.batches import Balance
 
 APART = 0.2  # in total variation, from which on shares count as different: 120 rows of ten classes scatter by 0.1
 KEPT = 0.1  # of the source's shares stays in what is drawn: a class that an early model never predicts must not vanish
@@ -49,10 +50,15 @@ class TrackedShares:
     chances: Tensor | None = field(default=None, repr=False)
 
     @classmethod
-    def start(cls, by: SharesEstimator, pair: Pair) -> "TrackedShares | None":
-        """Nothing is known yet; None with `by=none`. Raises `UserError` where there is nothing to estimate by."""
+    def start(cls, by: SharesEstimator, pair: Pair, balance: Balance = "none") -> "TrackedShares | None":
+        """Nothing is known yet; None with `by=none`. Raises `UserError` where there is nothing to estimate by.
+
+        `balance` says otherwise by what chances source rows are drawn, and must leave that to the estimate.
+        """
         if by == "none":
             return None
+        if balance != "none":
+            raise UserError(f"shares={by} and train.balance={balance} both say how often a class is drawn: set one")
         if not pair.classes:
             raise UserError(f"shares={by} is about the shares of classes, and a quantity is predicted: set shares=none")
         if pair.source is None or not pair.shared_labels:
@@ -69,7 +75,7 @@ class TrackedShares:
         source is that of rows with the target's shares.
         """
         source, labels = pair.labelled_source
-        known, y = predict(sides.source, source.val), labels.val.cpu()
+        known, y = examine_source(sides, source, "val", rows=0).predicted, labels.val.cpu()
         differed = self.estimated is None or self._differ(self.estimated)
         self.estimated = ESTIMATORS[self.by](predict(sides.target, pair.target.train), known, y)
         differ = self._differ(self.estimated)
@@ -116,7 +122,7 @@ class TrackedShares:
 
 def add_bias(sides: DomainModels, bias: Tensor | None) -> DomainModels:
     """Both sides, with a bias added to the logits of the target's; the parameters stay shared."""
-    return sides if bias is None else DomainModels(sides.source, _with_bias(sides.target, bias))
+    return sides if bias is None else sides._replace(target=_with_bias(sides.target, bias))
 
 
 def _with_bias(model: Model, bias: Tensor) -> Model:

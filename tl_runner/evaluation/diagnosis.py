@@ -19,7 +19,7 @@ from tl_runner.domains import Pair, Split, Subset, has_label
 from tl_runner.errors import check_range
 from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.class_shares import APART
-from tl_runner.evaluation.scores import Reading, examine_split
+from tl_runner.evaluation.scores import Reading, examine_source, examine_split
 from tl_runner.functional.class_shares import bbse, bootstrap, count_shares, total_variation
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separate_domains
 from tl_runner.functional.logistic import fit_logistic, split_folds
@@ -86,7 +86,7 @@ class Diagnose:
             return None, {}
         answers, target = answers.cpu(), examine_split(sides.target, _first(pair.target.test, sides.target))
         known = has_label(answers)
-        validation = [examine_split(side, split) for side, split in zip(sides, _validation(pair), strict=False)]
+        validation = _examine_validation(sides, pair)
         gap = self._gap(*(reading.features for reading in validation))
         diagnosis = Diagnosis(before.gap, gap)
         labels = pair.source and pair.source.labels and pair.source.labels.test.cpu()
@@ -129,7 +129,7 @@ class Diagnose:
         flows = [[*iter_batches(_first(split, sides.target), sides.target.device)] for split in _validation(pair)]
         found = {}
         for name in sides.target.stages:
-            stages = [side.eval().backbone.get_submodule(name) for side in sides]
+            stages = [side.eval().backbone.get_submodule(name) for side in (sides.source, sides.target)]
             flows = [[stage(x) for x in flow] for stage, flow in zip(stages, flows, strict=True)]
             source, target = (torch.cat([Readout()(x).float().cpu() for x in flow]) for flow in flows)
             apart = separate_domains(source, target)
@@ -208,6 +208,12 @@ def _shares(said: Tensor, classes: int) -> list[float]:
 def _validation(pair: Pair) -> list[Split]:
     """Of the source and the target; nothing where there is no source to compare with."""
     return [pair.source.val, pair.target.val] if pair.source else []
+
+
+def _examine_validation(sides: DomainModels, pair: Pair) -> list[Reading]:
+    if pair.source is None:
+        return []
+    return [examine_source(sides, pair.source, "val"), examine_split(sides.target, pair.target.val)]
 
 
 def _first(split: Split, model: Model) -> Split:

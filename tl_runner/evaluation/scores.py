@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.core import Model
-from tl_runner.domains import Pair, Places, Split, has_label
+from tl_runner.domains import Domain, Pair, Part, Places, Split, Subset, has_label
 from tl_runner.errors import DivergedError
 from tl_runner.functional import importance, label_free
 from tl_runner.functional.divergence import ROWS, separate_domains
@@ -56,11 +56,38 @@ def predict(model: Model, split: Split) -> Tensor:
     return examine_split(model, split, rows=0).predicted
 
 
+def examine_source(sides: DomainModels, source: Domain, part: Part, rows: int = ROWS) -> Reading:
+    """Both of a split of the source; of several domains each is met by the network that has its own statistics."""
+    split: Split = getattr(source, part)
+    if not sides.members:
+        return examine_split(sides.source, split, rows)
+    own = [getattr(member, part).cpu() for member in source.members]
+    found = [
+        examine_split(model, Subset(split, getattr(member, part)), rows)
+        for model, member in zip(sides.members, source.members, strict=True)
+    ]
+    order = torch.cat(own).argsort()
+    kept = torch.cat([numbers[:rows] for numbers in own])  # whose features there are
+    first = kept.argsort()[:rows]  # of a mixed pool these are its first rows, but where a domain has few of them
+    return Reading(
+        torch.cat([each.features for each in found])[first], torch.cat([each.predicted for each in found])[order]
+    )
+
+
 def score_source(reading: Reading | None, pair: Pair, calibrated: bool = True) -> Metrics | None:
     """The scores on the source's test split; None where there is no source, or its classes are others."""
     if reading is None or not pair.shared_labels:
         return None
     return pair.task.score(reading.predicted, pair.labelled_source[1].test.cpu(), calibrated)
+
+
+def score_members(reading: Reading | None, pair: Pair, calibrated: bool = True) -> dict[str, Metrics] | None:
+    """The scores on the test split of each of several source domains; None where there are none to score."""
+    if reading is None or not pair.shared_labels or pair.source is None or not pair.source.members:
+        return None
+    labels = pair.labelled_source[1].test.cpu()
+    own = {member.name: member.test.cpu() for member in pair.source.members}
+    return {name: pair.task.score(reading.predicted[rows], labels[rows], calibrated) for name, rows in own.items()}
 
 
 def score_run(
@@ -111,7 +138,7 @@ def estimate_errors(sides: DomainModels, pair: Pair) -> EstimatedError | None:
     if pair.source is None or not pair.shared_labels:
         return None
     source, labels = pair.labelled_source
-    here, there = examine_split(sides.source, source.val), examine_split(sides.target, pair.target.val, ROWS)
+    here, there = examine_source(sides, source, "val"), examine_split(sides.target, pair.target.val, ROWS)
     apart = separate_domains(here.features, there.features)
     if apart is None:
         return None
@@ -125,7 +152,8 @@ def predict_validation(sides: DomainModels, pair: Pair) -> dict[str, Tensor]:
     found = {"target": predict(sides.target, pair.target.val)}
     if pair.source is not None and pair.shared_labels:
         source, labels = pair.labelled_source
-        found |= {"source": predict(sides.source, source.val), "labels": pair.task.to_unit(labels.val.cpu())}
+        predicted = examine_source(sides, source, "val", rows=0).predicted
+        found |= {"source": predicted, "labels": pair.task.to_unit(labels.val.cpu())}
     return found
 
 
@@ -186,7 +214,7 @@ def collect_evidence(sides: DomainModels, pair: Pair, step: int, keeps_source: b
     classes = isinstance(pair.task, Classification)
     source_val, risk, a_distance, calibrated_norm = None, None, None, None
     floor: Floor = None, 0, None
-    source = examine_split(sides.source, pair.source.val) if pair.source else None
+    source = examine_source(sides, pair.source, "val") if pair.source else None
     if source:
         apart = separate_domains(source.features, target.features)
         a_distance = apart and apart.a_distance.value

@@ -11,14 +11,18 @@ from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Preprocessing
 from tl_runner.preprocessing.images import Images
 from tl_runner.preprocessing.texts import PLAIN, Texts
+from tl_runner.storage.image_lists import read_list
 from tl_runner.storage.litter import is_litter
+
+LISTS = (".txt", ".csv", ".tsv", ".lst")  # no image file ends so
 
 
 def list_inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> list[Input]:
     """The files as named, and for each folder those at any depth in it that end as they should, sorted by path.
 
-    Hidden entries and what other programs leave (`@eaDir`) are passed over, as in training; links to folders are not
-    followed. Refuses what is not there, and a folder that holds nothing of the kind.
+    A list of images (`storage.image_lists`) stands for what it names; paths begin where it lies. Hidden entries and
+    what other programs leave (`@eaDir`) are passed over, as in training; links to folders are not followed. Refuses
+    what is not there, and a folder that holds nothing of the kind.
     """
     return [Input(file) for path in paths for file in _files(path, preprocessing)]
 
@@ -51,6 +55,8 @@ def _files(path: Path, preprocessing: Preprocessing) -> Iterable[Path]:
         there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{path}: there is no such file or folder{nearest(path.name, there)}")
     if not path.is_dir():
+        if isinstance(preprocessing, Images) and path.suffix.lower() in LISTS:
+            return [path.parent / line.path for line in read_list(path)]
         return [path]
     found = sorted(file for file in _below(path) if file.suffix.lower() in preprocessing.endings)
     if not found:

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range, nearest
-from tl_runner.models.weights import fill, read_weights, trained_at
+from tl_runner.models.weights import fill, read_weights
+from tl_runner.models.weights_size import trained_at
 from tl_runner.rng import Rng
 
 log = logging.getLogger(__name__)
 
 Backbone = tuple[nn.Sequential, int]
 
-IMAGENET_MEAN, IMAGENET_STD, IMAGENET_SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224
+IMAGENET_SIDE = 224  # pixels of the images that its weights were trained on
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Pixels(nn.Module):
@@ -115,9 +117,9 @@ Stem = Literal["imagenet", "cifar"]
 Normalise = Literal["auto", "imagenet", "half"]
 
 
-def _resnet_side(weights: str | None = None, stem: str = "imagenet", **_: Any) -> int | None:
-    """ImageNet's, whose weights have ImageNet's stem; a file with that stem is taken to hold such weights."""
-    return None if weights is None or stem == "cifar" else IMAGENET_SIDE
+def _resnet_side(stem: str = "imagenet", **_: Any) -> int:
+    """As those who publish weights train them; of a file, what was made for ImageNet's stem is taken to be so."""
+    return 32 if stem == "cifar" else IMAGENET_SIDE
 
 
 @trained_at(_resnet_side)
@@ -179,13 +181,13 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
     return stages, net.fc.in_features
 
 
-def _timm_side(model: str = "resnet18", weights: str | None = None, **_: Any) -> int | None:
-    """What timm says of the model."""
-    if weights is None:
+def _timm_side(model: str = "resnet18", **_: Any) -> int | None:
+    """Of the model's published weights; None where that can't be known, as building it will say."""
+    try:
+        from timm import get_pretrained_cfg
+    except ImportError:
         return None
-    import timm as library
-
-    facts = library.get_pretrained_cfg(model) if library.is_model(model) else None
+    facts = get_pretrained_cfg(model)
     return facts.input_size[-1] if facts else None
 
 

@@ -9,7 +9,7 @@ average per domain; the pass over the rows is the "precise BN" of Wu & Johnson 2
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from copy import deepcopy
-from itertools import chain
+from itertools import chain, count
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ ROWS = 256  # of a batch whose statistics are taken
 FEWEST = 64  # rows of such a batch where the inputs are large: as many as a training step has
 MOST = 2048  # rows of a domain whose statistics are taken: a standard error of 2 % of a deviation
 SOURCE = "source_statistics."  # prefix of the source's statistics in a file of weights
+MEMBER = "source_{}_statistics."  # and of those of each of several source domains, by its position
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 Side = Literal["source", "target"]
@@ -33,10 +34,14 @@ Statistics = Mapping[str, Tensor]  # running means, variances and counts by thei
 
 
 class DomainModels(NamedTuple):
-    """One network for the rows of each domain: the same parameters, each domain's own BatchNorm statistics."""
+    """One network for the rows of each domain: the same parameters, each domain's own BatchNorm statistics.
+
+    Where several source domains are normalised apart, `members` are theirs, and `source` has the statistics of all.
+    """
 
     source: Model
     target: Model
+    members: tuple[Model, ...] = ()
 
 
 def batchnorms(model: nn.Module) -> list[Norm]:
@@ -75,8 +80,9 @@ def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Sta
     statistics of the `start`; a target that was not read meets the network as the source does, or where neither was
     read (a method that trains nothing) as `prepare` left it. Layers that training leaves alone, in frozen stages, and
     layers that are no plain BatchNorm (stochnorm's) keep theirs. With `batchnorm="joint"` training normalises a batch
-    of both domains as one, and so do the running averages. The model is left in evaluation mode, its own statistics as
-    they were.
+    of both domains as one, and so do the running averages. Several source domains have statistics of their own where
+    the target has, too; else the target will meet those of them all, and so do they (see `Model.encode`). The model is
+    left in evaluation mode, its own statistics as they were.
     """
     model.train()
     live = [name for name, part in model.named_modules() if isinstance(part, Norm) and part.training]
@@ -90,7 +96,9 @@ def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Sta
         return DomainModels(model, model)
     source = _with(model, start) if source_rows is None else _measure_statistics(model, live, source_rows)
     if target_rows is not None:
-        return DomainModels(source, _measure_statistics(model, live, target_rows))
+        apart = [Subset(source_rows, each.train) for each in pair.source.members] if pair.source and source_rows else []
+        members = tuple(_measure_statistics(model, live, rows) for rows in apart)
+        return DomainModels(source, _measure_statistics(model, live, target_rows), members)
     return DomainModels(source, model if source_rows is None else source)
 
 
@@ -99,18 +107,26 @@ def pack_statistics(sides: DomainModels) -> dict[str, Tensor]:
 
     Adapters are merged into the weights that they are beside.
     """
-    apart = {} if sides.source is sides.target else statistics(sides.source)
-    return {**merge_adapters(sides.target.state_dict()), **{SOURCE + name: tensor for name, tensor in apart.items()}}
+    apart = {} if sides.source is sides.target else {SOURCE: statistics(sides.source)}
+    apart |= {MEMBER.format(position): statistics(each) for position, each in enumerate(sides.members)}
+    named = {prefix + name: tensor for prefix, found in apart.items() for name, tensor in found.items()}
+    return {**merge_adapters(sides.target.state_dict()), **named}
 
 
 def unpack_statistics(weights: Mapping[str, Tensor], side: Side) -> dict[str, Tensor]:
     """The state of the network of one side, from weights that `pack_statistics` made."""
-    state = {name: tensor for name, tensor in weights.items() if not name.startswith(SOURCE)}
-    return state | _of_source(weights) if side == "source" else state
+    prefixes = (SOURCE, *(MEMBER.format(position) for position in range(_count_members(weights))))
+    state = {name: tensor for name, tensor in weights.items() if not name.startswith(prefixes)}
+    return state | _of_prefix(weights, SOURCE) if side == "source" else state
 
 
-def _of_source(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(SOURCE): tensor for name, tensor in weights.items() if name.startswith(SOURCE)}
+def _of_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
+def _count_members(weights: Mapping[str, Tensor]) -> int:
+    """How many source domains have statistics of their own."""
+    return next(n for n in count() if not any(name.startswith(MEMBER.format(n)) for name in weights))
 
 
 def load_statistics(model: Model, weights: Mapping[str, Tensor]) -> DomainModels:
@@ -120,8 +136,10 @@ def load_statistics(model: Model, weights: Mapping[str, Tensor]) -> DomainModels
     """
     model = remove_adapters(model)
     model.load_state_dict(unpack_statistics(weights, "target"))
-    apart = _of_source(weights)
-    return DomainModels(_with(model, apart) if apart else model, model)
+    apart = _of_prefix(weights, SOURCE)
+    prefixes = (MEMBER.format(position) for position in range(_count_members(weights)))
+    members = tuple(_with(model, _of_prefix(weights, prefix)) for prefix in prefixes)
+    return DomainModels(_with(model, apart) if apart else model, model, members)
 
 
 @torch.no_grad()

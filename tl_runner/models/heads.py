@@ -6,6 +6,7 @@ too. `blueprint` and `rebuild_head` are how a stored model finds
 its shape again.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -148,6 +149,30 @@ class WeightedMedian(nn.Module):
         votes = self.vote[order].cumsum(-1)
         before = (votes < self.vote.sum() / 2).sum(-1, keepdim=True)  # learners below the median
         return said.gather(-1, before)
+
+
+class MeanOfHeads(nn.Module):
+    """Linear classifiers whose probabilities are averaged: logit_c = log mean_k softmax_c(W_k x + b_k).
+
+    There is one for each of several source domains. x (n, d) ↦ (n, C).
+    """
+
+    def __init__(self, width: int, classes: int, domains: int):
+        super().__init__()
+        built = [nn.Linear(width, classes) for _ in range(domains)]
+        self.weight = nn.Parameter(torch.stack([each.weight.detach() for each in built]))
+        self.bias = nn.Parameter(torch.stack([each.bias.detach() for each in built]))
+
+    @property
+    def domains(self) -> int:
+        return len(self.weight)
+
+    def each(self, x: Tensor) -> Tensor:
+        """The logits (k, n, C) of every classifier."""
+        return torch.einsum("kcd,nd->knc", self.weight, x) + self.bias[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.each(x).float().log_softmax(-1).logsumexp(0) - math.log(self.domains)
 
 
 class Calibrated(nn.Module):
@@ -348,6 +373,7 @@ def _empty(plan: Mapping[str, Any], classes: int) -> nn.Module:
             *columns, temperature=plan["temperature"], unit_weights=plan.get("unit_weights", True)
         ),
         "Margins": lambda: Margins(*columns),
+        "MeanOfHeads": lambda: MeanOfHeads(*columns),
         "ReLU": nn.ReLU,
         "Dropout": lambda: nn.Dropout(plan["p"]),
     }

@@ -8,13 +8,13 @@ at random, as it did when the weights were made. Tan & Le, ICML 2019; the Lite v
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from tl_runner.errors import UserError
 from tl_runner.models.backbones import IMAGENET_SIDE, Backbone, Pixels, check_image, narrowed, network_channels
-from tl_runner.models.weights import fill, read_weights, trained_at
+from tl_runner.models.weights import fill, read_weights
+from tl_runner.models.weights_size import trained_at
 
 # Of each block of layers: the layers, the kernel's side, the first one's stride, how far it widens, and its channels.
 BLOCKS = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
@@ -22,11 +22,7 @@ BLOCKS = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)
 STEM, WIDTH = 32, 1280
 
 
-def _lite0_side(weights: str | None = "imagenet", **_: Any) -> int | None:
-    return None if weights is None else IMAGENET_SIDE
-
-
-@trained_at(_lite0_side)
+@trained_at(IMAGENET_SIDE)
 def lite0(shape: tuple[int, ...], weights: str | None = "imagenet", bottleneck: int | None = None) -> Backbone:
     """EfficientNet-Lite0 (3.4 million parameters), by default with the ImageNet weights of the extra [lite0].
 

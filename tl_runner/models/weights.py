@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,28 +21,6 @@ WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ne
 PREFIXES = ("module.", "model.", "net.", "encoder.", "backbone.", "_orig_mod.")
 COUNTER = ".num_batches_tracked"  # of BatchNorm, since PyTorch 0.4.1; it decides nothing where momentum is a number
 LISTED = 8
-
-
-def trained_at(find_side: Callable[..., int | None]) -> Callable[[Any], Any]:
-    """Mark a backbone whose weights were trained on images of the side, in pixels, that `find_side(**options)` gives.
-
-    The options are the backbone's own; None stands for weights that are random, or whose side is not known.
-    """
-
-    def mark(backbone: Any) -> Any:
-        backbone.find_side = find_side
-        return backbone
-
-    return mark
-
-
-def find_weights_size(backbone: Any) -> int | None:
-    """The side of the images on which the weights of a backbone were trained, None from scratch; its options are bound.
-
-    Nothing is built or downloaded. Of a backbone that `trained_at` does not mark, nothing is known.
-    """
-    find_side = getattr(getattr(backbone, "func", backbone), "find_side", None)
-    return None if find_side is None else find_side(**getattr(backbone, "keywords", {}))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

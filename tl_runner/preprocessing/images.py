@@ -15,12 +15,21 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tl_runner.datasets.picture import copy_pixels, extensions, fractions, opened, resize_to_square, trouble
-from tl_runner.datasets.pixel_format import BY_FILE, PixelFormat
+from tl_runner.datasets.arrays import NUMPY
+from tl_runner.datasets.picture import (
+    Square,
+    copy_pixels,
+    extensions,
+    fractions,
+    opened,
+    resize_to_square,
+    square,
+    trouble,
+)
+from tl_runner.datasets.pixel_format import BY_FILE, RGB, PixelFormat
 from tl_runner.errors import UserError
 from tl_runner.preprocessing.batching import Input, Portion
 
-RGB = 3
 Picture = str | os.PathLike[str] | Image.Image
 
 
@@ -44,8 +53,8 @@ class Images:
 
     @property
     def endings(self) -> frozenset[str]:
-        """How the files are named that are taken from a folder."""
-        return extensions()
+        """How the files are named that are taken from a folder; arrays where the run said how many bands they have."""
+        return extensions() | ({NUMPY} if isinstance(self.pixel_format.channels, int) else frozenset())
 
     @property
     def numbers(self) -> int:
@@ -100,19 +109,28 @@ class Images:
                 return self._row(copy_pixels(image))  # since it is turned in place
             if Path(image).is_dir():
                 return "that is a folder"
+            if self.resize == "pillow":
+                return self._channels_of(self._pixels(square(Path(image), self.height, self.pixel_format)))
             with opened(Path(image), max(self.height, self.width)) as file:
                 return self._row(file)
         except UserError as error:
             return str(error)
         except Exception as error:  # whatever a hostile file makes a decoder do
-            return trouble(error, empty=not isinstance(image, Image.Image) and _empty(Path(image)))
+            file = None if isinstance(image, Image.Image) else Path(image)
+            return trouble(error, empty=bool(file and _empty(file)), ending=file.suffix if file else "")
 
     def _row(self, image: Image.Image) -> Tensor:
         if self.resize == "pillow":
-            pixels = bytearray(resize_to_square(image, self.height, self.pixel_format).pixels)
-            x = torch.frombuffer(pixels, dtype=torch.uint8).view(RGB, self.height, self.width).float() / 255
-        else:
-            x = self._resized(torch.from_numpy(np.ascontiguousarray(fractions(image))))
+            return self._channels_of(self._pixels(resize_to_square(image, self.height, self.pixel_format)))
+        return self._channels_of(self._resized(torch.from_numpy(np.ascontiguousarray(fractions(image)))))
+
+    def _pixels(self, made: Square) -> Tensor:
+        x = torch.frombuffer(bytearray(made.pixels), dtype=torch.uint8)
+        return x.view(self.pixel_format.stored, self.height, self.width).float() / 255
+
+    def _channels_of(self, x: Tensor) -> Tensor:
+        if self.channels == self.pixel_format.bands:
+            return x
         if self.channels == RGB:
             return x.expand(RGB, -1, -1).contiguous()
         if not bool((x == x[:1]).all()):

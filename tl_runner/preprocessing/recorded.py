@@ -38,8 +38,9 @@ def _images(shape: tuple[int, ...], data: DataInfo, target: str) -> Images | Unk
     resize, (low, high) = data.resize, data.range
     if resize not in ("pillow", "torch"):
         return Unknown("this run's record does not say how its images were resized; rerun it", shape)
-    if channels not in (1, RGB):
+    pixel_format = PixelFormat(**(data.pixel_format or {}))
+    if channels not in (1, RGB, pixel_format.bands):
         return Unknown(f"the images of {target} have {channels} channels, and those of a file 1 or 3", shape)
     if low < 0 or high > 1:
         return Unknown(f"the pixels of {target} go from {low:g} to {high:g}, and those of a file from 0 to 1", shape)
-    return Images(channels, height, width, resize, PixelFormat(**(data.pixel_format or {})))
+    return Images(channels, height, width, resize, pixel_format)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from textwrap import shorten
 from typing import Any
@@ -18,6 +18,7 @@ from tl_runner.storage.record import RunRecord
 
 MANY = 3  # settings of one method, from which on the highest is a choice
 NAMED = 6  # settings that a sentence names
+BASELINES = {"source_only", "target_only"}
 LONG = 120  # characters of an error that are shown
 
 Row = dict[Hashable, Any]  # of a leaderboard
@@ -37,9 +38,19 @@ def list_caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]
         *_label_sets(ended),
         *_cautious(frame),
         *_maybe(frame),
-        *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _of_pair(rows)),
-        *(f"{pair}: {said}" for pair, rows in pairs.items() for said in _missing(rows)),
+        *_of_pairs({pair: [*_of_pair(rows)] for pair, rows in pairs.items()}),
+        *_of_pairs({pair: [*_missing(rows)] for pair, rows in pairs.items()}),
     ]
+
+
+def _of_pairs(said: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What is to be said of each pair; once where it is the same of several."""
+    pairs: dict[str, list[str]] = defaultdict(list)
+    for pair, sentences in said.items():
+        for sentence in sentences:
+            pairs[sentence].append(pair)
+    for sentence, of in pairs.items():
+        yield f"{of[0]}: {sentence}" if len(of) == 1 else f"{sentence} ({count_noun(len(of), 'pair')}: {_names(of)})"
 
 
 def _describe_failures(records: Sequence[RunRecord]) -> Iterator[str]:
@@ -166,7 +177,7 @@ def _of_pair(rows: Sequence[Row]) -> Iterator[str]:
             f"several settings of one method ({_names(many)}): choosing the highest uses the test labels and is"
             " optimistic; hydra/sweeper=tl_optuna chooses without them"
         )
-    if scored and not any(row["baseline"] for row in scored):
+    if {row["method"] for row in scored} - BASELINES and not any(row["baseline"] for row in scored):
         yield "no run of a baseline (source_only) on the same data and backbone: nothing to compare with"
     steps = {row["setting"]: row["steps"] for row in scored}
     other = [(row, steps[row["baseline"]]) for row in scored if row["baseline"]]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from tl_runner.report import cells
+from tl_runner.report.domain_matrix import DomainMatrix
 from tl_runner.report.ranking import Ranking
 
 TableFormat = Literal["markdown", "csv", "json", "latex"]
@@ -25,14 +26,30 @@ LATEX = {
 
 
 def format_leaderboard(
-    form: TableFormat, frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]
+    form: TableFormat,
+    frame: pd.DataFrame,
+    rankings: Sequence[Ranking],
+    caveats: Sequence[str],
+    matrices: Sequence[DomainMatrix] = (),
 ) -> str:
-    """The report in this form. csv holds the leaderboard's numbers alone, accuracies in [0, 1]; json all of it."""
+    """The report in this form. csv holds the leaderboard's numbers alone, accuracies in [0, 1]; json all of it.
+
+    The tables of sources against targets are in markdown alone.
+    """
     if form == "csv":
         return frame.to_csv(index=False)
     if form == "json":
         return _json(frame, rankings, caveats)
-    return "\n".join((_markdown if form == "markdown" else _latex)(frame, rankings, caveats)) + "\n"
+    if form == "latex":
+        return "\n".join(_latex(frame, rankings, caveats)) + "\n"
+    drawn = [line for matrix in matrices for line in _draw_matrix(matrix)]
+    return "\n".join([*_markdown(frame, rankings, caveats), *drawn]) + "\n"
+
+
+def _draw_matrix(matrix: DomainMatrix) -> list[str]:
+    rows = [matrix.columns, ["---", *["--:"] * (len(matrix.columns) - 1)], *matrix.rows]
+    lines = [f"| {' | '.join(text if text[:2] == '--' else _escaped(text) for text in row)} |" for row in rows]
+    return ["", f"**{_escaped(matrix.title)}**", "", *lines, "", matrix.note]
 
 
 def _json(frame: pd.DataFrame, rankings: Sequence[Ranking], caveats: Sequence[str]) -> str:

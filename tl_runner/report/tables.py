@@ -12,12 +12,13 @@ from tl_runner.engine.dry_run import Planned, estimate_seconds
 from tl_runner.engine.job import Outcome
 from tl_runner.plurals import count_noun
 from tl_runner.storage.record import RunRecord
-from tl_runner.storage.sections import Metrics, SharesInfo
+from tl_runner.storage.sections import ImageSize, Metrics, SharesInfo
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tl_runner.report.contrasts import Contrast
+    from tl_runner.report.domain_matrix import DomainMatrix
     from tl_runner.report.ranking import Ranking
 
 HUGE = 100  # of a share: an R² may be any number below 1, and from here on it is written as a power of ten
@@ -78,6 +79,8 @@ def _describe_run(record: RunRecord) -> list[str]:
         words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split){copied}")
     if floor := _describe_floor(record):
         words.append(floor)
+    if size := record.data.size:
+        words.append(_describe_size(size))
     if training.shares:
         words.append(_describe_shares(training.shares))
     if auto := training.auto:
@@ -91,6 +94,12 @@ def _describe_run(record: RunRecord) -> list[str]:
     if (record.data.label_knowledge or {}).get("by") == "target labels":
         words.append("label set granted: read from the target's labels (dataset.labels=shared)")
     return [*words, f"granted={record.granted}", f"{record.seconds:.1f} s", str(record.environment.device)]
+
+
+def _describe_size(size: ImageSize) -> str:
+    """The images' size that the run chose, and by what."""
+    why = "as the backbone's weights were trained on" if size.by == "weights" else "by the files' own"
+    return f"images of {size.pixels} pixels a side, {why} (dataset.size=auto)"
 
 
 def _describe_shares(shares: SharesInfo) -> str:
@@ -277,6 +286,15 @@ OF_QUANTITY = {
     "mae": ("MAE", format_number),
     "spearman": ("rank correlation", format_number),
 }
+
+
+def render_matrix(matrix: "DomainMatrix") -> Table:
+    """Sources against targets."""
+    table = _table(matrix.title, *matrix.columns)
+    table.caption, table.caption_justify = Text(matrix.note, "dim"), "left"
+    for row in matrix.rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def render_contrasts(contrasts: "Sequence[Contrast]") -> Table:

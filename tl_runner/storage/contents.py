@@ -77,9 +77,10 @@ class Contents:
         new = [each for each in listed if each.stamp and each.name not in values]
         known = {each.name: kept[each.name] for each in same}
         progress = _Progress(path, sum(each.stamp[0] for each in new))
+        members = () if names is not None and path.is_dir() else names  # to look up in a tar file
         for each in new:
             started = time.time_ns()
-            values[each.name] = value = _value(Path(each.path), names, progress)
+            values[each.name] = value = _value(Path(each.path), members, progress)
             settled = max(each.stamp[1:3]) < started - MARGIN and _stamp(Path(each.path)) == each.stamp
             if settled and not isinstance(value, str | None):
                 known[each.name] = [*each.stamp, value]
@@ -168,7 +169,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _value(path: Path, names: Sequence[str] | None, progress: Callable[[int], None]) -> Any:
     """What is kept of a file: [its hash], or of a tar file {member: [bytes, hash]}; why not, where it can't be read."""
     try:
-        if names is not None and path.name not in names:
+        if names and path.name not in names:
             return _members(path, names, progress)
         with path.open("rb") as file:
             return [_hash(file, path.name, names is not None, progress)]

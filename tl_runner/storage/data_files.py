@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
+from tl_runner.errors import UserError
 from tl_runner.option_names import is_ours
 from tl_runner.storage.contents import Contents
+from tl_runner.storage.image_lists import read_list
 
 CIFAR = ("cifar10", "cifar10_split", "cifar10_stl10")
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashion-mnist puts the files
 
-# Options that came after a dataset had its first runs, with their defaults: what leaves them alone keeps its id.
+# Options (or DATASET.OPTION) that came after a dataset had its first runs, with their defaults: what leaves them alone
+# keeps its id.
 LATER = {
     "labelled": "auto",
     "score_on": "test",
@@ -26,6 +29,8 @@ LATER = {
     "random_state": None,
     "label_noise": 0.0,
     "task": "classification",
+    "digits.target": "handwritten",
+    "follow_links": False,
 }
 
 # Published without an MD5: of its words, one blank between two.
@@ -98,13 +103,22 @@ def drop_locations(dataset: Any) -> Any:
         return dataset
     dropped = {"download", *(["root"] if _ours(dataset) else [])}
     files, node = _tables(dataset), drop_later_options(dataset)
-    return {key: Path(value).name if key in files else value for key, value in node.items() if key not in dropped}
+    return {key: _name_alone(value) if key in files else value for key, value in node.items() if key not in dropped}
+
+
+def _name_alone(value: Any) -> Any:
+    """A file without its folder; so each of several."""
+    return [_name_alone(each) for each in value] if isinstance(value, list | tuple) else Path(str(value)).name
 
 
 def drop_later_options(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """The node of a dataset of this package without the options in `LATER` that have their defaults."""
-    later = LATER if _ours(dataset) else {}
-    return {key: value for key, value in dataset.items() if (key, value) not in later.items()}
+    ours, later = _ours(dataset), [*LATER.items()]
+
+    def is_left_alone(key: str, value: Any) -> bool:
+        return bool(ours) and ((key, value) in later or (f"{ours}.{key}", value) in later)
+
+    return {key: value for key, value in dataset.items() if not is_left_alone(key, value)}
 
 
 def identify_dataset(dataset: Any, digest: str | None, home: Path) -> Any:
@@ -139,10 +153,22 @@ def _ours(dataset: Mapping[str, Any]) -> str:
 
 def _tables(dataset: Mapping[str, Any]) -> list[str]:
     """The options of a dataset that name files of rows."""
+    if _ours(dataset) == "image_list":
+        return [key for key in ("source", "target", "test", "class_names") if isinstance(dataset.get(key), str)]
     if _ours(dataset) not in ("csv", "text") or dataset.get("root") is not None:
         return []
     keys = ["source", "target", "test"] if dataset.get("file") is None else ["file"]
-    return [key for key in keys if isinstance(dataset.get(key), str)]
+    return [key for key in keys if dataset.get(key) and all(isinstance(each, str) for each in _list(dataset[key]))]
+
+
+def _label(dataset: Mapping[str, Any], key: str, name: str) -> str:
+    """What the files of an option, or of one of its several values, are known by."""
+    return key if isinstance(dataset[key], str) else f"{key} {Path(name).name}"
+
+
+def _list(value: Any) -> list[Any]:
+    """The values of an option that takes one or several."""
+    return [*value] if isinstance(value, list | tuple) else [value]
 
 
 def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]:
@@ -150,12 +176,22 @@ def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]
     if not ours:
         yield from _of_own(dataset, "", home)
     elif ours == "csv" or (ours == "text" and root is None):
-        found = ((key, resolve_path(dataset[key], home)) for key in _tables(dataset))
-        yield from (Named(key, path) for key, path in found if path and path.is_file())
+        named = ((key, each) for key in _tables(dataset) for each in _list(dataset[key]))
+        found = ((_label(dataset, key, each), resolve_path(each, home)) for key, each in named)
+        yield from (Named(label, path) for label, path in found if path and path.is_file())
     elif ours in ("image_folder", "text"):
         for key in ("source", "target", "test"):
-            if path := _domain(resolve_path(root, home), dataset.get(key)):
-                yield Named(key, path)
+            for name in _list(dataset.get(key)):
+                if path := _domain(resolve_path(root, home), name):
+                    yield Named(_label(dataset, key, name), path)
+    elif ours == "image_list":
+        for key in ("source", "target", "test", "class_names"):
+            for name in _list(dataset.get(key)):
+                if (path := resolve_path(name, home)) and path.is_file():
+                    label = _label(dataset, key, name)
+                    yield Named(label, path)
+                    if key != "class_names":
+                        yield _listed(f"{label} files", path, resolve_path(root, home) or path.parent)
     elif ours == "fashion":
         yield from _fashion(home, root)
     elif ours in CIFAR:
@@ -169,6 +205,17 @@ def _domain(root: Path | None, name: Any) -> Path | None:
         return None
     same = (path for path in root.iterdir() if normalize("NFC", path.name) == normalize("NFC", name))
     return next((path for path in same if path.is_dir()), None)
+
+
+def _listed(label: str, path: Path, root: Path) -> Named:
+    """The files that a list names, under the names that it has for them; none where it can't be read: the run says so.
+
+    What is `published` of them is not known: so they count by their content.
+    """
+    try:
+        return Named(label, root, {line.path: "" for line in read_list(path)})
+    except UserError:
+        return Named(label, root, {})
 
 
 def _fashion(home: Path, root: Any) -> Iterator[Named]:

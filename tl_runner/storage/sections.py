@@ -46,6 +46,18 @@ class QuantityInfo:
 
 
 @dataclass
+class ImageSize:
+    """Pixels a side that `dataset.size=auto` came to, by the files or by the backbone's weights.
+
+    `native`: the median shorter side of each domain's files.
+    """
+
+    pixels: int
+    by: Literal["files", "weights"]
+    native: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
 class DataInfo:
     """What a run learned from and was scored on. Mappings have a `source`, if there is one, and a `target`."""
 
@@ -60,6 +72,7 @@ class DataInfo:
     source_classes: list[str] | None = None  # where they differ
     domains: dict[str, str | None] = field(default_factory=dict)  # their names
     rows: dict[str, list[int]] = field(default_factory=dict)  # of train, val and test
+    members: dict[str, list[int]] | None = None  # of several source domains: the rows of each, as `rows`
     granted: int = 0  # target rows whose labels training may see
     labelled: list[int] | None = None  # target rows of train, val and test that have a label, where some have none
     seeds: SeedInfo | None = None
@@ -67,6 +80,7 @@ class DataInfo:
     encoding: dict[str, Any] | None = None  # of a table's columns
     pixel_format: dict[str, Any] | None = None  # how image files became bytes
     resize: str | None = None  # what resized the images
+    size: ImageSize | None = None  # where the size was left to the run
     label_knowledge: dict[str, Any] | None = None  # by what it is known which classes both domains have
     notes: dict[str, Any] = field(default_factory=dict)  # anything else that the dataset says of itself
 
@@ -178,6 +192,7 @@ class Scores:
     estimated: dict[str, float] | None = None  # accuracy on the target by each way of estimating it without its labels
     estimate: EstimatedAccuracy | None = None  # what these ways come to
     estimated_error: EstimatedError | None = None  # of a quantity
+    members: dict[str, Metrics] | None = None  # on each of several source domains
 
 
 @dataclass

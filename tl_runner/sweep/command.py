@@ -9,7 +9,15 @@ from typing import Any
 from tl_runner import options
 from tl_runner.engine.job import Job, Outcome, run_job
 from tl_runner.errors import UserError
-from tl_runner.experiments import Experiment, expand_words, find_experiments, list_hydra_words, list_swept
+from tl_runner.experiments import (
+    Experiment,
+    expand_words,
+    find_experiments,
+    list_hydra_words,
+    list_overrides,
+    list_swept,
+)
+from tl_runner.pairs import expand_pairs, names_pairs
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.record import RunRecord, describe_run, find_on_other_data, outputs_of
 from tl_runner.sweep.compose import Composed, read_composed
@@ -27,7 +35,7 @@ class Command:
     words: list[str]
     full_error: bool = False  # print errors with their tracebacks
     experiments: list[Experiment] = field(default_factory=list)  # that the words name
-    lines: list[list[str]] = field(default_factory=list)  # the sweeps of these, which are made in place of the words
+    lines: list[list[str]] = field(default_factory=list)  # sweeps that are made in place of the words
     outcomes: list[Outcome] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # what is to be told at the end, below the table of outcomes
     working: bool = False  # there is a job that can stop by itself
@@ -35,16 +43,17 @@ class Command:
     refusal: Exception | None = None  # why a single run could not be described
     contents: Contents | None = None  # of the files that its jobs read
 
-    def take_experiments(self, folders: Sequence[Path]) -> list[str]:
-        """Take the experiments that the words name, of these folders, and put their lines in the place of the words.
+    def take_lines(self, folders: Sequence[Path]) -> list[str]:
+        """Put the lines of experiments, of these folders, and of pairs of domains in the place of the words.
 
         Returns the words that Hydra is to read: a line is for the sweeper alone. Raises `UserError` where there is no
-        experiment of a name.
+        experiment of a name, or no domains to pair.
         """
         self.experiments = find_experiments(self.words, folders)
-        if not self.experiments:
+        if not self.experiments and not names_pairs(self.words):
             return options.settle_swept_keys(self.words)
-        self.lines = expand_words(self.words, self.experiments)
+        lines = expand_words(self.words, self.experiments) if self.experiments else [list_overrides(self.words)]
+        self.lines = [each for line in lines for each in expand_pairs(line)]
         read = list_hydra_words(self.words)
         self.words = ["-m", *list_swept(self.lines)]
         return ["-m", *read]

@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from tl_runner.errors import check_range
 from tl_runner.storage.lock import hold_lock
 from tl_runner.storage.record import RunRecord
-from tl_runner.trackers.tracker import Tracker, final, flatten_leaves, needed, scalars
-from tl_runner.training.checkpoint_selection import Evidence
+from tl_runner.trackers.tracker import SentSteps, Tracker, final, flatten_configuration, needed, scalars
 from tl_runner.training.loop import Point
 
 if TYPE_CHECKING:
@@ -72,21 +71,22 @@ class MlflowRun:
         self.experiment = experiment
         self.record = record
         self.every = every
-        self._begun = False
         self._waiting: list[Metric] = []
         self._sent = time.monotonic()
-        self._seen: set[int] = set()
         if earlier := self._earlier():
             self.run = earlier.info.run_id
-            self._seen |= {metric.step for metric in client.get_metric_history(self.run, "seconds")}
+            self._steps = SentSteps(record, (each.step for each in client.get_metric_history(self.run, "seconds")))
             client.update_run(self.run, status="RUNNING")
         else:
             self.run = self._create()
+            self._steps = SentSteps(record)
 
     def point(self, point: Point) -> None:
-        if not self._begun:
-            self._begin(point)
-        self._take(point)
+        if self._steps.begins_anew(point):
+            self.client.delete_run(self.run)
+            self.run = self._create()
+        for each in self._steps.complete(point):
+            self._add(scalars(each), each.step)
         if time.monotonic() - self._sent >= self.every:
             self._send()
 
@@ -113,25 +113,9 @@ class MlflowRun:
             run_name=record.folder.name,
             tags={f"tl_runner.{name}": str(value) for name, value in {**tags, "status": record.status}.items()},
         )
-        config = flatten_leaves({name: value for name, value in record.config.items() if name != "tracker"})
-        named = {**config, **record.choices}
-        self.client.log_batch(run.info.run_id, params=[Param(name, _text(value)) for name, value in named.items()])
+        params = [Param(name, _text(value)) for name, value in flatten_configuration(record).items()]
+        self.client.log_batch(run.info.run_id, params=params)
         return run.info.run_id
-
-    def _begin(self, point: Point) -> None:
-        """The first point shows whether the run is resumed, and what a killed process had not sent."""
-        self._begun = True
-        if self._seen and point.step <= min(self._seen):
-            self.client.delete_run(self.run)
-            self.run, self._seen = self._create(), set()
-        for before in _curve(self.record.folder / "curve.jsonl"):
-            if before.step < point.step:
-                self._take(before)
-
-    def _take(self, point: Point) -> None:
-        if point.step not in self._seen:
-            self._seen.add(point.step)
-            self._add(scalars(point), point.step)
 
     def _add(self, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -177,15 +161,6 @@ def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str
         if found := client.get_experiment_by_name(name):  # another job was faster
             return found.experiment_id
         raise
-
-
-def _curve(file: Path) -> Iterator[Point]:
-    """The points that a run has kept so far."""
-    for line in file.read_text().splitlines() if file.exists() else ():
-        kept = json.loads(line)
-        known = {name: kept[name] for name in Evidence._fields if name in kept}
-        evidence = Evidence(**known) if "source_val" in kept else None
-        yield Point(kept["step"], 0, kept["terms"], 0, seconds=kept["seconds"], evidence=evidence)
 
 
 def _text(value: object) -> str:

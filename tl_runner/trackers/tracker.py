@@ -1,8 +1,10 @@
 """The interface of a tracker, what it receives, and the guard that keeps its failures from the run."""
 
+import hashlib
+import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from textwrap import shorten
@@ -10,6 +12,7 @@ from typing import Any, Protocol
 
 from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord
+from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import SOURCE_MODEL, Point
 
 log = logging.getLogger(__name__)
@@ -80,6 +83,67 @@ def needed(extra: str) -> Iterator[None]:
             f'tracker={extra} needs {error.name}, which is not installed: pip install "tl_runner[{extra}]",'
             " or set tracker=none"
         ) from error
+
+
+class SentSteps:
+    """The steps that a tracker has of a run, so that it gets each once, whatever happened to the run.
+
+    The first point here shows whether the run is resumed or begins anew, and what a killed process had not sent.
+    """
+
+    def __init__(self, record: RunRecord, steps: Iterable[int] = ()):
+        self._record = record
+        self._steps = set(steps)
+        self.begun = False
+
+    @property
+    def last(self) -> int:
+        """The last step that was sent; 0 before the first."""
+        return max(self._steps, default=0)
+
+    def begins_anew(self, point: Point) -> bool:
+        """Whether what was sent before is of a run in whose place this one is made; it is then forgotten."""
+        anew = not self.begun and bool(self._steps) and point.step <= min(self._steps)
+        if anew:
+            self._steps.clear()
+        return anew
+
+    def complete(self, point: Point) -> list[Point]:
+        """The points to send by now: this one, at first after those of the curve that are missing before it."""
+        before = [] if self.begun else [each for each in read_curve(self._record) if each.step < point.step]
+        self.begun = True
+        new = [each for each in (*before, point) if each.step not in self._steps]
+        self._steps |= {each.step for each in new}
+        return new
+
+
+def read_curve(record: RunRecord) -> Iterator[Point]:
+    """The points that a run has kept so far, up to half a line of a killed process."""
+    file = record.folder / "curve.jsonl"
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            kept = json.loads(line)
+        except ValueError:
+            return
+        known = {name: kept[name] for name in Evidence._fields if name in kept}
+        evidence = Evidence(**known) if "source_val" in kept else None
+        yield Point(kept["step"], 0, kept["terms"], 0, seconds=kept["seconds"], evidence=evidence)
+
+
+def flatten_configuration(record: RunRecord) -> dict[str, Any]:
+    """What was typed: the configuration by dotted names, and the option of each group; without the tracker's own."""
+    config = flatten_leaves({name: value for name, value in record.config.items() if name != "tracker"})
+    return {**config, **record.choices}
+
+
+def name_place(record: RunRecord) -> str:
+    """The run's id and its folder's: elsewhere there may be others' runs of the same identity."""
+    return f"{record.id}-{hashlib.sha256(bytes(record.folder.resolve())).hexdigest()[:8]}"
+
+
+def name_group(record: RunRecord) -> str:
+    """Common to the seeds of a setting."""
+    return f"{record.choices['method']}-{record.choices['backbone']}-{record.setting}"
 
 
 def scalars(point: Point) -> dict[str, float]:

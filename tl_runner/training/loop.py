@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase, Stream, Terms
-from tl_runner.domains import Labelled, Pair, Split
+from tl_runner.core import STREAMS, Group, Method, Model, Phase, Stream, Terms
+from tl_runner.domains import Pair
 from tl_runner.errors import DivergedError, UserError, check_range
 from tl_runner.models.learning_rates import resolve_backbone_rates, with_rates
-from tl_runner.rng import Rng, episodes, rows, weighted_rows
+from tl_runner.rng import Rng
+from tl_runner.training.batches import Augment, Balance, ByDomain, balance_classes, draw_batch
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
 
 SOURCE_MODEL = "source model"  # the phase of points of the source model's training, which trackers leave out
-Augment = Callable[[Tensor, int], Tensor]  # of the inputs (n, …) and a seed
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Train:
     steps: of the optimiser, over all phases. batch: rows per stream and step. evaluations: how often the run
     examines the model. log_every: steps between lines of the curve. clip: the largest norm of the gradient,
     None for any. batchnorm: see `Model`. precision: fp32, or bf16 autocast. channels_last, compile: a memory
-    layout and compiled kernels, for speed.
+    layout and compiled kernels, for speed. balance: rows are drawn as they come, or so that each of the classes is
+    drawn as often as any other. domains: of several source domains each has as many rows of a batch, or by its size.
     """
 
     steps: int = 300
@@ -42,6 +43,8 @@ class Train:
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
+    balance: Balance = "none"
+    domains: ByDomain = "balanced"
 
     def __post_init__(self) -> None:
         check_range(1, steps=self.steps, evaluations=self.evaluations, log_every=self.log_every)
@@ -118,6 +121,7 @@ def train(
     for phase, first, steps in _shares(phases, plan.steps):
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
         read |= streams if steps else frozenset()
+        balanced = balance_classes(pair, plan.balance, streams)
         engine = cursor.optimizer = optimizer(resolve_backbone_rates(optimizer, begin_phase(phase, model, method)))
         peaks = [group["lr"] for group in engine.param_groups]
         if first < cursor.step < first + steps:
@@ -131,8 +135,10 @@ def train(
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(local / steps)
-            chances = shares.chances if shares else None
-            batch = draw_batch(pair, streams, plan.batch, rng, step, augment, device, phase.episodes, chances)
+            chances = balanced if shares is None or shares.chances is None else {"source": shares.chances}
+            batch = draw_batch(
+                pair, streams, plan.batch, rng, step, augment, device, phase.episodes, chances, plan.domains
+            )
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
             watched = check_terms(terms, method)
@@ -159,46 +165,6 @@ def begin_phase(phase: Phase, model: Model, method: Method) -> list[Group]:
     for parameter in chain(model.parameters(), method.parameters()):
         parameter.requires_grad_(parameter in trained)
     return groups
-
-
-def draw_batch(
-    pair: Pair,
-    streams: Set[Stream],
-    n: int,
-    rng: Rng,
-    step: int,
-    augment: Augment,
-    device: torch.device,
-    tasks: Episodes | None = None,
-    chances: Tensor | None = None,
-) -> Batch:
-    """The batch of a step: up to n augmented rows of each of these streams.
-
-    The source's come as small tasks, if so said, or with these `chances`, else all alike.
-    """
-    drawn: dict[Stream, Tensor] = {}
-
-    def chosen(stream: Stream, split: Split, y: Tensor | None = None) -> Tensor:
-        if tasks and stream == "source" and y is not None:
-            drawn[stream] = episodes(rng.child(stream), y, tasks, step)
-        elif chances is not None and stream == "source":
-            drawn[stream] = weighted_rows(rng.child(stream), chances, min(n, len(split)), step, device)
-        else:
-            drawn[stream] = rows(rng.child(stream), len(split), n, step, device)
-        return augment(split.take(drawn[stream]), rng.child(stream, "augment", step).seed)
-
-    source = target = granted = None
-    if "source" in streams:
-        domain, labels = pair.labelled_source
-        x, at = chosen("source", domain.train, labels.train), drawn["source"]
-        source = Labelled(x, labels.train[at], None if pair.weights is None else pair.weights[at])
-    if "target" in streams:
-        target = chosen("target", pair.target.train)
-    if "granted" in streams:
-        split, y = pair.labels_granted
-        x = chosen("granted", split)
-        granted = Labelled(x, y[drawn["granted"]])
-    return Batch(source, target, granted, drawn)
 
 
 def check_terms(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from tl_runner.plurals import count_noun
 from tl_runner.report.cells import heading, name_scores
+from tl_runner.report.domain_matrix import DomainMatrix
 from tl_runner.report.page import (
     bound,
     budgets,
@@ -29,7 +30,7 @@ from tl_runner.report.page import (
     values,
 )
 from tl_runner.report.page.answer import answer
-from tl_runner.report.page.figure import Figure
+from tl_runner.report.page.figure import Figure, FigureTable
 from tl_runner.report.page.groups import SettingRuns, group_by_pair, label_rows
 from tl_runner.report.page.leaderboard_table import build_leaderboard_table
 from tl_runner.report.ranking import Ranking
@@ -55,6 +56,7 @@ def page(
     rankings: Sequence[Ranking],
     warnings: Sequence[str],
     made: datetime,
+    matrices: Sequence[DomainMatrix] = (),
 ) -> str:
     """The report on these runs. `frame` is their `leaderboard`, `warnings` what to keep in mind, `made` its date.
 
@@ -90,7 +92,7 @@ def page(
         style=Markup((HERE / "page.css").read_text()),  # ours, as the script: nothing of a user is in them
         script=Markup(script),
         script_hash=base64.b64encode(sha256(script.encode()).digest()).decode(),
-        across=[ranks.figure(ranking) for ranking in rankings],
+        across=[*(_draw_matrix(each) for each in matrices), *(ranks.figure(ranking) for ranking in rankings)],
         score=name_scores(frame),
         runs_of=_list_runs(records),
         zip=zip,
@@ -104,11 +106,19 @@ def save(
     frame: "pd.DataFrame",
     rankings: Sequence[Ranking],
     warnings: Sequence[str],
+    matrices: Sequence[DomainMatrix] = (),
 ) -> int:
     """Write the page of today, whole or not at all; its size in bytes."""
-    content = page(records, frame, rankings, warnings, datetime.now().astimezone()).encode()
+    content = page(records, frame, rankings, warnings, datetime.now().astimezone(), matrices).encode()
     write_atomically(file, content)
     return len(content)
+
+
+def _draw_matrix(matrix: DomainMatrix) -> Figure:
+    """Sources against targets, under the title of the figure."""
+    table = FigureTable("", matrix.columns, [[*row] for row in matrix.rows])
+    name = f"matrix-{re.sub(r'[^a-z0-9]+', '-', matrix.title.lower())}"
+    return Figure(name, matrix.title, matrix.note, cells=[table])
 
 
 def _pair(number: int, name: str, rows: Sequence[dict[str, Any]], groups: Sequence[SettingRuns]) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""Several source domains as one: what is pooled, how it is split, and whose rows are whose."""
+
+import pytest
+import torch
+from conftest import QUICK, made
+
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.digits import FAMILIES, digits, find_fonts
+from tl_runner.datasets.pool import name_sources, pool
+from tl_runner.datasets.split import Drawn, Raw, split_domains
+from tl_runner.domains import Pair
+from tl_runner.errors import UserError
+from tl_runner.inference.load import load
+
+CPU = torch.device("cpu")
+
+
+def raw(name: str, n: int, offset: float, classes: tuple[str, ...] = ("a", "b")) -> Raw:
+    x = offset + torch.arange(n, dtype=torch.float32)[:, None]
+    return Raw(name, x, torch.arange(n) % len(classes), classes)
+
+
+def pair_of(*sources: Raw, seed: int = 0) -> Pair:
+    drawn = Drawn(pool(sources), raw("t", 50, 9000), {})
+    return split_domains(drawn, seed, Budget.parse("0"), CPU)[0]
+
+
+def test_a_domain_of_a_pool_is_split_as_it_is_alone():
+    one, other = raw("one", 40, 0), raw("other", 100, 1000)
+    both = pair_of(one, other).source
+    assert both and both.name == "one + other" and [each.name for each in both.members] == ["one", "other"]
+    for each, position in ((one, 0), (other, 1)):
+        alone, member = pair_of(each).source, both.members[position]
+        assert alone
+        for part in ("train", "val", "test"):
+            own = getattr(both, part).take(getattr(member, part)).flatten()
+            assert sorted(own.tolist()) == sorted(getattr(alone, part).x.flatten().tolist())
+
+
+def test_the_rows_of_a_pool_are_mixed_and_each_is_one_domains():
+    source = pair_of(raw("one", 200, 0), raw("other", 200, 1000)).source
+    assert source and source.labels
+    first, second = (each.train.tolist() for each in source.members)
+    assert sorted(first + second) == list(range(len(source.train)))
+    assert 20 < sum(row < len(source.train) // 2 for row in first) < len(first) - 20  # no half is one domain's
+    values = source.train.take(torch.arange(len(source.train))).flatten()
+    assert ((values >= 1000).long() == source.train_members).all()
+    assert (source.labels.train == values.long() % 2).all()
+
+
+def test_a_part_that_the_makers_gave_stays_and_what_is_missing_is_cut_domain_by_domain():
+    divided = raw("divided", 40, 0)._replace(part=torch.tensor([0] * 20 + [2] * 20))
+    source = pair_of(divided, raw("whole", 100, 1000)).source
+    assert source
+    tests = [source.test.take(each.test).flatten().tolist() for each in source.members]
+    assert sorted(tests[0]) == list(range(20, 40)) and len(tests[1]) == 20
+
+
+def test_one_source_is_no_pool():
+    one = raw("one", 40, 0)
+    assert pool([one]) is one
+    source = pair_of(one).source
+    assert source and source.members == () and source.train_members.tolist() == [0] * len(source.train)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"), [(None, ()), ("a", ("a",)), (("a",), ("a",)), (["a", "b"], ("a", "b"))], ids=str
+)
+def test_a_source_is_named_alone_or_in_a_list(asked, named):
+    assert name_sources(asked) == named
+
+
+def test_what_can_not_be_pooled_is_refused():
+    with pytest.raises(UserError, match="names a twice"):
+        name_sources(["a", "b", "a"])
+    wide = raw("wide", 10, 0)._replace(x=torch.zeros(10, 2))
+    with pytest.raises(UserError, match="the sources must have one"):
+        pool([raw("one", 10, 0), wide])
+
+
+def test_families_of_fonts_are_domains_that_share_no_font():
+    files = [file.stem.partition("-")[0] for file in find_fonts()]
+    assert {FAMILIES[name] for name in files} == {"sans", "serif", "mono"} and len(files) == 12
+    drawn = digits(0, source=("rendered", "handwritten", "mono"), target="serif", samples=60)
+    assert drawn.source and drawn.source.members == ("rendered", "handwritten", "mono")
+    rendered, mono = (drawn.source.x[drawn.source.member == position] for position in (0, 2))
+    only_sans = digits(0, source="rendered", target="serif", samples=60).source
+    assert only_sans is not None and len(rendered) == len(mono) == 60
+
+
+def test_handwritten_digits_on_both_sides_are_halves():
+    drawn = digits(3, source=("handwritten", "sans"), target="handwritten", samples=5000)
+    assert drawn.source
+    known = {row.numpy().tobytes() for row in drawn.source.x[drawn.source.member == 0]}
+    target = {row.numpy().tobytes() for row in drawn.target.x}
+    assert len(known & target) < 5 and len(drawn.target.x) in (898, 899)  # few digits are there twice
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"source": "serif", "target": "serif"}, "both serif"),
+        ({"source": ("sans", "serif", "mono", "rendered")}, "leaves none to `rendered`"),
+    ],
+    ids=str,
+)
+def test_domains_of_digits_that_leave_nothing_are_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        digits(0, samples=50, **options)
+
+
+def test_a_run_on_several_sources_says_so_and_its_model_is_kept(tmp_path):
+    record = made(tmp_path, *QUICK, "dataset.source=[sans,mono]", "dataset.target=handwritten", "method=mmd")
+    assert record.status == "ok" and record.scores and record.scores.members
+    assert record.data.members and [*record.data.members] == ["sans", "mono"] == [*record.scores.members]
+    of_each = [of["accuracy"] for of in record.scores.members.values()]
+    rows = [counts[2] for counts in record.data.members.values()]
+    assert record.scores.source
+    whole = sum(a * n for a, n in zip(of_each, rows, strict=True)) / sum(rows)
+    assert record.scores.source["accuracy"] == pytest.approx(whole)
+    for side in ("target", "source"):
+        assert load(record.folder, side).classes == tuple("0123456789")
+
+
+def test_each_order_of_seeds_and_sources_is_another_run_but_one_in_a_list(tmp_path):
+    one = made(tmp_path, *QUICK, "dataset.source=[sans]", "method=source_only")
+    assert one.data.members is None and one.data.domains["source"] == "sans"

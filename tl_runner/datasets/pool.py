@@ -1,0 +1,51 @@
+"""Several source domains as one: their rows together, each knowing its own."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from tl_runner.datasets.split import Raw
+from tl_runner.errors import UserError, list_names
+
+T = TypeVar("T", bound=str)
+Several = str | tuple[str, ...] | None  # what names a source: one domain, several, or none
+
+
+def name_sources(source: T | Sequence[T] | None) -> tuple[T, ...]:
+    """The domains that `dataset.source` names: one or several, none where it is null."""
+    names = (source,) if isinstance(source, str) else tuple(source or ())
+    if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+        raise UserError(f"dataset.source names {twice[0]} twice (it is {list_names(names)})")
+    return names
+
+
+def pool(sources: Sequence[Raw]) -> Raw:
+    """The rows of all of these domains, in this order; one alone stays as it is.
+
+    They have the same classes, or predict the same quantity. Where one of them is divided into parts by its makers and
+    another is not, the second's rows are all in train, and what is missing is cut from them.
+    """
+    first, *others = sources
+    if not others:
+        return first
+    shapes = {tuple(each.x.shape[1:]): each.name for each in sources}
+    if len(shapes) > 1:
+        (one, name), (two, other) = [*shapes.items()][:2]
+        raise UserError(f"the rows of {name} have the shape {one}, those of {other} {two}: the sources must have one")
+    return first._replace(
+        name=" + ".join(each.name for each in sources),
+        x=torch.cat([each.x for each in sources]),
+        y=torch.cat([each.y for each in sources]),
+        part=None if all(each.part is None for each in sources) else torch.cat([each.parts for each in sources]),
+        names=_join([each.names for each in sources]),
+        texts=_join([each.texts for each in sources]),
+        members=tuple(each.name for each in sources),
+        member=torch.repeat_interleave(torch.tensor([len(each.y) for each in sources])),
+    )
+
+
+def _join(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    held = [each for each in arrays if each is not None]
+    return np.concatenate(held) if held else None

@@ -1,0 +1,127 @@
+"""Which rows a step trains on, and the batch that is made of them."""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tl_runner.core import Batch, Episodes, Stream
+from tl_runner.domains import Domain, Labelled, Pair, Split
+from tl_runner.errors import UserError
+from tl_runner.rng import Rng, allot_rows, episodes, rows, weighted_rows
+
+Augment = Callable[[Tensor, int], Tensor]  # of the inputs (n, …) and a seed
+Balance = Literal["none", "classes"]
+ByDomain = Literal["balanced", "proportional"]
+Chances = Mapping[Stream, Tensor]  # by stream: by what chances (n,) its rows are drawn; all alike where it is not named
+
+
+def balance_classes(pair: Pair, balance: Balance, streams: Set[Stream]) -> dict[Stream, Tensor]:
+    """The chances by which each class of a labelled stream is drawn as often as any other, within a source domain too.
+
+    A row's is 1 / (rows of its class in its domain), so that a class weighs the same in each. Raises `UserError` where
+    a quantity is predicted.
+    """
+    if balance == "none":
+        return {}
+    if not pair.classes:
+        raise UserError(
+            f"train.balance={balance} is about classes, and a quantity is predicted: set train.balance=none"
+        )
+    found = dict[Stream, Tensor]()
+    if "source" in streams:
+        source, labels = pair.labelled_source
+        apart = [member.train for member in source.members] or [torch.arange(len(source.train))]
+        found["source"] = torch.ones(len(source.train), dtype=torch.double)
+        for own in apart:
+            found["source"][own.cpu()] = _invert_counts(labels.train[own.to(labels.train.device)])
+    if "granted" in streams and pair.granted is not None:
+        found["granted"] = _invert_counts(pair.granted.y)
+    return found
+
+
+def _invert_counts(labels: Tensor) -> Tensor:
+    """1 / (rows of its class) for each row, (n,) on the CPU."""
+    labels = labels.cpu()
+    return 1.0 / labels.bincount()[labels].double()
+
+
+def draw_batch(
+    pair: Pair,
+    streams: Set[Stream],
+    n: int,
+    rng: Rng,
+    step: int,
+    augment: Augment,
+    device: torch.device,
+    tasks: Episodes | None = None,
+    chances: Chances | None = None,
+    by_domain: ByDomain = "balanced",
+) -> Batch:
+    """The batch of a step: up to n augmented rows of each of these streams.
+
+    The source's come as small tasks, if so said. Of a pool of source domains each has its part of the n rows, one
+    domain after the other, in equal numbers or by its size.
+    """
+    drawn: dict[Stream, Tensor] = {}
+    chances = chances or {}
+
+    def take(stream: Stream, split: Split) -> Tensor:
+        return augment(split.take(drawn[stream]), rng.child(stream, "augment", step).seed)
+
+    source = target = granted = domain = None
+    blocks: Sequence[int] = ()
+    if "source" in streams:
+        side, labels = pair.labelled_source
+        if tasks:
+            at = episodes(rng.child("source"), labels.train, tasks, step)
+            domain = side.train_members[at] if side.members else None
+        elif side.members:
+            blocks = _allot(side, min(n, len(side.train)), by_domain)
+            at = _draw_by_domain(side, blocks, rng.child("source"), step, device, chances.get("source"))
+            numbers = [torch.full((count,), position, device=device) for position, count in enumerate(blocks)]
+            domain = torch.cat(numbers)
+        else:
+            at = _draw(rng.child("source"), len(side.train), n, step, device, chances.get("source"))
+        drawn["source"] = at
+        weights = None if pair.weights is None else pair.weights[at]
+        source = Labelled(take("source", side.train), labels.train[at], weights)
+    if "target" in streams:
+        drawn["target"] = rows(rng.child("target"), len(pair.target.train), n, step, device)
+        target = take("target", pair.target.train)
+    if "granted" in streams:
+        split, y = pair.labels_granted
+        drawn["granted"] = _draw(rng.child("granted"), len(split), n, step, device, chances.get("granted"))
+        granted = Labelled(take("granted", split), y[drawn["granted"]])
+    return Batch(source, target, granted, drawn, domain, blocks)
+
+
+def _draw(rng: Rng, length: int, n: int, step: int, device: torch.device, chances: Tensor | None) -> Tensor:
+    if chances is None:
+        return rows(rng, length, n, step, device)
+    return weighted_rows(rng, chances, min(n, length), step, device)
+
+
+def _draw_by_domain(
+    pool: Domain, counts: Sequence[int], rng: Rng, step: int, device: torch.device, chances: Tensor | None
+) -> Tensor:
+    """So many rows of each domain of the pool, from shuffled epochs of its own; a small one comes round more often."""
+    found = list[Tensor]()
+    for position, (member, count) in enumerate(zip(pool.members, counts, strict=True)):
+        own = None if chances is None else chances[member.train.cpu()]
+        length = len(member.train)
+        whole, rest = (0, count) if own is not None else divmod(count, length)  # epochs that one step takes whole
+        repeated = [member.train] * whole
+        drawn = _draw(rng.child(position), length, rest, step, device, own) if rest else None
+        found += [*repeated, *([] if drawn is None else [member.train[drawn]])]
+    return torch.cat(found)
+
+
+def _allot(pool: Domain, n: int, by_domain: ByDomain) -> list[int]:
+    try:
+        return allot_rows(n, [len(member.train) for member in pool.members], by_domain)
+    except ValueError as error:
+        raise UserError(
+            f"train.batch={n} is too small for {len(pool.members)} source domains: each needs two rows of a step"
+        ) from error
