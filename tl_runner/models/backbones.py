@@ -28,7 +28,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Pixels(nn.Module):
-    """Images in [0, 1], (n, c, h, w), as a network wants them: grey repeated to `channels`, then (x − mean) / std."""
+    """Images in [0, 1], (n, c, h, w), as a network wants them: grey repeated to `channels`, then (x − mean) / std.
+
+    Of more channels than there are means, the means and deviations start again.
+    """
 
     mean: Tensor
     std: Tensor
@@ -36,8 +39,9 @@ class Pixels(nn.Module):
     def __init__(self, channels: int, mean: tuple[float, ...] = (0.5,), std: tuple[float, ...] = (0.5,)):
         super().__init__()
         self.channels = channels
-        self.register_buffer("mean", torch.tensor(mean).expand(channels).reshape(-1, 1, 1).clone())
-        self.register_buffer("std", torch.tensor(std).expand(channels).reshape(-1, 1, 1).clone())
+        for name, values in (("mean", mean), ("std", std)):
+            tiled = [values[channel % len(values)] for channel in range(channels)]
+            self.register_buffer(name, torch.tensor(tiled).reshape(-1, 1, 1))
 
     def extra_repr(self) -> str:
         """What the record says of a model's input."""
@@ -93,7 +97,7 @@ def mlp(shape: tuple[int, ...], width: int = 128, depth: int = 2, dropout: float
 def small(shape: tuple[int, ...], width: int = 128, channels: int = 32, bottleneck: int | None = None) -> Backbone:
     """Two convolutions with BatchNorm and pooling, then one hidden layer: a conv net for a CPU."""
     check_range(1, width=width, channels=channels)
-    colours, height, across = _image("small", shape, least=4)
+    colours, height, across = check_image("small", shape, least=4)
 
     def block(inputs: int, outputs: int) -> nn.Sequential:
         convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)  # BatchNorm brings the bias
@@ -145,22 +149,26 @@ def resnet50(
 def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, normalise: Normalise) -> Backbone:
     """A torchvision ResNet as named stages.
 
-    It takes three channels, as its published weights do; grey images are repeated. `stem=cifar` replaces the
+    It takes three channels, as its published weights do, and grey images are repeated; for images of another number of
+    channels the first convolution takes these, with the weights of `weights.spread_channels`. `stem=cifar` replaces the
     7×7 stride-2 convolution and its pooling by a 3×3 one, for images of about 32 pixels. `normalise=auto`
     takes ImageNet's mean and deviation with any weights, else 0.5 and 0.5.
     """
     from torchvision import models
 
-    _image(name, shape, least=8)
+    channels = network_channels(check_image(name, shape, least=8)[0])
     if weights == "imagenet" and stem == "cifar":
         raise UserError("backbone.weights=imagenet were trained with backbone.stem=imagenet; set that, or weights=null")
     net = getattr(models, name)()
     if stem == "cifar":
-        net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+        net.conv1, net.maxpool = nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.Identity()
+    elif channels != 3:
+        net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     if weights is not None:
-        fill(net, _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights)), weights)
+        state = _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights))
+        fill(net, state, weights, first="conv1.weight")
     imagenet = normalise == "imagenet" or (normalise == "auto" and weights is not None)
-    pixels = Pixels(3, IMAGENET_MEAN, IMAGENET_STD) if imagenet else Pixels(3)
+    pixels = Pixels(channels, IMAGENET_MEAN, IMAGENET_STD) if imagenet else Pixels(channels)
     stages = _stages(
         pixels=pixels,
         stem=_stages(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool),
@@ -196,7 +204,7 @@ def timm(
         import timm as library
     except ImportError as error:
         raise UserError('backbone=timm needs the package timm: pip install "tl_runner[timm]"') from error
-    _, height, across = _image("timm", shape, least=8)
+    _, height, across = check_image("timm", shape, least=8)
     if not library.is_model(model):
         raise UserError(f"backbone.model={model}: timm has no such model{nearest(model, library.list_models())}")
     published = weights == "pretrained"
@@ -242,7 +250,7 @@ def _stages(**stages: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(stages))
 
 
-def _image(backbone: str, shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
+def check_image(backbone: str, shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
     """The shape as (channels, height, width), or a refusal that says what the data is."""
     if len(shape) != 3:
         raise UserError(
@@ -253,6 +261,11 @@ def _image(backbone: str, shape: tuple[int, ...], least: int) -> tuple[int, int,
     if min(height, width) < least:
         raise UserError(f"backbone={backbone} needs images of at least {least}×{least} pixels, got {height}×{width}")
     return channels, height, width
+
+
+def network_channels(channels: int) -> int:
+    """How many channels a network for images of so many takes: 3, as published weights do, of grey ones too."""
+    return 3 if channels == 1 else channels
 
 
 def _imagenet_weights(name: str) -> dict[str, Tensor]:

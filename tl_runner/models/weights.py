@@ -75,15 +75,30 @@ def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
     return dict(content), wrappers
 
 
-def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: Sequence[str] = ("fc",)) -> None:
+def fill(
+    net: nn.Module,
+    state: Mapping[str, Tensor],
+    origin: str,
+    classifier: Sequence[str] = ("fc",),
+    first: str | None = None,
+) -> None:
     """Load all but the classifier, which belongs to the classes of the weights; anything else must match.
 
-    `origin` is what to call the weights, `classifier` the names of the modules that are left out.
+    `origin` is what to call the weights, `classifier` the names of the modules that are left out, `first` that of the
+    first convolution's weights, which are spread where the images have more channels.
     """
     without = tuple(f"{name}." for name in classifier)
     own = {key: value for key, value in net.state_dict().items() if not key.startswith(without)}
     prefix, inside = strip_prefixes(state, own.keys(), origin)
     state = {key: value for key, value in inside.items() if not key.startswith(without)}
+    if left := inside.keys() - state.keys():
+        log.info("%s: its classifier is left out (%s)", origin, _shortened(_list_shapes(inside, left)))
+    if first in own and first in state and (channels := own[first].shape[1]) != state[first].shape[1] == 3:
+        state[first] = spread_channels(state[first], channels)
+        log.warning(
+            "%s: the weights read 3 channels and these images have %d: those of %s are repeated over them, times 3/%d",
+            origin, channels, first, channels,
+        )  # fmt: skip
     absent = own.keys() - state.keys()
     uncounted = {key for key in absent if key.endswith(COUNTER)}
     faults = {
@@ -104,6 +119,15 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], origin: str, classifier: S
     net.load_state_dict(state, strict=False)
     if uncounted:
         log.info("%s: %d num_batches_tracked, which PyTorch before 0.4.1 did not save, stay 0", origin, len(uncounted))
+
+
+def spread_channels(weight: Tensor, channels: int) -> Tensor:
+    """The weights (o, 3, h, w) of a convolution on so many channels, as timm does.
+
+    Those of red, green and blue are repeated in turn, times 3 / channels, so that outputs stay of their size.
+    """
+    turns = -(-channels // 3)
+    return weight.repeat(1, turns, 1, 1)[:, :channels] * (3 / channels)
 
 
 def strip_prefixes(state: Mapping[str, Tensor], own: Collection[str], origin: str) -> tuple[str, dict[str, Tensor]]:
@@ -170,6 +194,10 @@ def _are_equal(one: Any, other: Any) -> bool:
 
 def _at(origin: str, wrappers: Sequence[str]) -> str:
     return f"{origin}, in its entry {' -> '.join(map(repr, wrappers))}," if wrappers else origin
+
+
+def _list_shapes(state: Mapping[str, Tensor], names: Collection[str]) -> list[str]:
+    return [f"{name} {tuple(state[name].shape)}" for name in sorted(names)]
 
 
 def _described(value: Any) -> str:

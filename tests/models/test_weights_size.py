@@ -1,0 +1,25 @@
+"""The side of the images that a backbone's weights were trained on, asked without building it."""
+
+from functools import partial
+
+import pytest
+
+from tl_runner.models import backbones
+from tl_runner.models.weights_size import find_weights_size
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "side"),
+    [
+        (backbones.resnet18, {"weights": "imagenet"}, 224),
+        (backbones.resnet50, {"weights": "some.pth"}, 224),
+        (backbones.resnet18, {"weights": "some.pth", "stem": "cifar"}, 32),
+        (backbones.resnet18, {"weights": None}, None),
+        (backbones.timm, {"model": "test_vit", "weights": "pretrained"}, 160),
+        (backbones.timm, {"model": "vit_base_patch16_384", "weights": "some.pth"}, 384),
+        (backbones.timm, {"model": "test_vit", "weights": None}, None),
+        (backbones.small, {}, None),
+    ],
+)
+def test_weights_say_the_side_of_their_images(backbone, options, side):
+    assert find_weights_size(partial(backbone, **options)) == side
