@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite
 from statistics import fmean
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase
 from tl_runner.domains import Labelled, Pair, Split
 from tl_runner.errors import DivergedError, UserError, check_range
 from tl_runner.models.learning_rates import resolve_backbone_rates, with_rates
+from tl_runner.options import NoEffect
 from tl_runner.rng import Rng, episodes, rows, weighted_rows
+from tl_runner.training.averaging import Average, Averaging
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
 
@@ -29,8 +31,9 @@ class Train:
 
     steps: of the optimiser, over all phases. batch: rows per stream and step. evaluations: how often the run
     examines the model. log_every: steps between lines of the curve. clip: the largest norm of the gradient,
-    None for any. batchnorm: see `Model`. precision: fp32, or bf16 autocast. channels_last, compile: a memory
-    layout and compiled kernels, for speed.
+    None for any. batchnorm: see `Model`. average, average_decay: of the weights that are examined and saved, see
+    `averaging`. precision: fp32, or bf16 autocast. channels_last, compile: a memory layout and compiled kernels, for
+    speed.
     """
 
     steps: int = 300
@@ -39,6 +42,8 @@ class Train:
     log_every: int = 10
     clip: float | None = 1.0
     batchnorm: Literal["joint", "per_domain"] = "per_domain"
+    average: Averaging = "none"
+    average_decay: Annotated[float, NoEffect("average", "none", "swa")] = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
@@ -47,6 +52,7 @@ class Train:
         check_range(1, steps=self.steps, evaluations=self.evaluations, log_every=self.log_every)
         check_range(2, batch=self.batch)  # BatchNorm has no variance of one row
         check_range(1e-6, clip=1.0 if self.clip is None else self.clip)
+        check_range(0, 1, average_decay=self.average_decay)
 
     def examines(self, step: int) -> bool:
         """Whether the model is examined after this many steps: evenly, `evaluations` times, last at the end."""
@@ -81,11 +87,15 @@ class Cursor:
     rows: int = 0  # read since the start
     points: int = 0
     optimizer_state: Mapping[str, Any] = field(default_factory=dict)  # to start from
+    averaged: Mapping[str, Tensor] = field(default_factory=dict)  # to start from
     optimizer: Optimizer | PlainOptimizer | None = None  # in use
+    average: Average | None = None  # in use
 
     def state(self) -> dict[str, Any]:
         state = self.optimizer.state_dict() if self.optimizer else {}
-        return {"step": self.step, "rows": self.rows, "points": self.points, "optimizer_state": state}
+        averaged = self.average.tensors if self.average else {}
+        done = {"step": self.step, "rows": self.rows, "points": self.points}
+        return {**done, "optimizer_state": state, "averaged": averaged}
 
 
 def train(
@@ -119,9 +129,12 @@ def train(
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
         read |= streams if steps else frozenset()
         engine = cursor.optimizer = optimizer(resolve_backbone_rates(optimizer, begin_phase(phase, model, method)))
+        average = cursor.average = begin_average(plan, model, steps)
         peaks = [group["lr"] for group in engine.param_groups]
         if first < cursor.step < first + steps:
             engine.load_state_dict({**cursor.optimizer_state})
+            if average:
+                average.load(cursor.averaged)
         for step in range(max(first, cursor.step), first + steps):
             local = step - first
             if phase.refresh and (step == first or plan.examines(step)):
@@ -141,6 +154,8 @@ def train(
             if plan.clip is not None:
                 nn.utils.clip_grad_norm_([p for g in engine.param_groups for p in g["params"]], plan.clip)
             engine.step()
+            if average:
+                average.follow(local + 1)
             cursor.step, cursor.rows = step + 1, cursor.rows + len(batch)
             if local == 0 and batch.unread:
                 raise UserError(f"{type(method).__name__} never reads batch.{min(batch.unread)}, which has no effect")
@@ -159,6 +174,11 @@ def begin_phase(phase: Phase, model: Model, method: Method) -> list[Group]:
     for parameter in chain(model.parameters(), method.parameters()):
         parameter.requires_grad_(parameter in trained)
     return groups
+
+
+def begin_average(plan: Train, model: Model, steps: int) -> Average | None:
+    """The average of what a phase of so many steps, which `begin_phase` has begun, trains; None if not wanted."""
+    return None if plan.average == "none" else Average(model, plan.average, plan.average_decay, steps)
 
 
 def draw_batch(
