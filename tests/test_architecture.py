@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"domains", "errors", "plurals", "rng", "storage", "tasks"},
     "models": {"core", "domains", "errors", "functional", "options", "rng", "storage", "tasks"},
     "preprocessing": {"datasets", "errors", "models", "plurals", "storage"},
-    "training": {"core", "domains", "errors", "models", "rng"},
+    "training": {"core", "domains", "errors", "models", "options", "rng"},
     "evaluation": {"core", "domains", "errors", "functional", "models", "storage", "tasks", "training"},
     "config": {
         *("core", "datasets", "errors", "evaluation", "option_names", "options", "storage", "tasks", "trackers"),

@@ -31,6 +31,7 @@ from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, st
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
 from tl_runner.tasks import Classification, Regression
+from tl_runner.training.averaging import settle_weights
 from tl_runner.training.loop import Point, train
 
 
@@ -80,7 +81,8 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         ):
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
-                sides = by_domain_statistics(model, pair, point.streams, start)
+                examined = settle_weights(model, method, progress.cursor.average)
+                sides = by_domain_statistics(examined, pair, point.streams, start, own=examined is model)
                 adjusted, seen = shares.adjust(sides, pair) if shares else (sides, pair)
                 evidence, predicted = collect_evidence(adjusted, seen, point.step, method.source_labels == "throughout")
                 progress.consider(evidence, predicted, parts.select, sides, shares and shares.facts)
