@@ -8,6 +8,7 @@ the rate of `optimizer.lr_backbone`. A saved run is rebuilt with `weights=None`.
 
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range, nearest
+from tl_runner.models.stems import Stem, build_stem, choose_stem
 from tl_runner.models.weights import fill, read_weights
 from tl_runner.rng import Rng
 
@@ -23,6 +25,12 @@ log = logging.getLogger(__name__)
 Backbone = tuple[nn.Sequential, int]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Stages(nn.Sequential):
+    """Named stages, and what the network's options that were `auto` were `settled` to, for the record."""
+
+    settled: Mapping[str, Any] = {}
 
 
 class Pixels(nn.Module):
@@ -107,14 +115,13 @@ def small(shape: tuple[int, ...], width: int = 128, channels: int = 32, bottlene
     return narrowed(stages, width, bottleneck)
 
 
-Stem = Literal["imagenet", "cifar"]
 Normalise = Literal["auto", "imagenet", "half"]
 
 
 def resnet18(
     shape: tuple[int, ...],
     weights: str | None = None,
-    stem: Stem = "imagenet",
+    stem: Stem | Literal["auto"] = "auto",
     normalise: Normalise = "auto",
     bottleneck: int | None = None,
 ) -> Backbone:
@@ -125,7 +132,7 @@ def resnet18(
 def resnet50(
     shape: tuple[int, ...],
     weights: str | None = None,
-    stem: Stem = "imagenet",
+    stem: Stem | Literal["auto"] = "auto",
     normalise: Normalise = "auto",
     bottleneck: int | None = None,
 ) -> Backbone:
@@ -133,23 +140,29 @@ def resnet50(
     return narrowed(*_resnet("resnet50", shape, weights, stem, normalise), bottleneck)
 
 
-def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, normalise: Normalise) -> Backbone:
+def _resnet(
+    name: str, shape: tuple[int, ...], weights: str | None, stem: Stem | Literal["auto"], normalise: Normalise
+) -> Backbone:
     """A torchvision ResNet as named stages.
 
-    It takes three channels, as its published weights do; grey images are repeated. `stem=cifar` replaces the
-    7×7 stride-2 convolution and its pooling by a 3×3 one, for images of about 32 pixels. `normalise=auto`
-    takes ImageNet's mean and deviation with any weights, else 0.5 and 0.5.
+    It takes three channels, as its published weights do; grey images are repeated. `stem=auto` is the one of the
+    weights, else one that suits the images' size: see `models.stems`. `normalise=auto` takes ImageNet's mean and
+    deviation with any weights, else 0.5 and 0.5.
     """
     from torchvision import models
 
     _image(name, shape, least=8)
-    if weights == "imagenet" and stem == "cifar":
+    if weights == "imagenet" and stem not in ("auto", "imagenet"):
         raise UserError("backbone.weights=imagenet were trained with backbone.stem=imagenet; set that, or weights=null")
-    net = getattr(models, name)()
-    if stem == "cifar":
-        net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    state = None
     if weights is not None:
-        fill(net, _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights)), weights)
+        state = _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights))
+    used = choose_stem(shape, state) if stem == "auto" else stem
+    net = getattr(models, name)()
+    if used != "imagenet":  # the network has that one
+        net.conv1, net.maxpool = build_stem(used)
+    if state is not None:
+        fill(net, state, str(weights))
     imagenet = normalise == "imagenet" or (normalise == "auto" and weights is not None)
     pixels = Pixels(3, IMAGENET_MEAN, IMAGENET_STD) if imagenet else Pixels(3)
     stages = _stages(
@@ -161,6 +174,7 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
         layer4=net.layer4,
         pool=nn.Sequential(net.avgpool, nn.Flatten()),
     )
+    stages.settled = {"stem": used} if stem == "auto" else {}
     return stages, net.fc.in_features
 
 
@@ -218,8 +232,8 @@ def _in_turn(net: Any, x: Tensor) -> nn.Sequential:
     return _stages(net=net)
 
 
-def _stages(**stages: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(stages))
+def _stages(**stages: nn.Module) -> Stages:
+    return Stages(OrderedDict(stages))
 
 
 def _image(backbone: str, shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
