@@ -22,8 +22,10 @@ def list_next_steps(record: RunRecord, baseline: RunRecord | None, words: Sequen
     if method == record.baseline:
         return [*lines, f"{method} is what other methods are compared with: tl-report has the table"]
     if baseline is None or baseline.headline is None:
-        command = _name_command(words, record, method=record.baseline)
-        return [*lines, f"no baseline to compare with yet: {command} shows what {method} gains"]
+        return [
+            *(*lines, f"no baseline to compare with yet; to see what {method} gains:"),
+            _name_command(words, record, method=record.baseline),
+        ]
     gain = record.headline - baseline.headline
     gained = f"{100 * gain:+.1f} points" if record.metric == "accuracy" else f"{gain:+.3g} of R²"
     lines.append(f"{gained} over {record.baseline}, with one seed; with five, and whether that is real:")
