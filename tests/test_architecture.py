@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("config", "core", "datasets", "domains", "errors", "evaluation", "functional", "methods", "models"),
         *("option_names", "rng", "storage", "tasks", "trackers", "training"),
     },
-    "report": {"engine", "plurals", "storage", "training"},
+    "report": {"engine", "options", "plurals", "storage", "training"},
     "sweep": {"engine", "errors", "experiments", "functional", "options", "pairs", "plurals", "report", "storage"},
     "cli": {
         "engine",

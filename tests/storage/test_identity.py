@@ -24,7 +24,7 @@ GOLDEN = {
     "method=finetune granted=10 optimizer=sgd schedule=constant": "2f31d4b0f8",
     "method=dann train=tiny pretrain=tiny select=last": "5a8585e431",
     "method=fixmatch augment=weak dataset.shift=fog dataset.severity=3": "62f9529834",
-    "backbone=resnet18 dataset=cifar10_split train.steps=1000": "c54be8b06f",
+    "backbone=resnet18 backbone.stem=imagenet dataset=cifar10_split train.steps=1000": "c54be8b06f",
     "dataset=csv dataset.source=a.csv dataset.target=b.csv backbone=mlp method=kmm": "4ddc6535d2",
 }
 
@@ -65,6 +65,11 @@ def test_keys_that_came_later_are_in_the_id_only_where_they_are_used():
     content, choices = composed("pretrain=tiny")
     earlier = {**content, "pretrain": {key: value for key, value in content["pretrain"].items() if key != "transfer"}}
     assert describe_run(earlier, choices).id == describe_run(content, choices).id
+
+
+def test_a_stem_that_is_chosen_is_not_the_one_that_was_the_default():
+    said = [identity(f"backbone=resnet18 backbone.stem={stem}") for stem in ("auto", "imagenet", "cifar")]
+    assert len({*said}) == 3 and said[0] == identity("backbone=resnet18")
 
 
 FITTED = {  # as they were where head=logistic was the default

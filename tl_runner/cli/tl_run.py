@@ -167,7 +167,8 @@ def _show(task: "Command", console: "Console") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for outcome in task.outcomes if not multirun else ():
         if outcome.what in ("ran", "skipped") and not outcome.failed:
-            console.print(*tables.result(outcome.record, _baseline(outcome.record, task.contents)), sep="\n")
+            baseline = _baseline(outcome.record, task.contents)
+            console.print(*tables.result(outcome.record, baseline, task.words), sep="\n")
 
 
 def _compare(task: "Command", console: "Console") -> None:

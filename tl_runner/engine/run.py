@@ -52,7 +52,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         device = claim_device(settings.device, stored["made"]["threads"] if stored else settings.threads)
         recording.note(environment=describe_device(device, plan))
         assembled = assemble(record, parts, device, needs_granted="granted" in parts.method.needs)
-        recording.note(data=assembled.data, granted=assembled.granted)
+        recording.note(data=assembled.data, granted=assembled.granted, training={"backbone": assembled.settled})
         recording.confirm_data()
         check_task(parts.method, assembled.pair)
         warn_of_rate(record.config, parts.method.start)
