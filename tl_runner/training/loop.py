@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tl_runner.core import STREAMS, Batch, Episodes, Group, Method, Model, Phase, Stream, Terms
-from tl_runner.domains import Labelled, Pair, Split
+from tl_runner.domains import Labelled, OnDisk, Pair, Split, look_ahead
 from tl_runner.errors import DivergedError, UserError, check_range
 from tl_runner.models.learning_rates import resolve_backbone_rates, with_rates
 from tl_runner.rng import Rng, episodes, rows, weighted_rows
@@ -178,14 +178,21 @@ def draw_batch(
     """
     drawn: dict[Stream, Tensor] = {}
 
-    def chosen(stream: Stream, split: Split, y: Tensor | None = None) -> Tensor:
+    def choose(stream: Stream, split: Split, y: Tensor | None, at: int) -> Tensor:
+        home = torch.device("cpu") if isinstance(split, OnDisk) else device  # no wait for a GPU to say which rows
         if tasks and stream == "source" and y is not None:
-            drawn[stream] = episodes(rng.child(stream), y, tasks, step)
-        elif chances is not None and stream == "source":
-            drawn[stream] = weighted_rows(rng.child(stream), chances, min(n, len(split)), step, device)
-        else:
-            drawn[stream] = rows(rng.child(stream), len(split), n, step, device)
-        return augment(split.take(drawn[stream]), rng.child(stream, "augment", step).seed)
+            return episodes(rng.child(stream), y, tasks, at)
+        if chances is not None and stream == "source":
+            return weighted_rows(rng.child(stream), chances, min(n, len(split)), at, home)
+        return rows(rng.child(stream), len(split), n, at, home)
+
+    def chosen(stream: Stream, split: Split, y: Tensor | None = None) -> Tensor:
+        at = choose(stream, split, y, step)
+        x = split.take(at)
+        if isinstance(split, OnDisk):
+            look_ahead(split, choose(stream, split, y, step + 1))
+        drawn[stream] = at.to(device, non_blocking=True)
+        return augment(x, rng.child(stream, "augment", step).seed)
 
     source = target = granted = None
     if "source" in streams:
