@@ -132,9 +132,9 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
     if budget.kind == "labelled":
         parts["target"] = _put_labelled_into_train(drawn.target, parts["target"])
     _warn_of_copies_within(raws, content, parts)
-    training = [raw.rows[parts[role]["train"]] for role, raw in raws.items()]  # the source's first, if there is one
-    fitted_on = training if drawn.target.texts is not None else training[:1]
-    encoding = drawn.encoding(*fitted_on) if drawn.encoding else None
+    fitted_on = raws.items() if drawn.target.texts is not None else [*raws.items()][:1]  # the source, if there is one
+    rows_of = (raw.rows[parts[role]["train"]] for role, raw in fitted_on)  # not read where nothing is fitted
+    encoding = drawn.encoding(*rows_of) if drawn.encoding else None
     tasks = _tasks(raws, parts)
 
     def domain(role: str) -> Domain:
