@@ -203,7 +203,7 @@ def test_every_dataset_that_has_files_is_known():
     files = (CONF / "dataset").glob("*.yaml")
     nodes = {file.stem: name_part("dataset", OmegaConf.to_container(OmegaConf.load(file))) for file in files}
     placed = {node["_target_"] for node in nodes.values() if {"root", "file"} & {*node}}
-    assert placed == {*data_files.CIFAR, "fashion", "image_folder", "csv", "text"}
+    assert placed == {*data_files.CIFAR, "fashion", "image_folder", "table", "text"}
     for name in ("digits", "blobs", "synthetic"):
         known = {key: value for key, value in nodes[name].items() if key not in data_files.LATER}
         assert hash_data(nodes[name], Contents()) == Data(None, 0, 0) and drop_locations(nodes[name]) == known

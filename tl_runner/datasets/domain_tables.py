@@ -7,8 +7,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tl_runner.datasets.cells import Cells, Table, format_option, list_names, normalise_categories, observed
+from tl_runner.datasets.cells import Cells, Table, format_option, normalise_categories, observed
 from tl_runner.datasets.classes import (
     Classes,
     Policy,
@@ -19,20 +20,22 @@ from tl_runner.datasets.classes import (
     warn_of_spelling,
 )
 from tl_runner.datasets.labelled import WhetherLabelled
-from tl_runner.errors import UserError, nearest
+from tl_runner.datasets.read_table import read_alike
+from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun, pluralize
 
 log = logging.getLogger(__name__)
 
 WAYS = (
-    "two files (dataset.source=a.csv dataset.target=b.csv), or one with a column that names the domain"
+    "two files (dataset.source=a.csv dataset.target=b.csv; a domain may have several, by a folder or by a pattern such"
+    " as 'a-*.csv'), or one with a column that names the domain"
     " (dataset.file=all.csv dataset.domain=COLUMN dataset.source=VALUE dataset.target=VALUE)"
 )
 
 
 def read_domains(
     takes: str,
-    reading: Callable[[str, str], Table],
+    reading: Callable[..., Table],
     named: Mapping[str, str | None],
     file: str | None,
     domain: str | None,
@@ -41,13 +44,15 @@ def read_domains(
 ) -> dict[str, Table]:
     """The rows of the source, the target and, if it is named, the test part: from files, or from one by its column.
 
-    `takes` says what may be asked for; those `needed` must be. `reading` reads the file that an option names as
-    it was typed; `missing` are the words for a missing value, which is no domain.
+    `takes` says what may be asked for; those `needed` must be. `reading` reads what an option names: it gets
+    the name, how that was typed, and perhaps columns that are to stay `text`. `missing` are the words for a missing
+    value, which is no domain.
     """
     asked = {role: name for role, name in named.items() if name is not None}
     if file is None and domain is None and asked.keys() >= {*needed}:
         _refuse_one_for_two({role: str(Path(name).expanduser().resolve()) for role, name in asked.items()}, asked)
-        return {role: reading(name, f"dataset.{role}={name}") for role, name in asked.items()}
+        tables = {role: reading(name, f"dataset.{role}={name}") for role, name in asked.items()}
+        return read_alike(tables, lambda role, text: reading(asked[role], f"dataset.{role}={asked[role]}", text=text))
     if file is None or domain is None:
         given = {**named, "file": file, "domain": domain}
         said = " ".join(f"dataset.{key}={value}" for key, value in given.items() if value is not None)
@@ -121,18 +126,19 @@ def _without_source(target: Classes, labels: Policy, label_set: Sequence[str], u
 
 def leave_out_other_classes(
     sides: Mapping[str, Table], names: Mapping[str, Cells], classes: Mapping[str, Classes]
-) -> tuple[dict[str, Table], dict[str, Cells], dict[str, dict[str, int]]]:
-    """The rows of each role, and their names, without those of a class that it does not use; and how many these are.
-
-    They are counted by class; those of the test part are the target's.
+) -> tuple[dict[str, Table], dict[str, Cells], dict[str, dict[str, int]], dict[str, NDArray[np.bool_]]]:
+    """The rows of each role, and their names, without those of a class that it does not use; how many these are, by
+    class, those of the test part with the target's; and which rows of each role are kept.
     """
-    tables, labels = dict[str, Table](), dict[str, Cells]()
+    tables, labels, kept_of = dict[str, Table](), dict[str, Cells](), dict[str, NDArray[np.bool_]]()
     left_out: dict[str, list[str]] = {"source" if role == "source" else "target": [] for role in names}
     for role, y in names.items():
-        kept = np.array([name is None or name in classes[role] for name in y])
+        used = {None, *classes[role]}
+        kept = np.array([name in used for name in y.tolist()], dtype=np.bool_)
         left_out["source" if role == "source" else "target"] += [*y[~kept]]
-        tables[role], labels[role] = sides[role].take(kept), y[kept]
-    return tables, labels, {role: count_names(of) for role, of in left_out.items()}
+        kept_of[role] = kept
+        tables[role], labels[role] = (sides[role], y) if kept.all() else (sides[role].take(kept), y[kept])
+    return tables, labels, {role: count_names(of) for role, of in left_out.items()}, kept_of
 
 
 def explain_unlabelled(target: Table, label: str, labelled: WhetherLabelled) -> str:

@@ -13,6 +13,7 @@ from unicodedata import normalize
 
 from tl_runner.option_names import is_ours
 from tl_runner.storage.contents import Contents
+from tl_runner.storage.table_files import list_table_files
 
 CIFAR = ("cifar10", "cifar10_split", "cifar10_stl10")
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashion-mnist puts the files
@@ -26,6 +27,22 @@ LATER = {
     "random_state": None,
     "label_noise": 0.0,
     "task": "classification",
+    "decimal": "point",
+    "thousands": "none",
+    "encoding": "auto",
+    "dates": [],
+    "split": None,
+    "group": None,
+    "time": None,
+}
+
+# Of our datasets: values, and what they stand for in ids. A table was called csv; what `auto` finds was to be said, and
+# most files had commas.
+STANDS_FOR = {
+    "_target_": {"table": "csv"},
+    "separator": {"auto": "comma", ",": "comma", ";": "semicolon", "\t": "tab", "\\t": "tab", "|": "pipe"},
+    "decimal": {".": "point", ",": "comma"},
+    "thousands": {"": "none", ".": "point", ",": "comma", " ": "space", "'": "apostrophe"},
 }
 
 # Published without an MD5: of its words, one blank between two.
@@ -103,8 +120,14 @@ def drop_locations(dataset: Any) -> Any:
 
 def drop_later_options(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """The node of a dataset of this package without the options in `LATER` that have their defaults."""
-    later = LATER if _ours(dataset) else {}
-    return {key: value for key, value in dataset.items() if (key, value) not in later.items()}
+    if not _ours(dataset):
+        return dict(dataset)
+    settled = {key: _settle(key, value) for key, value in dataset.items()}
+    return {key: value for key, value in settled.items() if (key, value) not in LATER.items()}
+
+
+def _settle(key: str, value: Any) -> Any:
+    return STANDS_FOR.get(key, {}).get(value, value) if isinstance(value, str) else value
 
 
 def identify_dataset(dataset: Any, digest: str | None, home: Path) -> Any:
@@ -139,7 +162,7 @@ def _ours(dataset: Mapping[str, Any]) -> str:
 
 def _tables(dataset: Mapping[str, Any]) -> list[str]:
     """The options of a dataset that name files of rows."""
-    if _ours(dataset) not in ("csv", "text") or dataset.get("root") is not None:
+    if _ours(dataset) not in ("table", "csv", "text") or dataset.get("root") is not None:
         return []
     keys = ["source", "target", "test"] if dataset.get("file") is None else ["file"]
     return [key for key in keys if isinstance(dataset.get(key), str)]
@@ -149,9 +172,9 @@ def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]
     ours, root = _ours(dataset), dataset.get("root")
     if not ours:
         yield from _of_own(dataset, "", home)
-    elif ours == "csv" or (ours == "text" and root is None):
-        found = ((key, resolve_path(dataset[key], home)) for key in _tables(dataset))
-        yield from (Named(key, path) for key, path in found if path and path.is_file())
+    elif ours in ("table", "csv") or (ours == "text" and root is None):
+        for key in _tables(dataset):
+            yield from (Named(key, path) for path in list_table_files(dataset[key], home))
     elif ours in ("image_folder", "text"):
         for key in ("source", "target", "test"):
             if path := _domain(resolve_path(root, home), dataset.get(key)):
