@@ -134,9 +134,9 @@ def _numbers(file: str, name: str, values: Any) -> Cells:
             f"column {name!r}: row {row + 1} of {file} holds {found[row]:g}, which is no finite number"
             f" ({wrong.sum()} of {len(found)} rows). {format_option('drop', [name])} leaves the column out"
         )
-    if pa.types.is_integer(values.type) and (large := np.abs(found) > EXACT).any():
-        row = int(large.argmax())
-        warn_of_rounding(name, f"row {row + 1} of {file}", str(values[row].as_py()))
+    large = np.flatnonzero(np.abs(found) >= EXACT) if pa.types.is_integer(values.type) else ()
+    if rounded := [row for row in map(int, large) if int(found[row]) != values[row].as_py()]:
+        warn_of_rounding(name, f"row {rounded[0] + 1} of {file}", str(values[rounded[0]].as_py()))
     return found
 
 

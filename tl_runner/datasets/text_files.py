@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import logging
+import re
 import zlib
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -27,6 +28,8 @@ KINDS = {  # how a file begins that is no text
     b"SQLite format 3": "an SQLite database: export the table as CSV",
     b"%PDF": "a PDF: a table in it must be exported as CSV first",
     b"ORC": "an ORC file: save it as Parquet or CSV",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
     b"Obj\x01": "an Avro file: save it as Parquet or CSV",
 }
 INSIDE = {  # what a ZIP archive holds
@@ -132,12 +135,11 @@ def _find_encoding(data: bytes, file: str, guess: bool) -> FileText:
     if _first_fault(data, codec) is not None:
         return FileText(data, "utf-8")
     at = _first_fault(data, "utf-8") or 0
-    around = data[max(0, at - 20) : at + 20].decode(codec).splitlines() or [""]
-    shown = next((part for part in around if not part.isascii()), around[0]).strip(" \"',;\t")
+    word = re.search(r"\w*[^\x00-\x7f]+\w*", data[max(0, at - 20) : at + 20].decode(codec))
     line = data.count(b"\n", 0, at) + 1
     log.warning(
         "%s is not UTF-8, and read as %s: line %d then holds '%s'. If that is wrong, dataset.encoding names another"
-        " (cp1250, mac-roman, shift-jis, …)", file, codec, line, shown,
+        " (cp1250, mac-roman, shift-jis, …)", file, codec, line, word and word[0],
     )  # fmt: skip
     return FileText(data, codec)
 
