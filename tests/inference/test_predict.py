@@ -304,7 +304,9 @@ def test_what_can_not_be_used_is_refused_in_words(shot, clinic, typed):
         assert typed("tl-predict", shot.folder, names(shot)[0], "--out", "twice.csv").code == 0
     if not torch.cuda.is_available():
         assert "finds 0 CUDA devices" in refused(typed("tl-predict", clinic.folder, file, "--device", "cuda"))
-    assert "is no UTF-8 text" in refused(typed("tl-predict", clinic.folder, next(n for n in names(shot) if "png" in n)))
+    assert "is no text but a PNG image" in refused(
+        typed("tl-predict", clinic.folder, next(n for n in names(shot) if "png" in n))
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_runner.datasets.split import Raw
@@ -47,9 +48,9 @@ def pool(sources: Sequence[Raw]) -> Raw:
     )
 
 
-def mark_members(raw: Raw, names: Sequence[str], member: Tensor) -> Raw:
+def mark_members(raw: Raw, names: Sequence[str], member: Tensor | NDArray[np.int64] | None) -> Raw:
     """The rows of a pool that were read together: `member` (n,) says whose each is. Of one domain it stays as it is."""
-    return raw if len(names) < 2 else raw._replace(members=tuple(names), member=member)
+    return raw if len(names) < 2 else raw._replace(members=tuple(names), member=torch.as_tensor(member))
 
 
 def _join(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:

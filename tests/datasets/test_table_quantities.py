@@ -8,7 +8,7 @@ import torch
 
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
-from tl_runner.datasets.table import csv
+from tl_runner.datasets.table import table as csv
 from tl_runner.errors import UserError
 
 CPU = torch.device("cpu")
