@@ -141,7 +141,7 @@ def test_lines_of_a_path_alone_are_unlabelled(caplog):
     scored = loaded(score_on="labelled").target
     assert scored.part is not None and torch.equal(scored.part == 2, scored.y != UNKNOWN)
     assert bool((loaded(labelled="no").target.y == UNKNOWN).all())
-    with pytest.raises(UserError, match=r"target data/b.txt: 8 lines of 10 without a label: data/b.txt:2"):
+    with pytest.raises(UserError, match=r"target: 8 lines of 10 without a label: data/b.txt:2"):
         loaded(labelled="yes")
     with pytest.raises(UserError, match=r"source data/b.txt: 8 lines of 10 without a label"):
         loaded(source="data/b.txt", target="data/a.txt")
