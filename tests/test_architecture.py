@@ -86,6 +86,7 @@ ONLY_IN = {
     "tensorboard": {"trackers"},
     "pandas": {"notebook", "report"},
     "omegaconf": {"config", "engine", "option_names", "sweep"},
+    "pyarrow": {"datasets"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "onnxscript": {"inference"},

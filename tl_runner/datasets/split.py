@@ -280,14 +280,17 @@ def _range(domains: Iterable[Domain]) -> list[float]:
 def _warn_of_absent(source: Domain | None) -> None:
     if source and source.labels and source.classes:
         for part, labels in zip(PARTS, source.labels, strict=True):
-            if absent := find_absent(labels, source.classes):
-                log.warning("the %s split of %s holds no row of class %s", part, source.name, list_names(absent))
+            warn_of_absent_classes(labels, source.classes, part, source.name)
 
 
-def find_absent(labels: Tensor, classes: Sequence[str]) -> list[str]:
-    """The classes of which none of these labels (n,) is."""
-    present = set(labels.unique().tolist())
-    return [name for index, name in enumerate(classes) if index not in present]
+def warn_of_absent_classes(labels: Tensor, classes: Sequence[str], part: str, domain: str) -> None:
+    """Log the classes of which none of these labels (n,) is, if there is any label; of quantities there are none."""
+    known = labels[has_label(labels)]
+    present = set(known.unique().tolist())
+    absent = [name for index, name in enumerate(classes) if index not in present]
+    if absent and len(known):
+        row = "row" if len(known) == len(labels) else "labelled row"
+        log.warning("the %s split of %s holds no %s of class %s", part, domain, row, list_names(absent))
 
 
 def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uint64]]) -> None:

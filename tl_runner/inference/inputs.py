@@ -52,7 +52,7 @@ def _files(path: Path, preprocessing: Preprocessing) -> Iterable[Path]:
         raise UserError(f"{path}: there is no such file or folder{nearest(path.name, there)}")
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in _below(path) if file.suffix.lower() in preprocessing.endings)
+    found = sorted(file for file in _below(path) if file.name.lower().endswith(tuple(preprocessing.endings)))
     if not found:
         others = sum(1 for _ in _below(path))
         raise UserError(f"{path} holds no {preprocessing.takes} (other files, at any depth: {others})")
