@@ -89,6 +89,7 @@ ONLY_IN = {
     "wandb": {"trackers"},
     "pandas": {"notebook", "report"},
     "omegaconf": {"config", "engine", "option_names", "sweep"},
+    "pyarrow": {"datasets"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "onnxscript": {"inference"},

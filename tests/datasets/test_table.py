@@ -372,7 +372,14 @@ def test_a_run_on_tables(tmp_path):
     header, rows = cancer()
     write("all.csv", header, rows)
     options = ["dataset.file=all.csv", "dataset.domain=site", "dataset.source=smooth", "dataset.target=rough"]
-    overrides = ["dataset=csv", *options, "dataset.label=diagnosis", "backbone=mlp", "train=tiny", "method=source_only"]
+    overrides = [
+        "dataset=table",
+        *options,
+        "dataset.label=diagnosis",
+        "backbone=mlp",
+        "train=tiny",
+        "method=source_only",
+    ]
     record = made(tmp_path, *overrides)
     assert record.status == "ok" and record.headline > 0.8
     assert composed(*overrides)[0]["dataset"]["missing"] == ["NA", "N/A", "NaN", "NULL", "?"]

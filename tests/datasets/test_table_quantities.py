@@ -1,4 +1,4 @@
-"""dataset=csv dataset.task=regression: values read as written, refused by line, unlabelled where a cell is empty."""
+"""dataset=table dataset.task=regression: values read as written, refused by line, unlabelled where a cell is empty."""
 
 from pathlib import Path
 

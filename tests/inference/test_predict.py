@@ -99,7 +99,7 @@ def shot(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     home = tmp_path_factory.mktemp("clinic")
     files = [f"dataset.{role}={table(home / f'{role}.csv', seed)}" for seed, role in enumerate(("source", "target"))]
-    words = ["dataset=csv", *files, "dataset.label=diagnosis", "dataset.drop=[id]", "backbone=mlp", *TINY]
+    words = ["dataset=table", *files, "dataset.label=diagnosis", "dataset.drop=[id]", "backbone=mlp", *TINY]
     return made(home / "outputs", *words, "method=mmd")
 
 

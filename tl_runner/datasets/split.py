@@ -295,16 +295,19 @@ def _range(domains: Iterable[Domain]) -> list[float]:
 def _warn_of_absent(source: Domain | None) -> None:
     if source and source.labels and source.classes:
         for part, labels in zip(PARTS, source.labels, strict=True):
-            named = [(source.name, labels), *((each.name, labels[getattr(each, part)]) for each in source.members)]
-            for name, y in named:
-                if absent := find_absent(y, source.classes):
-                    log.warning("the %s split of %s holds no row of class %s", part, name, list_names(absent))
+            warn_of_absent_classes(labels, source.classes, part, source.name)
+            for each in source.members:
+                warn_of_absent_classes(labels[getattr(each, part)], source.classes, part, each.name)
 
 
-def find_absent(labels: Tensor, classes: Sequence[str]) -> list[str]:
-    """The classes of which none of these labels (n,) is."""
-    present = set(labels.unique().tolist())
-    return [name for index, name in enumerate(classes) if index not in present]
+def warn_of_absent_classes(labels: Tensor, classes: Sequence[str], part: str, domain: str) -> None:
+    """Log the classes of which none of these labels (n,) is, if there is any label; of quantities there are none."""
+    known = labels[has_label(labels)]
+    present = set(known.unique().tolist())
+    absent = [name for index, name in enumerate(classes) if index not in present]
+    if absent and len(known):
+        row = "row" if len(known) == len(labels) else "labelled row"
+        log.warning("the %s split of %s holds no %s of class %s", part, domain, row, list_names(absent))
 
 
 def _list_members(raw: Raw, parts: Mapping[str, Tensor], device: torch.device) -> tuple[Member, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Generator
 
 from tl_runner import config
 from tl_runner.core import Model
+from tl_runner.datasets.split import warn_of_absent_classes
 from tl_runner.domains import Pair
 from tl_runner.engine.assembly import Assembly, assemble
 from tl_runner.engine.auto_trials import resolve_method
@@ -129,6 +130,7 @@ def conclude(
         estimated = estimate_accuracy(predicted, validation["source"], validation["labels"], temperature)
     estimated_error = estimate_errors(sides, pair) if isinstance(task, Regression) else None
     labels = assembled.answers.open()
+    warn_of_absent_classes(labels, pair.classes, "test", pair.target.name)
     scores = score_run(task, progress.predictions, labels, progress.chosen, sure, of_source, estimated)
     scores.estimated_error = estimated_error
     scores.members = score_members(source, pair, sure)
