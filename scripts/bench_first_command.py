@@ -1,6 +1,6 @@
 """How good and how long is the first command: `tl-run method=mmd backbone=resnet18` with other stems, rates and steps.
 
-    python scripts/bench_first_command.py --outputs FOLDER                     # the table of docs/decisions.md
+    python scripts/bench_first_command.py --outputs FOLDER                     # the variants below
     python scripts/bench_first_command.py --outputs FOLDER --seeds 100 "backbone.stem=halving optimizer.lr=0.01"
 
 Seeds from 100 on are for choosing, since the tables of the docs use 0 to 4. What is compared is the accuracy on the
@@ -24,6 +24,7 @@ DEFAULT = [
     "backbone.stem=imagenet",
     "backbone.stem=halving",
     "backbone.stem=halving optimizer.lr=0.001",
+    "backbone.stem=cifar train.steps=150 train.evaluations=5",
     "method=source_only backbone.stem=imagenet",
     "method=source_only backbone.stem=halving",
 ]

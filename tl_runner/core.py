@@ -86,13 +86,14 @@ class Batch:
 
     def only(self, streams: Set[Stream]) -> "Batch":
         """The same rows of these streams alone; what is read there is read here."""
-        labelled = {name: rows for name, rows in self._labelled.items() if name in streams}
+        labelled: dict[Stream, Labelled] = {name: rows for name, rows in self._labelled.items() if name in streams}
         target = self._target if "target" in streams else None
         return self._with(labelled, target)
 
     def with_inputs(self, **inputs: Tensor) -> "Batch":
         """The same rows with other inputs in the streams that are named, such as random views of them."""
-        rows = {name: rows._replace(x=inputs.get(name, rows.x)) for name, rows in self._labelled.items()}
+        held = self._labelled.items()
+        rows: dict[Stream, Labelled] = {name: rows._replace(x=inputs.get(name, rows.x)) for name, rows in held}
         return self._with(rows, inputs.get("target", self._target))
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Several source domains as one: their rows together, each knowing its own."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ Several = str | tuple[str, ...] | None  # what names a source: one domain, sever
 
 def name_sources(source: T | Sequence[T] | None) -> tuple[T, ...]:
     """The domains that `dataset.source` names: one or several, none where it is null."""
-    names = (source,) if isinstance(source, str) else tuple(source or ())
+    names = cast("tuple[T, ...]", (source,) if isinstance(source, str) else tuple(source or ()))
     if twice := [name for index, name in enumerate(names) if name in names[:index]]:
         raise UserError(f"dataset.source names {twice[0]} twice (it is {list_names(names)})")
     return names

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 Stem = Literal["imagenet", "halving", "cifar"]
 
-# Measured (docs/decisions.md, "The first command"): pixels of the shorter side from which on a stem suits.
+# Pixels of the shorter side from which on `auto` takes a stem: the cheapest that leaves 8 of them, and from 32 on 16,
+# so that the last layer sees more than one. See docs/decisions.md, 2026-11-27.
 FROM: dict[Stem, int] = {"imagenet": 64, "halving": 16, "cifar": 0}
 
 FIRST = re.compile(r"(?<!\d\.)\bconv1\.weight$")  # the stem's, behind whatever prefix; layer1.0.conv1 is a block's

@@ -18,7 +18,7 @@ from tl_runner.models.learning_rates import resolve_backbone_rates, with_rates
 from tl_runner.options import NoEffect
 from tl_runner.rng import Rng
 from tl_runner.training.averaging import Average, Averaging
-from tl_runner.training.batches import Augment, Balance, ByDomain, balance_classes, draw_batch
+from tl_runner.training.batches import Augment, Balance, ByDomain, Chances, balance_classes, draw_batch
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
 
@@ -131,7 +131,7 @@ def train(
     for phase, first, steps in _shares(phases, plan.steps):
         streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
         read |= streams if steps else frozenset()
-        balanced = balance_classes(pair, plan.balance, streams)
+        balanced: Chances = balance_classes(pair, plan.balance, streams)
         engine = cursor.optimizer = optimizer(resolve_backbone_rates(optimizer, begin_phase(phase, model, method)))
         average = cursor.average = begin_average(plan, model, steps)
         peaks = [group["lr"] for group in engine.param_groups]
@@ -148,7 +148,7 @@ def train(
             method.train()
             for group, peak in zip(engine.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(local / steps)
-            chances = balanced if shares is None or shares.chances is None else {"source": shares.chances}
+            chances: Chances = balanced if shares is None or shares.chances is None else {"source": shares.chances}
             batch = draw_batch(
                 pair, streams, plan.batch, rng, step, augment, device, phase.episodes, chances, plan.domains
             )
