@@ -178,6 +178,12 @@ def test_an_error_ends_its_run_only(error, tmp_path):
     assert "Traceback (most recent call last)" in full.message
 
 
+def test_a_file_where_outputs_should_be_is_told_by_its_key(tmp_path):
+    (tmp_path / "taken").write_text("")
+    outcome = attended(described(tmp_path / "taken"))
+    assert outcome.message == f"outputs={tmp_path / 'taken'} can't be written to (Not a directory): name another folder"
+
+
 def test_a_run_for_which_there_is_not_enough_memory_is_told_so(tmp_path):
     with pytest.raises(RuntimeError) as torchs:
         torch.empty(10**14)

@@ -148,6 +148,8 @@ def test_no_cause_is_said_too(run, other):
     hidden = changed(run, scores={"target": {"accuracy": 0.01, "macro_f1": 0.01, "ece": 0.5}})
     assert "the cause is not on record" in said(run, hidden)
     assert "no scores to be explained" in said(run, replace(other, scores=None))
+    quantity = {name: {"r2": 0.5} for name in ("target", "source", "last", "oracle")}
+    assert "the other a quantity" in said(run, changed(other, scores=quantity))
     assert said(run, changed(run, environment={"python": "3.12.1"})).endswith("The scores are equal all the same.")
 
 

@@ -87,6 +87,7 @@ def run_or_skip(record: RunRecord, should_stop: Callable[[], bool]) -> "Generato
     """Return the stored run if there is one to skip to; else make the run under its lock."""
     if earlier := find_skippable(record):
         return earlier
+    _claim_outputs(record)
     with claim_lock(record.lock.absolute()) as claim:
         if earlier := find_skippable(record):  # which another process made meanwhile
             return earlier
@@ -94,6 +95,16 @@ def run_or_skip(record: RunRecord, should_stop: Callable[[], bool]) -> "Generato
 
         limit = record.config.get("timeout")
         return (yield from _watched(run(record), claim, should_stop, limit if isinstance(limit, int | float) else None))
+
+
+def _claim_outputs(record: RunRecord) -> None:
+    """Make the folder of outputs; raises `UserError` where it can't be made or written to."""
+    try:
+        record.lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"outputs={record.outputs} can't be written to ({error.strerror}): name another folder"
+        ) from error
 
 
 def find_skippable(record: RunRecord) -> RunRecord | None:

@@ -23,6 +23,8 @@ SCORES = {
     "source R²": ("source", "r2"),
     "accuracy at the end": ("last", "accuracy"),
     "accuracy of the oracle": ("oracle", "accuracy"),
+    "R² at the end": ("last", "r2"),
+    "R² of the oracle": ("oracle", "r2"),
 }
 
 
@@ -112,7 +114,12 @@ def explanation(
     """What may explain other scores, as far as the records can tell: one cause is named, of several none."""
     causes = causes_of(found)
     if any(score.first is None or score.second is None for score in scored) or not scored:
-        return "One of the runs, or both, have no scores to be explained."
+        of_one = {(score.first is None, score.second is None) for score in scored}
+        if of_one == {(True, False), (False, True)}:
+            lacking = "One of the runs predicts classes and the other a quantity: no score is of both."
+        else:
+            lacking = "One of the runs, or both, have no scores to be explained."
+        return lacking
     same = all(score.first == score.second for score in scored) and not apart.rows and not apart.furthest
     known = not apart.why
     if not causes:
