@@ -46,7 +46,8 @@ from tl_runner.training.optimizers import adamw
 
 IMAGES_MADE, CLASSES, SIDE = 50_000, 10, 192  # in two domains
 SIZE = 64
-ROUNDS, STEPS = 7, 40
+CHANNELS = 8  # of a network so light that loading would show
+ROUNDS, STEPS = 7, 20
 DECODED = 4_000  # images of a round of decoding
 MAPPED = "batches from the mapped cache"
 
@@ -89,7 +90,7 @@ def load(root: Path, cache: Path, memory: float) -> Pair:
 def points(pair: Pair, plan: Train) -> Iterator[Point]:
     """The points of an endless run, one per window."""
     with Rng(0).child("model").as_default():
-        backbone, width = small(pair.shape)
+        backbone, width = small(pair.shape, channels=CHANNELS)
         model = Model(backbone, width, pair.task, plan.batchnorm)
     return train(model, SourceOnly(), pair, plan, adamw, lambda _: 1.0, augment.none, Rng(0), Cursor())
 
@@ -115,7 +116,7 @@ def timed(action: Callable[[], object]) -> float:
 def told(name: str, values: Sequence[float], of: Sequence[float]) -> None:
     """A line of a table: the median, the range, and the median ratio to what was measured in the same round."""
     ratio = statistics.median(value / other for value, other in zip(values, of, strict=True))
-    print(f"| {name} | {statistics.median(values):,.0f} | {min(values):,.0f} – {max(values):,.0f} | {ratio:.2f} |")
+    print(f"| {name} | {statistics.median(values):,.1f} | {min(values):,.1f} – {max(values):,.1f} | {ratio:.2f} |")
 
 
 def measure_decoding(root: Path) -> None:
