@@ -21,6 +21,7 @@ table: Any = table_of  # whose source is never None
 CPU, NOTHING = torch.device("cpu"), Budget("count", 0)
 N = 60
 HEADER = "x,part,who,day,label"
+WAYS: list[dict[str, Any]] = [{"group": "who"}, {"time": "day"}, {"split": "part"}]
 
 
 def rows(shift: float, n: int = N, labels: str = "ny") -> list[list[str]]:
@@ -171,10 +172,11 @@ def test_what_contradicts_or_is_missing_is_refused(name):
 
 def test_too_few_groups_or_times_are_refused():
     body = rows(100.5)
-    for index, options, message in (
+    cases: list[tuple[int, dict[str, Any], str]] = [
         (2, {"group": "who"}, r"b has 2 groups \(p0, p1\) for 3 parts, and a group is in one alone"),
         (3, {"time": "day"}, r"b has 2 different times for 3 parts"),
-    ):
+    ]
+    for index, options, message in cases:
         few = [
             [*row[:index], ("p0", "p1")[i % 2] if index == 2 else f"2024-01-0{1 + i % 2}", *row[index + 1 :]]
             for i, row in enumerate(body)
@@ -183,7 +185,7 @@ def test_too_few_groups_or_times_are_refused():
             divide(target=few, **options)
 
 
-@pytest.mark.parametrize("options", [{"group": "who"}, {"time": "day"}, {"split": "part"}])
+@pytest.mark.parametrize("options", WAYS)
 def test_labels_of_the_target_do_not_matter_for_the_split(options):
     permuted = [[*row[:-1], rows(0)[(i * 7) % N][-1]] for i, row in enumerate(rows(100.5))]
     removed = [[*row[:-1], ""] for row in rows(100.5)]
@@ -206,7 +208,7 @@ def test_all_labels_granted_move_whole_groups_into_train():
 
 
 def test_granted_labels_come_from_train_whatever_divides_the_rows():
-    for options in ({"group": "who"}, {"time": "day"}, {"split": "part"}):
+    for options in WAYS:
         pair, _, data = divide(budget=Budget("count", 3), **options)
         assert data.granted == 6 and pair.granted is not None
 
