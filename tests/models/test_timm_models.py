@@ -201,7 +201,7 @@ def test_without_a_connection_the_local_route_is_said_and_nothing_is_tried_again
     ):
         assert words in str(refusal.value)
     assert len(offline) <= 2  # one question; a client may look up two kinds of addresses
-    with pytest.raises(UserError, match=r"backbone.model=DIR backbone.weights=pretrained"):
+    with pytest.raises(UserError, match=r"backbone.model=./DIR backbone.weights=pretrained"):
         timm((3, 32, 32), "hf-hub:timm/resnet18.a1_in1k", "pretrained")
 
 

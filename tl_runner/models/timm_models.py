@@ -247,11 +247,11 @@ def fetch_file(repository: str, file: str, said: str) -> Path:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         at = f" --revision {revision}" if revision else ""
         hub_name = said.removeprefix("backbone.model=").startswith(HUB)
-        use = "backbone.model=DIR backbone.weights=pretrained" if hub_name else f"backbone.weights=DIR/{file}"
+        use = "backbone.model=./DIR backbone.weights=pretrained" if hub_name else f"backbone.weights=DIR/{file}"
         raise UserError(
             f"{said}: {file} of {name} is not in the local cache of the Hugging Face hub, and can't be downloaded"
             f" ({reason}). Where there is a connection: hf download {name}{at} config.json {WEIGHTS} --local-dir DIR."
-            f" Then copy DIR here, and set {use} with DIR as a path, such as ./DIR"
+            f" Then copy DIR here, and set {use}"
         ) from error
 
 
