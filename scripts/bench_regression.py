@@ -56,7 +56,7 @@ def write_diabetes(folder: Path) -> list[str]:
             lines = np.column_stack([found.data[rows], found.target[rows]]).tolist()
             csv.writer(file).writerows([[*found.feature_names, "progression"], *lines])
     files = [f"dataset.source={folder}/light.csv", f"dataset.target={folder}/heavy.csv"]
-    return ["dataset=csv", *files, "dataset.label=progression", "dataset.task=regression", "dataset.numeric=[sex]"]
+    return ["dataset=table", *files, "dataset.label=progression", "dataset.task=regression", "dataset.numeric=[sex]"]
 
 
 def measure(outputs: Path, seeds: str, jobs: int) -> None:

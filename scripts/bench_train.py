@@ -36,9 +36,10 @@ DEFAULT = [
     "method=coral",
     "method=dann",
     "backbone=resnet18",
-    "backbone=resnet18 train.batchnorm=joint",
-    "backbone=resnet18 train.batchnorm=joint train.channels_last=true",
-    "backbone=resnet18 dataset.size=32",
+    "backbone=resnet18 backbone.stem=imagenet",
+    "backbone=resnet18 backbone.stem=imagenet train.batchnorm=joint",
+    "backbone=resnet18 backbone.stem=imagenet train.batchnorm=joint train.channels_last=true",
+    "backbone=resnet18 backbone.stem=imagenet dataset.size=32",
 ]
 
 

@@ -33,7 +33,9 @@ EXPERIMENTS = [
 ]
 YAMLS = [path for path in FOUND if not path.startswith(("hydra/", "experiment/"))]  # a part of a run each
 OF_TEXTS, OF_QUANTITIES = {"udalm"}, {"dare_gram"}  # alone: see tests/methods/test_udalm.py, test_regression_methods.py
-METHODS = sorted({Path(path).stem for path in YAMLS if path.startswith("method/")} - OF_TEXTS - OF_QUANTITIES)
+OF_SEVERAL_SOURCES = {"groupdro"}  # alone: see tests/methods/test_several_sources.py
+OF_OTHERS = OF_TEXTS | OF_QUANTITIES | OF_SEVERAL_SOURCES
+METHODS = sorted({Path(path).stem for path in YAMLS if path.startswith("method/")} - OF_OTHERS)
 REPRESENTATIVES = {"mmd", "dann", "finetune", "feature_extract", "kmm", "shot", "maml"}  # of each way of transferring
 QUICK = ["train=tiny", "pretrain=tiny", "dataset.samples=300", "dataset.size=8"]  # of the default data set
 

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"domains", "errors", "plurals", "rng", "storage", "tasks"},
     "models": {"core", "domains", "errors", "functional", "options", "rng", "storage", "tasks"},
     "preprocessing": {"datasets", "errors", "models", "plurals", "storage"},
-    "training": {"core", "domains", "errors", "models", "rng"},
+    "training": {"core", "domains", "errors", "models", "options", "rng"},
     "evaluation": {"core", "domains", "errors", "functional", "models", "storage", "tasks", "training"},
     "config": {
         *("core", "datasets", "errors", "evaluation", "option_names", "options", "storage", "tasks", "trackers"),
@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("config", "core", "datasets", "domains", "errors", "evaluation", "functional", "methods", "models"),
         *("option_names", "rng", "storage", "tasks", "trackers", "training"),
     },
-    "report": {"engine", "plurals", "storage", "training"},
+    "report": {"engine", "options", "plurals", "storage", "training"},
     "sweep": {"engine", "errors", "experiments", "functional", "options", "pairs", "plurals", "report", "storage"},
     "cli": {
         "engine",
@@ -89,6 +89,7 @@ ONLY_IN = {
     "wandb": {"trackers"},
     "pandas": {"notebook", "report"},
     "omegaconf": {"config", "engine", "option_names", "sweep"},
+    "pyarrow": {"datasets"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "onnxscript": {"inference"},

@@ -10,7 +10,7 @@ from conftest import CONF, YAMLS, composed
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from tl_runner import config
+from tl_runner import config, option_names
 from tl_runner.core import Method
 from tl_runner.errors import UserError, check_range, nearest
 
@@ -31,7 +31,10 @@ OTHER_VALUES = {  # is their purpose
 }
 
 
-@pytest.mark.parametrize("path", YAMLS)
+EARLIER_NAMES = {"dataset/csv.yaml": "dataset/table.yaml"}
+
+
+@pytest.mark.parametrize("path", sorted({*YAMLS} - {*EARLIER_NAMES}))
 def test_a_yaml_says_what_its_target_says(path):
     text = (CONF / path).read_text()
     node = yaml.safe_load(text)
@@ -43,6 +46,13 @@ def test_a_yaml_says_what_its_target_says(path):
     checked = config.check_options(target, node, "")
     if path not in OTHER_VALUES:
         assert checked == {name: parameter.default for name, parameter in options.items()}
+
+
+@pytest.mark.parametrize("path", EARLIER_NAMES)
+def test_an_earlier_name_is_the_same_part(path):
+    (group, earlier), (_, name) = (each.removesuffix(".yaml").split("/") for each in (path, EARLIER_NAMES[path]))
+    assert composed(f"{group}={earlier}")[0] == composed(f"{group}={name}")[0]
+    assert option_names.rename(group, earlier) == name and option_names.find_path(group, earlier)
 
 
 def test_the_top_level_says_what_settings_says():

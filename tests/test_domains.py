@@ -1,5 +1,7 @@
 """Data where it lives: as floats, as bytes, on disk, in part, through a network."""
 
+import threading
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from tl_runner.core import Model
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import Drawn, Encoding, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
-from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Subset
+from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Subset, look_ahead
 from tl_runner.models.features import Embedded, FeatureModel, freeze_features, iter_batches
 from tl_runner.tasks import Classification
 
@@ -35,6 +37,32 @@ def test_rows_on_disk_are_the_rows_in_memory():
     which = torch.tensor([5, 1, 11, 7])
     torch.testing.assert_close(OnDisk(x, which, CPU, 4).take(ROWS), InMemory(x[which], 4).take(ROWS))
     assert len(OnDisk(x, which, CPU)) == 4
+
+
+def test_rows_that_were_read_ahead_are_taken_and_a_wrong_guess_changes_nothing(monkeypatch):
+    x, which, read = images(), torch.tensor([5, 1, 11, 7]), OnDisk._read
+    split, by_itself = OnDisk(x, which, CPU), list[list[int]]()
+
+    def watched(split: OnDisk, rows: torch.Tensor) -> torch.Tensor:
+        if threading.current_thread() is threading.main_thread():
+            by_itself.append(rows.tolist())
+        return read(split, rows)
+
+    monkeypatch.setattr(OnDisk, "_read", watched)
+    for guess, rows in (([1, 3], [1, 3]), ([0], [2, 2]), ([1, 0], [0, 1])):
+        look_ahead(split, torch.tensor(guess))
+        torch.testing.assert_close(split.take(torch.tensor(rows)), x[which[rows]].float() / 255, rtol=0, atol=0)
+    split.take(torch.tensor([3]))
+    assert by_itself == [[2, 2], [0, 1], [3]]
+    look_ahead(Subset(split, torch.tensor([2, 0])), torch.tensor([1]))
+    split.take(torch.tensor([0]))
+    assert len(by_itself) == 3
+    look_ahead(InMemory(x), torch.tensor([1]))  # has nothing to read
+
+
+def test_a_grey_part_of_what_is_mapped_is_read_alone():
+    x = images()
+    torch.testing.assert_close(OnDisk(x[:, :1], torch.arange(12), CPU).take(ROWS), InMemory(x[:, :1]).take(ROWS))
 
 
 def test_a_subset_is_some_rows_of_a_split():

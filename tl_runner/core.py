@@ -397,6 +397,13 @@ class Method(nn.Module):
         """What is trained, and when; by default everything, all the time. None where `prepare` has done it all."""
         return [Phase("train", 1.0, [Group(model.parameters()), Group(self.parameters())])]
 
+    def settle(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The parameters, by name, of the model that the run examines and saves where training has come to these.
+
+        By default they are those; another tensor in place of one replaces it there, and training goes on without it.
+        """
+        return weights
+
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         """The named scalars whose sum is the loss; `progress` is the fraction of training done, in [0, 1).
 

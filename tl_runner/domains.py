@@ -4,9 +4,11 @@ No label is in it that a method may not see: a `Domain` of the target has none. 
 `Answers`, which `run` alone opens, once, at the end.
 """
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -74,18 +76,50 @@ class InMemory:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Rows of a memory-mapped tensor of image bytes, brought to the device a batch at a time."""
+    """Rows of a memory-mapped tensor of image bytes, brought to the device a batch at a time.
+
+    `look_ahead` has a thread read the rows of the next batch while the network is at work on this one. `take` waits for
+    them if it is asked for just these, and reads others itself: a wrong guess costs time and changes nothing.
+    """
 
     x: Tensor
     rows: Tensor
     device: torch.device
     size: int | None = None
+    ahead: list[tuple[Tensor, Future[Tensor]]] = field(default_factory=list, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, rows: Tensor) -> Tensor:
-        return _as_input(self.x[self.rows[rows.cpu()]].to(self.device), self.size)
+        rows = rows.cpu()
+        guessed, found = self.ahead.pop() if self.ahead else (None, None)
+        there = found is not None and guessed is not None and torch.equal(guessed, rows)
+        read = found.result() if found is not None and there else self._read(rows)
+        return _as_input(read.to(self.device, non_blocking=True), self.size)
+
+    def look_ahead(self, rows: Tensor) -> None:
+        """Begin to read these rows, in place of those of an earlier guess."""
+        self.ahead[:] = [(rows.cpu(), _reader(os.getpid()).submit(self._read, rows.cpu()))]
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """The bytes of the rows, by NumPy: one thread is enough to copy them, and torch would wake them all."""
+        read = torch.from_numpy(self.x.numpy()[self.rows[rows].numpy()])
+        return read.pin_memory() if self.device.type == "cuda" else read
+
+
+@cache
+def _reader(process: int) -> ThreadPoolExecutor:
+    """One thread that reads for all splits of a process; a process that was forked off has none yet."""
+    return ThreadPoolExecutor(1, f"read ahead {process}")
+
+
+def look_ahead(split: Split, rows: Tensor) -> None:
+    """Tell a split which rows will be taken next: where they lie on a disk, they are read meanwhile."""
+    if isinstance(split, OnDisk):
+        split.look_ahead(rows)
+    elif isinstance(split, Subset):
+        look_ahead(split.whole, split.rows[rows])
 
 
 def _as_input(x: Tensor, size: int | None) -> Tensor:

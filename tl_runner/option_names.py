@@ -13,6 +13,9 @@ from typing import Any
 
 from tl_runner import options
 
+# Options that had another name: GROUP, earlier name -> name. Both can be typed; records have the later one.
+RENAMED = {("dataset", "csv"): "table"}
+
 # Options of methods that hold other methods, each as a name or as {name: {key: value}}.
 HOLDS_METHODS = {"sum": "parts", "auto": "candidates"}
 
@@ -24,7 +27,22 @@ def is_ours(target: Any) -> bool:
 
 def find_path(group: str, name: str) -> str | None:
     """The dotted path of the class or function behind a name; None where the group has no such option."""
-    return next((path for path, known in _names(group).items() if known == name), None)
+    return next((path for path, known in _names(group).items() if known == rename(group, name)), None)
+
+
+def rename(group: str, name: str) -> str:
+    """The present name of an option that may be typed, or recorded, by an earlier one."""
+    return RENAMED.get((group, name), name)
+
+
+def rename_parts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same configuration, its parts by their present names."""
+
+    def rename_part(group: str, node: Any) -> Any:
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        return {**node, "_target_": rename(group, str(target))} if is_ours(target) else node
+
+    return {group: rename_part(group, node) for group, node in config.items()}
 
 
 def list_names(group: str) -> list[str]:
@@ -43,7 +61,7 @@ def name_part(group: str, node: Any) -> Any:
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         return node
     target = node["_target_"]
-    name = target if is_ours(target) else _names(group).get(target)
+    name = rename(group, target) if is_ours(target) else _names(group).get(target)
     if name is None or name not in _names(group).values():
         return node
     return {**deepcopy(_values(group, name)), **node, "_target_": name}

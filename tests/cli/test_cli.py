@@ -307,13 +307,13 @@ def test_runs_on_other_data_are_not_compared_and_not_averaged(tmp_path, here):
 
     table("a.csv", 0)
     table("b.csv", 1)
-    words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny", "threads=1"]
+    words = ["dataset=table", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny", "threads=1"]
     assert here("tl-run", *words, "method=source_only").returncode == 0
     assert "source_only, same seed" in here("tl-run", *words, "method=mmd").stdout
     os.utime("b.csv")
     again = here("tl-run", *words, "method=mmd")  # touched, and the same
     assert "already complete" in again.stdout and not again.stderr
-    (first,) = (Path(name) for name in again.stdout.split() if "runs/csv/mmd-" in name)
+    (first,) = (Path(name) for name in again.stdout.split() if "runs/table/mmd-" in name)
     before = {file.name: file.read_bytes() for file in first.iterdir()}
     table("b.csv", 3)
     told = f"new: data changed since {first.name}"

@@ -788,6 +788,36 @@ def test_a_link_to_a_folder_stays_inside(tmp_path):
         loaded(target="c")
 
 
+def test_links_are_followed_where_that_is_said(tmp_path):
+    root = plain(tmp_path / "data")
+    outside = plain(tmp_path / "outside", "c")
+    (root / "c").symlink_to(outside / "c")
+    with pytest.raises(UserError, match=r"data/c is a link that leaves data: .*or set dataset.follow_links=true"):
+        loaded(target="c")
+    linked = loaded(target="c", follow_links=True).target
+    assert torch.equal(linked.x, image_folder(0, Path("cache"), str(outside), target="c", size=8).target.x)
+    assert linked.names is not None and str(linked.names[0]) == "data/c/cat/0.png"
+    (root / "b" / "cow").symlink_to(outside / "c" / "cat")
+    plain(root, "a", ("cow",))
+    assert loaded(follow_links=True).target.classes == ("cat", "cow", "dog")
+    plain(tmp_path / "more", "d", ("cow",))
+    (root / "b" / "dog" / "more").symlink_to(tmp_path / "more")
+    assert len(loaded(follow_links=True).target.x) == 20
+    for link in (root / "c", root / "b" / "cow"):
+        link.unlink()
+    with pytest.raises(UserError, match=r"is a link to a folder within a class: .*or set dataset.follow_links=true"):
+        loaded()
+
+
+@pytest.mark.parametrize("to", ["", "dog", "cat", "..", "../.."])
+def test_a_link_in_a_circle_or_to_a_folder_that_is_read_is_refused(tmp_path, to):
+    root = plain(tmp_path / "data")
+    (root / "b" / "dog" / "link").symlink_to((root / "b" / to).resolve())
+    told = r"follow_links=true: 'data/b/dog/link' is the same folder as .*read twice, or without end"
+    with pytest.raises(UserError, match=told):
+        loaded(follow_links=True)
+
+
 def test_names_of_all_languages_are_one_name_however_they_are_written(tmp_path):
     plain(tmp_path / "data", ["Fotos é"], ["Käse", "猫"])
     plain(tmp_path / "data", ["写真"], ["Ka\u0308se", "猫"])

@@ -12,7 +12,7 @@ from PIL import Image
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.folder import image_folder
 from tl_runner.datasets.split import Drawn, split_domains
-from tl_runner.datasets.table import csv
+from tl_runner.datasets.table import table as csv
 from tl_runner.domains import UNKNOWN
 from tl_runner.errors import UserError
 

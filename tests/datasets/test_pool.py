@@ -1,13 +1,18 @@
 """Several source domains as one: what is pooled, how it is split, and whose rows are whose."""
 
+import numpy as np
 import pytest
 import torch
-from conftest import QUICK, made
+from conftest import QUICK, described, made
+from PIL import Image
 
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import FAMILIES, digits, find_fonts
+from tl_runner.datasets.folder import image_folder
+from tl_runner.datasets.image_list import image_list
 from tl_runner.datasets.pool import name_sources, pool
 from tl_runner.datasets.split import Drawn, Raw, split_domains
+from tl_runner.datasets.text import text
 from tl_runner.domains import Pair
 from tl_runner.errors import UserError
 from tl_runner.inference.load import load
@@ -125,3 +130,108 @@ def test_a_run_on_several_sources_says_so_and_its_model_is_kept(tmp_path):
 def test_each_order_of_seeds_and_sources_is_another_run_but_one_in_a_list(tmp_path):
     one = made(tmp_path, *QUICK, "dataset.source=[sans]", "method=source_only")
     assert one.data.members is None and one.data.domains["source"] == "sans"
+
+
+def write_images(root, domain: str, classes: dict[str, int], shade: int, part: str = "") -> None:
+    for name, count in classes.items():
+        folder = root / domain / part / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((8, 8), shade, dtype=np.uint8)
+            pixels[0, 0], pixels[0, 1] = number, hash_name(name)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def hash_name(name: str) -> int:
+    return sum(map(ord, name)) % 256
+
+
+FOLDERS = ["dataset=image_folder", "train=tiny", "pretrain=tiny"]
+
+
+def test_several_folders_are_pooled(tmp_path):
+    write_images(tmp_path, "studio", {"cup": 20, "pen": 20}, 50)
+    write_images(tmp_path, "web", {"cup": 15, "pen": 25}, 150)
+    write_images(tmp_path, "phone", {"cup": 20, "pen": 20}, 250)
+    drawn = image_folder(0, tmp_path / "cache", str(tmp_path), source=("studio", "web"), target="phone")
+    assert drawn.source and drawn.source.members == ("studio", "web") and drawn.source.name == "studio + web"
+    assert drawn.source.member is not None and drawn.source.names is not None
+    shade = torch.where(drawn.source.member == 0, 50, 150)
+    assert (drawn.source.x[:, 0, 5, 5] == shade).all()
+    owners = [("studio" if member == 0 else "web") in name
+              for member, name in zip(drawn.source.member.tolist(), drawn.source.names, strict=True)]  # fmt: skip
+    assert all(owners)
+    of_class = drawn.source.x[:, 0, 0, 1] == hash_name("cup")
+    assert (of_class == (drawn.source.y == drawn.source.classes.index("cup"))).all()
+
+
+def test_a_divided_folder_and_one_that_is_not_are_pooled(tmp_path):
+    write_images(tmp_path, "divided", {"cup": 10, "pen": 10}, 50, "train")
+    write_images(tmp_path, "divided", {"cup": 5, "pen": 5}, 60, "test")
+    write_images(tmp_path, "whole", {"cup": 20, "pen": 20}, 150)
+    write_images(tmp_path, "phone", {"cup": 20, "pen": 20}, 250)
+    drawn = image_folder(0, tmp_path / "cache", str(tmp_path), source=("divided", "whole"), target="phone")
+    source = split_domains(drawn, 0, Budget.parse("0"), CPU)[0].source
+    assert source
+    tests = [source.test.take(each.test) for each in source.members]
+    assert len(tests[0]) == 10 and (tests[0][:, 0, 5, 5] == 60 / 255).all() and len(tests[1]) == 8
+
+
+def test_a_class_that_one_source_lacks_is_told_and_shared_means_in_all(tmp_path, caplog):
+    write_images(tmp_path, "studio", {"cup": 10, "pen": 10, "hat": 10}, 50)
+    write_images(tmp_path, "web", {"cup": 10, "pen": 10}, 150)
+    write_images(tmp_path, "phone", {"cup": 10, "pen": 10, "hat": 10}, 250)
+    options = {"root": str(tmp_path), "source": ("studio", "web"), "target": "phone"}
+    drawn = image_folder(0, tmp_path / "cache", **options)
+    assert drawn.target.classes == ("cup", "hat", "pen") and "web has no class 'hat'" in caplog.text
+    shared = image_folder(0, tmp_path / "cache", labels="shared", **options)
+    assert shared.target.classes == ("cup", "pen") and shared.source and len(shared.source.y) == 40
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [(("studio", "studio"), "names studio twice"), (("studio", "phone"), "both 'phone'"), (("studio", "wob"), "web")],
+    ids=str,
+)
+def test_folders_that_can_not_be_pooled_are_refused(tmp_path, source, said):
+    for name in ("studio", "web", "phone"):
+        write_images(tmp_path, name, {"cup": 5, "pen": 5}, 50)
+    with pytest.raises(UserError, match=said):
+        image_folder(0, tmp_path / "cache", str(tmp_path), source=source, target="phone")
+
+
+def test_lists_of_images_are_pooled(tmp_path):
+    for name, shade in (("studio", 50), ("web", 150), ("phone", 250)):
+        write_images(tmp_path, name, {"cup": 10, "pen": 12}, shade)
+        lines = [
+            f"{name}/{file.parent.name}/{file.name} {file.parent.name}" for file in (tmp_path / name).rglob("*.png")
+        ]
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    lists = [str(tmp_path / f"{name}.txt") for name in ("studio", "web", "phone")]
+    drawn = image_list(0, tmp_path / "cache", source=(lists[0], lists[1]), target=lists[2])
+    assert drawn.source and drawn.source.member is not None and drawn.source.members == ("studio.txt", "web.txt")
+    assert (drawn.source.x[:, 0, 5, 5] == torch.where(drawn.source.member == 0, 50, 150)).all()
+
+
+def test_folders_of_texts_are_pooled(tmp_path):
+    for domain in ("films", "books", "shops"):
+        for name in ("good", "bad"):
+            folder = tmp_path / domain / name
+            folder.mkdir(parents=True)
+            for number in range(8):
+                (folder / f"{number}.txt").write_text(f"{domain} {name} number {number}")
+    drawn = text(0, root=str(tmp_path), source=("films", "books"), target="shops")
+    assert drawn.source and drawn.source.texts is not None and drawn.source.member is not None
+    first = [words.split()[0] for words in drawn.source.texts]
+    assert first == [drawn.source.members[k] for k in drawn.source.member.tolist()]
+
+
+def test_the_content_of_every_source_is_in_the_id_of_a_run(tmp_path):
+    for name in ("studio", "web", "phone"):
+        write_images(tmp_path, name, {"cup": 8, "pen": 8}, 50 + len(name))
+    words = [*FOLDERS, f"dataset.root={tmp_path}", "dataset.source=[studio,web]", "dataset.target=phone"]
+    before = described(tmp_path / "outputs", *words)
+    (tmp_path / "web" / "cup" / "0.png").write_bytes((tmp_path / "studio" / "cup" / "1.png").read_bytes())
+    assert described(tmp_path / "outputs", *words).id != before.id
+    record = made(tmp_path / "outputs", *words, "method=mmd", "backbone=small")
+    assert record.status == "ok" and record.data.members and [*record.data.members] == ["studio", "web"]

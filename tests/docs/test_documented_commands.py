@@ -155,7 +155,7 @@ def folder(prepared: Path, typed: Callable[..., Said], monkeypatch: pytest.Monke
     monkeypatch.chdir(prepared)
     if not (prepared / "RUN").exists():
         photos = ["dataset=image_folder", "dataset.root=photos", "dataset.source=studio", "dataset.target=phone"]
-        tables = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "dataset.label=diagnosis"]
+        tables = ["dataset=table", "dataset.source=a.csv", "dataset.target=b.csv", "dataset.label=diagnosis"]
         tiny = ["train=tiny", "pretrain=tiny", "device=cpu", "threads=1"]
         for words in (
             [*photos, "method=source_only", "dataset.size=16"],

@@ -351,7 +351,7 @@ def csv_files(folder: Path, moved: int = 1) -> Path:
 
 
 def of_tables(outputs: Path, *overrides: str) -> RunRecord:
-    words = ["dataset=csv", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny"]
+    words = ["dataset=table", "dataset.source=a.csv", "dataset.target=b.csv", "backbone=mlp", "train=tiny"]
     return describe_run(*composed(*words, "method=source_only", "diagnose=none", f"outputs={outputs}", *overrides))
 
 

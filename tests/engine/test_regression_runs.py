@@ -114,7 +114,14 @@ def test_a_target_without_labels_gets_values_for_every_row(tmp_path):
     (tmp_path / "s.csv").write_text("\n".join(rows))
     (tmp_path / "t.csv").write_text("\n".join(["a,b", *(f"{i / 7 + 1},{(i * 11) % 5}" for i in range(50))]))
     files = [f"dataset.source={tmp_path}/s.csv", f"dataset.target={tmp_path}/t.csv", "dataset.label=y"]
-    words = ["dataset=csv", *files, "dataset.task=regression", "dataset.numeric=[b]", "backbone=mlp", "train.steps=40"]
+    words = [
+        "dataset=table",
+        *files,
+        "dataset.task=regression",
+        "dataset.numeric=[b]",
+        "backbone=mlp",
+        "train.steps=40",
+    ]
     record = made(tmp_path, *words, "method=mmd")
     assert record.headline is None and record.scores and record.scores.estimated_error
     with (record.folder / "predictions.csv").open() as file:

@@ -60,6 +60,29 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(method, tmp_path):
         equal(whole, again)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=dann", "train.average=ema", "shares=bbse"],
+        ["method=mmd", "train.average=swa", "train.batchnorm=joint"],
+        ["method=finetune", "train.average=ema", "method.lp_ft=true", "method.wise=0.5"],
+        pytest.param(["method=maml", "train.average=swa"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_averaged_and_interpolated_weights_go_on_too(words, tmp_path):
+    """Left in each phase, at the last step and before it."""
+    words = [*words, "augment=none", "diagnose=none", "train.log_every=3"]
+    whole = described(tmp_path / "whole", *words)
+    points = len([*run(whole)])
+    assert whole.status == "ok"
+    for at in (points - 7, points - 2, points - 1, points):
+        cut_off(tmp_path / str(at), at, KeyboardInterrupt, *words)
+        again = described(tmp_path / str(at), *words)
+        to_the_end(run(again))
+        equal(whole, again)
+
+
 @pytest.mark.parametrize("how", [GeneratorExit, OSError, SystemExit])
 def test_whatever_left_it_at_a_point_it_goes_on(how, tmp_path):
     whole = described(tmp_path / "whole")

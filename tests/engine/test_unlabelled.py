@@ -17,7 +17,7 @@ from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord, read_record
 
 TINY = ["train=tiny", "pretrain=tiny", "device=cpu", "threads=1"]
-TABLES = ["dataset=csv", "dataset.source=a.csv", "backbone=mlp", *TINY]
+TABLES = ["dataset=table", "dataset.source=a.csv", "backbone=mlp", *TINY]
 BATCHNORM = {"adabn", "tent"}  # they need it, and a perceptron has none
 FREE = [name for name in METHODS if name == "auto" or not ("granted" in built(name).needs or name in BATCHNORM)]
 UNKNOWN = re.compile("(?i)accuracy.{0,20}nan|nan ?%|none ?%")

@@ -99,7 +99,7 @@ def shot(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     home = tmp_path_factory.mktemp("clinic")
     files = [f"dataset.{role}={table(home / f'{role}.csv', seed)}" for seed, role in enumerate(("source", "target"))]
-    words = ["dataset=csv", *files, "dataset.label=diagnosis", "dataset.drop=[id]", "backbone=mlp", *TINY]
+    words = ["dataset=table", *files, "dataset.label=diagnosis", "dataset.drop=[id]", "backbone=mlp", *TINY]
     return made(home / "outputs", *words, "method=mmd")
 
 
@@ -304,7 +304,9 @@ def test_what_can_not_be_used_is_refused_in_words(shot, clinic, typed):
         assert typed("tl-predict", shot.folder, names(shot)[0], "--out", "twice.csv").code == 0
     if not torch.cuda.is_available():
         assert "finds 0 CUDA devices" in refused(typed("tl-predict", clinic.folder, file, "--device", "cuda"))
-    assert "is no UTF-8 text" in refused(typed("tl-predict", clinic.folder, next(n for n in names(shot) if "png" in n)))
+    assert "is no text but a PNG image" in refused(
+        typed("tl-predict", clinic.folder, next(n for n in names(shot) if "png" in n))
+    )
 
 
 @pytest.mark.parametrize(

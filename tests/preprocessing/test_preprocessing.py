@@ -14,6 +14,7 @@ from PIL import Image
 
 import tl_runner
 from tl_runner.core import Model
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.encoding import encode, fit
 from tl_runner.datasets.picture import square
 from tl_runner.errors import UserError
@@ -30,7 +31,7 @@ FACTS = {
         {"name": "dose", "kind": "numeric", "median": 1.0, "mean": 1.5, "sd": 0.5, "gaps": False},
     ]
 }
-TABLE = Columns(FACTS, missing=("NA",), known=frozenset({"label"}))
+TABLE = Columns(FACTS, Dialect(missing=("NA",)), known=frozenset({"label"}))
 SQUARE, EXACT = Images(3, 8, 8, "pillow"), Images(3, 8, 8, "torch")
 
 
@@ -169,7 +170,7 @@ def test_a_gap_where_training_had_none_is_filled_and_said(caplog):
     ("rows", "message"),
     [
         (["age,citty,dose", "1,Ulm,2"], "has no column 'city' – did you mean 'citty'?"),
-        (["age;city;dose", "1;Ulm;2"], "has no column 'age'.*read with a comma between cells, has age;city;dose"),
+        (["Age;city;dose", "1;Ulm;2"], "no column 'age'.*read with a semicolon between cells, has Age, city"),
         (
             ["age,city,dose", "1,Ulm,2", "x7,Ulm,2"],
             r"column 'age': new.csv:3 holds 'x7', which is no finite number \(1 of",
@@ -207,7 +208,7 @@ def test_the_record_tells_the_preprocessing():
     assert read_preprocessing(replace(IMAGE, resize="pillow"), {}) == SQUARE and read_preprocessing(IMAGE, {}) == EXACT
     node = {"label": "label", "domain": None, "drop": ["id"], "separator": "tab", "missing": ["-"]}
     table = read_preprocessing(DataInfo(shape=[5], encoding=FACTS), node)
-    assert table == Columns(FACTS, "tab", ["-"], frozenset({"label", "id"}))
+    assert table == Columns(FACTS, Dialect("tab", missing=("-",)), frozenset({"label", "id"}))
 
 
 @pytest.mark.parametrize(

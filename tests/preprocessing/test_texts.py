@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.errors import UserError
 from tl_runner.models.word_tokenizer import WordTokenizer
 from tl_runner.preprocessing.batching import Input
@@ -80,7 +81,7 @@ def test_random_inputs_are_texts_of_any_length():
 def test_a_record_tells_the_column_and_the_separator():
     data = DataInfo(shape=[4], input="text")
     assert read_preprocessing(data, {"text": "review", "separator": "tab"}, TOKENIZER) == Texts(
-        TOKENIZER, "review", "tab"
+        TOKENIZER, "review", Dialect("tab")
     )
     found = read_preprocessing(data, {}, TOKENIZER)
     assert found == Texts(TOKENIZER) and found.facts["tokenizer"] == TOKENIZER.state()

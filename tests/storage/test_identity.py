@@ -1,6 +1,8 @@
 """Who a run is: names and values, so that code may move; ten commands whose ids are pinned."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ GOLDEN = {
     "method=finetune granted=10 optimizer=sgd schedule=constant": "2f31d4b0f8",
     "method=dann train=tiny pretrain=tiny select=last": "5a8585e431",
     "method=fixmatch augment=weak dataset.shift=fog dataset.severity=3": "62f9529834",
-    "backbone=resnet18 dataset=cifar10_split train.steps=1000": "c54be8b06f",
+    "backbone=resnet18 backbone.stem=imagenet dataset=cifar10_split train.steps=1000": "c54be8b06f",
     "dataset=csv dataset.source=a.csv dataset.target=b.csv backbone=mlp method=kmm": "4ddc6535d2",
 }
 
@@ -65,6 +67,59 @@ def test_keys_that_came_later_are_in_the_id_only_where_they_are_used():
     content, choices = composed("pretrain=tiny")
     earlier = {**content, "pretrain": {key: value for key, value in content["pretrain"].items() if key != "transfer"}}
     assert describe_run(earlier, choices).id == describe_run(content, choices).id
+
+
+def test_a_stem_that_is_chosen_is_not_the_one_that_was_the_default():
+    said = [identity(f"backbone=resnet18 backbone.stem={stem}") for stem in ("auto", "imagenet", "cifar")]
+    assert len({*said}) == 3 and said[0] == identity("backbone=resnet18")
+
+
+def test_a_table_is_the_same_run_by_either_name_and_by_words_and_signs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(f"x,label\n1,{name}\n2,other\n")
+    ((words, golden),) = ((words, known) for words, known in GOLDEN.items() if "dataset=csv" in words)
+    table = words.replace("dataset=csv", "dataset=table")
+    same = ["separator=auto", "separator=comma", "separator=','", "decimal=point", "decimal='.'", "encoding=auto"]
+    assert {identity(table), *(identity(f"{table} dataset.{word}") for word in same)} == {golden}
+    others = ["separator=tab", "decimal=comma", "thousands=comma", "dates=[x]", "split=x", "group=x", "time=x"]
+    found = [identity(f"{table} dataset.{word}") for word in (*others, "encoding=latin-1")]
+    assert len({golden, *found}) == 9
+    for one, other in (("separator=';'", "separator=semicolon"), ("decimal=','", "decimal=comma")):
+        assert identity(f"{table} dataset.{one}") == identity(f"{table} dataset.{other}")
+
+
+def test_a_run_of_an_earlier_name_is_found_and_is_called_by_the_present_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, choices = composed("dataset=csv", "backbone=mlp", "method=kmm")
+    record = describe_run(content, choices)
+    assert record.choices["dataset"] == record.config["dataset"]["_target_"] == "table"
+    assert record.folder.parent.name == "table"
+    earlier = record.folder.parent.with_name("csv") / record.folder.name
+    earlier.mkdir(parents=True)
+    assert record.folder == earlier
+    stored = {**vars(record), "choices": {**record.choices, "dataset": "csv"}, "found": None}
+    stored["config"] = {**record.config, "dataset": {**record.config["dataset"], "_target_": "csv"}}
+    (earlier / "run.json").write_text(json.dumps(stored, default=vars))
+    found = read_record(earlier / "run.json")
+    assert found.choices["dataset"] == found.config["dataset"]["_target_"] == "table" and found.id == record.id
+
+
+def test_files_of_a_pattern_or_a_folder_count_by_what_they_hold(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    for name in ("d/a-1.csv", "d/a-2.csv", "b.csv"):
+        Path(name).write_text(f"x,label\n1,{name}\n2,other\n")
+
+    def of(source: str) -> str:
+        return identity(f"dataset=table dataset.source={source} dataset.target=b.csv backbone=mlp method=kmm")
+
+    first = {source: of(source) for source in ("d", "d/a-*.csv", "d/a-1.csv")}
+    assert len({*first.values()}) == 3 and of("d/") == first["d"]
+    Path("d/README.md").write_text("no table")
+    assert {source: of(source) for source in first} == first
+    Path("d/a-2.csv").write_text("x,label\n5,a\n2,other\n")
+    assert [source for source in first if of(source) != first[source]] == ["d", "d/a-*.csv"]
 
 
 FITTED = {  # as they were where head=logistic was the default

@@ -8,10 +8,13 @@ from torch import nn
 
 from tl_runner.core import Episodes, Group, Method, Model, Phase, Terms
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import split_domains
+from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
+from tl_runner.domains import OnDisk
 from tl_runner.errors import UserError
-from tl_runner.models.backbones import mlp
+from tl_runner.methods.mmd import MMD
+from tl_runner.methods.source_only import SourceOnly
+from tl_runner.models.backbones import mlp, small
 from tl_runner.rng import Rng
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import Cursor, Train, begin_phase, train
@@ -187,3 +190,31 @@ def test_small_tasks_are_drawn_where_a_phase_says_so(task):
         )
     ]
     assert points[-1].rows == 4 * 18
+
+
+def test_training_from_a_mapped_file_is_bit_equal_to_training_in_memory(tmp_path):
+    """Over several epochs, with the next batch read ahead; of two streams, and of tasks."""
+    generator = torch.Generator().manual_seed(0)
+    content = torch.randint(256, (2, 50, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    content.numpy().tofile(tmp_path / "pixels.u8")
+    mapped = torch.from_file(str(tmp_path / "pixels.u8"), shared=False, size=content.numel(), dtype=torch.uint8)
+    y = torch.arange(50) % 2
+
+    def trained(x: torch.Tensor, on_disk: bool, episodes: Episodes | None) -> dict[str, torch.Tensor]:
+        source, target = (Raw(name, x[i], y, ("a", "b")) for i, name in enumerate("st"))
+        drawn = Drawn(source, target, {}, on_disk=on_disk)
+        pair, _, _ = split_domains(drawn, 0, Budget("count", 2), torch.device("cpu"))
+        assert isinstance(pair.target.train, OnDisk) == on_disk
+        torch.manual_seed(0)
+        backbone, width = small(pair.shape, width=8, channels=4)
+        model, method = Model(backbone, width, pair.classes), SourceOnly() if episodes else MMD()
+        if episodes:
+            method.phases = lambda model: [Phase("train", 1.0, [Group(model.parameters())], episodes=episodes)]
+        plan = Train(steps=12, batch=8)
+        list(train(model, method, pair, plan, optimizers.sgd, optimizers.constant, augment.weak, Rng(0), Cursor()))
+        return model.state_dict()
+
+    for episodes in (None, Episodes(2, 2, 1, 1)):
+        memory = trained(content, False, episodes)
+        disk = trained(mapped.view(2, 50, 3, 8, 8), True, episodes)
+        assert all(torch.equal(memory[name], disk[name]) for name in memory)

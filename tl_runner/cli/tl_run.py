@@ -163,11 +163,14 @@ def _show(task: "Command", console: "Console") -> None:
         console.print(tables.outcomes(listed, console.width))
     if task.experiments:
         _compare(task, console)
+    elif task.lines:
+        _show_matrices([outcome.record for outcome in task.outcomes], console)
     for text in task.said:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for outcome in task.outcomes if not multirun else ():
         if outcome.what in ("ran", "skipped") and not outcome.failed:
-            console.print(*tables.result(outcome.record, _baseline(outcome.record, task.contents)), sep="\n")
+            baseline = _baseline(outcome.record, task.contents)
+            console.print(*tables.result(outcome.record, baseline, task.words), sep="\n")
 
 
 def _compare(task: "Command", console: "Console") -> None:
@@ -186,6 +189,7 @@ def _compare(task: "Command", console: "Console") -> None:
     board = build_leaderboard(found)
     cautions = list_caveats(found, board)
     console.print(*tables.render_leaderboard(board, list(rankings(found)), cautions, console.width), sep="\n")
+    _show_matrices(found, console)
     asked = [pair for each in task.experiments for pair in each.compare]
     if contrasts := list(contrast(group_settings(found), asked)):
         console.print(tables.render_contrasts(contrasts))
@@ -193,6 +197,14 @@ def _compare(task: "Command", console: "Console") -> None:
         console.print(
             *(f"{each.name}, {told}" for told in each.told), sep="\n", highlight=False, markup=False, soft_wrap=True
         )
+
+
+def _show_matrices(records: "Sequence[RunRecord]", console: "Console") -> None:
+    """Sources against targets, where these runs are about several pairs of domains."""
+    from tl_runner.report import tables
+    from tl_runner.report.domain_matrix import build_matrices
+
+    console.print(*map(tables.render_matrix, build_matrices(records)), sep="\n")
 
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":

@@ -1,31 +1,29 @@
-"""A delimited text file as named columns of cells. Errors name the line."""
+"""A table as named columns of cells, each row with the place that it stands at."""
 
-import csv
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from io import StringIO
-from itertools import chain, islice
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_runner.datasets.utf8 import TABLE, read_utf8
 from tl_runner.errors import UserError, list_names, nearest
 
-Cells = NDArray[np.object_]  # of text, None where missing
-SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+Floats = NDArray[np.float64]
+# Of text, None where missing. Or, where all of a column's cells are plain numbers, these as float64, NaN where missing.
+Cells = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file, or some of them.
+    """The rows of one or several files, or some of them.
 
-    `name` is that of the domain, `file` the path as typed, `header` all columns of the file, `lines` (n,) where each
-    row begins (the header's line is 1, as an editor counts), `cells` the columns in use, each (n,).
+    `name` is that of the domain, `file` what named it, `header` all columns, `lines` (n,) where each row begins (the
+    header's line is 1, as an editor counts), `cells` the columns in use, each (n,). `files` are the paths; of several
+    `file_of` (n,) says by position which a row is of. `found` is what was found out about how the files are written.
+    A file without lines has a `unit` of another name. A pool of several domains has the name of each, and what named
+    its rows, in `members`, and in `member` (n,) the position of each row's own.
     """
 
     name: str
@@ -33,18 +31,44 @@ class Table:
     header: tuple[str, ...]
     lines: NDArray[np.int64]
     cells: dict[str, Cells]
+    files: tuple[str, ...] = ()
+    file_of: NDArray[np.int32] | None = None
+    found: Mapping[str, str] = field(default_factory=dict)
+    unit: str = "line"
+    members: tuple[tuple[str, str], ...] = ()
+    member: NDArray[np.int64] | None = None
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What to read to have all of these rows, and others perhaps."""
+        return tuple(file for _, file in self.members) or (self.file,)
 
     def __len__(self) -> int:
         return len(self.lines)
 
+    def file_at(self, row: int) -> str:
+        """The file of a row."""
+        return self.file if self.file_of is None else self.files[self.file_of[row]]
+
+    def where(self, row: int) -> str:
+        """Where a row stands, in words: `line 5 of a.csv`."""
+        return f"{self.unit} {self.lines[row]} of {self.file_at(row)}"
+
     def places(self) -> list[str]:
         """Where each row stands: `file:line`."""
-        return [f"{self.file}:{line}" for line in self.lines]
+        if self.file_of is None:
+            return [f"{self.file}:{line}" for line in self.lines.tolist()]
+        return [f"{self.files[at]}:{line}" for at, line in zip(self.file_of.tolist(), self.lines.tolist(), strict=True)]
 
     def take(self, rows: NDArray[Any]) -> "Table":
         """These rows: numbers, or a mask."""
         cells = {name: column[rows] for name, column in self.cells.items()}
-        return replace(self, lines=self.lines[rows], cells=cells)
+        file_of, member = (None if each is None else each[rows] for each in (self.file_of, self.member))
+        return replace(self, lines=self.lines[rows], cells=cells, file_of=file_of, member=member)
+
+    def without(self, *names: str) -> "Table":
+        """The table without these columns."""
+        return replace(self, cells={name: cells for name, cells in self.cells.items() if name not in names})
 
     def split_off(self, name: str, key: str) -> tuple[Cells, "Table"]:
         """A column, which the option `key` names, and the table without it."""
@@ -53,56 +77,73 @@ class Table:
                 f"dataset.{key}={name}: {self.file} has no such column{nearest(name, self.cells)}"
                 f" (it has {list_names(self.cells)}){about_comment(self.header)}"
             )
-        rest = {other: cells for other, cells in self.cells.items() if other != name}
-        return self.cells[name], replace(self, cells=rest)
+        return self.cells[name], self.without(name)
 
 
-def read_cells(
-    file: str,
-    said: str,
-    separator: str,
-    missing: Sequence[str],
-    drop: Sequence[str] = (),
-    only: Collection[str] | None = None,
-) -> Table:
-    """The table in a UTF-8 text file (RFC 4180, with any of `SEPARATORS`), whose first line names the columns.
+def join_tables(name: str, file: str, tables: Sequence[Table]) -> Table:
+    """The rows of several files as one table, whose columns are those of the first; all must have the same."""
+    first = tables[0]
+    for other in tables[1:]:
+        for mine, theirs in ((first, other), (other, first)):
+            if extra := [column for column in mine.cells if column not in theirs.cells]:
+                close = nearest(extra[0], theirs.cells)
+                raise UserError(
+                    f"{mine.file} has columns that {theirs.file} does not have: {list_names(extra)}{close}."
+                    f" The files of a domain ({file}) must have the same columns: rename them, or leave them out:"
+                    " dataset.drop=[…]"
+                )
+    files = tuple(dict.fromkeys(each for table in tables for each in table.files or (table.file,)))
+    place = {each: index for index, each in enumerate(files)}
 
-    Cells are stripped of blanks around them; an empty one, and one of the words `missing` in upper or lower case, is
-    None. Columns named in `drop` are left out, and where `only` names some all others; blank lines are passed over.
-    `said` is what named the file, as it was typed.
-    """
-    text = _without_separator_line(read_utf8(file, said, TABLE), file, separator)
-    records = _records(text, file, SEPARATORS[separator])
-    top, first = next(records, (0, []))
-    header = tuple(name.strip() for name in first)
-    used = [name for name in header if name not in drop and (only is None or name in only)]
-    rest = list(islice(records, 1))
-    _refuse_line_above_header(file, top, header, *rest)
-    _check_header(file, header, used, separator, least=2 if only is None else 0)
-    absent = {"", *(word.strip().lower() for word in missing)}
-    lines, rows = [], []
-    for line, record in chain(rest, records):
-        if len(record) != len(header):
-            cut = f"is it cut off, or does a cell hold a {separator} without quotes around it?"
-            why = "is it a comment, as its # says? Take it out" if record[0].startswith("#") else cut
-            raise UserError(f"line {line} of {file} has {len(record)} cells, the header {len(header)}: {why}")
-        lines.append(line)
-        rows.append([None if (word := cell.strip()).lower() in absent else word for cell in record])
-    if not rows:
-        raise UserError(f"{file} has a header and no rows")
-    cells = np.array(rows, dtype=object)
-    kept = {name: cells[:, index] for index, name in enumerate(header) if name in used}
-    return Table(Path(file).stem, file, header, np.array(lines), kept)
+    def own(table: Table) -> NDArray[np.int32]:
+        numbers = np.array([place[each] for each in table.files or (table.file,)], dtype=np.int32)
+        return np.repeat(numbers, len(table)) if table.file_of is None else numbers[table.file_of]
+
+    return Table(
+        name,
+        file,
+        first.header,
+        np.concatenate([table.lines for table in tables]),
+        {column: np.concatenate([table.cells[column] for table in tables]) for column in first.cells},
+        files,
+        np.concatenate([own(table) for table in tables]),
+        {key: ", ".join(dict.fromkeys(table.found[key] for table in tables if key in table.found)) for key in {
+            key: None for table in tables for key in table.found}},
+        first.unit,
+    )  # fmt: skip
+
+
+def pool_tables(tables: Sequence[Table]) -> Table:
+    """The rows of several domains as one table, each knowing its own; one alone stays as it is."""
+    if len(tables) == 1:
+        return tables[0]
+    name, file = " + ".join(table.name for table in tables), " and ".join(table.file for table in tables)
+    member = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    members = tuple((table.name, table.file) for table in tables)
+    return replace(join_tables(name, file, tables), members=members, member=member)
+
+
+def is_missing(cells: Cells) -> NDArray[np.bool_]:
+    """Which cells (n,) have no value."""
+    if cells.dtype == np.float64:
+        return np.isnan(cells)
+    return np.array([cell is None for cell in cells.tolist()], dtype=np.bool_)
 
 
 def observed(cells: Cells) -> Cells:
     """The cells that are not missing."""
-    return cells[cells != None]  # noqa: E711  (of each cell)
+    return cells[~is_missing(cells)]
+
+
+def map_words(cells: Cells, words: Mapping[Any, Any], dtype: Any = object) -> NDArray[Any]:
+    """What each cell stands for."""
+    return np.array([words[word] for word in cells.tolist()], dtype=dtype)
 
 
 def normalise_categories(cells: Cells) -> Cells:
     """Categories by one name each: `1.0` is `1`, as pandas writes whole numbers where some are missing."""
-    return np.array([cell and re.sub(r"^([+-]?\d+)\.0*$", r"\1", cell) for cell in cells], dtype=object)
+    words = {word: word and re.sub(r"^([+-]?\d+)\.0*$", r"\1", word) for word in set(cells.tolist())}
+    return map_words(cells, words)
 
 
 def about_comment(header: Sequence[str]) -> str:
@@ -116,67 +157,3 @@ def format_option(key: str, words: Iterable[str]) -> str:
     if all(re.fullmatch(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_]\w*", word, re.ASCII) for word in words):
         return f"dataset.{key}=[{','.join(words)}]"
     return f'dataset.{key}="{words}"'
-
-
-def _without_separator_line(text: str, file: str, separator: str) -> str:
-    """Without a first line such as `sep=;`, which tells Excel the separator and must agree with the one in use."""
-    match = re.match(r'"?sep=(\\t|[^\r\n])\1*"?[,;|\t]*(?=[\r\n])', text, re.IGNORECASE)
-    if match is None:
-        return text
-    sign = match[1].replace("\\t", "\t")
-    if sign != SEPARATORS[separator]:
-        right = [name for name, other in SEPARATORS.items() if other == sign]
-        mend = f"set dataset.separator={right[0]}" if right else f"possible: {list_names(SEPARATORS)}"
-        raise UserError(
-            f"line 1 of {file} says that {sign!r} separates its cells, and dataset.separator={separator}: {mend}"
-        )
-    return text[match.end() :]  # the end of the line stays, so that lines count as in an editor
-
-
-def _refuse_line_above_header(
-    file: str, top: int, header: Sequence[str], following: tuple[int, list[str]] = (0, [])
-) -> None:
-    """A first line that is a title or a comment: alone in its line, or begun by # and not as wide as the next."""
-    line, record = following
-    comment = bool(header) and header[0].startswith("#")
-    other_separator = bool(header) and any(sign in header[0] for sign in SEPARATORS.values())
-    above = len(header) == 1 < len(record) and (comment or not other_separator)
-    if above or (comment and (len(header) == 1 or len(record) != len(header))):
-        raise UserError(
-            f"line {top} of {file} holds {', '.join(header)!r}"
-            + (f" alone, line {line} has {len(record)} cells" if above else "")
-            + f": is it a {'comment' if comment else 'title'}? The first line must name the columns: take out what"
-            " stands above that line"
-        )
-
-
-def _records(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not a blank line, with the line it begins at."""
-    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
-    begins = 1
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text may be longer than what csv takes by default
-    try:
-        for record in reader:
-            if record:
-                yield begins, record
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"the row at line {begins} of {file} can't be read: {error}; are its quotes closed?") from error
-
-
-def _check_header(file: str, header: Sequence[str], used: Sequence[str], separator: str, least: int) -> None:
-    if not header:
-        raise UserError(f"{file} is empty: its first line must name the columns")
-    if len(header) < least:
-        others = [name for name, sign in SEPARATORS.items() if sign in header[0]]
-        other = f"set dataset.separator={others[0]}? It holds for both files" if others else ""
-        hint = other or "a label and one more are needed"
-        raise UserError(f"{file} has one column with dataset.separator={separator}: {hint}")
-    for index, name in enumerate(header, 1):
-        if name in used and not name:
-            raise UserError(
-                f"column {index} of {file} has no name. If it numbers the rows, as pandas writes it:"
-                f" {format_option('drop', [''])} leaves it out"
-            )
-        if used.count(name) > 1:
-            raise UserError(f"{file} has {used.count(name)} columns of the name {name!r}: rename all but one")

@@ -3,16 +3,16 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from tl_runner.datasets.cells import NUMBER, Cells, Table, format_option, list_names, normalise_categories, observed
+from tl_runner.datasets.cells import Cells, Table, format_option, is_missing, normalise_categories, observed
+from tl_runner.datasets.dialect import NUMBER
 from tl_runner.datasets.labelled import WhetherLabelled, refuse_policy_without_labels
 from tl_runner.datasets.notation import another_notation
 from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
-from tl_runner.errors import UserError, nearest
+from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun, pluralize
 
 log = logging.getLogger(__name__)
@@ -44,25 +44,26 @@ def split_off_label(
     a file without regard to them.
     """
     if whether == "no" or (whether == "auto" and label not in table.header):
-        rest = {name: cells for name, cells in table.cells.items() if name != label}
-        cells, features = np.full(len(table), None, dtype=object), replace(table, cells=rest)
+        cells, features = np.full(len(table), None, dtype=object), table.without(label)
     else:
         cells, features = table.split_off(label, "label")
     if not features.cells:
         raise UserError(f"{table.file} has no column but the label {label!r} to learn from")
-    empty = np.flatnonzero(cells == None)  # noqa: E711  (of each cell)
+    empty = np.flatnonzero(is_missing(cells))
     if len(empty) and whether == "yes":
-        again = literally(table.file)
-        words = sorted(set(observed(again.cells[label][np.isin(again.lines, table.lines[empty])])))
+        places = table.take(empty).places()
+        again = [literally(name) for name in table.named]
+        found = [observed(each.cells[label][np.isin(each.places(), places)]) for each in again]
+        words = sorted({word for each in found for word in each})
         kept = [word for word in missing if word.strip().lower() not in {word.lower() for word in words}]
         as_class = (
             f", or, if {list_names(map(repr, words))} is a class, set {format_option('missing', kept)}" if words else ""
         )
+        lines = list_names(map(str, table.lines[empty]) if table.file_of is None else places)
         raise UserError(
             f"{len(empty)} of the {count_noun(len(cells), 'row')} of {table.name} {pluralize(len(empty), 'has')} no"
-            f" label in column {label!r}"
-            f" ({table.file}, lines {list_names(map(str, table.lines[empty]))}): take them out{as_class}; of the"
-            " target alone rows may have none"
+            f" label in column {label!r} ({table.file}, {table.unit}s {lines}): take them out{as_class}; of the target"
+            " alone rows may have none"
         )
     return features, cells
 

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_runner.datasets import notation
-from tl_runner.datasets.cells import NUMBER, Cells, Table, format_option, list_names, observed
-from tl_runner.errors import UserError
+from tl_runner.datasets.cells import Cells, Floats, Table, format_option, is_missing, map_words, observed
+from tl_runner.datasets.column_reading import EXACT, LARGEST, warn_of_rounding
+from tl_runner.datasets.dialect import NUMBER
+from tl_runner.errors import UserError, list_names
 from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
 
 ColumnKind = Literal["numeric", "categorical"]
-Floats = NDArray[np.float64]
 
-LARGEST = 1e30  # float32 ends at 3e38
 MANY, TOO_MANY = 100, 1000  # categories: suspicious where most rows have their own; more than one-hot is for
 SPARE = 3  # words beside numbers, up to which they are likely to stand for missing values
 
@@ -50,9 +50,10 @@ def kinds(
             _refuse_text(name, table, categorical, missing)
             if name not in numeric:
                 _refuse_points_between_thousands(name, table, categorical, numeric)
-        if name not in numeric and len(cells) > 2 and np.ptp(values - source.lines) == 0:
+            _warn_of_rounded(name, table)
+        if name not in numeric and _numbers_the_rows(values, source):
             raise UserError(
-                f"column {name!r} of {source.file} numbers the rows ({cells[0]}, {cells[1]}, …):"
+                f"column {name!r} of {source.file} numbers the rows ({values[0]:.16g}, {values[1]:.16g}, …):"
                 f" {format_option('drop', [name])} leaves it out, {format_option('numeric', [*numeric, name])} keeps it"
             )
         return "numeric"
@@ -62,14 +63,39 @@ def kinds(
 
 def parse_numbers(cells: Cells) -> tuple[Floats, NDArray[np.bool_]]:
     """The value of each cell (n,), NaN where it is missing or text, and which (n,) are text: no finite numbers."""
-    values = np.array([float(cell) if cell is not None and NUMBER.fullmatch(cell) else np.nan for cell in cells])
-    values[np.abs(values) > LARGEST] = np.nan
-    return values, np.isnan(values) & (cells != None)  # noqa: E711
+    if cells.dtype == np.float64:
+        return cells, np.zeros(len(cells), dtype=np.bool_)
+    words = {word: _parse(word) for word in set(cells.tolist())}
+    values = map_words(cells, words, np.float64)
+    return values, np.isnan(values) & ~is_missing(cells)
+
+
+def _parse(word: str | None) -> float:
+    value = float(word) if word is not None and NUMBER.fullmatch(word) else np.nan
+    return np.nan if abs(value) > LARGEST else value
+
+
+def _numbers_the_rows(values: Floats, table: Table) -> bool:
+    """Whether the values count the rows, in each file from any number on."""
+    offsets = values - table.lines
+    of = [offsets] if table.file_of is None else [offsets[table.file_of == at] for at in set(table.file_of.tolist())]
+    return len(values) > 2 and all(np.ptp(each) == 0 for each in of) and len(values) > 2 * len(of)
+
+
+def _warn_of_rounded(name: str, table: Table) -> None:
+    """Whole numbers written out that floats round: the reader left such a column as text."""
+    cells = table.cells[name]
+    if cells.dtype == np.float64:
+        return
+    large = (word for word in set(observed(cells).tolist()) if len(word) > 15 and word.lstrip("+-").isdigit())
+    if rounded := {word for word in large if abs(int(word)) > EXACT and int(float(word)) != int(word)}:
+        row = next(row for row, word in enumerate(cells.tolist()) if word in rounded)
+        warn_of_rounding(name, table.where(row), cells[row])
 
 
 def _refuse_empty(name: str, sides: Mapping[str, Table]) -> None:
     """A column must have a value on all sides: the others' would be of no use, or all be one made-up number."""
-    empty = {role: table for role, table in sides.items() if all(cell is None for cell in table.cells[name])}
+    empty = {role: table for role, table in sides.items() if is_missing(table.cells[name]).all()}
     if empty:
         where = " and ".join(f"no value in the {role} ({table.file})" for role, table in empty.items())
         raise UserError(
@@ -84,7 +110,7 @@ def _refuse_text(name: str, table: Table, categorical: Sequence[str], missing: S
         first = int(text.argmax())
         word = table.cells[name][first]
         said = (
-            f"column {name!r}: line {table.lines[first]} of {table.file} holds {word!r}, which is no finite number"
+            f"column {name!r}: {table.where(first)} holds {word!r}, which is no finite number"
             f" ({text.sum()} of {count_noun(len(table), 'row')})"
         )
         as_categories = format_option("categorical", [*categorical, name])
@@ -114,7 +140,7 @@ def _refuse_another_notation(name: str, source: Table, categorical: Sequence[str
     if (found := notation.another_notation(cells)) is None:
         return
     said = (
-        f"column {name!r}: line {source.lines[found.first]} of {source.file} holds {cells[found.first]!r},"
+        f"column {name!r}: {source.where(found.first)} holds {cells[found.first]!r},"
         f" {found.what} (in {found.count} of {count_noun(len(cells), 'row')})"
     )
     drop, as_categories = format_option("drop", [name]), format_option("categorical", [*categorical, name])
@@ -137,9 +163,9 @@ def _refuse_numbers_beside_a_word(name: str, source: Table, categorical: Sequenc
         first = int(np.isin(source.cells[name], others).argmax())
         raise UserError(
             f"column {name!r} of {source.file} holds {different} different numbers, and"
-            f" {list_names(map(repr, others))} in {rows} of {count_noun(len(source), 'row')} (the first is line"
-            f" {source.lines[first]}). If {'that stands' if len(others) == 1 else 'those stand'} for a missing value,"
-            f" set {format_option('missing', [*missing, *others])}; if the column holds categories,"
+            f" {list_names(map(repr, others))} in {rows} of {count_noun(len(source), 'row')} (the first is"
+            f" {source.unit} {source.lines[first]}). If {'that stands' if len(others) == 1 else 'those stand'} for a"
+            f" missing value, set {format_option('missing', [*missing, *others])}; if the column holds categories,"
             f" {format_option('categorical', [*categorical, name])}"
         )
 
@@ -149,10 +175,13 @@ def _refuse_points_between_thousands(
 ) -> None:
     """`1.100` beside `900` is likely 1100, and would be read as 1.1."""
     cells = table.cells[name]
+    if cells.dtype == np.float64:  # the reader leaves a column that may be written so as text
+        return
     if (first := notation.points_between_thousands(cells)) is not None:
         raise UserError(
-            f"column {name!r}: line {table.lines[first]} of {table.file} holds {cells[first]!r} beside whole numbers:"
-            f" does the point stand between thousands? It would be read as {float(cells[first]):g}. If so, take such"
-            f" points out; if they are decimal points, set {format_option('numeric', [*numeric, name])}; if the"
-            f" column holds categories, {format_option('categorical', [*categorical, name])}"
+            f"column {name!r}: {table.where(first)} holds {cells[first]!r} beside whole numbers: does the point stand"
+            f" between thousands? It would be read as {float(cells[first]):g}. If so, set dataset.decimal=comma"
+            " dataset.thousands=point, which holds for all files, or take such points out; if they are decimal points,"
+            f" set {format_option('numeric', [*numeric, name])}; if the column holds categories,"
+            f" {format_option('categorical', [*categorical, name])}"
         )

@@ -11,8 +11,9 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -31,7 +32,8 @@ from tl_runner.storage.atomic import open_atomically
 log = logging.getLogger(__name__)
 
 VERSION = 2  # of what is stored: to be raised when the same files would give other bytes
-BLOCK = 64  # images decoded ahead of being written
+AHEAD = 64  # images decoded ahead of being written
+NOTHING_TOLD = PixelCounts()  # of most images
 PATIENCE = 30.0  # seconds after which progress is printed
 
 
@@ -118,19 +120,29 @@ def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str, how: Pi
     bad, grey, numbers, told = {}, True, PixelCounts(), time.monotonic()
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here
-        for start in range(0, len(files), BLOCK):
-            block = files[start : start + BLOCK]
-            for index, result in enumerate(pool.map(lambda file: _attempt(file, size, how), block), start):
-                if isinstance(result, Square):
-                    out.write(result.pixels)
-                    grey &= result.grey
+        for index, result in enumerate(_in_order(pool, files, size, how)):
+            if isinstance(result, Square):
+                out.write(result.pixels)
+                grey &= result.grey
+                if result.numbers != NOTHING_TOLD:
                     numbers = PixelCounts.together([numbers, result.numbers])
-                else:
-                    bad[index] = result
+            else:
+                bad[index] = result
             if time.monotonic() - told > PATIENCE:
                 told = time.monotonic()
-                log.warning("decoded %d of %d images of %s", start + len(block), len(files), name)
+                log.warning("decoded %d of %d images of %s", index + 1, len(files), name)
     return Facts(bad, grey, numbers)
+
+
+def _in_order(pool: ThreadPoolExecutor, files: Sequence[File], size: int, how: PixelFormat) -> Iterator[Square | str]:
+    """What the files hold, in their order, while the pool is at work on those that follow: it never waits for us."""
+    pending = deque[Future[Square | str]]()
+    for file in files:
+        pending.append(pool.submit(_attempt, file, size, how))
+        if len(pending) > AHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _attempt(file: File, size: int, how: PixelFormat) -> Square | str:

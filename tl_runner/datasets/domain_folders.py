@@ -20,6 +20,7 @@ from tl_runner.datasets.classes import (
 )
 from tl_runner.datasets.labelled import TEST, TRAIN, WhetherLabelled, refuse_policy_without_labels
 from tl_runner.datasets.listing import UNLABELLED, ClassFolder, FileKind, Listing, class_folders, folders, quoted
+from tl_runner.datasets.pool import Several, name_sources
 from tl_runner.domains import UNKNOWN
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
@@ -30,9 +31,9 @@ DomainFolders = Mapping[str, Sequence[ClassFolder]]  # of the source, where ther
 
 
 def find_domains(
-    root: Path, kind: FileKind, named: Mapping[str, str | None], follow_links: bool = False
-) -> dict[str, Path]:
-    """The folder of each role, looked up among those that are there: no name leads out of the root.
+    root: Path, kind: FileKind, named: Mapping[str, Several], follow_links: bool = False
+) -> dict[str, tuple[Path, ...]]:
+    """The folder of each role, or of each of its several domains: looked up there, so that no name leaves the root.
 
     A link does only with `follow_links`.
     """
@@ -47,39 +48,63 @@ def find_domains(
             f"name the domains, with dataset.source=… dataset.target=…, or only the target where the source is in the"
             f" backbone's weights: {str(root)!r} holds {quoted(there)}"
         )
-    chosen = {role: normalize("NFC", name) for role, name in named.items() if name is not None}
-    for role, name in chosen.items():
+    names = {role: name_sources(name) for role, name in named.items()}
+    chosen = [(role, normalize("NFC", name)) for role, each in names.items() for name in each]
+    for role, name in chosen:
         if name not in there:
             deeper = [str(path) for path in there.values() if name in folders(path, within)]
             instead = f" – {deeper[0]!r} holds it: set dataset.root={deeper[0]}" if deeper else nearest(name, there)
             raise UserError(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{instead}")
     places: dict[Path, str] = {}
-    for role, name in chosen.items():
+    for role, name in chosen:
         other = places.setdefault(there[name].resolve(), role)
         if other != role:
             why = f"the test {kind.noun}s must be others" if role == "test" else "there is nothing to transfer"
             raise UserError(f"{other} and {role} are both {name!r}: {why}")
-    return {role: there[name] for role, name in chosen.items()}
+    return {role: tuple(there[name] for of, name in chosen if of == role) for role in dict(chosen)}
 
 
 def list_domains(
-    domains: Mapping[str, Path], root: Path, kind: FileKind, labelled: WhetherLabelled, follow_links: bool = False
+    domains: Mapping[str, Sequence[Path]],
+    root: Path,
+    kind: FileKind,
+    labelled: WhetherLabelled,
+    follow_links: bool = False,
 ) -> dict[str, Listing]:
     """The class folders of the source, if there is one, and of the target, among them those of a `test` domain."""
     within = None if follow_links else root
     listed: dict[str, Listing] = {}
     if "source" in domains:
-        listed["source"] = class_folders(domains["source"], within, kind)
+        listed["source"] = join_listings([class_folders(each, within, kind) for each in domains["source"]])
     known = {each.label for each in listed["source"].folders} if listed else set[str | None]()
-    listed["target"] = class_folders(domains["target"], within, kind, labelled, known)
+    (target,) = domains["target"]
+    listed["target"] = class_folders(target, within, kind, labelled, known)
     if "test" in domains:
         if any(each.part == TEST for each in listed["target"].folders):
-            raise UserError(f"dataset.test: {domains['target']} is divided and has a test part already")
+            raise UserError(f"dataset.test: {target} is divided and has a test part already")
         own = [each if each.part else each._replace(part=TRAIN) for each in listed["target"].folders]
-        test = class_folders(domains["test"], within, kind)
+        test = join_listings([class_folders(each, within, kind) for each in domains["test"]])
         kept = [*own, *(each._replace(part=TEST) for each in test.folders)]
         listed["target"] = Listing(kept, (*listed["target"].passed, *test.passed))
     return listed
+
+
+def join_listings(listings: Sequence[Listing]) -> Listing:
+    """Those of several domains as one, in which each folder knows its domain."""
+    folders = [each._replace(member=k) for k, listing in enumerate(listings) for each in listing.folders]
+    return Listing(folders, tuple(path for listing in listings for path in listing.passed))
+
+
+def _tell_members_apart(source: Sequence[ClassFolder]) -> list[set[str]]:
+    """The classes of each of several source domains; warns where one lacks what others have."""
+    members = sorted({each.member for each in source})
+    classes = [{each.label for each in source if each.member == k and each.label is not None} for k in members]
+    every = set[str]().union(*classes)
+    for k, own in zip(members, classes, strict=True):
+        if lacking := sorted(every - own):
+            domain = next(each.path for each in source if each.member == k).parent
+            log.warning("the source domain %s has no class %s, which others have", domain, quoted(lacking))
+    return classes
 
 
 def find_classes(
@@ -100,7 +125,10 @@ def find_classes(
                 " dataset.source, or the classes, as in dataset.label_set=[cat,dog]"
             )
         return classes
+    members = _tell_members_apart(found["source"])
     shared = named["source"].keys() & named["target"].keys()
+    if labels == "shared":
+        shared = shared.intersection(*members)
     if labels == "same":
         if extra := [str(path) for name, path in named["target"].items() if name not in shared]:
             raise UserError(
@@ -111,7 +139,8 @@ def find_classes(
         return dict.fromkeys(named, classes["source"])
     if labels == "shared":
         if not shared:
-            raise UserError(f"no class is in both: {quoted(classes['source'])} and {quoted(classes['target'])}")
+            both = "both" if len(members) == 1 else "all domains"
+            raise UserError(f"no class is in {both}: {quoted(classes['source'])} and {quoted(classes['target'])}")
         return dict.fromkeys(named, tuple(sorted(shared)))
     return classes
 
@@ -164,9 +193,12 @@ def explain_unlabelled(target: Sequence[ClassFolder], kind: FileKind, labelled: 
 
 
 def label_files(
-    domain: Path, kind: FileKind, side: Sequence[ClassFolder], classes: Sequence[str], bad: Collection[int] = ()
-) -> tuple[Tensor, Tensor | None]:
-    """The class and, in a divided domain, the part of each file, but of those at the positions `bad`."""
+    domain: str, kind: FileKind, side: Sequence[ClassFolder], classes: Sequence[str], bad: Collection[int] = ()
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The class, the part where a domain is divided, and the member of each file, but of those at the positions `bad`.
+
+    `domain` is what to call the place. Of several domains, those that nobody divided have their files in train.
+    """
     folder = torch.tensor([i for i, each in enumerate(side) for _ in each.files])
     readable = torch.ones(len(folder), dtype=torch.bool)
     readable[list(bad)] = False
@@ -175,5 +207,6 @@ def label_files(
     y = torch.tensor(of_folder)[folder]
     if lost := sorted({*of_folder} - {UNKNOWN} - set(y.tolist())):
         raise UserError(f"{domain}: of class {quoted(classes[i] for i in lost)} no {kind.noun} can be read")
-    divided = side[0].part is not None
-    return y, torch.tensor([each.part for each in side])[folder] if divided else None
+    divided = any(each.part is not None for each in side)
+    part = torch.tensor([TRAIN if each.part is None else each.part for each in side])[folder] if divided else None
+    return y, part, torch.tensor([each.member for each in side])[folder]

@@ -17,7 +17,8 @@ def list_domain_names(dataset: str, options: Mapping[str, Any]) -> list[str]:
     if dataset in ("image_folder", "text") and root:
         return _list_folders(Path(str(root)).expanduser())
     if dataset in ("table", "csv", "text") and file and column:
-        return _list_values(str(file), str(column))
+        how = (str(options.get(key) or "auto") for key in ("separator", "encoding"))
+        return _list_values(str(file), str(column), *how)
     raise UserError(
         f"pairs: which domains dataset={dataset} has can't be told: name them, as in domains=[a,b,c]"
         " (folders of a dataset.root, and a column dataset.domain of a dataset.file, are found)"
@@ -32,5 +33,18 @@ def _list_folders(root: Path) -> list[str]:
     return [*folders(root, root)]
 
 
-def _list_values(file: str, column: str) -> list[str]:
-    raise NotImplementedError
+def _list_values(file: str, column: str, separator: str, encoding: str) -> list[str]:
+    from tl_runner.datasets.cells import normalise_categories, observed
+    from tl_runner.datasets.classes import sort_names
+    from tl_runner.datasets.dialect import Dialect
+    from tl_runner.datasets.json_lines import read_json_lines
+    from tl_runner.datasets.read_table import read_table
+    from tl_runner.datasets.text_columns import is_json
+
+    said = f"dataset.file={file}"
+    if is_json(file):
+        found = read_json_lines(file, said, column, (), encoding)
+    else:
+        found = read_table(file, said, Dialect.parse(separator, encoding), only={column}, words={column})
+    cells, _ = found.split_off(column, "domain")
+    return [*sort_names(observed(normalise_categories(cells)))]

@@ -7,8 +7,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tl_runner.datasets.cells import Cells, Table, format_option, list_names, normalise_categories, observed
+from tl_runner.datasets.cells import Cells, Table, format_option, normalise_categories, observed, pool_tables
 from tl_runner.datasets.classes import (
     Classes,
     Policy,
@@ -19,21 +20,24 @@ from tl_runner.datasets.classes import (
     warn_of_spelling,
 )
 from tl_runner.datasets.labelled import WhetherLabelled
-from tl_runner.errors import UserError, nearest
+from tl_runner.datasets.pool import Several, name_sources
+from tl_runner.datasets.read_table import read_alike
+from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun, pluralize
 
 log = logging.getLogger(__name__)
 
 WAYS = (
-    "two files (dataset.source=a.csv dataset.target=b.csv), or one with a column that names the domain"
+    "two files (dataset.source=a.csv dataset.target=b.csv; a domain may have several, by a folder or by a pattern such"
+    " as 'a-*.csv'), or one with a column that names the domain"
     " (dataset.file=all.csv dataset.domain=COLUMN dataset.source=VALUE dataset.target=VALUE)"
 )
 
 
 def read_domains(
     takes: str,
-    reading: Callable[[str, str], Table],
-    named: Mapping[str, str | None],
+    reading: Callable[..., Table],
+    named: Mapping[str, Several],
     file: str | None,
     domain: str | None,
     missing: Sequence[str],
@@ -41,22 +45,28 @@ def read_domains(
 ) -> dict[str, Table]:
     """The rows of the source, the target and, if it is named, the test part: from files, or from one by its column.
 
-    `takes` says what may be asked for; those `needed` must be. `reading` reads the file that an option names as
-    it was typed; `missing` are the words for a missing value, which is no domain.
+    Several sources are pooled.
+
+    `takes` says what may be asked for; those `needed` must be. `reading` reads what an option names: it gets
+    the name, how that was typed, and perhaps columns that are to stay `text`. `missing` are the words for a missing
+    value, which is no domain.
     """
-    asked = {role: name for role, name in named.items() if name is not None}
+    asked = {role: names for role, each in named.items() if (names := name_sources(each))}
     if file is None and domain is None and asked.keys() >= {*needed}:
-        _refuse_one_for_two({role: str(Path(name).expanduser().resolve()) for role, name in asked.items()}, asked)
-        return {role: reading(name, f"dataset.{role}={name}") for role, name in asked.items()}
+        roles = [(role, name) for role, names in asked.items() for name in names]
+        _refuse_one_for_two([(role, name, str(Path(name).expanduser().resolve())) for role, name in roles])
+        tables = {(role, name): reading(name, f"dataset.{role}={name}") for role, name in roles}
+        tables = read_alike(tables, lambda role, name, text: reading(name, f"dataset.{role}={name}", text=text))
+        return {role: pool_tables([tables[role, name] for name in names]) for role, names in asked.items()}
     if file is None or domain is None:
         given = {**named, "file": file, "domain": domain}
-        said = " ".join(f"dataset.{key}={value}" for key, value in given.items() if value is not None)
+        said = " ".join(f"dataset.{key}={_say(value)}" for key, value in given.items() if value is not None)
         raise UserError(f"{takes}; given: {said or 'none of them'}")
     of_row, table = reading(file, f"dataset.file={file}").split_off(domain, "domain")
     of_row = normalise_categories(of_row)
     there = sort_names(observed(of_row))
-    for key in dict.fromkeys((*needed, *asked)):
-        value = asked.get(key)
+    keys = dict.fromkeys((*needed, *asked))
+    for key, value in ((each, name) for each in keys for name in asked.get(each, (None,))):
         if value not in there:
             said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
             gap = [word for word in missing if word.strip().lower() == str(value).strip().lower()]
@@ -65,7 +75,7 @@ def read_domains(
             raise UserError(
                 f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {list_names(there)}){mend}"
             )
-    _refuse_one_for_two(asked, asked)
+    _refuse_one_for_two([(role, name, name) for role, names in asked.items() for name in names])
     if without := len(of_row) - len(observed(of_row)):
         log.warning(
             "%s: ignored %s without a value in column %r, which names the domain",
@@ -73,7 +83,15 @@ def read_domains(
             count_noun(without, "row"),
             domain,
         )
-    return {role: replace(table.take(of_row == value), name=value) for role, value in asked.items()}
+
+    def take(names: Sequence[str]) -> Table:
+        return pool_tables([replace(table.take(of_row == name), name=name) for name in names])
+
+    return {role: take(names) for role, names in asked.items()}
+
+
+def _say(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else f"[{','.join(value)}]"
 
 
 def refuse_said_twice(**options: Sequence[str | None]) -> None:
@@ -86,25 +104,42 @@ def refuse_said_twice(**options: Sequence[str | None]) -> None:
             said[name] = key
 
 
-def _refuse_one_for_two(places: Mapping[str, str], named: Mapping[str, str]) -> None:
-    """Refuse two roles of the same rows; `places` says where a role's rows are, `named` how that was typed."""
-    for (role, place), (other, same) in combinations(places.items(), 2):
+def _refuse_one_for_two(named: Sequence[tuple[str, str, str]]) -> None:
+    """Refuse two roles of the same rows: of each its role, how it was typed, and where its rows are."""
+    for (role, name, place), (other, _, same) in combinations(named, 2):
         if place == same:
             why = "there is nothing to transfer" if other == "target" else "the test rows must be others"
-            raise UserError(f"dataset.{role} and dataset.{other} are both {named[role]}: {why}")
+            why = "name it once" if role == other else why
+            raise UserError(f"dataset.{role} and dataset.{other} are both {name}: {why}")
 
 
-def find_classes(names: Mapping[str, Cells], labels: Policy, label_set: Sequence[str]) -> dict[str, Classes]:
-    """The classes of each role; those of the test part are the target's."""
+def find_classes(
+    names: Mapping[str, Cells], labels: Policy, label_set: Sequence[str], tables: Mapping[str, Table]
+) -> dict[str, Classes]:
+    """The classes of each role; those of the test part are the target's.
+
+    Of several source domains one may lack a class that others have, which is said; those `shared` are in all of them.
+    """
     of_target = np.concatenate([cells for role, cells in names.items() if role != "source"])
     target = sort_names(observed(of_target))
     unlabelled = len(of_target) - len(observed(of_target))
     if "source" not in names:
         return dict.fromkeys(("target", "test"), _without_source(target, labels, label_set, unlabelled))
     source = sort_names(names["source"])
+    for member, own in _list_classes(names["source"], tables["source"]).items():
+        if lacking := [name for name in source if name not in own]:
+            log.warning("the source domain %s has no row of class %s, which others have", member, list_names(lacking))
+            source = tuple(name for name in source if name in own) if labels == "shared" else source
     warn_of_spelling(source, target, labels)
     source, target = resolve_classes(source, target, labels, label_set, unlabelled)
     return {"source": source, "target": target, "test": target}
+
+
+def _list_classes(names: Cells, table: Table) -> dict[str, set[str]]:
+    """The classes of each domain that the rows of a pool are of."""
+    if table.member is None:
+        return {}
+    return {name: {*names[table.member == position]} for position, (name, _) in enumerate(table.members)}
 
 
 def _without_source(target: Classes, labels: Policy, label_set: Sequence[str], unlabelled: int) -> Classes:
@@ -121,18 +156,19 @@ def _without_source(target: Classes, labels: Policy, label_set: Sequence[str], u
 
 def leave_out_other_classes(
     sides: Mapping[str, Table], names: Mapping[str, Cells], classes: Mapping[str, Classes]
-) -> tuple[dict[str, Table], dict[str, Cells], dict[str, dict[str, int]]]:
-    """The rows of each role, and their names, without those of a class that it does not use; and how many these are.
-
-    They are counted by class; those of the test part are the target's.
+) -> tuple[dict[str, Table], dict[str, Cells], dict[str, dict[str, int]], dict[str, NDArray[np.bool_]]]:
+    """The rows of each role, and their names, without those of a class that it does not use; how many these are, by
+    class, those of the test part with the target's; and which rows of each role are kept.
     """
-    tables, labels = dict[str, Table](), dict[str, Cells]()
+    tables, labels, kept_of = dict[str, Table](), dict[str, Cells](), dict[str, NDArray[np.bool_]]()
     left_out: dict[str, list[str]] = {"source" if role == "source" else "target": [] for role in names}
     for role, y in names.items():
-        kept = np.array([name is None or name in classes[role] for name in y])
+        used = {None, *classes[role]}
+        kept = np.array([name in used for name in y.tolist()], dtype=np.bool_)
         left_out["source" if role == "source" else "target"] += [*y[~kept]]
-        tables[role], labels[role] = sides[role].take(kept), y[kept]
-    return tables, labels, {role: count_names(of) for role, of in left_out.items()}
+        kept_of[role] = kept
+        tables[role], labels[role] = (sides[role], y) if kept.all() else (sides[role].take(kept), y[kept])
+    return tables, labels, {role: count_names(of) for role, of in left_out.items()}, kept_of
 
 
 def explain_unlabelled(target: Table, label: str, labelled: WhetherLabelled) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Table, normalise_categories
-from tl_runner.datasets.columns import ColumnKind, Floats, parse_numbers
+from tl_runner.datasets.cells import Floats, Table, map_words, normalise_categories
+from tl_runner.datasets.columns import ColumnKind, parse_numbers
 
 
 @lru_cache(maxsize=2**16)
@@ -30,7 +30,9 @@ def matrix(table: Table, kinds: Mapping[str, ColumnKind]) -> Floats:
         cells = table.cells[name]
         if kind == "numeric":
             return parse_numbers(cells)[0]
-        return np.array([np.nan if name is None else code(name) for name in normalise_categories(cells)])
+        names = normalise_categories(cells)
+        codes = {name: np.nan if name is None else code(name) for name in set(names.tolist())}
+        return map_words(names, codes, np.float64)
 
     return np.column_stack([column(name, kind) for name, kind in kinds.items()])
 

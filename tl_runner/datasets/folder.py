@@ -8,6 +8,7 @@ from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled
 from tl_runner.datasets.listed_images import Reading, draw_images
 from tl_runner.datasets.native_size import Size
 from tl_runner.datasets.pixel_format import Channels
+from tl_runner.datasets.pool import Several
 from tl_runner.datasets.split import Drawn
 
 
@@ -15,7 +16,7 @@ def image_folder(
     seed: int,
     cache: Path,
     root: str = "data",
-    source: str | None = None,
+    source: Several = None,
     target: str | None = None,
     labels: Literal["same", "shared", "differ"] = "same",
     label_set: tuple[str, ...] = (),
@@ -31,10 +32,10 @@ def image_folder(
 ) -> Drawn:
     """Images under `root/<domain>/<class>/` or `root/<domain>/{train,val,test}/<class>/`, at any depth.
 
-    source, target, test: names of domains; a source of None is in the backbone's weights, and a `test` is the target's
-    test split. labelled: whether the target's folders name classes (see `class_folders`). follow_links: links to
-    folders may lead out of the root, and stand within classes. For the other options see `Reading`. The seed decides
-    nothing here.
+    source, target, test: names of domains; several sources are pooled, a source of None is in the backbone's weights,
+    and a `test` is the target's test split. labelled: whether the target's folders name classes (see
+    `class_folders`). follow_links: links to folders may lead out of the root, and stand within classes. For the
+    other options see `Reading`. The seed decides nothing here.
     """
     reading = Reading(labels, label_set, score_on, size, bit_depth, channels, on_bad, memory).checked()
     base, kind = Path(root).expanduser(), reading.kind

@@ -13,6 +13,7 @@ from tl_runner.datasets.listed_images import Reading, draw_images
 from tl_runner.datasets.listing import ClassFolder, Listing, quoted
 from tl_runner.datasets.native_size import Size
 from tl_runner.datasets.pixel_format import Channels
+from tl_runner.datasets.pool import Several, name_sources
 from tl_runner.datasets.split import PARTS, Drawn
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
@@ -27,7 +28,7 @@ SHOWN = 5  # missing files that are named
 def image_list(
     seed: int,
     cache: Path,
-    source: str | None = None,
+    source: Several = None,
     target: str | None = None,
     test: str | None = None,
     root: str | None = None,
@@ -44,26 +45,31 @@ def image_list(
 ) -> Drawn:
     """Images by lists of lines `path label`: see `storage.image_lists`.
 
-    source, target, test: the lists; a source of None is in the backbone's weights, and the files of `test` are the
-    target's test split. root: the folder where paths begin, and that none leaves; None is that of each list.
-    class_names: a file of names, a line each, of which numbers in the lists are positions from 0. labelled: whether
-    labels in the target's list are read. For the other options see `Reading`. The seed decides nothing here.
+    source, target, test: the lists; several sources are pooled, a source of None is in the backbone's weights, and the
+    files of `test` are the target's test split. root: the folder where paths begin, and that none leaves; None is
+    that of each list. class_names: a file of names, a line each, of which numbers in the lists are positions from
+    0. labelled: whether labels in the target's list are read. For the other options see `Reading`. The seed decides
+    nothing here.
     """
     reading = Reading(labels, label_set, score_on, size, bit_depth, channels, on_bad, memory).checked()
     if target is None:
         raise UserError("name the lists, with dataset.source=… dataset.target=…, or only the target where the source"
                         " is in the backbone's weights")  # fmt: skip
-    asked = {"source": source, "target": target, "test": test}
-    places = {role: Path(name).expanduser() for role, name in asked.items() if name is not None}
+    asked: dict[str, Several] = {"source": source, "target": target, "test": test}
+    named = {role: name_sources(name) for role, name in asked.items()}
+    places = {role: [Path(name).expanduser() for name in each] for role, each in named.items() if each}
     _refuse_one_list_twice(places)
     names = None if class_names is None else _read_names(Path(class_names).expanduser())
     base = None if root is None else Path(root).expanduser()
-    listed = {role: list_images(place, base, names) for role, place in places.items()}
+    listed = {
+        role: [image._replace(member=k) for k, place in enumerate(each) for image in list_images(place, base, names)]
+        for role, each in places.items()
+    }
     if labelled == "no":
         listed["target"] = [each._replace(label=None) for each in listed["target"]]
     for role, each in listed.items():
         if role != "target" or labelled == "yes":
-            _refuse_unlabelled(role, places[role], each)
+            _refuse_unlabelled(role, each)
     if "test" in listed:
         own = [each._replace(part=TRAIN) for each in listed["target"]]
         listed["target"] = [*own, *(each._replace(part=TEST) for each in listed.pop("test"))]
@@ -143,22 +149,27 @@ def _read_names(place: Path) -> list[str]:
 
 def _by_class(listed: Sequence[ClassFolder]) -> list[ClassFolder]:
     """One for each class of a part, with all its files."""
-    groups: dict[tuple[int | None, str | None], list[ClassFolder]] = {}
+    groups: dict[tuple[int, int | None, str | None], list[ClassFolder]] = {}
     for each in listed:
-        groups.setdefault((each.part, each.label), []).append(each)
-    ordered = sorted(groups.items(), key=lambda group: (group[0][0] or 0, group[0][1] is not None, group[0][1] or ""))
+        groups.setdefault((each.member, each.part, each.label), []).append(each)
+
+    def order(group: tuple[tuple[int, int | None, str | None], list[ClassFolder]]) -> tuple[int, int, bool, str]:
+        member, part, label = group[0]
+        return member, part or 0, label is not None, label or ""
+
+    ordered = sorted(groups.items(), key=order)
     return [each[0]._replace(files=tuple(sorted(one.files[0] for one in each))) for _, each in ordered]
 
 
-def _refuse_one_list_twice(places: Mapping[str, Path]) -> None:
+def _refuse_one_list_twice(places: Mapping[str, Sequence[Path]]) -> None:
     roles: dict[Path, str] = {}
-    for role, place in places.items():
+    for role, place in ((role, place) for role, each in places.items() for place in each):
         if (other := roles.setdefault(place.resolve(), role)) != role:
             why = "the test images must be others" if role == "test" else "there is nothing to transfer"
             raise UserError(f"{other} and {role} are both {str(place)!r}: {why}")
 
 
-def _refuse_unlabelled(role: str, place: Path, listed: Sequence[ClassFolder]) -> None:
+def _refuse_unlabelled(role: str, listed: Sequence[ClassFolder]) -> None:
     bare = [str(each.path) for each in listed if each.label is None]
     if bare:
-        raise UserError(f"{role} {place}: {count_noun(len(bare), 'line')} of {len(listed)} without a label: {bare[0]}")
+        raise UserError(f"{role}: {count_noun(len(bare), 'line')} of {len(listed)} without a label: {bare[0]}")

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 
 from tl_runner.datasets.cells import Table
-from tl_runner.datasets.utf8 import read_utf8
+from tl_runner.datasets.text_files import read_text
 from tl_runner.errors import UserError
+from tl_runner.storage.table_files import strip_endings
 
-ENDINGS = (".jsonl", ".ndjson", ".json")
 KINDS = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "a text"}
 
 
-def read_json_lines(file: str, said: str, text: str, others: Collection[str]) -> Table:
+def read_json_lines(file: str, said: str, text: str, others: Collection[str], encoding: str = "auto") -> Table:
     """The values of the key `text`, which are texts, and of `others`, which may be numbers, too.
 
     A key that a line lacks, null and NaN are None. Blank lines are passed over. `said` is what named the file, as it
     was typed.
     """
     header, lines, rows = dict[str, None](), [], []
-    for line, record in _records(read_utf8(file, said), file):
+    for line, record in _records(read_text(file, said, encoding), file):
         header.update(dict.fromkeys(record))
         lines.append(line)
         place = f"line {line} of {file}"
@@ -31,7 +31,7 @@ def read_json_lines(file: str, said: str, text: str, others: Collection[str]) ->
         raise UserError(f"{file} is empty: each of its lines must hold an object, as in {json.dumps({text: '…'})}")
     cells = np.array(rows, dtype=object)
     kept = {name: cells[:, index] for index, name in enumerate((text, *others)) if name in header}
-    return Table(Path(file).stem, file, tuple(header), np.array(lines), kept)
+    return Table(strip_endings(Path(file).name), file, tuple(header), np.array(lines), kept)
 
 
 def _records(text: str, file: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -55,6 +55,8 @@ def with_test_rows(target: Raw, test: Raw) -> Raw:
         part=torch.cat([target.parts, torch.full_like(test.parts, TEST)]),
         names=np.concatenate([target.names, test.names]),
         texts=None if target.texts is None or test.texts is None else np.concatenate([target.texts, test.texts]),
+        group=None if target.group is None or test.group is None else np.concatenate([target.group, test.group]),
+        time=None if target.time is None or test.time is None else np.concatenate([target.time, test.time]),
     )
 
 

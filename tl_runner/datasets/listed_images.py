@@ -1,7 +1,7 @@
 """From image files that were listed, by folders or by lines of a file, to the rows of two domains."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 from unicodedata import normalize
@@ -16,6 +16,7 @@ from tl_runner.datasets.labelled import ScoreOn, score_on_rows, tell_unlabelled
 from tl_runner.datasets.listing import IMAGES, IMAGES_AND_ARRAYS, FileKind, Listing
 from tl_runner.datasets.native_size import Size, choose_size
 from tl_runner.datasets.pixel_format import Channels, PixelFormat, doubts
+from tl_runner.datasets.pool import mark_members
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import UserError, check_range
 from tl_runner.plurals import count_noun
@@ -64,13 +65,13 @@ class Reading(NamedTuple):
 
 
 def draw_images(
-    listed: Mapping[str, Listing], places: Mapping[str, Path], reading: Reading, unlabelled: str, cache: Path
+    listed: Mapping[str, Listing], places: Mapping[str, Sequence[Path]], reading: Reading, unlabelled: str, cache: Path
 ) -> Drawn:
     """The rows of the roles `source`, where there is one, and `target`; among the latter's may be those of a `test`.
 
-    `places` are the folders or lists of the three, which give the domains their names; `unlabelled` says by what it is
-    known that target rows have no label. Unless `channels` says it, images have one channel where no file of either
-    domain has colour, else three.
+    `places` are the folders or lists of the three, several where source domains are pooled, which give the domains
+    their names; `unlabelled` says by what it is known that target rows have no label. Unless `channels` says it,
+    images have one channel where no file of either domain has colour, else three.
     """
     how, kind = reading.format, reading.kind
     found = {role: each.folders for role, each in listed.items()}
@@ -81,23 +82,26 @@ def draw_images(
     if size == "auto":
         chosen = choose_size({role: [file.path for file in each] for role, each in files.items()}, how)
         size = chosen.pixels
-    images = {role: decode_images(each, size, cache, places[role].name, how) for role, each in files.items()}
+    names = {role: [normalize("NFC", place.name) for place in each] for role, each in places.items()}
+    images = {role: decode_images(each, size, cache, " + ".join(names[role]), how) for role, each in files.items()}
     bad = {role: side.facts.bad for role, side in images.items()}
     _judge(sides, bad, reading.on_bad)
     if how.bit_depth is not None and not any(side.facts.numbers.deep_images for side in images.values()):
         raise UserError(f"dataset.bit_depth={how.bit_depth}: no file holds more than 8 bits a pixel; leave it out")
     for role, side in images.items():
         for doubt in doubts(side.facts.numbers, how):
-            log.warning("%s: %s", places[role], doubt)
+            log.warning("%s: %s", " and ".join(map(str, places[role])), doubt)
     grey = all(side.facts.grey for side in images.values())
     x = {role: side.x[:, :1] if grey else side.x for role, side in images.items()}
     on_disk = sum(pixels.numel() for pixels in x.values()) > reading.memory * 2**30
 
     def raw(role: str) -> Raw:
         pixels = x[role] if on_disk else x[role].clone(memory_format=torch.contiguous_format)
-        y, part = label_files(places[role], kind, sides[role], classes[role], bad[role])
-        names = np.array([str(file.path) for i, file in enumerate(files[role]) if i not in bad[role]], dtype=object)
-        return Raw(normalize("NFC", places[role].name), pixels, y, classes[role], part, names)
+        where = " and ".join(map(str, places[role]))
+        y, part, member = label_files(where, kind, sides[role], classes[role], bad[role])
+        paths = np.array([str(file.path) for i, file in enumerate(files[role]) if i not in bad[role]], dtype=object)
+        rows = Raw(" + ".join(names[role]), pixels, y, classes[role], part, paths)
+        return mark_members(rows, names[role], member)
 
     target_rows = raw("target")
     tell_unlabelled(target_rows, unlabelled, tested="test" in places)

@@ -56,7 +56,8 @@ class ClassFolder(NamedTuple):
     """The files of one class in one part (a position in `PARTS`; None where the domain is not divided).
 
     `label` is None where their class is not known. `others` are files whose names do not end like those of their kind;
-    `inner` are the folders in it, `direct` says whether files of the kind lie beside them.
+    `inner` are the folders in it, `direct` says whether files of the kind lie beside them. Of several source domains
+    `member` is the position of its own.
     """
 
     label: str | None
@@ -66,6 +67,7 @@ class ClassFolder(NamedTuple):
     others: int
     inner: frozenset[str]
     direct: bool
+    member: int = 0
 
 
 class Listing(NamedTuple):
@@ -256,7 +258,7 @@ def _class_folder(
                     + (f", or set dataset.{FOLLOW}=true" if kind.noun == "image" else "")
                 )
             elif _is_of_kind(entry, kind):
-                files.append(File(Path(entry.path), os.path.relpath(entry.path, domain), _stamp(entry)))
+                files.append(File(Path(entry.path), entry.path.removeprefix(f"{domain}{os.sep}"), _stamp(entry)))
             else:
                 others += 1
     if others:
@@ -290,7 +292,7 @@ def _known_by(folder: Path) -> tuple[int, int]:
 def _is_of_kind(entry: os.DirEntry[str], kind: FileKind) -> bool:
     """By its ending; a pipe or a device is none, whatever its name, and a dangling link may be one some day."""
     regular = entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
-    return regular and Path(entry.name).suffix.lower() in kind.endings()
+    return regular and os.path.splitext(entry.name)[1].lower() in kind.endings()  # noqa: PTH122  (many files)
 
 
 def _is_named_like(name: str, kind: FileKind) -> bool:

@@ -1,4 +1,4 @@
-"""Numbers that a table writes in another way than `1100.5`: found by their form and named, never converted."""
+"""Numbers that a table writes in another way than `1100.5`, where no option says so: found by their form and named."""
 
 import re
 from collections import Counter
@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Literal
 from unicodedata import normalize
 
-from tl_runner.datasets.cells import NUMBER, Cells
+from tl_runner.datasets.cells import Cells
+from tl_runner.datasets.dialect import NUMBER
 
 FEW = 10  # different values, up to which `5 mg`, `10 mg` may well be meant as categories
 SHARE = 0.9  # of the cells with a unit that must have one and the same, or one that `UNITS` knows
@@ -58,17 +59,39 @@ class Form:
     unit: str = ""
 
 
-_DATES = "write numbers instead, such as the days since a fixed date"
+_DATES = (
+    "write ISO dates such as 2024-01-31 and name the column in dataset.dates, which makes days since 1970-01-01 of them"
+)
 _TIMES = "write numbers instead, such as minutes"
 _BOUNDS = "write the bound alone as a number, or leave such cells empty"
+_BETWEEN = "a number with separators between thousands"
+_SIGNS_NOT_ASCII = "a number with a sign, digits or quotes that are not plain ASCII"
+
+
+def _by(keys: str) -> str:
+    """What to do where keys tell how the numbers are written."""
+    return f"set {keys}, which holds for all files, or {PLAIN}"
+
+
 _WRITTEN: list[tuple[str, Doubt, str, str]] = [
+    (_SIGNS_NOT_ASCII, "none", PLAIN, rf"(?:'|=\")?{_SIGN}{_POINT}\"?"),
+    (_BETWEEN, "none", _by("dataset.thousands=comma"), rf"{_SIGN}[1-9]\d{{0,2}}(?:,\d{{3}})+(?:\.\d*)?"),
     (
-        "a number with a sign, digits or quotes that are not plain ASCII",
+        _BETWEEN,
         "none",
-        PLAIN,
-        rf"(?:'|=\")?{_SIGN}{_POINT}\"?",
+        _by("dataset.decimal=comma dataset.thousands=point"),
+        rf"{_SIGN}[1-9]\d{{0,2}}(?:(?:\.\d{{3}})+,\d*|(?:\.\d{{3}}){{2,}})",
     ),
-    ("a number with separators between thousands", "none", PLAIN, rf"{_SIGN}{_GROUPED}"),
+    (_BETWEEN, "none", _by("dataset.thousands=space"), rf"{_SIGN}[1-9]\d{{0,2}}(?: \d{{3}})+(?:\.\d*)?"),
+    (_BETWEEN, "none", _by("dataset.thousands=apostrophe"), rf"{_SIGN}[1-9]\d{{0,2}}(?:'\d{{3}})+(?:\.\d*)?"),
+    (
+        _BETWEEN,
+        "none",
+        _by("dataset.decimal=comma dataset.thousands=space"),
+        rf"{_SIGN}[1-9]\d{{0,2}}(?: \d{{3}})+,\d*",
+    ),
+    (_BETWEEN, "none", PLAIN, rf"{_SIGN}{_GROUPED}"),
+    ("a number with a decimal comma", "none", _by("dataset.decimal=comma"), rf"{_SIGN}\d*,\d+{_EXPONENT}"),
     ("a number with a decimal comma", "none", PLAIN, rf"{_SIGN}{_COMMA}"),
     ("a percentage", "some", PLAIN, rf"{_ANY} ?[%‰]"),
     ("an amount of money", "some", PLAIN, rf"{_SIGN}{_MONEY} ?{_ANY}|{_ANY} ?{_MONEY}"),
@@ -126,7 +149,7 @@ def another_notation(cells: Cells) -> CommonForm | None:
     few = main.doubt != "none" and len(forms) + len(numbers) <= min(FEW, all_cells / 2)
     if few and main.doubt == "much":
         return None
-    first = next(i for i, cell in enumerate(cells) if cell in forms and forms[cell].what == main.what)
+    first = next(i for i, cell in enumerate(cells.tolist()) if cell in forms and forms[cell].what == main.what)
     return CommonForm(main.what, main.mend, first, count, not few)
 
 

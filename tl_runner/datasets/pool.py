@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from tl_runner.datasets.split import Raw
 from tl_runner.errors import UserError, list_names
@@ -44,6 +46,11 @@ def pool(sources: Sequence[Raw]) -> Raw:
         members=tuple(each.name for each in sources),
         member=torch.repeat_interleave(torch.tensor([len(each.y) for each in sources])),
     )
+
+
+def mark_members(raw: Raw, names: Sequence[str], member: Tensor | NDArray[np.int64] | None) -> Raw:
+    """The rows of a pool that were read together: `member` (n,) says whose each is. Of one domain it stays as it is."""
+    return raw if len(names) < 2 else raw._replace(members=tuple(names), member=torch.as_tensor(member))
 
 
 def _join(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping
 from unicodedata import normalize
 
-from tl_runner.datasets.cells import NUMBER, list_names
+from tl_runner.datasets.dialect import NUMBER
+from tl_runner.errors import list_names
 
 EXACT = 15  # digits that a float holds
 TRUE, FALSE = frozenset({"true", "t", "yes", "y", "1"}), frozenset({"false", "f", "no", "n", "0"})

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
+from tl_runner.datasets.divided import Times, cut_groups, cut_times, refuse_straddling, tell_times
 from tl_runner.domains import (
     Answers,
     Domain,
@@ -31,7 +32,7 @@ from tl_runner.domains import (
     Subset,
     has_label,
 )
-from tl_runner.errors import UserError
+from tl_runner.errors import UserError, list_names
 from tl_runner.plurals import count_noun
 from tl_runner.rng import Rng
 from tl_runner.storage.sections import DataInfo, QuantityInfo, SeedInfo
@@ -65,14 +66,19 @@ class Raw(NamedTuple):
     names: NDArray[np.object_] | None = None
     quantity: str | None = None
     texts: NDArray[np.object_] | None = None
+    group: NDArray[np.object_] | None = None
+    time: Times | None = None
     members: tuple[str, ...] = ()
     member: Tensor | None = None
 
     def take(self, rows: Tensor) -> "Raw":
         """Some rows of the domain, by number or mask."""
         part, member = (None if each is None else each[rows] for each in (self.part, self.member))
-        names, texts = (None if each is None else each[rows.numpy()] for each in (self.names, self.texts))
-        return self._replace(x=self.x[rows], y=self.y[rows], part=part, names=names, texts=texts, member=member)
+        at = rows.numpy()
+        names, texts, group = (None if each is None else each[at] for each in (self.names, self.texts, self.group))
+        time = None if self.time is None else self.time[at]
+        known = {"part": part, "names": names, "texts": texts, "group": group, "time": time, "member": member}
+        return self._replace(x=self.x[rows], y=self.y[rows], **known)
 
     @property
     def parts(self) -> Tensor:
@@ -132,9 +138,10 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
     if budget.kind == "labelled":
         parts["target"] = _put_labelled_into_train(drawn.target, parts["target"])
     _warn_of_copies_within(raws, content, parts)
-    training = [raw.rows[parts[role]["train"]] for role, raw in raws.items()]  # the source's first, if there is one
-    fitted_on = training if drawn.target.texts is not None else training[:1]
-    encoding = drawn.encoding(*fitted_on) if drawn.encoding else None
+    divided = {role: _describe_division(raw, parts[role]) for role, raw in raws.items()}
+    fitted_on = raws.items() if drawn.target.texts is not None else [*raws.items()][:1]  # the source, if there is one
+    rows_of = (raw.rows[parts[role]["train"]] for role, raw in fitted_on)  # not read where nothing is fitted
+    encoding = drawn.encoding(*rows_of) if drawn.encoding else None
     tasks = _tasks(raws, parts)
 
     def domain(role: str) -> Domain:
@@ -179,7 +186,10 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
         range=_range(filter(None, (source, target))),
         encoding=dict(encoding.facts) if encoding else None,
         resize="torch" if pair.input == "images" else None,
-        notes={name: value for name, value in drawn.notes.items() if name not in recorded},
+        notes={
+            **{name: value for name, value in drawn.notes.items() if name not in recorded},
+            **({"divided": divided} if any(divided.values()) else {}),
+        },
     )
     info = replace(info, **{name: value for name, value in drawn.notes.items() if name in recorded})
     names = drawn.target.names
@@ -221,7 +231,16 @@ def _put_labelled_into_train(target: Raw, parts: Mapping[str, Tensor]) -> dict[s
     """The parts with every labelled row in train, but for those that the makers of the data put elsewhere."""
     if bool(has_label(target.y).all()):
         raise UserError(f"granted=labelled: every row of {target.name} has a label; granted=all grants those of train")
-    movable = has_label(target.y) & (target.parts == PARTS.index("train"))
+    if target.time is not None:
+        raise UserError(
+            f"granted=labelled moves labelled rows of {target.name} into its train split whatever their time, and"
+            " dataset.time tests on the latest: leave one out"
+        )
+    free = target.parts == PARTS.index("train")
+    movable = has_label(target.y) & free
+    if target.group is not None:  # whole groups move
+        moving = {*target.group[movable.numpy()].tolist()}
+        movable = free & torch.tensor([name in moving for name in target.group.tolist()])
     kept = {part: rows if part == "train" else rows[~movable[rows]] for part, rows in parts.items()}
     moved = [rows[movable[rows]] for part, rows in parts.items() if part != "train"]
     for part, rows in kept.items():
@@ -246,6 +265,8 @@ def describe_seeds(drawn: Drawn, test: int) -> SeedInfo:
     if drawn.fresh:
         return SeedInfo("independent", test)
     train, _, given = count_rows_by_part(drawn.target)
+    if drawn.target.time is not None and not given:
+        return SeedInfo("fixed", test, test)  # the latest rows, whatever the seed
     pool = (drawn.pool or (train, 0, given))[PARTS.index("test" if given else "train")]
     return SeedInfo("fixed" if pool == test else "resplit", test, pool)
 
@@ -253,6 +274,9 @@ def describe_seeds(drawn: Drawn, test: int) -> SeedInfo:
 def fingerprint(raw: Raw) -> str:
     """A hash of a domain's arrays as they are used."""
     digest = blake2b(repr(raw.quantity or raw.classes).encode(), digest_size=8)
+    for column in (raw.group, raw.time):
+        if column is not None:
+            digest.update("\0".join(map(str, column.tolist())).encode())
     for tensor in (raw.x, raw.y, torch.empty(0) if raw.part is None else raw.part):
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
         for chunk in tensor.split(CHUNK):
@@ -270,11 +294,20 @@ def _range(domains: Iterable[Domain]) -> list[float]:
 
 def _warn_of_absent(source: Domain | None) -> None:
     if source and source.labels and source.classes:
-        labels = source.labels.train
-        for name, y in [(source.name, labels), *((each.name, labels[each.train]) for each in source.members)]:
-            present = set(y.unique().tolist())
-            if absent := [name for index, name in enumerate(source.classes) if index not in present]:
-                log.warning("the train split of %s holds no row of class %s", name, ", ".join(absent))
+        for part, labels in zip(PARTS, source.labels, strict=True):
+            warn_of_absent_classes(labels, source.classes, part, source.name)
+            for each in source.members:
+                warn_of_absent_classes(labels[getattr(each, part)], source.classes, part, each.name)
+
+
+def warn_of_absent_classes(labels: Tensor, classes: Sequence[str], part: str, domain: str) -> None:
+    """Log the classes of which none of these labels (n,) is, if there is any label; of quantities there are none."""
+    known = labels[has_label(labels)]
+    present = set(known.unique().tolist())
+    absent = [name for index, name in enumerate(classes) if index not in present]
+    if absent and len(known):
+        row = "row" if len(known) == len(labels) else "labelled row"
+        log.warning("the %s split of %s holds no %s of class %s", part, domain, row, list_names(absent))
 
 
 def _list_members(raw: Raw, parts: Mapping[str, Tensor], device: torch.device) -> tuple[Member, ...]:
@@ -338,6 +371,18 @@ def _split_rows(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, T
     return shuffled
 
 
+def _describe_division(raw: Raw, parts: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the record says of groups, or of the first and the last time in each part; times are logged, too."""
+    if raw.group is not None:
+        return {"groups": {part: len({*raw.group[rows.numpy()].tolist()}) for part, rows in parts.items()}}
+    if raw.time is None:
+        return {}
+    times = dict(zip(PARTS, tell_times(raw.time, [parts[part] for part in PARTS]), strict=True))
+    told = ", ".join(f"{part} {first} to {last}" for part, (first, last) in times.items())
+    log.info("%s is divided by time: %s", raw.name, told)
+    return {"times": times}
+
+
 def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:
     """The rows of each part: as given, and what is missing cut from train.
 
@@ -352,7 +397,15 @@ def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor
     n = len(train)
     to_val = 0 if len(val) else int(VAL * n)
     to_test = 0 if len(test) else n - int(TRAIN * n) - int(VAL * n)
-    kept, cut_val, cut_test = train.split([n - to_val - to_test, to_val, to_test])
+    if raw.group is not None:
+        refuse_straddling(raw.parts, raw.group, PARTS, raw.name)
+        of_groups = Rng(seed).child("split", raw.name, "groups").generator()
+        kept, cut_val, cut_test = cut_groups(train, raw.group, (to_val, to_test), of_groups, raw.name)
+    elif raw.time is not None:
+        kept, cut_val, cut_test = cut_times(train, raw.time, (to_val, to_test), raw.name)
+        cut_test = by_content[torch.isin(by_content, cut_test)]
+    else:
+        kept, cut_val, cut_test = train.split([n - to_val - to_test, to_val, to_test])
     parts = {"train": kept, "val": torch.cat([val, cut_val]), "test": torch.cat([test, cut_test])}
     for part, rows in parts.items():
         if len(rows) < LEAST:

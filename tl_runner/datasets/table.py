@@ -1,7 +1,6 @@
-"""Tables of a user's own: two CSV files, or one with a column that says which domain a row is of."""
+"""Tables of a user's own: two, of a file or more each, or one with a column that says which domain a row is of."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import permutations
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Cells, Table, format_option, list_names, normalise_categories, observed, read_cells
+from tl_runner.datasets.cells import Cells, Table, format_option, map_words, normalise_categories, observed
 from tl_runner.datasets.classes import (
     Classes,
     label_knowledge,
@@ -20,6 +19,8 @@ from tl_runner.datasets.classes import (
     warn_of_order,
 )
 from tl_runner.datasets.columns import ColumnKind, kinds
+from tl_runner.datasets.content import count_shared
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.domain_tables import (
     WAYS,
     explain_unlabelled,
@@ -30,20 +31,23 @@ from tl_runner.datasets.domain_tables import (
 )
 from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled, score_on_rows, tell_unlabelled, with_test_rows
+from tl_runner.datasets.pool import Several, mark_members
 from tl_runner.datasets.quantities import refuse_options_of_classes, split_quantity
+from tl_runner.datasets.read_table import read_table
+from tl_runner.datasets.row_roles import RowFacts, RowRoles
 from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
 from tl_runner.domains import UNKNOWN, has_label
-from tl_runner.errors import UserError, nearest
+from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun
 from tl_runner.tasks import TaskName
 
 log = logging.getLogger(__name__)
 
 
-def csv(
+def table(
     seed: int,
-    source: str | None = None,
+    source: Several = None,
     target: str | None = None,
     file: str | None = None,
     domain: str | None = None,
@@ -53,66 +57,92 @@ def csv(
     labelled: WhetherLabelled = "auto",
     score_on: ScoreOn = "test",
     test: str | None = None,
+    split: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
     categorical: tuple[str, ...] = (),
     numeric: tuple[str, ...] = (),
+    dates: tuple[str, ...] = (),
     drop: tuple[str, ...] = (),
     missing: tuple[str, ...] = ("NA", "N/A", "NaN", "NULL", "?"),
-    separator: Literal["comma", "semicolon", "tab", "pipe"] = "comma",
+    separator: str = "auto",
+    encoding: str = "auto",
+    decimal: str = "point",
+    thousands: str = "none",
     task: TaskName = "classification",
 ) -> Drawn:
-    """Two domains of rows, from UTF-8 text with a header: columns of numbers and of categories.
+    """Two domains of rows, from delimited text with a header or from Parquet: columns of numbers and of categories.
 
     The `label` column holds classes, or with `task=regression` a quantity, which is called by its name.
+
+    A domain is a file, all files that match a pattern, or all tables in a folder. How the text is written is found, or
+    said: see `dialect.Dialect`. The columns `split`, `group` and `time` divide the rows: see `row_roles.RowRoles`.
 
     The raw rows are those of `encoding.matrix`; they are encoded by what `encoding.fit` finds in the source's training
     rows. A column is numeric or categorical by the source's cells, unless an option names it. Rows of the target need
     no label (see `classes.split_label`); those of `test`, which are its test split, do. Nothing is drawn: a file says
     the same at every `seed`.
     """
-    refuse_said_twice(label=(label,), domain=(domain,), categorical=categorical, numeric=numeric, drop=drop)
-    reading = partial(read_cells, separator=separator, missing=missing, drop=drop)
-    asked = {"source": source, "target": target, "test": test}
-    tables = read_domains(f"dataset=csv takes {WAYS}", reading, asked, file, domain, missing)
-    literally = partial(read_cells, said=label, separator=separator, missing=(), only={label})
-    whether: dict[str, WhetherLabelled] = {role: labelled if role == "target" else "yes" for role in tables}
+    roles = RowRoles(split, group, time)
+    refuse_said_twice(
+        label=(label,), domain=(domain,), split=(split,), group=(group,), time=(time,),
+        categorical=categorical, numeric=numeric, dates=dates, drop=drop,
+    )  # fmt: skip
+    roles.check(test)
+    dialect = Dialect.parse(separator, encoding, decimal, thousands, missing, dates)
     quantity = label if task == "regression" else None
-    notes: dict[str, Any] = {}
+    words = {name for name in (domain, *roles.columns, *categorical, None if quantity else label) if name is not None}
+    reading = partial(read_table, dialect=dialect, drop=drop, words=words)
+    asked: dict[str, Several] = {"source": source, "target": target, "test": test}
+    tables = read_domains(f"dataset=table takes {WAYS}", reading, asked, file, domain, missing)
+    untouched = Dialect.parse(separator, encoding)
+    literally = partial(read_table, said=label, dialect=untouched, only={label}, words={label})
+    notes: dict[str, Any] = {"written": {role: dict(table.found) for role, table in tables.items()}}
+    facts = dict[str, RowFacts]()
+    for role in tables:
+        tables[role], facts[role] = roles.read(tables[role])
+    whether: dict[str, WhetherLabelled] = {role: labelled if role == "target" else "yes" for role in tables}
     sides, labels_of = dict[str, Table](), dict[str, tuple[Tensor, Classes]]()
+    named = {"categorical": categorical, "numeric": numeric, "dates": dates, "drop": drop}
     if quantity:
         refuse_options_of_classes(labels, label_set)
         for role, table in tables.items():
             sides[role], values = split_quantity(table, label, missing, literally, whether[role])
             labels_of[role] = torch.from_numpy(values), ()
-        _refuse_other_columns(sides, label, categorical=categorical, numeric=numeric, drop=drop)
+        _refuse_other_columns(sides, label, **named)
     else:
         names = dict[str, Cells]()
         for role, table in tables.items():
             sides[role], names[role] = split_label(table, label, missing, literally, whether[role])
-        _refuse_other_columns(sides, label, categorical=categorical, numeric=numeric, drop=drop)
-        classes = find_classes(names, labels, label_set)
+        _refuse_other_columns(sides, label, **named)
+        classes = find_classes(names, labels, label_set, sides)
         warn_of_order({*classes["source"], *classes["target"]}, label)
-        sides, names, left_out = leave_out_other_classes(sides, names, classes)
-        notes = label_knowledge(labels, label_set, left_out)
+        sides, names, left_out, kept = leave_out_other_classes(sides, names, classes)
+        facts = {role: facts[role].take(kept[role]) for role in sides}
+        notes |= label_knowledge(labels, label_set, left_out)
         labels_of = {role: (number_classes(names[role], classes[role]), classes[role]) for role in sides}
     found = kinds(sides, categorical, numeric, missing)
 
     def raw(role: str) -> Raw:
-        table, (y, side) = sides[role], labels_of[role]
-        places = np.array(table.places(), dtype=object)
-        return Raw(table.name, torch.from_numpy(matrix(table, found)), y, side, names=places, quantity=quantity)
+        side, (y, classes), (part, of_group, of_time) = sides[role], labels_of[role], facts[role]
+        places = np.array(side.places(), dtype=object)
+        x = torch.from_numpy(matrix(side, found))
+        own = Raw(side.name, x, y, classes, part, places, quantity, group=of_group, time=of_time)
+        return mark_members(own, [name for name, _ in side.members], side.member)
 
     rows = {role: raw(role) for role in sides}
     target_rows = with_test_rows(rows["target"], rows["test"]) if "test" in rows else rows["target"]
     tell_unlabelled(target_rows, explain_unlabelled(tables["target"], label, labelled), "test" in rows)
     _warn_of_shared_rows(rows["source"], target_rows)
     _warn_of_unseen(sides, found)
-    encoding = _fitted_by(sides["source"], found)
-    return Drawn(rows["source"], score_on_rows(target_rows, score_on), notes, encoding=encoding)
+    encoded = _fitted_by(sides["source"], found)
+    return Drawn(rows["source"], score_on_rows(target_rows, score_on), notes, encoding=encoded)
 
 
 def number_classes(names: Cells, classes: Classes) -> Tensor:
     """The positions (n,) of these names among the classes; `UNKNOWN` of None."""
-    return torch.tensor([UNKNOWN if name is None else classes.index(name) for name in names])
+    numbers = {None: UNKNOWN, **{name: index for index, name in enumerate(classes)}}
+    return torch.from_numpy(map_words(names, numbers, np.int64))
 
 
 def _fitted_by(source: Table, found: Mapping[str, ColumnKind]) -> Callable[[Tensor], Encoding]:
@@ -121,7 +151,7 @@ def _fitted_by(source: Table, found: Mapping[str, ColumnKind]) -> Callable[[Tens
         code(name): name
         for column, kind in found.items()
         if kind == "categorical"
-        for name in set(normalise_categories(observed(source.cells[column])))
+        for name in _categories(source.cells[column])
     }
 
     def fitted(x: Tensor) -> Encoding:
@@ -161,14 +191,15 @@ def _warn_of_shared_rows(source: Raw, target: Raw) -> None:
     """
     labelled = bool(has_label(target.y).all())
 
-    def rows(raw: Raw) -> Counter[bytes]:
-        labels = [(code(raw.classes[y]) if raw.classes else y) if labelled else 0.0 for y in raw.y.tolist()]
-        return Counter(row.tobytes() for row in np.column_stack([raw.x.numpy(), labels]))
+    def rows(raw: Raw) -> np.ndarray:
+        codes = np.array([code(name) for name in raw.classes])
+        labels = (codes[raw.y.numpy()] if raw.classes else raw.y.numpy()) if labelled else np.zeros(len(raw.y))
+        return np.column_stack([raw.x.numpy(), labels])
 
-    known, other = rows(source), rows(target)
-    if known == other:
+    again, equal = count_shared(rows(source), rows(target))
+    if equal:
         raise UserError(f"{source.name} and {target.name} hold the same rows: there is nothing to transfer")
-    if again := sum(count for row, count in other.items() if row in known):
+    if again:
         log.warning(
             "%d of the %s of the target also %s in the source%s: if these are the same cases, the target's score is too"
             " optimistic",
@@ -207,4 +238,4 @@ def _warn_of_unseen(sides: Mapping[str, Table], found: Mapping[str, ColumnKind])
 
 
 def _categories(cells: Cells) -> Classes:
-    return sort_names(normalise_categories(np.array(sorted(set(observed(cells))), dtype=object)))
+    return sort_names(normalise_categories(np.array(sorted(set(observed(cells).tolist())), dtype=object)))

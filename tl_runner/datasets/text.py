@@ -18,11 +18,13 @@ from tl_runner.datasets.cells import Cells, Table
 from tl_runner.datasets.classes import Policy, label_knowledge, split_label, warn_of_order
 from tl_runner.datasets.clean_text import clean_text
 from tl_runner.datasets.content import text_digests
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled, score_on_rows, tell_unlabelled, with_test_rows
 from tl_runner.datasets.listing import TEXTS
+from tl_runner.datasets.pool import Several, mark_members, name_sources
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.datasets.text_columns import TextColumns
-from tl_runner.datasets.utf8 import read_utf8
+from tl_runner.datasets.text_files import read_text
 from tl_runner.domains import UNKNOWN
 from tl_runner.errors import UserError, list_names
 from tl_runner.plurals import count_noun, pluralize
@@ -49,7 +51,7 @@ class Found(NamedTuple):
 
 def text(
     seed: int,
-    source: str | None = None,
+    source: Several = None,
     target: str | None = None,
     file: str | None = None,
     domain: str | None = None,
@@ -63,26 +65,27 @@ def text(
     test: str | None = None,
     on_empty: OnEmpty = "error",
     missing: tuple[str, ...] = ("NA", "N/A", "NaN", "NULL", "?"),
-    separator: Literal["comma", "semicolon", "tab", "pipe"] = "comma",
+    separator: str = "auto",
+    encoding: str = "auto",
 ) -> Drawn:
-    """Two domains of texts, in UTF-8: rows of files (CSV, or an object a line as JSON), or files in folders.
+    """Two domains of texts: rows of files (CSV, Parquet, or an object a line as JSON), or files in folders.
 
     Files: `source` and `target`, or one `file` with the column `domain` of which these are values; the columns (or
-    keys) `text` and `label`. A label that is empty or one of the words `missing` is missing. Folders:
-    `root/<domain>/<class>/*.txt` or `root/<domain>/{train,val,test}/<class>/*.txt`, at any depth. A source of None is
-    in the backbone's weights. labels, label_set, labelled, score_on and test are as in `table.csv` and
-    `folder.image_folder`. on_empty: an empty text is an error, or skipped and counted. Texts are as `clean_text` makes
-    them. The seed decides nothing here.
+    keys) `text` and `label`. A domain may have several, by a pattern or a folder. A label that is empty or one of the
+    words `missing` is missing. Folders: `root/<domain>/<class>/*.txt`, or with train, val and test between these, at
+    any depth. A source of None is in the backbone's weights. labels, label_set, labelled, score_on and test are as in
+    `table.table` and `folder.image_folder`. on_empty: an empty text is an error, or skipped and counted. Texts are as
+    `clean_text` makes them. The seed decides nothing here.
     """
-    asked = {"source": source, "target": target, "test": test}
+    asked: dict[str, Several] = {"source": source, "target": target, "test": test}
     policy = Labelling(labels, label_set, labelled)
     if root is None:
-        columns = TextColumns(text, label, domain, tuple(missing), separator)
-        columns.warn_of_separator([file] if file else filter(None, asked.values()))
+        columns = TextColumns(text, label, domain, Dialect.parse(separator, encoding, missing=missing))
+        columns.warn_of_separator([file] if file else [name for each in asked.values() for name in name_sources(each)])
         found = _read_tables(asked, file, columns, policy, on_empty)
     else:
         _refuse_columns(file=file, domain=domain, text=text, label=label, missing=tuple(missing), separator=separator)
-        found = _read_folders(asked, Path(root).expanduser(), policy, on_empty)
+        found = _read_folders(asked, Path(root).expanduser(), policy, on_empty, encoding)
     target_rows = found.rows["target"]
     tell_unlabelled(target_rows, found.why, tested=test is not None)
     notes = {"skipped": found.skipped, **found.notes, **label_knowledge(labels, label_set, found.left_out)}
@@ -98,11 +101,17 @@ class Labelling(NamedTuple):
 
 
 def _read_tables(
-    asked: Mapping[str, str | None], file: str | None, columns: TextColumns, labelling: Labelling, on_empty: OnEmpty
+    asked: Mapping[str, Several], file: str | None, columns: TextColumns, labelling: Labelling, on_empty: OnEmpty
 ) -> Found:
     domain_tables.refuse_said_twice(text=(columns.text,), label=(columns.label,), domain=(columns.domain,))
     tables = domain_tables.read_domains(
-        f"dataset=text takes {WAYS}", columns.read, asked, file, columns.domain, columns.missing, needed=["target"]
+        f"dataset=text takes {WAYS}",
+        columns.read,
+        asked,
+        file,
+        columns.domain,
+        columns.dialect.missing,
+        needed=["target"],
     )
     sides, names, skipped = dict[str, Table](), dict[str, Cells](), dict[str, int]()
     for role, table in tables.items():
@@ -112,24 +121,29 @@ def _read_tables(
         texts, kept = _clean(role, table.cells[columns.text], table.places(), on_empty)
         side = replace(table, cells={**table.cells, columns.text: texts}).take(kept)
         skipped[role] = int((~kept).sum())
-        sides[role], names[role] = split_label(side, columns.label, columns.missing, columns.read_literally, whether)
-    classes = domain_tables.find_classes(names, labelling.policy, labelling.label_set)
+        sides[role], names[role] = split_label(
+            side, columns.label, columns.dialect.missing, columns.read_literally, whether
+        )
+    classes = domain_tables.find_classes(names, labelling.policy, labelling.label_set, sides)
     warn_of_order({name for side in classes.values() for name in side}, columns.label)
-    sides, names, left_out = domain_tables.leave_out_other_classes(sides, names, classes)
+    sides, names, left_out, _ = domain_tables.leave_out_other_classes(sides, names, classes)
 
     def raw(role: str) -> Raw:
         y = [UNKNOWN if name is None else classes[role].index(name) for name in names[role]]
         side = sides[role]
-        return _raw(side.name, side.cells[columns.text], torch.tensor(y), classes[role], side.places())
+        own = _raw(side.name, side.cells[columns.text], torch.tensor(y), classes[role], side.places())
+        return mark_members(own, [name for name, _ in side.members], side.member)
 
     rows = {role: raw(role) for role in sides}
     if "test" in rows:
         rows["target"] = with_test_rows(rows["target"], rows.pop("test"))
     why = domain_tables.explain_unlabelled(tables["target"], columns.label, labelling.labelled)
-    return Found(rows, skipped, left_out, why)
+    return Found(rows, skipped, left_out, why, {"written": {role: dict(table.found) for role, table in tables.items()}})
 
 
-def _read_folders(asked: Mapping[str, str | None], root: Path, labelling: Labelling, on_empty: OnEmpty) -> Found:
+def _read_folders(
+    asked: Mapping[str, Several], root: Path, labelling: Labelling, on_empty: OnEmpty, encoding: str
+) -> Found:
     domains = domain_folders.find_domains(root, TEXTS, asked)
     listed = domain_folders.list_domains(domains, root, TEXTS, labelling.labelled)
     found = {role: each.folders for role, each in listed.items()}
@@ -138,23 +152,25 @@ def _read_folders(asked: Mapping[str, str | None], root: Path, labelling: Labell
     rows, skipped = dict[str, Raw](), dict[str, int]()
     for role, side in sides.items():
         files = [str(file.path) for each in side for file in each.files]
-        texts, kept = _clean(role, _read_files(files), files, on_empty)
+        texts, kept = _clean(role, _read_files(files, encoding), files, on_empty)
         empty = np.flatnonzero(~kept)
         skipped[role] = len(empty)
-        y, part = domain_folders.label_files(domains[role], TEXTS, side, classes[role], set(empty.tolist()))
+        where, names = " and ".join(map(str, domains[role])), [normalize("NFC", each.name) for each in domains[role]]
+        y, part, member = domain_folders.label_files(where, TEXTS, side, classes[role], set(empty.tolist()))
         places = [name for name, keep in zip(files, kept, strict=True) if keep]
-        rows[role] = _raw(normalize("NFC", domains[role].name), texts[kept], y, classes[role], places, part)
+        pooled = _raw(" + ".join(names), texts[kept], y, classes[role], places, part)
+        rows[role] = mark_members(pooled, names, member)
     why = domain_folders.explain_unlabelled(found["target"], TEXTS, labelling.labelled)
     passed = {"passed_over": {role: len(each.passed) for role, each in listed.items()}}
     return Found(rows, skipped, domain_folders.count_left_out(found, classes), why, passed)
 
 
-def _read_files(files: Sequence[str]) -> list[str]:
+def _read_files(files: Sequence[str], encoding: str) -> list[str]:
     """The text in each; where some can't be read, the first is named, and how many more there are."""
     texts, refused = list[str](), list[UserError]()
     for file in files:
         try:
-            texts.append(read_utf8(file, file))
+            texts.append(read_text(file, file, encoding))
         except UserError as error:
             refused.append(error)
     if len(refused) > 1:

@@ -1,16 +1,19 @@
-"""Texts and their labels in the columns of a file, CSV or JSON lines."""
+"""Texts and their labels in the columns of tables: CSV, Parquet or JSON lines."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from tl_runner.datasets.cells import SEPARATORS, Cells, Table, about_comment, read_cells
-from tl_runner.datasets.json_lines import ENDINGS, read_json_lines
+from tl_runner.datasets.cells import Table, about_comment, map_words
+from tl_runner.datasets.delimited import read_delimited
+from tl_runner.datasets.dialect import SEPARATORS, Dialect
+from tl_runner.datasets.json_lines import read_json_lines
+from tl_runner.datasets.parquet import read_parquet
+from tl_runner.datasets.read_table import read_files
 from tl_runner.errors import UserError, list_names, nearest
+from tl_runner.storage.table_files import GZIP, JSON_LINES, PARQUET, list_table_files
 
 log = logging.getLogger(__name__)
 
@@ -21,23 +24,27 @@ class TextColumns(NamedTuple):
     text: str
     label: str
     domain: str | None
-    missing: Sequence[str]
-    separator: str
+    dialect: Dialect
 
-    def read_literally(self, file: str, said: str = "") -> Table:
+    def read_literally(self, name: str, said: str = "") -> Table:
         """The columns in use as they are written; refuses a file without the text. `said` is what named the file."""
-        said = said or file
-        if (folder := Path(file).expanduser()).is_dir():
-            root, name = folder.absolute().parent, folder.name
+        said = said or name
+        if (folder := Path(name).expanduser()).is_dir() and not list_table_files(name):
+            root, domain = folder.absolute().parent, folder.name
             raise UserError(
                 f"{said} is a folder: one with a folder of .txt files for each class is read as"
-                f" dataset.root={root} and the name of the domain, {name}"
+                f" dataset.root={root} and the name of the domain, {domain}"
             )
-        others = [name for name in (self.label, self.domain) if name is not None]
-        if file.lower().endswith(ENDINGS):
-            table = read_json_lines(file, said, self.text, others)
-        else:
-            table = read_cells(file, said, self.separator, missing=(), only={self.text, *others})
+        others = [column for column in (self.label, self.domain) if column is not None]
+        used, literal = {self.text, *others}, replace(self.dialect, missing=())
+
+        def read_file(file: str, said: str, text: Collection[str]) -> Table:
+            if is_json(file):
+                return read_json_lines(file, said, self.text, others, literal.encoding)
+            read = read_parquet if file.lower().endswith(PARQUET) else read_delimited
+            return read(file, said, literal, only=used, words=used)
+
+        table = read_files(name, said, read_file)
         self._check(table, "text", self.text)
         if self.domain is not None:
             self._check(table, "domain", self.domain)
@@ -46,19 +53,20 @@ class TextColumns(NamedTuple):
     def read(self, file: str, said: str) -> Table:
         """The same, where labels and domains that are words for a missing value are None."""
         table = self.read_literally(file, said)
-        absent = {word.strip().lower() for word in self.missing}
-
-        def known(cells: Cells) -> Cells:
-            return np.array([None if cell is None or cell.lower() in absent else cell for cell in cells], dtype=object)
-
-        cells = {name: cells if name == self.text else known(cells) for name, cells in table.cells.items()}
-        return replace(table, cells=cells)
+        absent = self.dialect.absent
+        known = {
+            name: map_words(cells, {word: word and (None if word.lower() in absent else word) for word in {*cells}})
+            for name, cells in table.cells.items()
+            if name != self.text
+        }
+        return replace(table, cells={**table.cells, **known})
 
     def warn_of_separator(self, files: Iterable[str]) -> None:
         """Warn of a separator that was set and that none of these files has, all being JSON lines."""
-        if self.separator != "comma" and all(file.lower().endswith(ENDINGS) for file in files):
+        if self.dialect.separator not in ("auto", "comma") and all(map(is_json, files)):
             log.warning(
-                "dataset.separator=%s does nothing: it is for CSV files, and these are JSON lines", self.separator
+                "dataset.separator=%s does nothing: it is for CSV files, and these are JSON lines",
+                self.dialect.separator,
             )
 
     def check_label(self, table: Table) -> None:
@@ -74,3 +82,8 @@ class TextColumns(NamedTuple):
                 f" (it has {list_names(map(repr, header))}){about_comment(header)}"
                 + (f". Set dataset.separator={other[0]}? It holds for all files" if other else "")
             )
+
+
+def is_json(file: str) -> bool:
+    """Whether a file's name says that it holds JSON lines."""
+    return file.lower().removesuffix(GZIP).endswith(JSON_LINES)

@@ -34,6 +34,7 @@ class Assembly:
     granted: str  # the label budget, as the record names it
     config: Mapping[str, Any]
     machine: Mapping[str, Any]  # and code by which it is made: what is kept for other runs serves the same alone
+    settled: Mapping[str, Any]  # what options of the backbone that are `auto` came to
     cache: Path  # what runs share
     features: Path  # in it, what frozen backbones of this configuration make of their inputs
     text: TextEncoding | None  # the texts of the training rows, and their tokenizer
@@ -72,6 +73,7 @@ def assemble(record: RunRecord, parts: Parts, device: torch.device, needs_grante
         budget.describe(data.granted, len(pair.classes)),
         record.config,
         identify_maker(record.environment),
+        getattr(backbone, "settled", {}),
         cache,
         cache / record.features,
         text,

@@ -30,6 +30,7 @@ from tl_runner.storage.contents import Contents
 from tl_runner.storage.data_files import drop_locations
 from tl_runner.storage.identity import identify
 from tl_runner.storage.sections import AutoInfo
+from tl_runner.training.averaging import settle_weights
 from tl_runner.training.loop import Cursor, Point, train
 
 log = logging.getLogger(__name__)
@@ -172,12 +173,14 @@ class Trials:
             start, streams = statistics(model), frozenset[Stream]()
             method, model, pair = prepare_training(method, model, self.assembled.pair, plan, resources)
             optimizer, schedule, augment = parts.optimizer, parts.schedule, parts.augment
-            for point in train(model, method, pair, plan, optimizer, schedule, augment, self.assembled.rng, Cursor()):
+            cursor = Cursor()
+            for point in train(model, method, pair, plan, optimizer, schedule, augment, self.assembled.rng, cursor):
                 streams = point.streams
                 yield point._replace(phase=f"trying {name}")
         except (UserError, DivergedError) as error:
             return str(error)
-        trial = examine_trial(by_domain_statistics(model, pair, streams, start), pair)
+        examined = settle_weights(model, method, cursor.average)
+        trial = examine_trial(by_domain_statistics(examined, pair, streams, start, own=examined is model), pair)
         if not bool(torch.isfinite(trial.rows).all()):
             return "its predictions are not finite numbers"
         keep_cached(file, trial.pack())

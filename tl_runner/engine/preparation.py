@@ -55,6 +55,7 @@ def prepare_training(
     with resources.rng.child("prepare").as_default():
         model, pair = method.prepare(model, pair, resources)
     warn_of_missing_floor(method, pair)
+    warn_of_no_average(method, model, plan)
     resources.rng.start_training()
     return method.to(device), apply_kernels(model.to(device), plan), pair
 
@@ -95,6 +96,15 @@ def list_backbone_rates(method: Method, model: Model, optimizer: Callable[..., A
             said,
         )
     return found
+
+
+def warn_of_no_average(method: Method, model: Model, plan: Train) -> None:
+    """Warn where weights are to be averaged over steps, and the method takes none."""
+    if plan.average != "none" and not method.phases(model):
+        log.warning(
+            "train.average=%s has no effect: %s fits what it needs at once and takes no steps to average over",
+            plan.average, type(method).__name__,
+        )  # fmt: skip
 
 
 def warn_of_missing_floor(method: Method, pair: Pair) -> None:

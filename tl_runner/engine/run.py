@@ -4,6 +4,7 @@ from collections.abc import Generator
 
 from tl_runner import config
 from tl_runner.core import Model
+from tl_runner.datasets.split import warn_of_absent_classes
 from tl_runner.domains import Pair
 from tl_runner.engine.assembly import Assembly, assemble
 from tl_runner.engine.auto_trials import resolve_method
@@ -31,6 +32,7 @@ from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, st
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
 from tl_runner.tasks import Classification, Regression
+from tl_runner.training.averaging import settle_weights
 from tl_runner.training.loop import Point, train
 
 
@@ -51,7 +53,7 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         device = claim_device(settings.device, stored["made"]["threads"] if stored else settings.threads)
         recording.note(environment=describe_device(device, plan))
         assembled = assemble(record, parts, device, needs_granted="granted" in parts.method.needs)
-        recording.note(data=assembled.data, granted=assembled.granted)
+        recording.note(data=assembled.data, granted=assembled.granted, training={"backbone": assembled.settled})
         recording.confirm_data()
         check_task(parts.method, assembled.pair)
         warn_of_rate(record.config, parts.method.start)
@@ -80,7 +82,8 @@ def run(record: RunRecord) -> Generator[Point, None, RunRecord]:
         ):
             point = trained._replace(seconds=progress.elapsed)
             if plan.examines(point.step):
-                sides = by_domain_statistics(model, pair, point.streams, start)
+                examined = settle_weights(model, method, progress.cursor.average)
+                sides = by_domain_statistics(examined, pair, point.streams, start, own=examined is model)
                 adjusted, seen = shares.adjust(sides, pair) if shares else (sides, pair)
                 evidence, predicted = collect_evidence(adjusted, seen, point.step, method.source_labels == "throughout")
                 progress.consider(evidence, predicted, parts.select, sides, shares and shares.facts)
@@ -127,6 +130,7 @@ def conclude(
         estimated = estimate_accuracy(predicted, validation["source"], validation["labels"], temperature)
     estimated_error = estimate_errors(sides, pair) if isinstance(task, Regression) else None
     labels = assembled.answers.open()
+    warn_of_absent_classes(labels, pair.classes, "test", pair.target.name)
     scores = score_run(task, progress.predictions, labels, progress.chosen, sure, of_source, estimated)
     scores.estimated_error = estimated_error
     scores.members = score_members(source, pair, sure)

@@ -58,7 +58,7 @@ def _files(path: Path, preprocessing: Preprocessing) -> Iterable[Path]:
         if isinstance(preprocessing, Images) and path.suffix.lower() in LISTS:
             return [path.parent / line.path for line in read_list(path)]
         return [path]
-    found = sorted(file for file in _below(path) if file.suffix.lower() in preprocessing.endings)
+    found = sorted(file for file in _below(path) if file.name.lower().endswith(tuple(preprocessing.endings)))
     if not found:
         others = sum(1 for _ in _below(path))
         raise UserError(f"{path} holds no {preprocessing.takes} (other files, at any depth: {others})")

@@ -57,7 +57,7 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
             " rerun its tl-run command with save=true"
         )
     shape, tokenizer = tuple(record.data.shape), read_tokenizer(folder) if record.data.input == "text" else None
-    part = config.build(config.drop_weights(record.config["backbone"]), "backbone")
+    part = config.build({**config.drop_weights(record.config["backbone"]), **record.training.backbone}, "backbone")
     backbone, width = build_backbone(part, shape, tokenizer)
     quantity = record.data.quantity
     task = Regression(quantity.name) if quantity else Classification(tuple(record.data.classes))

@@ -8,6 +8,8 @@ from torch import Tensor
 from tl_runner.core import Batch, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import UserError, check_range
+from tl_runner.methods import requirements
+from tl_runner.methods.interpolation import Interpolation
 from tl_runner.methods.stage_groups import (
     group_adapters,
     group_new_parameters,
@@ -54,6 +56,11 @@ class Finetune(Method):
     low-rank term of this rank that is trained in their place: see `models.lora`. It is new, so it learns at the full
     rate, as LoRA needs a higher one than full fine-tuning does (Hu et al., ICLR 2022). It is merged into the weights
     that are kept.
+
+    `wise` α below 1 examines and saves (1−α)·w⁰ + α·w in place of the trained parameters w; w⁰ are those that
+    fine-tuning started from: of the source model with its head, or after `lp_ft` and `gradual` trained the head alone
+    (WiSE-FT; Wortsman et al., CVPR 2022, where w⁰ has a zero-shot head). BatchNorm has the statistics of the granted
+    rows under the interpolated parameters, and of frozen stages the source's.
     """
 
     needs = frozenset({"granted"})
@@ -67,9 +74,10 @@ class Finetune(Method):
         lp_ft: bool = False,
         gradual: bool = False,
         lora_rank: int = 0,
+        wise: float = 1.0,
     ):
         super().__init__()
-        check_range(0, 1, lr_decay=lr_decay)
+        check_range(0, 1, lr_decay=lr_decay, wise=wise)
         check_range(0, lora_rank=lora_rank)
         if freeze == "head_only" and lora_rank:
             raise UserError("method.lora_rank adapts the backbone: it has no effect with freeze=head_only")
@@ -79,7 +87,8 @@ class Finetune(Method):
         if lp_ft and gradual:
             raise UserError("method.gradual begins with the head alone, as method.lp_ft does: choose one of them")
         self.freeze, self.lr_decay, self.lp_ft, self.gradual = freeze, lr_decay, lp_ft, gradual
-        self.lora_rank = lora_rank
+        self.lora_rank, self.wise = lora_rank, wise
+        self.interpolation: Interpolation | None = None
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         frozen = frozen_stages(model, self.freeze)  # a stage that does not exist is refused before anything is trained
@@ -89,6 +98,9 @@ class Finetune(Method):
             )
         if self.lora_rank:
             model = add_adapters(model, self.lora_rank, [n for n in list_trained_stages(model) if n not in frozen])
+        if self.wise < 1:
+            requirements.predicting_start(model, pair, resources, trains_head_first=self.lp_ft or self.gradual)
+            self.interpolation = Interpolation(model, self.wise)
         return model, pair
 
     def phases(self, model: Model) -> Sequence[Phase]:
@@ -103,10 +115,20 @@ class Finetune(Method):
         return [probe._replace(share=1.0), *(self._tune(model, stages) for stages in [*below, frozen])]
 
     def _tune(self, model: Model, frozen: Sequence[str]) -> Phase:
+        refresh = self._note_start if self.interpolation else None
         if self.lora_rank:
             still = [name for name in list_trained_stages(model) if name not in list_adapted_stages(model)]
-            return Phase("tune", 1.0, group_adapters(model, frozen, self.lr_decay), [*frozen, *still])
-        return Phase("tune", 1.0, group_stages(model, frozen, lr_decay=self.lr_decay), frozen)
+            groups = group_adapters(model, frozen, self.lr_decay)
+            return Phase("tune", 1.0, groups, [*frozen, *still], refresh=refresh)
+        return Phase("tune", 1.0, group_stages(model, frozen, lr_decay=self.lr_decay), frozen, refresh=refresh)
+
+    def _note_start(self, model: Model, pair: Pair) -> None:
+        """Before the first step after the head's; later calls change nothing."""
+        if self.interpolation:
+            self.interpolation.begin(model)
+
+    def settle(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return self.interpolation.apply_to(weights) if self.interpolation else weights
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Mapping[str, Tensor]:
         return model.encode(batch).supervise()

@@ -41,17 +41,21 @@ class M3SDA(Method):
     """mean_i CE(F_i(f_i)) + weight · schedule(p) · MD²: a classifier for each source domain i, and moments that match.
 
     MD² is `moment_distance` between each source domain and the target, and between the source domains. The classifiers'
-    mean probability is the prediction. Peng et al., ICCV 2019; their M³SDA-β, with two classifiers a domain that are
-    trained as in mcd, and weights by each source's accuracy are left out. Of one source domain there are its moments.
+    mean probability is the prediction. With `normalise` each row of features is brought to length 1 before its moments
+    are taken: else the features shrink to nothing, where all moments match. Peng et al., ICCV 2019, who do without, at
+    a small weight; their M³SDA-β, with two classifiers a domain that are trained as in mcd, and weights by each
+    source's accuracy are left out. Of one source domain there are its moments.
     """
 
     needs = frozenset({"source", "target"})
 
-    def __init__(self, weight: float = 0.1, moments: int = 2, schedule: losses.Schedule = "ramp"):
+    def __init__(
+        self, weight: float = 1.0, moments: int = 2, normalise: bool = True, schedule: losses.Schedule = "ramp"
+    ):
         super().__init__()
         check_range(0, weight=weight)
         check_range(1, moments=moments)
-        self.strength, self.moments = Strength(weight, schedule), moments
+        self.strength, self.moments, self.normalise = Strength(weight, schedule), moments, normalise
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         source, _ = pair.labelled_source
@@ -66,7 +70,8 @@ class M3SDA(Method):
         own = heads.each(seen.source)[domain, torch.arange(len(domain), device=domain.device)]
         each = F.cross_entropy(own.float(), rows.y, reduction="none")
         by_domain = group_means(each if rows.w is None else rows.w * each, domain, heads.domains)
-        distance = moment_distance(seen.source, domain, heads.domains, seen.target, self.moments)
+        compared = [F.normalize(x, dim=-1) if self.normalise else x for x in (seen.source, seen.target)]
+        distance = moment_distance(compared[0], domain, heads.domains, compared[1], self.moments)
         granted = {"granted": seen.supervise()["granted"]} if "granted" in batch.labelled else {}
         return Terms(
             {"source": by_domain.mean(), **granted, "moments": self.strength(progress) * distance},

@@ -5,6 +5,7 @@ from copy import deepcopy
 from torch import nn
 
 from tl_runner.core import Model, Resources, SourceModel
+from tl_runner.domains import Pair
 from tl_runner.errors import UserError
 from tl_runner.models.learning_rates import new_stages
 
@@ -31,6 +32,19 @@ def trained_features(model: Model, resources: Resources) -> None:
             "this method compares features before anything is trained, and those of a new bottleneck are random without"
             " a source model: use pretrain=default with pretrain.transfer=all, or backbone.bottleneck=null"
         )
+
+
+def predicting_start(model: Model, pair: Pair, resources: Resources, trains_head_first: bool) -> None:
+    """Raises `UserError` where the model that fine-tuning starts from says nothing, by its head or its backbone."""
+    why, remedy = "", "use a dataset with a source, and pretrain=default with pretrain.transfer=all"
+    if trains_head_first and (model.untrained or not model.pretrained):
+        why = "and this backbone has stages with random weights"
+        remedy += ", or name backbone.weights"
+    elif not trains_head_first and (resources.source_model is None or not pair.shared_labels):
+        why = "whose head is new here"
+        remedy = f"set method.lp_ft=true, which trains the head first; for the source's head, {remedy} and its classes"
+    if why:
+        raise UserError(f"method.wise interpolates from the model that fine-tuning starts from, {why}: {remedy}")
 
 
 def trainable_backbone(model: Model) -> None:

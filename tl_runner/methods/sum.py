@@ -1,7 +1,7 @@
 """The sum of several methods that add terms to a loss."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -91,6 +91,11 @@ class Sum(Method):
                 of_part(model, pair)
 
         return [Phase("train", 1.0, groups, refresh=refresh)]
+
+    def settle(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        for part in self.each():
+            weights = part.settle(weights)
+        return weights
 
     def terms(self, model: Model, batch: Batch, progress: float) -> Terms:
         model = OncePerInput(model)

@@ -7,6 +7,7 @@ the rate of `optimizer.lr_backbone`. A saved run is rebuilt with `weights=None`.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range
+from tl_runner.models.stems import Stem, build_stem, choose_stem
 from tl_runner.models.weights import fill, read_weights
 from tl_runner.models.weights_size import trained_at
 
@@ -21,6 +23,12 @@ Backbone = tuple[nn.Sequential, int]
 
 IMAGENET_SIDE = 224  # pixels of the images that its weights were trained on
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Stages(nn.Sequential):
+    """Named stages, and what the network's options that were `auto` were `settled` to, for the record."""
+
+    settled: Mapping[str, Any] = {}
 
 
 class Pixels(nn.Module):
@@ -109,7 +117,6 @@ def small(shape: tuple[int, ...], width: int = 128, channels: int = 32, bottlene
     return narrowed(stages, width, bottleneck)
 
 
-Stem = Literal["imagenet", "cifar"]
 Normalise = Literal["auto", "imagenet", "half"]
 
 
@@ -122,7 +129,7 @@ def _resnet_side(stem: str = "imagenet", **_: Any) -> int:
 def resnet18(
     shape: tuple[int, ...],
     weights: str | None = None,
-    stem: Stem = "imagenet",
+    stem: Stem | Literal["auto"] = "auto",
     normalise: Normalise = "auto",
     bottleneck: int | None = None,
 ) -> Backbone:
@@ -134,7 +141,7 @@ def resnet18(
 def resnet50(
     shape: tuple[int, ...],
     weights: str | None = None,
-    stem: Stem = "imagenet",
+    stem: Stem | Literal["auto"] = "auto",
     normalise: Normalise = "auto",
     bottleneck: int | None = None,
 ) -> Backbone:
@@ -142,27 +149,30 @@ def resnet50(
     return narrowed(*_resnet("resnet50", shape, weights, stem, normalise), bottleneck)
 
 
-def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, normalise: Normalise) -> Backbone:
+def _resnet(
+    name: str, shape: tuple[int, ...], weights: str | None, stem: Stem | Literal["auto"], normalise: Normalise
+) -> Backbone:
     """A torchvision ResNet as named stages.
 
     It takes three channels, as its published weights do, and grey images are repeated; for images of another number of
-    channels the first convolution takes these, with the weights of `weights.spread_channels`. `stem=cifar` replaces the
-    7×7 stride-2 convolution and its pooling by a 3×3 one, for images of about 32 pixels. `normalise=auto`
-    takes ImageNet's mean and deviation with any weights, else 0.5 and 0.5.
+    channels the first convolution takes these, with the weights of `weights.spread_channels`. `stem=auto` is the one
+    of the weights, else one that suits the images' size: see `models.stems`. `normalise=auto` takes ImageNet's mean and
+    deviation with any weights, else 0.5 and 0.5.
     """
     from torchvision import models
 
     channels = network_channels(check_image(name, shape, least=8)[0])
-    if weights == "imagenet" and stem == "cifar":
+    if weights == "imagenet" and stem not in ("auto", "imagenet"):
         raise UserError("backbone.weights=imagenet were trained with backbone.stem=imagenet; set that, or weights=null")
-    net = getattr(models, name)()
-    if stem == "cifar":
-        net.conv1, net.maxpool = nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.Identity()
-    elif channels != 3:
-        net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    state = None
     if weights is not None:
         state = _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights))
-        fill(net, state, weights, first=("conv1.weight",))
+    used = choose_stem(shape, state) if stem == "auto" else stem
+    net = getattr(models, name)()
+    if used != "imagenet" or channels != 3:  # the network has that one
+        net.conv1, net.maxpool = build_stem(used, channels)
+    if state is not None:
+        fill(net, state, str(weights), first=("conv1.weight",))
     imagenet = normalise == "imagenet" or (normalise == "auto" and weights is not None)
     pixels = Pixels(channels, IMAGENET_MEAN, IMAGENET_STD) if imagenet else Pixels(channels)
     stages = _stages(
@@ -174,11 +184,12 @@ def _resnet(name: str, shape: tuple[int, ...], weights: str | None, stem: Stem, 
         layer4=net.layer4,
         pool=nn.Sequential(net.avgpool, nn.Flatten()),
     )
+    stages.settled = {"stem": used} if stem == "auto" else {}
     return stages, net.fc.in_features
 
 
-def _stages(**stages: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(stages))
+def _stages(**stages: nn.Module) -> Stages:
+    return Stages(OrderedDict(stages))
 
 
 def check_image(backbone: str, shape: tuple[int, ...], least: int) -> tuple[int, int, int]:

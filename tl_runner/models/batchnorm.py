@@ -8,8 +8,8 @@ average per domain; the pass over the rows is the "precise BN" of Wu & Johnson 2
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from copy import deepcopy
-from itertools import chain, count
+from dataclasses import dataclass
+from itertools import count
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import UserError
 from tl_runner.models.features import FeatureModel, rows_per_batch
 from tl_runner.models.lora import merge_adapters, remove_adapters
+from tl_runner.models.substitution import substitute_tensors
 
 ROWS = 256  # of a batch whose statistics are taken
 FEWEST = 64  # rows of such a batch where the inputs are large: as many as a training step has
@@ -31,6 +32,19 @@ MEMBER = "source_{}_statistics."  # and of those of each of several source domai
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 Side = Literal["source", "target"]
 Statistics = Mapping[str, Tensor]  # running means, variances and counts by their names in the network
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Rows of several splits as one batch has them: as many of each, a shorter one again from its start."""
+
+    splits: Sequence[Split]
+
+    def __len__(self) -> int:
+        return max(map(len, self.splits))
+
+    def take(self, rows: Tensor) -> Tensor:
+        return torch.cat([split.take(rows % len(split)) for split in self.splits])
 
 
 class DomainModels(NamedTuple):
@@ -64,15 +78,26 @@ def keep_statistics(model: nn.Module) -> Iterator[None]:
 
 def statistics(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the running statistics of all BatchNorm layers, by their names in the network."""
+    return {name: buffer.detach().clone() for name, buffer in _buffers(model).items()}
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """The running means and variances themselves, by their names in the network."""
+    return {name: buffer for name, buffer in _buffers(model).items() if buffer.is_floating_point()}
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
     return {
-        f"{name}.{key}": buffer.detach().clone()
+        f"{name}.{key}": buffer
         for name, part in model.named_modules()
         if isinstance(part, _BatchNorm)
         for key, buffer in part.named_buffers()
     }
 
 
-def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Statistics) -> DomainModels:
+def by_domain_statistics(
+    model: Model, pair: Pair, read: Set[Stream], start: Statistics, own: bool = True
+) -> DomainModels:
     """The network as each domain's rows meet it, after a training that has read these streams so far.
 
     A domain whose rows were read has their statistics: the source of its training rows, the target of its unlabelled
@@ -80,7 +105,8 @@ def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Sta
     statistics of the `start`; a target that was not read meets the network as the source does, or where neither was
     read (a method that trains nothing) as `prepare` left it. Layers that training leaves alone, in frozen stages, and
     layers that are no plain BatchNorm (stochnorm's) keep theirs. With `batchnorm="joint"` training normalises a batch
-    of both domains as one, and so do the running averages. Several source domains have statistics of their own where
+    of both domains as one, and so do the running averages; where these are not the model's `own`, but of other weights
+    (an average's), they are taken anew from such batches. Several source domains have statistics of their own where
     the target has, too; else the target will meet those of them all, and so do they (see `Model.encode`). The model is
     left in evaluation mode, its own statistics as they were.
     """
@@ -91,9 +117,12 @@ def by_domain_statistics(model: Model, pair: Pair, read: Set[Stream], start: Sta
         return DomainModels(model, model)
     source_rows = pair.source.train if pair.source and "source" in read else None
     granted_rows = pair.granted.x if pair.granted and "granted" in read else None
-    target_rows = pair.target.train if "target" in read else granted_rows
+    unlabelled = pair.target.train if "target" in read else None
+    target_rows = granted_rows if unlabelled is None else unlabelled
     if model.batchnorm == "joint" and source_rows is not None and target_rows is not None:
-        return DomainModels(model, model)
+        joint = SideBySide([rows for rows in (source_rows, unlabelled, granted_rows) if rows is not None])
+        both = model if own else _measure_statistics(model, live, joint)
+        return DomainModels(both, both)
     source = _with(model, start) if source_rows is None else _measure_statistics(model, live, source_rows)
     if target_rows is not None:
         apart = [Subset(source_rows, each.train) for each in pair.source.members] if pair.source and source_rows else []
@@ -196,8 +225,4 @@ def _with(model: Model, known: Statistics) -> Model:
 
 def _twin(model: Model) -> Model:
     """The same network in evaluation mode: its parameters are the model's own, its BatchNorm statistics are copies."""
-    apart = {
-        id(buffer) for part in model.modules() if isinstance(part, _BatchNorm) for buffer in part.buffers(recurse=False)
-    }
-    shared = {id(held): held for held in chain(model.parameters(), model.buffers()) if id(held) not in apart}
-    return deepcopy(model, shared).eval()
+    return substitute_tensors(model, statistics(model)).eval()

@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.core import Model
-from tl_runner.domains import Pair, Split
+from tl_runner.domains import Pair, Split, look_ahead
 from tl_runner.errors import UserError
 from tl_runner.models.tokens import masked_mean
 from tl_runner.storage.cache import keep_cached, load_cached
@@ -88,8 +89,12 @@ def iter_batches(split: Split, device: torch.device) -> Iterator[Tensor]:
     """All inputs of a split in order, as many at a time as a forward pass without gradients takes."""
     row = split.take(torch.zeros(1, dtype=torch.long, device=device))
     numbers = row.numel() * (TOKEN if row.dtype == torch.int64 else 1)
-    for rows in torch.arange(len(split), device=device).split(rows_per_batch(numbers)):
-        yield split.take(rows)
+    parts = torch.arange(len(split), device=device).split(rows_per_batch(numbers))
+    for rows, following in zip_longest(parts, parts[1:]):
+        x = split.take(rows)
+        if following is not None:
+            look_ahead(split, following)
+        yield x
 
 
 def rows_per_batch(numbers: int) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.pixel_format import PixelFormat
 from tl_runner.models.tokens import Tokenizer
 from tl_runner.preprocessing.batching import Preprocessing, Unknown
@@ -23,14 +24,20 @@ def read_preprocessing(data: DataInfo, dataset: Mapping[str, Any], tokenizer: To
     shape = tuple(data.shape)
     target = dataset.get("_target_", "?")
     if tokenizer is not None:
-        return Texts(tokenizer, dataset.get("text", Texts.column), dataset.get("separator", Texts.separator))
+        return Texts(tokenizer, dataset.get("text", Texts.column), _dialect(dataset))
     if len(shape) == IMAGE:
         return _images(shape, data, target)
     if not data.encoding or "columns" not in data.encoding:
         return Unknown(f"the rows of this run come from {target}, not from files", shape)
-    known = {dataset.get("label"), dataset.get("domain"), *dataset.get("drop", ())} - {None}
-    options = {name: dataset[name] for name in ("separator", "missing") if name in dataset}
-    return Columns(data.encoding, known=frozenset(known), **options)
+    named = (dataset.get(key) for key in ("label", "domain", "split", "group", "time"))
+    known = frozenset({*filter(None, named), *dataset.get("drop", ())})
+    literal = frozenset(dataset.get("categorical", ()))
+    return Columns(data.encoding, _dialect(dataset), known, literal)
+
+
+def _dialect(dataset: Mapping[str, Any]) -> Dialect:
+    """How the run's files were written; a record from before an option has what was the only way then."""
+    return Dialect.parse(**{name: dataset[name] for name in Dialect.__dataclass_fields__ if name in dataset})
 
 
 def _images(shape: tuple[int, ...], data: DataInfo, target: str) -> Images | Unknown:

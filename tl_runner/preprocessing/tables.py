@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from os import PathLike, fspath
 from typing import Any, ClassVar
 
@@ -11,13 +12,17 @@ import torch
 from torch import Tensor
 
 from tl_runner.datasets import notation
-from tl_runner.datasets.cells import Table, about_comment, list_names, normalise_categories, observed, read_cells
+from tl_runner.datasets.cells import Table, about_comment, normalise_categories, observed
 from tl_runner.datasets.columns import parse_numbers
+from tl_runner.datasets.dates import read_dates
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.encoding import encode, matrix
+from tl_runner.datasets.read_table import read_table
 from tl_runner.datasets.spelling import find_respelled
-from tl_runner.errors import UserError, nearest
+from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Portion
+from tl_runner.storage.table_files import DELIMITED, GZIP, PARQUET
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +35,20 @@ class Columns:
     """Rows of a table -> (n, d) float32, by what `encoding.fit` found in the run's training rows.
 
     Columns may come in any order, and others than the run's are not read. A missing value is filled and a category
-    that training never met is all 0, as in the run. `separator` and `missing` are those of the run's files.
+    that training never met is all 0, as in the run. `dialect` says how the run's files were written.
     """
 
     encoding: Mapping[str, Any]
-    separator: str = "comma"
-    missing: Sequence[str] = ()
+    dialect: Dialect = field(default_factory=Dialect)
     known: frozenset[str] = frozenset()  # columns that the run had and did not learn from: label, domain, dropped
+    literal: frozenset[str] = frozenset()  # columns that are categories because the run was told so
 
-    takes: ClassVar[str] = "CSV files"
+    takes: ClassVar[str] = "CSV or Parquet files"
 
     @property
     def endings(self) -> frozenset[str]:
         """How the files are named that are taken from a folder."""
-        return frozenset({".csv"})
+        return frozenset({*PARQUET, *DELIMITED, *(f"{ending}{GZIP}" for ending in DELIMITED)})
 
     @property
     def kinds(self) -> dict[str, Any]:
@@ -61,13 +66,16 @@ class Columns:
     @property
     def facts(self) -> dict[str, Any]:
         """What somebody must know to do the same elsewhere, in JSON's words."""
-        return {"kind": "table", "columns": list(self.encoding["columns"]), "missing": list(self.missing)}
+        facts = {"kind": "table", "columns": list(self.encoding["columns"]), "missing": list(self.dialect.missing)}
+        return facts | ({"dates": list(self.dialect.dates)} if self.dialect.dates else {})
 
     def __call__(self, *rows: str | PathLike[str] | Row) -> Tensor:
         """(n, d): the rows of each CSV file, and one for each mapping of columns to values (None where missing)."""
         if not rows:
             raise UserError("name at least one CSV file, or a row as {column: value}")
-        tables = [_row(row, n) if isinstance(row, Mapping) else self._read(fspath(row)) for n, row in enumerate(rows)]
+        tables = [
+            self._row(row, n) if isinstance(row, Mapping) else self._read(fspath(row)) for n, row in enumerate(rows)
+        ]
         return torch.cat([self._encoded(table) for table in tables])
 
     def portions(self, inputs: Sequence[Input], at_most: int) -> Iterator[Portion]:
@@ -96,15 +104,43 @@ class Columns:
         return torch.cat([block.float() for block in blocks], 1)
 
     def _read(self, file: str) -> Table:
-        table = read_cells(file, file, self.separator, self.missing, only=self.kinds)
+        categories = {name for name, kind in self.kinds.items() if kind == "categorical"}
+        table = read_table(file, file, self.dialect, only=self.kinds, words=self.literal, text=categories)
         if absent := [name for name in self.kinds if name not in table.cells]:
             spare = [name for name in table.header if name not in self.kinds]
             raise UserError(
                 f"{file} has no column {absent[0]!r}{nearest(absent[0], spare)}: the run learnt from"
-                f" {list_names(self.kinds)}; the file, read with a {self.separator} between cells, has"
-                f" {list_names(table.header)}{about_comment(table.header)}"
+                f" {list_names(self.kinds)}; the file{self._how(table)} has {list_names(table.header)}"
+                f"{about_comment(table.header)}"
             )
         return table
+
+    def _how(self, table: Table) -> str:
+        separator = table.found.get("separator")
+        return f", read with a {separator} between cells," if separator else ""
+
+    def _row(self, row: Row, number: int) -> Table:
+        """A mapping as a table of one row: numbers as they are, words as they would stand in a file."""
+
+        def cell(name: str, value: Any) -> Any:
+            kind = self.kinds.get(name)
+            if value is None or (isinstance(value, float) and np.isnan(value)):
+                return np.array([None], dtype=object)
+            if kind == "numeric" and isinstance(value, Real) and not isinstance(value, bool):
+                return np.array([value], dtype=np.float64)
+            word = str(value).strip()
+            absent = word.lower() in self.dialect.absent
+            plain = None if name in self.literal else self.dialect.to_plain(word)
+            return np.array([None if absent else plain or word], dtype=object)
+
+        cells = {str(name): cell(str(name), value) for name, value in row.items()}
+        table = Table("", f"row {number + 1}", tuple(cells), np.array([1]), cells)
+        dates = {
+            name: read_dates(table, name, "the run's dates are")
+            for name, found in cells.items()
+            if name in self.dialect.dates and found.dtype != np.float64
+        }
+        return replace(table, cells={**cells, **dates})
 
     def _encoded(self, table: Table) -> Tensor:
         self._check(table)
@@ -121,9 +157,10 @@ class Columns:
                 if form := notation.form(word):
                     raise UserError(
                         f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite number"
-                        f" ({text.sum()} of {count_noun(len(table), 'row')}), but {form.what}: {form.mend}"
+                        f" ({text.sum()} of {count_noun(len(table), 'row')}), but {form.what}: write it as in the run's"
+                        f" files ({self.dialect.describe_numbers()})"
                     )
-                words = f", empty, {list_names(self.missing)}" if self.missing else " or empty"
+                words = f", empty, {list_names(self.dialect.missing)}" if self.dialect.missing else " or empty"
                 raise UserError(
                     f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite"
                     f" number ({text.sum()} of {count_noun(len(table), 'row')}); missing values are"
@@ -137,7 +174,7 @@ class Columns:
             present = observed(table.cells[column["name"]])
             where = f"{table.file}, column {column['name']!r}"
             if column["kind"] == "categorical":
-                met, there = column["categories"], sorted({*normalise_categories(present)})
+                met, there = column["categories"], sorted({*normalise_categories(present).tolist()})
                 if new := [name for name in there if name not in met]:
                     pairs = find_respelled(there, met)
                     told = list_names(f"{name!r} as {other!r}" for name, other in pairs.items())
@@ -156,23 +193,13 @@ class Columns:
 def _warn_of_points(table: Table, name: str) -> None:
     """`1.100` beside `900` is likely 1100, and is read as 1.1."""
     cells = table.cells[name]
+    if cells.dtype == np.float64:  # the reader leaves a column that may be written so as text
+        return
     if (first := notation.points_between_thousands(cells)) is not None:
         log.warning(
             "column %r: %s holds %r beside whole numbers, which is read as %g: if the point stands between thousands,"
             " take it out", name, table.places()[first], cells[first], float(cells[first]),
         )  # fmt: skip
-
-
-def _row(row: Row, number: int) -> Table:
-    """A mapping as a table of one row: numbers and words as they would stand in a file."""
-
-    def cell(value: Any) -> str | None:
-        if value is None or (isinstance(value, float) and np.isnan(value)):
-            return None
-        return str(value).strip() or None
-
-    cells = {str(name): np.array([cell(value)], dtype=object) for name, value in row.items()}
-    return Table("", f"row {number + 1}", tuple(cells), np.array([1]), cells)
 
 
 def take_lines(table: Table, lines: Sequence[int]) -> Table:

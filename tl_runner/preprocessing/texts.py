@@ -1,7 +1,7 @@
 """Texts as a run's model takes them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tl_runner.datasets import json_lines
 from tl_runner.datasets.clean_text import clean_text
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.text_columns import TextColumns
-from tl_runner.datasets.utf8 import read_utf8
+from tl_runner.datasets.text_files import read_text
 from tl_runner.errors import UserError
 from tl_runner.models.tokens import Tokenizer
 from tl_runner.preprocessing.batching import Input, Portion
 from tl_runner.preprocessing.tables import take_lines
+from tl_runner.storage.table_files import ENDINGS
 
 PLAIN = ".txt"
 
@@ -26,19 +27,19 @@ class Texts:
     """Texts -> token ids (n, t) int64, by the run's own tokenizer.
 
     A file .txt is one text; a table, CSV or JSON lines, has one in each row, in the `column` of this name. Texts are
-    cleaned as the run's were: see `clean_text`. `separator` is that of the run's tables.
+    cleaned as the run's were: see `clean_text`. `dialect` says how the run's files are written.
     """
 
     tokenizer: Tokenizer
     column: str = "text"
-    separator: str = "comma"
+    dialect: Dialect = field(default_factory=Dialect)
 
-    takes: ClassVar[str] = "text files, CSV files or JSON lines"
+    takes: ClassVar[str] = "text files, CSV, Parquet or JSON lines"
 
     @property
     def endings(self) -> frozenset[str]:
         """How the files are named that are taken from a folder."""
-        return frozenset({PLAIN, ".csv", *json_lines.ENDINGS})
+        return frozenset({PLAIN, *ENDINGS})
 
     @property
     def numbers(self) -> int:
@@ -95,11 +96,11 @@ class Texts:
         for path, lines in inputs:
             if path.suffix.lower() == PLAIN:
                 try:
-                    yield str(path), read_utf8(str(path), str(path))
+                    yield str(path), read_text(str(path), str(path), self.dialect.encoding)
                 except UserError as error:
                     yield str(path), error
             else:
-                table = TextColumns(self.column, self.column, None, (), self.separator).read_literally(str(path))
+                table = TextColumns(self.column, self.column, None, self.dialect).read_literally(str(path))
                 table = table if lines is None else take_lines(table, lines)
                 yield from zip(table.places(), table.cells[self.column], strict=True)
 

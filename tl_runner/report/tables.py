@@ -11,6 +11,7 @@ from rich.text import Text
 from tl_runner.engine.dry_run import Planned, estimate_seconds
 from tl_runner.engine.job import Outcome
 from tl_runner.plurals import count_noun
+from tl_runner.report.next_steps import list_next_steps
 from tl_runner.storage.record import RunRecord
 from tl_runner.storage.sections import ImageSize, Metrics, SharesInfo
 
@@ -28,8 +29,11 @@ STATUS_STYLE = {"ok": "green", "running": "yellow", "failed": "red", "diverged":
 VERDICT_STYLE = {"better": "green", "negative transfer": "bold red", "maybe worse": "red"}
 
 
-def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableType, ...]:
-    """One finished run: its scores on both domains' test splits, with source-only of the same seed beside it."""
+def result(record: RunRecord, baseline: RunRecord | None, words: Sequence[str] = ()) -> tuple[RenderableType, ...]:
+    """One finished run: its scores on both domains' test splits, with source-only of the same seed beside it.
+
+    `words` are those of the command that made it.
+    """
     scores, domains = record.scores, record.data.domains
     assert scores is not None  # it is finished
     names = " · ".join([record.choices["method"], record.choices["backbone"], record.choices["dataset"]])
@@ -57,8 +61,8 @@ def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableTyp
     if baseline and baseline.scores and baseline.scores.target:
         label = f"{record.baseline}, same seed, granted={baseline.granted}"
         table.add_row(label, *_metrics(baseline.scores.target, shown), style="dim")
-    said = " · ".join(_describe_run(record))
-    return table, Text.assemble(said, (below, "bold red"), *(f"\n{line}" for line in _list_next(record, baseline)))
+    said, steps = " · ".join(_describe_run(record)), list_next_steps(record, baseline, words)
+    return table, Text.assemble(said, (below, "bold red"), *(f"\n{line}" for line in steps))
 
 
 def _describe_constant(record: RunRecord, constant: Metrics) -> str:
@@ -77,6 +81,7 @@ def _describe_run(record: RunRecord) -> list[str]:
         steps = count_noun(start.steps, "step")
         copied = "" if start.transfer == "all" else f", of which transfer={start.transfer} is copied"
         words.append(f"from a source model of {steps} ({format_percent(start.source_val)} on its val split){copied}")
+    words += [f"backbone.{name}=auto is {value} here" for name, value in training.backbone.items()]
     if floor := _describe_floor(record):
         words.append(floor)
     if size := record.data.size:
@@ -106,20 +111,6 @@ def _describe_shares(shares: SharesInfo) -> str:
     apart = 50 * sum(abs(here - there) for here, there in zip(shares.source, shares.estimated, strict=True))
     differ = f"class shares estimated ({shares.by}) to differ from the source's by {apart:.0f} % of the rows"
     return differ if shares.applied else f"{differ}: too little to be told from errors, so it kept the source's"
-
-
-def _list_next(record: RunRecord, baseline: RunRecord | None) -> list[str]:
-    """Where the run lies, what of it a user may want first, and what to compare it with."""
-    lines = [str(record.folder)]
-    if (predictions := record.folder / "predictions.csv").exists():
-        rows = count_noun(sum(record.data.rows["target"]), "row")
-        what = "value" if record.data.quantity else "class"
-        lines.append(f"{predictions.name} there has the {what} of each of the target's {rows}")
-    if not baseline and record.headline is not None and record.choices["method"] != record.baseline:
-        typed = str(record.granted)
-        granted = "" if typed == "0" or typed.startswith("≤") else f" granted={typed}"
-        lines.append(f"no baseline to compare with yet: run the same command with method={record.baseline}{granted}")
-    return lines
 
 
 def _target(record: RunRecord) -> list[RenderableType]:

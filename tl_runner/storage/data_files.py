@@ -15,6 +15,7 @@ from tl_runner.errors import UserError
 from tl_runner.option_names import is_ours
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.image_lists import read_list
+from tl_runner.storage.table_files import list_table_files
 
 CIFAR = ("cifar10", "cifar10_split", "cifar10_stl10")
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where the package dataset-fashion-mnist puts the files
@@ -31,6 +32,22 @@ LATER = {
     "task": "classification",
     "digits.target": "handwritten",
     "follow_links": False,
+    "decimal": "point",
+    "thousands": "none",
+    "encoding": "auto",
+    "dates": [],
+    "split": None,
+    "group": None,
+    "time": None,
+}
+
+# Of our datasets: values, and what they stand for in ids. A table was called csv; what `auto` finds was to be said, and
+# most files had commas.
+STANDS_FOR = {
+    "_target_": {"table": "csv"},
+    "separator": {"auto": "comma", ",": "comma", ";": "semicolon", "\t": "tab", "\\t": "tab", "|": "pipe"},
+    "decimal": {".": "point", ",": "comma"},
+    "thousands": {"": "none", ".": "point", ",": "comma", " ": "space", "'": "apostrophe"},
 }
 
 # Published without an MD5: of its words, one blank between two.
@@ -113,12 +130,18 @@ def _name_alone(value: Any) -> Any:
 
 def drop_later_options(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """The node of a dataset of this package without the options in `LATER` that have their defaults."""
-    ours, later = _ours(dataset), [*LATER.items()]
+    if not (ours := _ours(dataset)):
+        return dict(dataset)
+    later, settled = [*LATER.items()], {key: _settle(key, value) for key, value in dataset.items()}
 
     def is_left_alone(key: str, value: Any) -> bool:
-        return bool(ours) and ((key, value) in later or (f"{ours}.{key}", value) in later)
+        return (key, value) in later or (f"{ours}.{key}", value) in later
 
-    return {key: value for key, value in dataset.items() if not is_left_alone(key, value)}
+    return {key: value for key, value in settled.items() if not is_left_alone(key, value)}
+
+
+def _settle(key: str, value: Any) -> Any:
+    return STANDS_FOR.get(key, {}).get(value, value) if isinstance(value, str) else value
 
 
 def identify_dataset(dataset: Any, digest: str | None, home: Path) -> Any:
@@ -154,8 +177,8 @@ def _ours(dataset: Mapping[str, Any]) -> str:
 def _tables(dataset: Mapping[str, Any]) -> list[str]:
     """The options of a dataset that name files of rows."""
     if _ours(dataset) == "image_list":
-        return [key for key in ("source", "target", "test", "class_names") if isinstance(dataset.get(key), str)]
-    if _ours(dataset) not in ("csv", "text") or dataset.get("root") is not None:
+        return [key for key in ("source", "target", "test", "class_names") if dataset.get(key)]
+    if _ours(dataset) not in ("table", "csv", "text") or dataset.get("root") is not None:
         return []
     keys = ["source", "target", "test"] if dataset.get("file") is None else ["file"]
     return [key for key in keys if dataset.get(key) and all(isinstance(each, str) for each in _list(dataset[key]))]
@@ -175,23 +198,18 @@ def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]
     ours, root = _ours(dataset), dataset.get("root")
     if not ours:
         yield from _of_own(dataset, "", home)
-    elif ours == "csv" or (ours == "text" and root is None):
-        named = ((key, each) for key in _tables(dataset) for each in _list(dataset[key]))
-        found = ((_label(dataset, key, each), resolve_path(each, home)) for key, each in named)
-        yield from (Named(label, path) for label, path in found if path and path.is_file())
+    elif ours in ("table", "csv") or (ours == "text" and root is None):
+        for key in _tables(dataset):
+            for name in _list(dataset[key]):
+                label = _label(dataset, key, name)
+                yield from (Named(label, path) for path in list_table_files(name, home))
     elif ours in ("image_folder", "text"):
         for key in ("source", "target", "test"):
             for name in _list(dataset.get(key)):
                 if path := _domain(resolve_path(root, home), name):
                     yield Named(_label(dataset, key, name), path)
     elif ours == "image_list":
-        for key in ("source", "target", "test", "class_names"):
-            for name in _list(dataset.get(key)):
-                if (path := resolve_path(name, home)) and path.is_file():
-                    label = _label(dataset, key, name)
-                    yield Named(label, path)
-                    if key != "class_names":
-                        yield _listed(f"{label} files", path, resolve_path(root, home) or path.parent)
+        yield from _image_lists(dataset, home)
     elif ours == "fashion":
         yield from _fashion(home, root)
     elif ours in CIFAR:
@@ -205,6 +223,18 @@ def _domain(root: Path | None, name: Any) -> Path | None:
         return None
     same = (path for path in root.iterdir() if normalize("NFC", path.name) == normalize("NFC", name))
     return next((path for path in same if path.is_dir()), None)
+
+
+def _image_lists(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]:
+    """The lists, and the files that they name."""
+    root = resolve_path(dataset.get("root"), home)
+    for key in ("source", "target", "test", "class_names"):
+        for name in _list(dataset.get(key)):
+            if (path := resolve_path(name, home)) and path.is_file():
+                label = _label(dataset, key, name)
+                yield Named(label, path)
+                if key != "class_names":
+                    yield _listed(f"{label} files", path, root or path.parent)
 
 
 def _listed(label: str, path: Path, root: Path) -> Named:

@@ -17,13 +17,11 @@ from typing import NamedTuple
 from tl_runner.errors import UserError
 
 # A test holds them to what Pillow reads.
-ENDINGS = (
-    *("apng", "avif", "avifs", "bmp", "bw", "cur", "dcx", "dds", "dib", "fit", "fits", "flc", "fli", "gif", "heic"),
-    *("heics", "heif", "heifs", "hif", "icb", "icns", "ico", "iim", "im", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe"),
-    *("jpeg", "jpf", "jpg", "jpx", "mpo", "msp", "npy", "pbm", "pcd", "pcx", "pfm", "pgm", "png", "pnm", "ppm", "psd"),
-    *("pxr", "qoi", "ras", "rgb", "rgba", "sgi", "tga", "tif", "tiff", "vda", "vst", "webp", "xbm", "xpm", "blp"),
-    *("ftc", "ftu"),
-)
+ENDINGS = """
+    apng avif avifs blp bmp bw cur dcx dds dib fit fits flc fli ftc ftu gbr gif heic heics heif heifs hif icb
+    icns ico iim im j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx mpo msp npy pbm pcd pcx pfm pgm png pnm ppm psd
+    pxr qoi ras rgb rgba sgi tga tif tiff vda vst webp xbm xpm
+""".split()  # noqa: SIM905
 PATH = rf"[^\t]*\.(?:{'|'.join(ENDINGS)})"
 LINE = re.compile(rf'(?:"(?P<quoted>{PATH})"|(?P<path>{PATH}))(?:\s*[,;\t]\s*|\s+|$)(?P<label>.*)', re.IGNORECASE)
 HEADER = re.compile(r"\W*(?:image|img|file|path|name)", re.IGNORECASE)

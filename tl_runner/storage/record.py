@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tl_runner.errors import UserError
-from tl_runner.option_names import name_parts
+from tl_runner.option_names import RENAMED, name_parts, rename, rename_parts
 from tl_runner.storage import data_files
 from tl_runner.storage.contents import Contents
 from tl_runner.storage.identity import drop_later_keys, identify
@@ -62,7 +62,10 @@ class RunRecord:
         name = "-".join(
             [_make_safe(self.choices["method"]), _make_safe(self.choices["backbone"]), f"s{_make_safe(str(self.seed))}"]
         )
-        return self.outputs / "runs" / _make_safe(self.choices["dataset"]) / f"{name}-{self.id}"
+        runs, dataset = self.outputs / "runs", self.choices["dataset"]
+        earlier = [old for (group, old), new in RENAMED.items() if (group, new) == ("dataset", dataset)]
+        places = [runs / _make_safe(each) / f"{name}-{self.id}" for each in (dataset, *earlier)]
+        return next((place for place in places[1:] if place.is_dir()), places[0])
 
     @property
     def lock(self) -> Path:
@@ -124,7 +127,7 @@ def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: C
     return RunRecord(
         id=identify(numbers, contents),
         setting=identify({key: value for key, value in numbers.items() if key != "seed"}, contents),
-        choices=dict(choices),
+        choices={group: rename(group, name) for group, name in choices.items()},
         seed=config.get("seed"),
         granted=config.get("granted"),
         config=config,
@@ -233,6 +236,8 @@ def read_record(file: Path) -> RunRecord:
         raise ValueError(f"it is not the record of a run: {error}") from error
     if not {"dataset", "backbone", "method"} <= record.choices.keys():
         raise ValueError("it is not the record of a run")
+    record.choices = {group: rename(group, name) for group, name in record.choices.items()}
+    record.config = rename_parts(record.config)
     record.found = file.parent
     return record
 

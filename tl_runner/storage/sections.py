@@ -132,11 +132,13 @@ class SharesInfo:
 class TrainingInfo:
     """The network that was trained, and from where. `lr_backbone`: factors of the backbone's rates, by phase.
 
+    `backbone`: what its options that are `auto` came to, by which it is rebuilt.
     `trainable`: how many parameters, the method's own among them, some phase trains.
     """
 
     start: str | None = None  # see `Method.start`
     input: str | None = None
+    backbone: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] | None = None  # what rebuilds its head
     lr_backbone: dict[str, list[float]] = field(default_factory=dict)
     trainable: int | None = None  # None in early records

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.core import Batch, Episodes, Stream
-from tl_runner.domains import Domain, Labelled, Pair, Split
+from tl_runner.domains import Domain, Labelled, OnDisk, Pair, Split, look_ahead
 from tl_runner.errors import UserError
 from tl_runner.rng import Rng, allot_rows, episodes, rows, weighted_rows
 
@@ -67,33 +67,47 @@ def draw_batch(
     drawn: dict[Stream, Tensor] = {}
     chances = chances or {}
 
-    def take(stream: Stream, split: Split) -> Tensor:
-        return augment(split.take(drawn[stream]), rng.child(stream, "augment", step).seed)
+    def read(stream: Stream, split: Split, choose: Callable[[int, torch.device], Tensor]) -> Tensor:
+        """The inputs of the rows that are chosen; of a split on disk those of the next step are read ahead."""
+        on_disk = isinstance(split, OnDisk)
+        home = torch.device("cpu") if on_disk else device  # no wait for a GPU to say which rows
+        at = choose(step, home)
+        x = split.take(at)
+        if on_disk:
+            look_ahead(split, choose(step + 1, home))
+        drawn[stream] = at.to(device, non_blocking=True)
+        return augment(x, rng.child(stream, "augment", step).seed)
 
     source = target = granted = domain = None
     blocks: Sequence[int] = ()
     if "source" in streams:
         side, labels = pair.labelled_source
-        if tasks:
-            at = episodes(rng.child("source"), labels.train, tasks, step)
-            domain = side.train_members[at] if side.members else None
-        elif side.members:
+        if side.members and not tasks:
             blocks = _allot(side, min(n, len(side.train)), by_domain)
-            at = _draw_by_domain(side, blocks, rng.child("source"), step, device, chances.get("source"))
+
+        def choose_source(step: int, home: torch.device) -> Tensor:
+            if tasks:
+                return episodes(rng.child("source"), labels.train, tasks, step)
+            if blocks:
+                return _draw_by_domain(side, blocks, rng.child("source"), step, home, chances.get("source"))
+            return _draw(rng.child("source"), len(side.train), n, step, home, chances.get("source"))
+
+        x = read("source", side.train, choose_source)
+        at = drawn["source"]
+        source = Labelled(x, labels.train[at], None if pair.weights is None else pair.weights[at])
+        if blocks:
             numbers = [torch.full((count,), position, device=device) for position, count in enumerate(blocks)]
             domain = torch.cat(numbers)
-        else:
-            at = _draw(rng.child("source"), len(side.train), n, step, device, chances.get("source"))
-        drawn["source"] = at
-        weights = None if pair.weights is None else pair.weights[at]
-        source = Labelled(take("source", side.train), labels.train[at], weights)
+        elif side.members:
+            domain = side.train_members[at]
     if "target" in streams:
-        drawn["target"] = rows(rng.child("target"), len(pair.target.train), n, step, device)
-        target = take("target", pair.target.train)
+        split = pair.target.train
+        target = read("target", split, lambda step, home: rows(rng.child("target"), len(split), n, step, home))
     if "granted" in streams:
-        split, y = pair.labels_granted
-        drawn["granted"] = _draw(rng.child("granted"), len(split), n, step, device, chances.get("granted"))
-        granted = Labelled(take("granted", split), y[drawn["granted"]])
+        given, y = pair.labels_granted
+        of = chances.get("granted")
+        x = read("granted", given, lambda step, home: _draw(rng.child("granted"), len(given), n, step, home, of))
+        granted = Labelled(x, y[drawn["granted"]])
     return Batch(source, target, granted, drawn, domain, blocks)
 
 
@@ -112,9 +126,10 @@ def _draw_by_domain(
         own = None if chances is None else chances[member.train.cpu()]
         length = len(member.train)
         whole, rest = (0, count) if own is not None else divmod(count, length)  # epochs that one step takes whole
-        repeated = [member.train] * whole
+        mine = member.train.to(device)
+        repeated = [mine] * whole
         drawn = _draw(rng.child(position), length, rest, step, device, own) if rest else None
-        found += [*repeated, *([] if drawn is None else [member.train[drawn]])]
+        found += [*repeated, *([] if drawn is None else [mine[drawn]])]
     return torch.cat(found)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from math import isfinite
 from statistics import fmean
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from tl_runner.core import STREAMS, Group, Method, Model, Phase, Stream, Terms
 from tl_runner.domains import Pair
 from tl_runner.errors import DivergedError, UserError, check_range
 from tl_runner.models.learning_rates import resolve_backbone_rates, with_rates
+from tl_runner.options import NoEffect
 from tl_runner.rng import Rng
+from tl_runner.training.averaging import Average, Averaging
 from tl_runner.training.batches import Augment, Balance, ByDomain, balance_classes, draw_batch
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
@@ -29,9 +31,10 @@ class Train:
 
     steps: of the optimiser, over all phases. batch: rows per stream and step. evaluations: how often the run
     examines the model. log_every: steps between lines of the curve. clip: the largest norm of the gradient,
-    None for any. batchnorm: see `Model`. precision: fp32, or bf16 autocast. channels_last, compile: a memory
-    layout and compiled kernels, for speed. balance: rows are drawn as they come, or so that each of the classes is
-    drawn as often as any other. domains: of several source domains each has as many rows of a batch, or by its size.
+    None for any. batchnorm: see `Model`. average, average_decay: of the weights that are examined and saved, see
+    `averaging`. precision: fp32, or bf16 autocast. channels_last, compile: a memory layout and compiled kernels, for
+    speed. balance: rows are drawn as they come, or so that each of the classes is drawn as often as any other.
+    domains: of several source domains each has as many rows of a batch, or by its size.
     """
 
     steps: int = 300
@@ -40,6 +43,8 @@ class Train:
     log_every: int = 10
     clip: float | None = 1.0
     batchnorm: Literal["joint", "per_domain"] = "per_domain"
+    average: Averaging = "none"
+    average_decay: Annotated[float, NoEffect("average", "none", "swa")] = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
@@ -50,6 +55,7 @@ class Train:
         check_range(1, steps=self.steps, evaluations=self.evaluations, log_every=self.log_every)
         check_range(2, batch=self.batch)  # BatchNorm has no variance of one row
         check_range(1e-6, clip=1.0 if self.clip is None else self.clip)
+        check_range(0, 1, average_decay=self.average_decay)
 
     def examines(self, step: int) -> bool:
         """Whether the model is examined after this many steps: evenly, `evaluations` times, last at the end."""
@@ -84,11 +90,15 @@ class Cursor:
     rows: int = 0  # read since the start
     points: int = 0
     optimizer_state: Mapping[str, Any] = field(default_factory=dict)  # to start from
+    averaged: Mapping[str, Tensor] = field(default_factory=dict)  # to start from
     optimizer: Optimizer | PlainOptimizer | None = None  # in use
+    average: Average | None = None  # in use
 
     def state(self) -> dict[str, Any]:
         state = self.optimizer.state_dict() if self.optimizer else {}
-        return {"step": self.step, "rows": self.rows, "points": self.points, "optimizer_state": state}
+        averaged = self.average.tensors if self.average else {}
+        done = {"step": self.step, "rows": self.rows, "points": self.points}
+        return {**done, "optimizer_state": state, "averaged": averaged}
 
 
 def train(
@@ -123,9 +133,12 @@ def train(
         read |= streams if steps else frozenset()
         balanced = balance_classes(pair, plan.balance, streams)
         engine = cursor.optimizer = optimizer(resolve_backbone_rates(optimizer, begin_phase(phase, model, method)))
+        average = cursor.average = begin_average(plan, model, steps)
         peaks = [group["lr"] for group in engine.param_groups]
         if first < cursor.step < first + steps:
             engine.load_state_dict({**cursor.optimizer_state})
+            if average:
+                average.load(cursor.averaged)
         for step in range(max(first, cursor.step), first + steps):
             local = step - first
             if phase.refresh and (step == first or plan.examines(step)):
@@ -147,6 +160,8 @@ def train(
             if plan.clip is not None:
                 nn.utils.clip_grad_norm_([p for g in engine.param_groups for p in g["params"]], plan.clip)
             engine.step()
+            if average:
+                average.follow(local + 1)
             cursor.step, cursor.rows = step + 1, cursor.rows + len(batch)
             if local == 0 and batch.unread:
                 raise UserError(f"{type(method).__name__} never reads batch.{min(batch.unread)}, which has no effect")
@@ -165,6 +180,11 @@ def begin_phase(phase: Phase, model: Model, method: Method) -> list[Group]:
     for parameter in chain(model.parameters(), method.parameters()):
         parameter.requires_grad_(parameter in trained)
     return groups
+
+
+def begin_average(plan: Train, model: Model, steps: int) -> Average | None:
+    """The average of what a phase of so many steps, which `begin_phase` has begun, trains; None if not wanted."""
+    return None if plan.average == "none" else Average(model, plan.average, plan.average_decay, steps)
 
 
 def check_terms(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:

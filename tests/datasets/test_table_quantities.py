@@ -1,4 +1,4 @@
-"""dataset=csv dataset.task=regression: values read as written, refused by line, unlabelled where a cell is empty."""
+"""dataset=table dataset.task=regression: values read as written, refused by line, unlabelled where a cell is empty."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
-from tl_runner.datasets.table import csv
+from tl_runner.datasets.table import table as csv
 from tl_runner.errors import UserError
 
 CPU = torch.device("cpu")

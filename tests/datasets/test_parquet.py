@@ -1,0 +1,121 @@
+"""Tables in Parquet files: what CSV holds reads alike; other kinds of columns are read as asked, or refused."""
+
+import datetime as dt
+import logging
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tl_runner.datasets.dialect import Dialect
+from tl_runner.datasets.read_table import read_table
+from tl_runner.datasets.table import table as table_of
+from tl_runner.errors import UserError
+
+pa: Any = pytest.importorskip("pyarrow")
+table: Any = table_of  # whose source is never None
+
+
+def write(name: str, **columns: Any) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(columns), name)
+
+
+def read(name: str = "a.parquet", words: Any = (), drop: Any = (), **options: Any) -> Any:
+    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), words=words, drop=drop)
+
+
+def test_numbers_words_and_gaps_are_as_in_a_csv_file():
+    write(
+        "a.parquet",
+        x=[1.5, None, float("nan")],
+        n=pa.array([1, 2, None], pa.int32()),
+        d=pa.array([Decimal("1.50"), Decimal("2.25"), None]),
+        c=["u", " NA ", ""],
+        k=pa.array(["u", "v", "u"]).dictionary_encode(),
+        b=[True, False, None],
+        words=["1.5", "2", "NA"],
+        empty=pa.nulls(3),
+    )
+    found = {name: cells.tolist() for name, cells in read().cells.items()}
+    assert [*map(repr, found["x"])] == ["1.5", "nan", "nan"] and [*map(repr, found["n"])] == ["1.0", "2.0", "nan"]
+    assert [*map(repr, found["d"])] == ["1.5", "2.25", "nan"] and [*map(repr, found["words"])] == ["1.5", "2.0", "nan"]
+    assert found["c"] == ["u", None, None] and found["k"] == ["u", "v", "u"] and found["b"] == ["True", "False", None]
+    assert np.isnan(found["empty"]).all()
+    assert read(words=["n"]).cells["n"].tolist() == ["1", "2", None]
+    assert read().places()[0] == "a.parquet:1" and read().where(2) == "row 3 of a.parquet"
+
+
+@pytest.mark.parametrize(
+    ("values", "days"),
+    [
+        ([dt.date(2024, 2, 29)], 19782.0),
+        ([dt.datetime(2024, 2, 29, 12)], 19782.5),
+        (pa.array([dt.datetime(2024, 2, 29, 12)], pa.timestamp("ns", "UTC")), 19782.5),
+        (pa.array([dt.datetime(2024, 2, 29, 12)], pa.timestamp("ms", "Europe/Berlin")), 19782.5),  # kept in UTC
+        (["2024-02-29 06:00"], 19782.25),
+    ],
+)
+def test_dates_are_days_where_they_are_named(values, days):
+    write("a.parquet", day=values, x=[1.0])
+    assert read(dates=("day",)).cells["day"].tolist() == [days]
+    if not isinstance(values[0], str):
+        with pytest.raises(UserError, match=r"'day' of a.parquet holds dates .*dataset.dates=\[day\]; dataset.drop="):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1, 2]], r"column 'it' of a.parquet holds list<.*: a cell must be .*dataset.drop=\[it\]"),
+        ([{"u": 1}], "column 'it' of a.parquet holds struct"),
+        ([b"\x00"], "column 'it' of a.parquet holds binary"),
+        ([dt.time(3)], "column 'it' of a.parquet holds times"),
+        ([float("inf")], "column 'it': row 1 of a.parquet holds inf, which is no finite number"),
+    ],
+)
+def test_other_columns_are_refused_unless_they_are_left_out(values, message):
+    write("a.parquet", it=values, x=[1.0])
+    with pytest.raises(UserError, match=message):
+        read()
+    assert [*read(drop=["it"]).cells] == ["x"]
+
+
+def test_whole_numbers_that_floats_round_are_said(caplog):
+    write("a.parquet", id=[1, 2**53 + 1], x=[1.0, 2.0])
+    with caplog.at_level(logging.WARNING):
+        read()
+    assert "column 'id': row 2 of a.parquet holds 9007199254740993" in caplog.text
+
+
+def test_files_that_are_no_parquet_or_without_pyarrow_are_refused(monkeypatch):
+    Path("a.parquet").write_text("x,c\n1,u\n")
+    with pytest.raises(UserError, match=r"a.parquet can't be read as Parquet"):
+        read()
+    with pytest.raises(UserError, match=r"b.parquet: there is no such file – did you mean 'a.parquet'"):
+        read("b.parquet")
+    write("a.parquet", x=pa.array([], pa.float64()), c=pa.array([], pa.string()))
+    with pytest.raises(UserError, match=r"a.parquet has a header and no rows"):
+        read()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"a.parquet: Parquet files are read by pyarrow.*pip install 'tl_runner\[parq"):
+        read()
+
+
+def test_the_same_rows_in_parquet_and_csv_are_the_same_domain():
+    columns = {
+        "x": [i / 7 for i in range(40)],
+        "n": [*range(100, 140)],
+        "c": ["uvw"[i % 3] for i in range(40)],
+        "label": [i % 2 for i in range(40)],
+    }
+    write("a.parquet", **columns)
+    rows = zip(*columns.values(), strict=True)
+    Path("a.csv").write_text("\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]))
+    Path("b.csv").write_text(Path("a.csv").read_text().replace("\n0.", "\n3."))
+    drawn = [table(0, source=f"a.{end}", target="b.csv", numeric=("n",)) for end in ("parquet", "csv")]
+    assert drawn[0].source.x.equal(drawn[1].source.x) and drawn[0].source.classes == drawn[1].source.classes

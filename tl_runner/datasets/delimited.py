@@ -1,0 +1,200 @@
+"""A delimited text file as a table: CPython's csv divides it, whole columns become numbers. Errors name the line."""
+
+import csv
+import gc
+import logging
+import re
+from array import array
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_runner.datasets.cells import Cells, Table, format_option
+from tl_runner.datasets.column_reading import ColumnReader, TurnedToWords
+from tl_runner.datasets.dialect import SEPARATORS, Dialect
+from tl_runner.datasets.separators import SAMPLE, find_separator
+from tl_runner.datasets.text_files import find_text
+from tl_runner.errors import UserError, list_names
+from tl_runner.storage.table_files import strip_endings
+
+log = logging.getLogger(__name__)
+
+CELLS = 20_000  # turned into numbers at a time: as text they take ten times the memory, and fit into a cache
+
+Record = tuple[int, list[str]]  # a row's cells, and the line that it begins at
+
+
+def read_delimited(
+    file: str,
+    said: str,
+    dialect: Dialect,
+    drop: Sequence[str] = (),
+    only: Collection[str] | None = None,
+    words: Collection[str] = (),
+    text: Collection[str] = (),
+) -> Table:
+    """The table in a text file (RFC 4180, with any of `SEPARATORS`), whose first line names the columns.
+
+    Cells are stripped of blanks around them; an empty one, and one of the dialect's words for missing, has no value.
+    Columns named in `drop` are left out, and where `only` names some all others. Those in `words` stay text, as they
+    are written, and those in `text` stay text, numbers in the plain notation. Blank lines are passed over. `said` is
+    what named the file, as it was typed.
+    """
+    content = find_text(file, said, dialect.encoding, guess=True)
+    head, whole = content.head(SAMPLE)
+    separator, marked = _settle_separator(head, whole, file, dialect.separator)
+    csv.field_size_limit(
+        max(csv.field_size_limit(), len(content.data))
+    )  # a text may be longer than csv takes by default
+    turned = {*text}
+    while True:
+        with content.stream() as stream, _without_collector():
+            try:
+                table = _read(stream, marked, file, separator, dialect, drop, only, {*words}, turned)
+                break
+            except TurnedToWords as column:
+                turned.add(column.name)
+    found = {"separator": separator, "encoding": content.encoding}
+    if dialect.separator == "auto" and separator != "comma" and not marked:
+        log.info("%s: a %s divides its cells (dataset.separator=%s)", file, separator, separator)
+    return Table(strip_endings(Path(file).name), file, *table, found=found)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's search for cycles among objects pauses: rows of text have none, and it takes half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(
+    stream: TextIO,
+    marked: bool,
+    file: str,
+    separator: str,
+    dialect: Dialect,
+    drop: Sequence[str],
+    only: Collection[str] | None,
+    words: Collection[str],
+    turned: Collection[str],
+) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, Cells]]:
+    """The header, the lines of the rows, and the columns in use."""
+    records = _records(stream, file, SEPARATORS[separator], marked)
+    top, first = next(records, (0, []))
+    header = tuple(name.strip() for name in first)
+    used = [name for name in header if name not in drop and (only is None or name in only)]
+    rest = list(islice(records, 1))
+    _refuse_line_above_header(file, top, header, *rest)
+    _check_header(file, header, used, separator, dialect.separator == "auto", least=2 if only is None else 0)
+    columns = {
+        name: (header.index(name), ColumnReader(name, dialect, file, name in words, name in turned)) for name in used
+    }
+    lines, size = array("q"), max(100, CELLS // len(header))
+    records = chain(rest, records)
+    while portion := list(islice(records, size)):
+        at, rows = zip(*portion, strict=True)
+        if set(map(len, rows)) != {len(header)}:
+            _refuse_ragged_row(portion, header, separator, file)
+        lines.extend(at)
+        across = list(zip(*rows, strict=True))
+        for index, column in columns.values():
+            column.take(across[index], at)
+    if not lines:
+        raise UserError(f"{file} has a header and no rows")
+    return header, np.array(lines, dtype=np.int64), {name: column.finish() for name, (_, column) in columns.items()}
+
+
+def _settle_separator(head: str, whole: bool, file: str, asked: str) -> tuple[str, bool]:
+    """The word for what divides the cells, and whether a first line such as `sep=;` tells Excel so.
+
+    That must agree with what was asked for.
+    """
+    match = re.match(r'"?sep=(\\t|[^\r\n])\1*"?[,;|\t]*(?=[\r\n])', head, re.IGNORECASE)
+    if match is None:
+        return (find_separator(head, whole, file) if asked == "auto" else asked), False
+    sign = match[1].replace("\\t", "\t")
+    right = [name for name, other in SEPARATORS.items() if other == sign]
+    if not right or asked not in ("auto", right[0]):
+        mend = f"set dataset.separator={right[0]}" if right else f"possible: {list_names(SEPARATORS)}"
+        raise UserError(
+            f"line 1 of {file} says that {sign!r} separates its cells, and dataset.separator={asked}: {mend}"
+        )
+    return right[0], True
+
+
+def _records(stream: TextIO, file: str, delimiter: str, marked: bool) -> Iterator[Record]:
+    """Each record that is not a blank line, with the line it begins at; a `marked` first line is passed over."""
+    above = 0
+    if marked:
+        stream.readline()
+        above = 1
+    reader = csv.reader(stream, delimiter=delimiter, strict=True, skipinitialspace=True)
+    begins = above + 1
+    try:
+        for record in reader:
+            if record:
+                yield begins, record
+            begins = reader.line_num + above + 1
+    except csv.Error as error:
+        raise UserError(f"the row at line {begins} of {file} can't be read: {error}; are its quotes closed?") from error
+
+
+def _refuse_ragged_row(portion: Sequence[Record], header: Sequence[str], separator: str, file: str) -> None:
+    line, record = next(each for each in portion if len(each[1]) != len(header))
+    blank = len(record) == 1 and not record[0].strip()
+    over = len(record) == len(header) + 1 and not record[-1].strip()
+    if record[0].startswith("#"):
+        why = "is it a comment, as its # says? Take it out"
+    elif blank:
+        why = "it holds blanks alone: take it out"
+    elif over:
+        why = f"it ends in a {separator}, and the header does not: take that out, or end the header so, too"
+    else:
+        why = f"is it cut off, or does a cell hold a {separator} without quotes around it?"
+    raise UserError(f"line {line} of {file} has {len(record)} cells, the header {len(header)}: {why}")
+
+
+def _refuse_line_above_header(file: str, top: int, header: Sequence[str], following: Record = (0, [])) -> None:
+    """A first line that is a title or a comment: alone in its line, or begun by # and not as wide as the next."""
+    line, record = following
+    comment = bool(header) and header[0].startswith("#")
+    other_separator = bool(header) and any(sign in header[0] for sign in SEPARATORS.values())
+    above = len(header) == 1 < len(record) and (comment or not other_separator)
+    if above or (comment and (len(header) == 1 or len(record) != len(header))):
+        raise UserError(
+            f"line {top} of {file} holds {', '.join(header)!r}"
+            + (f" alone, line {line} has {len(record)} cells" if above else "")
+            + f": is it a {'comment' if comment else 'title'}? The first line must name the columns: take out what"
+            " stands above that line"
+        )
+
+
+def _check_header(
+    file: str, header: Sequence[str], used: Sequence[str], separator: str, found: bool, least: int
+) -> None:
+    if not header:
+        raise UserError(f"{file} is empty: its first line must name the columns")
+    if len(header) < least:
+        others = [name for name, sign in SEPARATORS.items() if sign in header[0]]
+        other = f"set dataset.separator={others[0]}? It holds for both files" if others else ""
+        hint = other or "a label and one more are needed"
+        how = "" if found else f" with dataset.separator={separator}"
+        raise UserError(f"{file} has one column{how}: {hint}")
+    for index, name in enumerate(header, 1):
+        if name in used and not name:
+            why = (
+                "Does each line end in a separator" if index == len(header) else "Does it number the rows, as of pandas"
+            )
+            raise UserError(f"column {index} of {file} has no name. {why}? {format_option('drop', [''])} leaves it out")
+        if used.count(name) > 1:
+            raise UserError(f"{file} has {used.count(name)} columns of the name {name!r}: rename all but one")
