@@ -137,12 +137,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (folder / f"{domain.name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *rows])
     extending = (ROOT / "docs/extending.md").read_text()
-    code = re.search(r"`my_method\.py`:\n\n```python\n(.*?)^```$", extending, re.MULTILINE | re.DOTALL)
-    options = re.search(r"`mine/method/my_method\.yaml`:\n\n```yaml\n(.*?)^```$", extending, re.MULTILINE | re.DOTALL)
-    assert code and options
-    (folder / "my_method.py").write_text(code[1])
-    (folder / "mine" / "method").mkdir(parents=True)
-    (folder / "mine" / "method" / "my_method.yaml").write_text(options[1])
+    for group, name in (("method", "my_method"), ("backbone", "mobilenet")):
+        code = re.search(rf"`{name}\.py`:\n\n```python\n(.*?)^```$", extending, re.MULTILINE | re.DOTALL)
+        options = re.search(
+            rf"`mine/{group}/{name}\.yaml`:\n\n```yaml\n(.*?)^```$", extending, re.MULTILINE | re.DOTALL
+        )
+        assert code and options
+        (folder / f"{name}.py").write_text(code[1])
+        (folder / "mine" / group).mkdir(parents=True)
+        (folder / "mine" / group / f"{name}.yaml").write_text(options[1])
     return folder
 
 

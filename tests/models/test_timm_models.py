@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed
+from conftest import QUICK, composed, made
 from safetensors.torch import save_file
 
+import tl_runner
 from tl_runner.core import Model
 from tl_runner.errors import UserError
 from tl_runner.models.timm_models import fetch_file, find_recipe, timm
@@ -75,6 +77,29 @@ def test_a_folder_at_random_weights_is_said_and_one_of_another_model_refused(tmp
     assert "at random weights: backbone.weights=pretrained takes those that it has" in caplog.text
     with pytest.raises(UserError, match=r"are of the model resnet18, and backbone.model=test_vit is another: set"):
         timm((3, 160, 160), VIT, str(tmp_path))
+
+
+def test_a_folder_with_arguments_of_its_own_is_that_network(tmp_path):
+    """Grey images, positions for 64 pixels, and the mean of the patches in place of the token of the class."""
+    net = save_model(tmp_path, VIT, in_chans=1, img_size=64, global_pool="avg")
+    module, _ = timm((1, 64, 64), str(tmp_path), "pretrained")
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = net.forward_head(net.forward_features((x - 0.5) / 0.5), pre_logits=True)  # pyright: ignore
+        torch.testing.assert_close(module.eval()(x), expected, rtol=1e-4, atol=1e-5)
+    assert not module.settled  # pyright: ignore[reportAttributeAccessIssue]  # the name alone makes another network
+    assert timm((1, 96, 96), str(tmp_path), "pretrained")[0].eval()(torch.rand(2, 1, 96, 96)).shape == (2, 64)
+
+
+def test_a_run_from_a_folder_is_restored_where_that_is_gone(tmp_path):
+    save_model(tmp_path / "net", "test_resnet")
+    words = [*QUICK, "method=source_only", "train.steps=1", "dataset.samples=60", "backbone=timm"]
+    record = made(tmp_path, *words, f"backbone.model={tmp_path}/net", "backbone.weights=pretrained", "dataset.size=32")
+    assert record.status == "ok", record.error
+    shutil.rmtree(tmp_path / "net")
+    model, _, classes = tl_runner.load(record.folder)
+    with torch.no_grad():
+        assert model(torch.rand(3, 1, 32, 32)).shape == (3, len(classes))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +226,7 @@ def test_without_a_connection_the_local_route_is_said_and_nothing_is_tried_again
     ):
         assert words in str(refusal.value)
     assert len(offline) <= 2  # one question; a client may look up two kinds of addresses
-    with pytest.raises(UserError, match=r"backbone.model=DIR backbone.weights=pretrained"):
+    with pytest.raises(UserError, match=r"backbone.model=./DIR backbone.weights=pretrained"):
         timm((3, 32, 32), "hf-hub:timm/resnet18.a1_in1k", "pretrained")
 
 

@@ -10,7 +10,7 @@ import logging
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import UserError, nearest
-from tl_runner.models.backbones import Backbone, Pixels, check_image, narrowed, network_channels
+from tl_runner.models.backbones import Backbone, Pixels, Stages, check_image, narrowed, network_channels
 from tl_runner.models.weights import RGB, fill, find_weights_file, read_weights, strip_prefixes
 from tl_runner.models.weights_size import trained_at
 from tl_runner.rng import Rng
@@ -75,23 +75,25 @@ def timm(
     make the model, else the one stage `net`.
     """
     recipe = find_recipe(model)
-    colours, height, width = check_image("timm", shape, least=8)
-    channels = network_channels(colours)
-    net = _build(recipe, model, channels, (height, width))
+    colours, *size = check_image("timm", shape, least=8)
+    channels = colours if recipe.arguments.get("in_chans") == colours else network_channels(colours)
+    net = _build(recipe, model, channels, size)
     if weights is not None:
         load(net, recipe, model, weights)
     elif recipe.place is not None:
         log.warning("backbone.model=%s at random weights: backbone.weights=pretrained takes those that it has", model)
+    x = torch.rand(2, channels, *size, generator=Rng(0).generator())
     try:
-        stages = _in_turn(net, torch.rand(2, channels, height, width, generator=Rng(0).generator()))
+        stages = _in_turn(net, x)
     except (AssertionError, RuntimeError) as error:
-        raise _wrong_size(recipe, model, (height, width), error) from error
-    facts = recipe.facts
-    pixels = Pixels(channels, facts["mean"], facts["std"]) if weights is not None else Pixels(channels)
+        raise _wrong_size(recipe, model, size, error) from error
+    pixels = Pixels(channels, recipe.facts["mean"], recipe.facts["std"]) if weights is not None else Pixels(channels)
     with torch.no_grad():
-        features = stages.eval()(torch.zeros(1, channels, height, width)).shape[1]
-    named = OrderedDict(pixels=pixels, **dict(stages.train().named_children()))
-    return narrowed(nn.Sequential(named), features, bottleneck)
+        width = stages.eval()(x).shape[1]
+    named = Stages(OrderedDict(pixels=pixels, **dict(stages.train().named_children())))
+    if recipe.place is not None and _is_plain(net, recipe, model, x):
+        named.settled = {"model": recipe.name}  # by which a saved run is rebuilt where the folder is gone
+    return narrowed(named, width, bottleneck)
 
 
 def find_recipe(model: str) -> Recipe:
@@ -132,18 +134,19 @@ def _read_recipe(config: Path, place: Path | str, said: str) -> Recipe:
         raise UserError(
             f"{said}: its config.json names the architecture {name!r}, which this timm does not have{known}"
         )
-    default = library.get_pretrained_cfg(name)
-    return Recipe(name, {**(default.to_dict() if default else {}), **facts}, content.get("model_args") or {}, place)
+    usual = default.to_dict() if (default := library.get_pretrained_cfg(name)) else {}
+    fixed = bool(usual.get("fixed_input_size") or facts.get("fixed_input_size"))  # timm writes that it is not
+    return Recipe(name, {**usual, **facts, "fixed_input_size": fixed}, content.get("model_args") or {}, place)
 
 
-def _build(recipe: Recipe, model: str, channels: int, size: tuple[int, int]) -> Any:
+def _build(recipe: Recipe, model: str, channels: int, size: Sequence[int]) -> Any:
     """The network at random weights, without its classifier, for so many channels and images of this size."""
     arguments: dict[str, Any] = {**recipe.arguments, "num_classes": 0}
-    if channels != RGB:
+    if channels != arguments.get("in_chans", RGB):
         arguments["in_chans"] = channels
     fixed = bool(recipe.facts.get("fixed_input_size"))
-    if fixed and ("img_size" in arguments or size != tuple(recipe.facts["input_size"][1:])):
-        arguments["img_size"] = size
+    if "img_size" in arguments or (fixed and (*size,) != tuple(recipe.facts["input_size"][1:])):
+        arguments["img_size"] = (*size,)
     try:
         net = _import_library().create_model(recipe.name, **arguments)
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -158,7 +161,22 @@ def _build(recipe: Recipe, model: str, channels: int, size: tuple[int, int]) -> 
     return net
 
 
-def _wrong_size(recipe: Recipe, model: str, size: tuple[int, int], error: Exception) -> UserError:
+def _is_plain(net: nn.Module, recipe: Recipe, model: str, x: Tensor) -> bool:
+    """Whether timm makes the same network by its name alone, without the arguments of a config.json."""
+    by_name = find_recipe(recipe.name)
+    try:
+        other = _build(by_name, model, x.shape[1], x.shape[2:])
+        other.load_state_dict(net.state_dict())
+        with torch.no_grad():
+            return torch.equal(other.eval()(x), net.eval()(x))
+    except (RuntimeError, UserError) as error:  # other parameters; a size that it does not take without the arguments
+        log.info("backbone.model=%s is more than timm's %s: %s", model, recipe.name, error)
+        return False
+    finally:
+        net.train()
+
+
+def _wrong_size(recipe: Recipe, model: str, size: Sequence[int], error: Exception) -> UserError:
     return UserError(
         f"backbone.model={model} can't read images of {size[0]}×{size[1]} ({error}): try dataset.size={recipe.side}"
     )
@@ -247,11 +265,11 @@ def fetch_file(repository: str, file: str, said: str) -> Path:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         at = f" --revision {revision}" if revision else ""
         hub_name = said.removeprefix("backbone.model=").startswith(HUB)
-        use = "backbone.model=DIR backbone.weights=pretrained" if hub_name else f"backbone.weights=DIR/{file}"
+        use = "backbone.model=./DIR backbone.weights=pretrained" if hub_name else f"backbone.weights=DIR/{file}"
         raise UserError(
             f"{said}: {file} of {name} is not in the local cache of the Hugging Face hub, and can't be downloaded"
             f" ({reason}). Where there is a connection: hf download {name}{at} config.json {WEIGHTS} --local-dir DIR."
-            f" Then copy DIR here, and set {use} with DIR as a path, such as ./DIR"
+            f" Then copy DIR here, and set {use}"
         ) from error
 
 

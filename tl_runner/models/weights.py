@@ -39,7 +39,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         path = find_weights_file(path)
     if not path.is_file():
-        raise UserError(f"backbone.weights={path}: there is no such file (see tl-run --help backbone=… for what else)")
+        raise UserError(
+            f"backbone.weights={path}: there is no such file or folder (possible: null, imagenet or pretrained, too)"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
