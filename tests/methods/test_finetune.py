@@ -227,6 +227,7 @@ def start_from(drawn: Drawn, plan: Pretrain, folder: Path, seed: int = 0) -> tup
         machine={},
         cache=folder,
         features=folder / "features",
+        settled={},
         text=None,
     )
     steps = train_source_model(model, task)

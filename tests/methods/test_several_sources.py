@@ -110,7 +110,7 @@ def test_group_dro_weighs_by_exponentiated_losses():
         terms = method.terms(model, seen, 0.0)
         assert terms["source"].item() == pytest.approx(float(q @ by_group), rel=1e-5)
         assert method.q.numpy() == pytest.approx(q, rel=1e-5)
-    assert float(terms.metrics["worst"]) == pytest.approx(by_group.max(), rel=1e-5)
+        assert terms.metrics["worst"].item() == pytest.approx(by_group.max(), rel=1e-5)
 
 
 def test_group_dro_with_steps_of_no_size_is_the_mean_over_domains():

@@ -32,8 +32,8 @@ def pair_of(*sources: Raw, granted: str = "0") -> Pair:
     return split_domains(drawn, 0, Budget.parse(granted), CPU)[0]
 
 
-def draw(pair: Pair, n: int, step: int, streams=frozenset({"source"}), **options):
-    return draw_batch(pair, streams, n, Rng(0), step, augment.none, CPU, **options)
+def draw(pair: Pair, n: int, step: int, **options):
+    return draw_batch(pair, {"source"}, n, Rng(0), step, augment.none, CPU, **options)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_chances_are_the_inverse_of_a_class_s_rows():
     pair = pair_of(raw("a", 20, 180, 0), granted="all")
     chances = balance_classes(pair, "classes", {"source", "granted"})
     assert pair.source and pair.source.labels and pair.granted
-    for stream, y in (("source", pair.source.labels.train), ("granted", pair.granted.y)):
-        assert [float(chances[stream][y == c].sum()) for c in (0, 1)] == pytest.approx([1, 1])
+    for drawn, y in ((chances["source"], pair.source.labels.train), (chances["granted"], pair.granted.y)):
+        assert [float(drawn[y == c].sum()) for c in (0, 1)] == pytest.approx([1, 1])
     assert balance_classes(pair, "none", {"source"}) == {}
 
 
