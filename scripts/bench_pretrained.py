@@ -24,7 +24,7 @@ import numpy as np
 from bench_methods import put
 
 from tl_runner.report.leaderboard import build_leaderboard
-from tl_runner.storage.record import read_records
+from tl_runner.storage.record import RunRecord, read_records
 
 KEPT = Path(__file__).parents[1] / "docs" / "measured" / "pretrained.csv"
 BEGIN, END = "<!-- made by scripts/bench_pretrained.py: begin -->", "<!-- end of bench_pretrained -->"
@@ -32,10 +32,11 @@ UNLABELLED = "source_only,adabn,tent,coral,mmd,dann,mcc"
 SETTINGS = (
     ["method=source_only,feature_extract,finetune", "granted=5"],
     ["method=finetune", "method.lp_ft=true", "granted=5"],
-    ["method=feature_extract", "pretrain=none", "granted=5"],
+    ["method=feature_extract", "pretrain.steps=0", "granted=5"],
     [f"method={UNLABELLED}"],
 )
-TRAINING = ["train.steps=150", "pretrain.steps=150", "train.batch=32", "pretrain.batch=32", "train.evaluations=3"]
+STEPS = "pretrain.steps=150"
+TRAINING = ["train.steps=150", "train.batch=32", "pretrain.batch=32", "train.evaluations=3"]
 SIDE, ROWS = 64, 1500
 COLUMNS = [
     "pair", "backbone", "label", "granted", "n", "failed", "target", "target_sd", "difference", "low", "high", "oracle",
@@ -79,7 +80,8 @@ def measure(outputs: Path, fashion: Path | None, seeds: list[int], nets: list[st
             for pair in pairs:
                 for words in SETTINGS:
                     line = ["-m", *pair, f"dataset.size={SIDE}", *words, f"backbone={net}", *TRAINING, *shared]
-                    line += [f"seed={seed}", f"hydra.launcher.n_jobs={jobs}"]
+                    line += [*([] if "pretrain.steps=0" in words else [STEPS]), f"seed={seed}"]
+                    line.append(f"hydra.launcher.n_jobs={jobs}")
                     print(*line, flush=True)
                     subprocess.run([*command, *line], check=False, stdout=subprocess.DEVNULL)
         keep(outputs)
@@ -111,12 +113,23 @@ def write_clothes(folder: Path, fashion: Path | None) -> None:
 def keep(outputs: Path) -> None:
     """The table of what has been run so far."""
     runs, _ = read_records([outputs])
+    labels = {run.setting: _name_setting(run) for run in runs}
     with KEPT.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for row in build_leaderboard(runs).to_dict("records"):
             row["pair"] = "noise" if row["dataset"] == "fashion" else "photographs"
+            row["label"] = labels[str(row["setting"])]
             writer.writerow({str(key): _written(value) for key, value in row.items()})
+
+
+def _name_setting(run: RunRecord) -> str:
+    """A method and what was set of it; of all but `feature_extract` the source model has the same steps."""
+    method = run.choices["method"]
+    if run.config["method"].get("lp_ft"):
+        return f"{method} lp_ft"
+    alone = method == "feature_extract" and not run.config["pretrain"]["steps"]
+    return f"{method} pretrain=none" if alone else method
 
 
 def page() -> Iterator[str]:
