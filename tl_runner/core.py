@@ -26,8 +26,9 @@ class Batch:
     """What a method sees of the data in one step; reading a stream that was not drawn raises and names `needs`.
 
     `rows` are the numbers of the rows that were drawn of each stream, for what a method keeps per row. Where the source
-    is a pool of domains, `domain` (n,) is the position of each source row's own among them; `blocks` says how many rows
-    each of them has, if they come one domain after the other.
+    is a pool of domains, `domain` (n,) is the position of each source row's own among them. If the rows come one domain
+    after the other, and BatchNorm may normalise each domain apart, `blocks` says how many rows each has: not where the
+    batch has no rows of the target, which will then meet the statistics of all source domains together.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Batch:
     ) -> None:
         self.rows = rows or {}
         self._domain, self.blocks = domain, blocks
+        self._split: dict[Tensor, tuple[Tensor, ...]] = {}
         labelled: dict[Stream, Labelled | None] = {"source": source, "granted": granted}
         self._labelled: dict[Stream, Labelled] = {name: rows for name, rows in labelled.items() if rows is not None}
         self._target = target
@@ -111,8 +113,14 @@ class Batch:
         """These rows in place of its own; what is read there is read here."""
         source, granted = labelled.get("source"), labelled.get("granted")
         part = Batch(source, target, granted, self.rows, self._domain, self.blocks)
-        part._unread = self._unread
+        part._unread, part._split = self._unread, self._split
         return part
+
+    def split_source(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What was made of the source's rows, domain by domain: the same tensors when asked again."""
+        if x not in self._split:
+            self._split[x] = x.split([*self.blocks])
+        return self._split[x]
 
     def _read(self, stream: Stream) -> Labelled:
         if stream not in self._labelled:
@@ -227,19 +235,11 @@ class Model(nn.Module):
         """The features of every stream of the batch, and the maps at these stages, in one pass over all of them."""
         inputs = batch.get_inputs()  # they count as read when their features are
         xs, sizes = [*inputs.values()], [1] * len(inputs)
-        if apart := self._count_apart(batch, inputs):
-            xs, sizes = [*xs[0].split(apart), *xs[1:]], [len(apart), *sizes[1:]]
+        if self.batchnorm == "per_domain" and batch.blocks and "source" in inputs:
+            xs, sizes = [*batch.split_source(xs[0]), *xs[1:]], [len(batch.blocks), *sizes[1:]]
         found = self.maps(*xs, at=at) if at else {self.stages[-1]: self.features(*xs)}
         joined = {name: _join(ys, sizes) for name, ys in found.items()}
         return Encoded(batch, self.head, {name: dict(zip(inputs, ys, strict=True)) for name, ys in joined.items()})
-
-    def _count_apart(self, batch: Batch, inputs: Mapping[Stream, Tensor]) -> list[int]:
-        """How many rows of each source domain BatchNorm is to normalise apart; none where the source is one to it.
-
-        Without rows of the target these are normalised together: the target will meet the statistics of them all.
-        """
-        apart = self.batchnorm == "per_domain" and "source" in inputs and len(inputs) > 1
-        return [*batch.blocks] if apart else []
 
     def features(self, *xs: Tensor) -> tuple[Tensor, ...]:
         """The features of each tensor of inputs, in one pass over all of them."""

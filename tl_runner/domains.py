@@ -186,11 +186,16 @@ class Domain:
         return self.task.classes
 
     @cached_property
+    def rows_by_member(self) -> list[Tensor]:
+        """The training rows of each member, on the CPU."""
+        return [member.train.cpu() for member in self.members]
+
+    @cached_property
     def train_members(self) -> Tensor:
         """The position (n,) among the members of the domain that each training row comes from."""
         numbers = torch.zeros(len(self.train), dtype=torch.long)
-        for position, member in enumerate(self.members):
-            numbers[member.train.cpu()] = position
+        for position, own in enumerate(self.rows_by_member):
+            numbers[own] = position
         return numbers.to(self.members[0].train.device) if self.members else numbers
 
 

@@ -88,7 +88,7 @@ def restore_state(state: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(numbers.tolist()), gauss))
 
 
-@lru_cache(maxsize=8)  # an epoch's order per stream: drawn once, sliced at every step
+@lru_cache(maxsize=32)  # an epoch's order per stream and domain: drawn once, sliced at every step
 def _order(rng: Rng, length: int, epoch: int, device: torch.device) -> Tensor:
     return torch.randperm(length, generator=rng.child(epoch).generator()).to(device)
 

@@ -186,7 +186,7 @@ def test_missing_files_and_lines_that_contradict_are_named():
         loaded()
     with pytest.raises(UserError, match=r"no.txt can't be read: No such file"):
         loaded(target="no.txt")
-    with pytest.raises(UserError, match=r"source and target are both 'data/a.txt': there is nothing to transfer"):
+    with pytest.raises(UserError, match=r"are both data/a.txt: there is nothing to transfer"):
         loaded(target="data/a.txt")
     with pytest.raises(UserError, match=r"name the lists"):
         loaded(target=None)

@@ -281,7 +281,7 @@ def test_a_labelled_domain_is_the_test_part_of_an_unlabelled_one(memory):
     draw("parts/train/0.png", "parts/test/cup/1.png")
     with pytest.raises(UserError, match="photos/parts is divided and has a test part already"):
         loaded("parts", test="checked")
-    with pytest.raises(UserError, match="target and test are both 'checked': the test images must be others"):
+    with pytest.raises(UserError, match="are both checked: the test images must be others"):
         loaded("checked", test="checked")
 
 

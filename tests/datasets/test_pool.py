@@ -10,7 +10,8 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.digits import FAMILIES, digits, find_fonts
 from tl_runner.datasets.folder import image_folder
 from tl_runner.datasets.image_list import image_list
-from tl_runner.datasets.pool import name_sources, pool
+from tl_runner.datasets.pool import pool
+from tl_runner.datasets.source_names import name_sources
 from tl_runner.datasets.split import Drawn, Raw, split_domains
 from tl_runner.datasets.text import text
 from tl_runner.domains import Pair
@@ -190,7 +191,7 @@ def test_a_class_that_one_source_lacks_is_told_and_shared_means_in_all(tmp_path,
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [(("studio", "studio"), "names studio twice"), (("studio", "phone"), "both 'phone'"), (("studio", "wob"), "web")],
+    [(("studio", "studio"), "names studio twice"), (("studio", "phone"), "both phone"), (("studio", "wob"), "web")],
     ids=str,
 )
 def test_folders_that_can_not_be_pooled_are_refused(tmp_path, source, said):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_runner.datasets.source_names import tell_apart
 from tl_runner.errors import UserError, list_names, nearest
 
 Floats = NDArray[np.float64]
@@ -117,10 +118,11 @@ def pool_tables(tables: Sequence[Table]) -> Table:
     """The rows of several domains as one table, each knowing its own; one alone stays as it is."""
     if len(tables) == 1:
         return tables[0]
-    name, file = " + ".join(table.name for table in tables), " and ".join(table.file for table in tables)
+    names = tell_apart([table.name for table in tables], [table.file for table in tables])
+    joined = join_tables(" + ".join(names), " and ".join(dict.fromkeys(table.file for table in tables)), tables)
     member = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    members = tuple((table.name, table.file) for table in tables)
-    return replace(join_tables(name, file, tables), members=members, member=member)
+    members = tuple((name, table.file) for name, table in zip(names, tables, strict=True))
+    return replace(joined, members=members, member=member)
 
 
 def is_missing(cells: Cells) -> NDArray[np.bool_]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tl_runner.datasets.halves import TargetShares, limit_shares
 from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images, warp
-from tl_runner.datasets.pool import name_sources, pool
+from tl_runner.datasets.pool import pool
+from tl_runner.datasets.source_names import name_sources
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
@@ -50,7 +51,8 @@ def digits(
     check_range(20, samples=samples)
     check_range(8, 512, size=size)
     severity = severity_of(shift, severity)
-    asked = name_sources(source)
+    if not (asked := name_sources(source)):
+        raise UserError("dataset.source names no domain: digits has rendered, handwritten, sans, serif and mono")
     if target in asked and target != "handwritten":
         raise UserError(f"dataset.source and dataset.target are both {target}: there is nothing to transfer")
     rng = Rng(seed).child("digits")
@@ -87,12 +89,12 @@ def _draw_domains(sources: Sequence[str], target: str, samples: int, rng: Rng) -
 
     def draw(name: str, of_target: bool) -> Raw:
         if name == "handwritten":
-            rows = halves[of_target] if target in sources else torch.arange(len(x))
+            rows = halves[of_target] if target in sources else torch.cat(halves)
             rows = rows if of_target else rows[:samples]
             return Raw(name, x[rows], y[rows], CLASSES)
         families = [name] if name in FAMILIES.values() else [each for each in FAMILIES.values() if each not in named]
         if not families:
-            raise UserError("dataset: every family of fonts is a domain of its own, which leaves none to `rendered`")
+            raise UserError("dataset.source=rendered has no font left: leave out one of sans, serif and mono")
         return Raw(name, *rendered(samples, rng.child(name).generator(), families), CLASSES)
 
     return pool([draw(name, False) for name in sources]), draw(target, True)

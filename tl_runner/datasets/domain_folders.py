@@ -20,7 +20,7 @@ from tl_runner.datasets.classes import (
 )
 from tl_runner.datasets.labelled import TEST, TRAIN, WhetherLabelled, refuse_policy_without_labels
 from tl_runner.datasets.listing import UNLABELLED, ClassFolder, FileKind, Listing, class_folders, folders, quoted
-from tl_runner.datasets.pool import Several, name_sources
+from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice
 from tl_runner.domains import UNKNOWN
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
@@ -55,12 +55,7 @@ def find_domains(
             deeper = [str(path) for path in there.values() if name in folders(path, within)]
             instead = f" – {deeper[0]!r} holds it: set dataset.root={deeper[0]}" if deeper else nearest(name, there)
             raise UserError(f"dataset.{role}={name}: {str(root)!r} holds {quoted(there)}{instead}")
-    places: dict[Path, str] = {}
-    for role, name in chosen:
-        other = places.setdefault(there[name].resolve(), role)
-        if other != role:
-            why = f"the test {kind.noun}s must be others" if role == "test" else "there is nothing to transfer"
-            raise UserError(f"{other} and {role} are both {name!r}: {why}")
+    refuse_one_place_twice([(role, name, there[name]) for role, name in chosen], f"{kind.noun}s")
     return {role: tuple(there[name] for of, name in chosen if of == role) for role in dict(chosen)}
 
 
@@ -95,22 +90,21 @@ def join_listings(listings: Sequence[Listing]) -> Listing:
     return Listing(folders, tuple(path for listing in listings for path in listing.passed))
 
 
-def _tell_members_apart(source: Sequence[ClassFolder]) -> list[set[str]]:
-    """The classes of each of several source domains; warns where one lacks what others have."""
+def _list_classes(source: Sequence[ClassFolder], names: Sequence[str]) -> list[set[str]]:
+    """The classes of each of several source domains, of these names; warns where one lacks what others have."""
     members = sorted({each.member for each in source})
     classes = [{each.label for each in source if each.member == k and each.label is not None} for k in members]
     every = set[str]().union(*classes)
     for k, own in zip(members, classes, strict=True):
         if lacking := sorted(every - own):
-            domain = next(each.path for each in source if each.member == k).parent
-            log.warning("the source domain %s has no class %s, which others have", domain, quoted(lacking))
+            log.warning("the source domain %s has no class %s, which others have", names[k], quoted(lacking))
     return classes
 
 
 def find_classes(
-    found: DomainFolders, kind: FileKind, labels: Policy, label_set: Sequence[str]
+    found: DomainFolders, kind: FileKind, labels: Policy, label_set: Sequence[str], names: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The classes of each role, by name."""
+    """The classes of each role, by name; `names` are those of the source's domains."""
     label_set = [normalize("NFC", name) for name in label_set]
     unlabelled = sum(len(each.files) for each in found["target"] if each.label is None)
     refuse_policy_without_labels(labels, unlabelled)
@@ -125,7 +119,7 @@ def find_classes(
                 " dataset.source, or the classes, as in dataset.label_set=[cat,dog]"
             )
         return classes
-    members = _tell_members_apart(found["source"])
+    members = _list_classes(found["source"], names)
     shared = named["source"].keys() & named["target"].keys()
     if labels == "shared":
         shared = shared.intersection(*members)

@@ -15,22 +15,25 @@ def list_domain_names(dataset: str, options: Mapping[str, Any]) -> list[str]:
         return [*DIGITS]
     root, file, column = (options.get(key) for key in ("root", "file", "domain"))
     if dataset in ("image_folder", "text") and root:
-        return _list_folders(Path(str(root)).expanduser())
+        follow = str(options.get("follow_links")).lower() == "true"
+        return _list_folders(Path(str(root)).expanduser(), follow)
     if dataset in ("table", "csv", "text") and file and column:
         how = (str(options.get(key) or "auto") for key in ("separator", "encoding"))
-        return _list_values(str(file), str(column), *how)
+        missing = options.get("missing")
+        words = {str(word).strip().lower() for word in missing} if isinstance(missing, list | tuple) else set[str]()
+        return [name for name in _list_values(str(file), str(column), *how) if name.strip().lower() not in words]
     raise UserError(
         f"pairs: which domains dataset={dataset} has can't be told: name them, as in domains=[a,b,c]"
         " (folders of a dataset.root, and a column dataset.domain of a dataset.file, are found)"
     )
 
 
-def _list_folders(root: Path) -> list[str]:
+def _list_folders(root: Path, follow_links: bool) -> list[str]:
     from tl_runner.datasets.listing import folders
 
     if not root.is_dir():
         raise UserError(f"there is no folder {str(root.absolute())!r}: set dataset.root=…")
-    return [*folders(root, root)]
+    return [*folders(root, None if follow_links else root)]
 
 
 def _list_values(file: str, column: str, separator: str, encoding: str) -> list[str]:

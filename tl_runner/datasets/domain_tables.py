@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ from tl_runner.datasets.classes import (
     warn_of_spelling,
 )
 from tl_runner.datasets.labelled import WhetherLabelled
-from tl_runner.datasets.pool import Several, name_sources
 from tl_runner.datasets.read_table import read_alike
+from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice
 from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun, pluralize
 
@@ -54,7 +53,7 @@ def read_domains(
     asked = {role: names for role, each in named.items() if (names := name_sources(each))}
     if file is None and domain is None and asked.keys() >= {*needed}:
         roles = [(role, name) for role, names in asked.items() for name in names]
-        _refuse_one_for_two([(role, name, str(Path(name).expanduser().resolve())) for role, name in roles])
+        refuse_one_place_twice([(role, name, Path(name)) for role, name in roles], "rows")
         tables = {(role, name): reading(name, f"dataset.{role}={name}") for role, name in roles}
         tables = read_alike(tables, lambda role, name, text: reading(name, f"dataset.{role}={name}", text=text))
         return {role: pool_tables([tables[role, name] for name in names]) for role, names in asked.items()}
@@ -75,7 +74,7 @@ def read_domains(
             raise UserError(
                 f"{said} in column {domain!r} of {file}{nearest(value or '', there)} (it has {list_names(there)}){mend}"
             )
-    _refuse_one_for_two([(role, name, name) for role, names in asked.items() for name in names])
+    refuse_one_place_twice([(role, name, Path(name)) for role, names in asked.items() for name in names], "rows")
     if without := len(of_row) - len(observed(of_row)):
         log.warning(
             "%s: ignored %s without a value in column %r, which names the domain",
@@ -102,15 +101,6 @@ def refuse_said_twice(**options: Sequence[str | None]) -> None:
             if name in said:
                 raise UserError(f"column {name!r} is named twice, in dataset.{said[name]} and in dataset.{key}")
             said[name] = key
-
-
-def _refuse_one_for_two(named: Sequence[tuple[str, str, str]]) -> None:
-    """Refuse two roles of the same rows: of each its role, how it was typed, and where its rows are."""
-    for (role, name, place), (other, _, same) in combinations(named, 2):
-        if place == same:
-            why = "there is nothing to transfer" if other == "target" else "the test rows must be others"
-            why = "name it once" if role == other else why
-            raise UserError(f"dataset.{role} and dataset.{other} are both {name}: {why}")
 
 
 def find_classes(

@@ -8,7 +8,7 @@ from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled
 from tl_runner.datasets.listed_images import Reading, draw_images
 from tl_runner.datasets.native_size import Size
 from tl_runner.datasets.pixel_format import Channels
-from tl_runner.datasets.pool import Several
+from tl_runner.datasets.source_names import Several
 from tl_runner.datasets.split import Drawn
 
 

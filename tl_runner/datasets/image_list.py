@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
@@ -13,7 +13,7 @@ from tl_runner.datasets.listed_images import Reading, draw_images
 from tl_runner.datasets.listing import ClassFolder, Listing, quoted
 from tl_runner.datasets.native_size import Size
 from tl_runner.datasets.pixel_format import Channels
-from tl_runner.datasets.pool import Several, name_sources
+from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice
 from tl_runner.datasets.split import PARTS, Drawn
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
@@ -58,7 +58,7 @@ def image_list(
     asked: dict[str, Several] = {"source": source, "target": target, "test": test}
     named = {role: name_sources(name) for role, name in asked.items()}
     places = {role: [Path(name).expanduser() for name in each] for role, each in named.items() if each}
-    _refuse_one_list_twice(places)
+    refuse_one_place_twice([(role, str(place), place) for role, each in places.items() for place in each], "images")
     names = None if class_names is None else _read_names(Path(class_names).expanduser())
     base = None if root is None else Path(root).expanduser()
     listed = {
@@ -159,14 +159,6 @@ def _by_class(listed: Sequence[ClassFolder]) -> list[ClassFolder]:
 
     ordered = sorted(groups.items(), key=order)
     return [each[0]._replace(files=tuple(sorted(one.files[0] for one in each))) for _, each in ordered]
-
-
-def _refuse_one_list_twice(places: Mapping[str, Sequence[Path]]) -> None:
-    roles: dict[Path, str] = {}
-    for role, place in ((role, place) for role, each in places.items() for place in each):
-        if (other := roles.setdefault(place.resolve(), role)) != role:
-            why = "the test images must be others" if role == "test" else "there is nothing to transfer"
-            raise UserError(f"{other} and {role} are both {str(place)!r}: {why}")
 
 
 def _refuse_unlabelled(role: str, listed: Sequence[ClassFolder]) -> None:

@@ -17,6 +17,7 @@ from tl_runner.datasets.listing import IMAGES, IMAGES_AND_ARRAYS, FileKind, List
 from tl_runner.datasets.native_size import Size, choose_size
 from tl_runner.datasets.pixel_format import Channels, PixelFormat, doubts
 from tl_runner.datasets.pool import mark_members
+from tl_runner.datasets.source_names import tell_apart
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import UserError, check_range
 from tl_runner.plurals import count_noun
@@ -75,14 +76,14 @@ def draw_images(
     """
     how, kind = reading.format, reading.kind
     found = {role: each.folders for role, each in listed.items()}
-    classes = find_classes(found, kind, reading.labels, reading.label_set)
+    names = {role: name_places(each) for role, each in places.items()}
+    classes = find_classes(found, kind, reading.labels, reading.label_set, names.get("source", ()))
     sides = take_classes(found, kind, classes)
     files = {role: [file for each in side for file in each.files] for role, side in sides.items()}
     size, chosen = reading.size, None
     if size == "auto":
         chosen = choose_size({role: [file.path for file in each] for role, each in files.items()}, how)
         size = chosen.pixels
-    names = {role: [normalize("NFC", place.name) for place in each] for role, each in places.items()}
     images = {role: decode_images(each, size, cache, " + ".join(names[role]), how) for role, each in files.items()}
     bad = {role: side.facts.bad for role, side in images.items()}
     _judge(sides, bad, reading.on_bad)
@@ -115,6 +116,11 @@ def draw_images(
     }
     source_rows = raw("source") if "source" in listed else None
     return Drawn(source_rows, score_on_rows(target_rows, reading.score_on), notes, on_disk=on_disk)
+
+
+def name_places(places: Sequence[Path]) -> list[str]:
+    """What the domains in these folders or lists are called."""
+    return tell_apart([normalize("NFC", place.name) for place in places], [str(place) for place in places])
 
 
 def _judge(sides: DomainFolders, bad: Mapping[str, Mapping[int, str]], on_bad: OnBad) -> None:

@@ -1,7 +1,6 @@
 """Several source domains as one: their rows together, each knowing its own."""
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -9,24 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_runner.datasets.split import Raw
-from tl_runner.errors import UserError, list_names
-
-T = TypeVar("T", bound=str)
-Several = str | tuple[str, ...] | None  # what names a source: one domain, several, or none
-
-
-def name_sources(source: T | Sequence[T] | None) -> tuple[T, ...]:
-    """The domains that `dataset.source` names: one or several, none where it is null."""
-    names = cast("tuple[T, ...]", (source,) if isinstance(source, str) else tuple(source or ()))
-    if twice := [name for index, name in enumerate(names) if name in names[:index]]:
-        raise UserError(f"dataset.source names {twice[0]} twice (it is {list_names(names)})")
-    return names
+from tl_runner.errors import UserError
 
 
 def pool(sources: Sequence[Raw]) -> Raw:
-    """The rows of all of these domains, in this order; one alone stays as it is.
+    """The rows of all of these domains, which have the same classes, in this order; one alone stays as it is.
 
-    They have the same classes, or predict the same quantity. Where one of them is divided into parts by its makers and
+    Where one of them is divided into parts by its makers and
     another is not, the second's rows are all in train, and what is missing is cut from them.
     """
     first, *others = sources
@@ -42,6 +30,8 @@ def pool(sources: Sequence[Raw]) -> Raw:
         y=torch.cat([each.y for each in sources]),
         part=None if all(each.part is None for each in sources) else torch.cat([each.parts for each in sources]),
         names=_join([each.names for each in sources]),
+        group=_join([each.group for each in sources]),
+        time=_join([each.time for each in sources]),
         texts=_join([each.texts for each in sources]),
         members=tuple(each.name for each in sources),
         member=torch.repeat_interleave(torch.tensor([len(each.y) for each in sources])),

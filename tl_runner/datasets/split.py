@@ -5,7 +5,7 @@ before they are shuffled, and splits are never stratified.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -277,7 +277,8 @@ def fingerprint(raw: Raw) -> str:
     for column in (raw.group, raw.time):
         if column is not None:
             digest.update("\0".join(map(str, column.tolist())).encode())
-    for tensor in (raw.x, raw.y, torch.empty(0) if raw.part is None else raw.part):
+    members = [] if raw.member is None else [raw.member]
+    for tensor in (raw.x, raw.y, torch.empty(0) if raw.part is None else raw.part, *members):
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
         for chunk in tensor.split(CHUNK):
             digest.update(chunk.contiguous().numpy().tobytes())
@@ -296,15 +297,23 @@ def _warn_of_absent(source: Domain | None) -> None:
     if source and source.labels and source.classes:
         for part, labels in zip(PARTS, source.labels, strict=True):
             warn_of_absent_classes(labels, source.classes, part, source.name)
-            for each in source.members:
-                warn_of_absent_classes(labels[getattr(each, part)], source.classes, part, each.name)
+            for each in source.members:  # what a domain lacks in all parts was said when it was read
+                every = [of[getattr(each, name)] for of, name in zip(source.labels, PARTS, strict=True)]
+                there = {*torch.cat(every).tolist()}
+                warn_of_absent_classes(labels[getattr(each, part)], source.classes, part, each.name, there)
 
 
-def warn_of_absent_classes(labels: Tensor, classes: Sequence[str], part: str, domain: str) -> None:
-    """Log the classes of which none of these labels (n,) is, if there is any label; of quantities there are none."""
+def warn_of_absent_classes(
+    labels: Tensor, classes: Sequence[str], part: str, domain: str, asked: Collection[int] | None = None
+) -> None:
+    """Log the classes of which none of these labels (n,) is, if there is any label; of quantities there are none.
+
+    Only those `asked` for by number, if some are.
+    """
     known = labels[has_label(labels)]
     present = set(known.unique().tolist())
-    absent = [name for index, name in enumerate(classes) if index not in present]
+    numbers = range(len(classes)) if asked is None else sorted(asked)
+    absent = [classes[index] for index in numbers if index not in present and index >= 0]
     if absent and len(known):
         row = "row" if len(known) == len(labels) else "labelled row"
         log.warning("the %s split of %s holds no %s of class %s", part, domain, row, list_names(absent))
@@ -359,9 +368,10 @@ def _split_rows(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, T
     if raw.member is None:
         return _parts(raw, content, seed)
     found: dict[str, list[Tensor]] = {part: [] for part in PARTS}
+    light = raw._replace(x=torch.empty(len(raw.x), 0), texts=None)  # no input decides: nothing is read or copied
     for position, name in enumerate(raw.members):
         own = (raw.member == position).nonzero().squeeze(1)
-        alone = _parts(raw.take(own)._replace(name=name, members=(), member=None), content[own.numpy()], seed)
+        alone = _parts(light.take(own)._replace(name=name, members=(), member=None), content[own.numpy()], seed)
         for part, rows in alone.items():
             found[part].append(own[rows])
     shuffled = dict[str, Tensor]()

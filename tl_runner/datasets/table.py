@@ -31,10 +31,11 @@ from tl_runner.datasets.domain_tables import (
 )
 from tl_runner.datasets.encoding import code, encode, fit, matrix
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled, score_on_rows, tell_unlabelled, with_test_rows
-from tl_runner.datasets.pool import Several, mark_members
+from tl_runner.datasets.pool import mark_members
 from tl_runner.datasets.quantities import refuse_options_of_classes, split_quantity
 from tl_runner.datasets.read_table import read_table
 from tl_runner.datasets.row_roles import RowFacts, RowRoles
+from tl_runner.datasets.source_names import Several
 from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
 from tl_runner.datasets.split import Drawn, Encoding, Raw
 from tl_runner.domains import UNKNOWN, has_label

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -20,8 +19,10 @@ from tl_runner.datasets.clean_text import clean_text
 from tl_runner.datasets.content import text_digests
 from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled, score_on_rows, tell_unlabelled, with_test_rows
+from tl_runner.datasets.listed_images import name_places
 from tl_runner.datasets.listing import TEXTS
-from tl_runner.datasets.pool import Several, mark_members, name_sources
+from tl_runner.datasets.pool import mark_members
+from tl_runner.datasets.source_names import Several, name_sources
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.datasets.text_columns import TextColumns
 from tl_runner.datasets.text_files import read_text
@@ -147,7 +148,8 @@ def _read_folders(
     domains = domain_folders.find_domains(root, TEXTS, asked)
     listed = domain_folders.list_domains(domains, root, TEXTS, labelling.labelled)
     found = {role: each.folders for role, each in listed.items()}
-    classes = domain_folders.find_classes(found, TEXTS, labelling.policy, labelling.label_set)
+    names = {role: name_places(each) for role, each in domains.items()}
+    classes = domain_folders.find_classes(found, TEXTS, labelling.policy, labelling.label_set, names.get("source", ()))
     sides = domain_folders.take_classes(found, TEXTS, classes)
     rows, skipped = dict[str, Raw](), dict[str, int]()
     for role, side in sides.items():
@@ -155,11 +157,11 @@ def _read_folders(
         texts, kept = _clean(role, _read_files(files, encoding), files, on_empty)
         empty = np.flatnonzero(~kept)
         skipped[role] = len(empty)
-        where, names = " and ".join(map(str, domains[role])), [normalize("NFC", each.name) for each in domains[role]]
+        where = " and ".join(map(str, domains[role]))
         y, part, member = domain_folders.label_files(where, TEXTS, side, classes[role], set(empty.tolist()))
         places = [name for name, keep in zip(files, kept, strict=True) if keep]
-        pooled = _raw(" + ".join(names), texts[kept], y, classes[role], places, part)
-        rows[role] = mark_members(pooled, names, member)
+        pooled = _raw(" + ".join(names[role]), texts[kept], y, classes[role], places, part)
+        rows[role] = mark_members(pooled, names[role], member)
     why = domain_folders.explain_unlabelled(found["target"], TEXTS, labelling.labelled)
     passed = {"passed_over": {role: len(each.passed) for role, each in listed.items()}}
     return Found(rows, skipped, domain_folders.count_left_out(found, classes), why, passed)

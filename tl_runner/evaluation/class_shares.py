@@ -59,6 +59,8 @@ class TrackedShares:
             return None
         if balance != "none":
             raise UserError(f"shares={by} and train.balance={balance} both say how often a class is drawn: set one")
+        if pair.source is not None and pair.source.members:
+            raise UserError(f"shares={by} takes one source domain, and {pair.source.name} are several: name one")
         if not pair.classes:
             raise UserError(f"shares={by} is about the shares of classes, and a quantity is predicted: set shares=none")
         if pair.source is None or not pair.shared_labels:

@@ -68,7 +68,7 @@ def examine_source(sides: DomainModels, source: Domain, part: Part, rows: int = 
     ]
     order = torch.cat(own).argsort()
     kept = torch.cat([numbers[:rows] for numbers in own])  # whose features there are
-    first = kept.argsort()[:rows]  # of a mixed pool these are its first rows, but where a domain has few of them
+    first = kept.argsort()[:rows]  # the first rows of the pool
     return Reading(
         torch.cat([each.features for each in found])[first], torch.cat([each.predicted for each in found])[order]
     )

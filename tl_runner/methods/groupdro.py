@@ -14,8 +14,8 @@ class GroupDRO(Method):
     """Σ_g q_g · loss_g over the source domains g, where q_g grows by exp(step_size · loss_g): the worst weighs most.
 
     No row of the target is read: it is for a target that is not known yet (domain generalisation). q is a distribution
-    that starts uniform and is multiplied at every step, by exponentiated gradient ascent. Sagawa et al., ICLR 2020
-    (Algorithm 1); their groups are those of an attribute, here they are domains.
+    that starts uniform and is multiplied at every step, by exponentiated gradient ascent, for all groups together.
+    Sagawa et al., ICLR 2020 (Algorithm 1, which draws one group a step); their groups are those of an attribute.
     """
 
     tasks = EVERY_TASK

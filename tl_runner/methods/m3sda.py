@@ -1,7 +1,5 @@
 """Moment matching of several source domains and the target (M³SDA)."""
 
-from itertools import combinations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,19 +19,17 @@ def moment_distance(source: Tensor, domain: Tensor, domains: int, target: Tensor
     Of features source (n, d) of several domains, `domain` (n,) the number of each row's, and target (m, d). With one
     source domain the second sum is empty.
     """
-    found = list[Tensor]()
-    pairs = list(combinations(range(domains), 2))
+    found, pairs = list[Tensor](), domains * (domains - 1) / 2
     for k in range(1, moments + 1):
         means = group_means(source.float().pow(k), domain, domains)
         found.append(_norms(means - target.float().pow(k).mean(0)).mean())
         if pairs:
-            first, second = zip(*pairs, strict=True)
-            found.append(_norms(means[list(first)] - means[list(second)]).mean())
+            found.append(_norms(means[:, None] - means).triu(1).sum() / pairs)
     return torch.stack(found).sum()
 
 
 def _norms(x: Tensor) -> Tensor:
-    """The length (n,) of each row (n, d), with a gradient where it is 0."""
+    """The length (…,) of each row (…, d), with a gradient where it is 0."""
     return (x.square().sum(-1) + 1e-12).sqrt()
 
 
@@ -72,7 +68,8 @@ class M3SDA(Method):
         by_domain = group_means(each if rows.w is None else rows.w * each, domain, heads.domains)
         compared = [F.normalize(x, dim=-1) if self.normalise else x for x in (seen.source, seen.target)]
         distance = moment_distance(compared[0], domain, heads.domains, compared[1], self.moments)
-        granted = {"granted": seen.supervise()["granted"]} if "granted" in batch.labelled else {}
+        given = batch.labelled.get("granted")
+        granted = {"granted": losses.mean_loss(heads(seen.granted), given.y)} if given else {}
         return Terms(
             {"source": by_domain.mean(), **granted, "moments": self.strength(progress) * distance},
             metrics={"distance": distance.detach()},

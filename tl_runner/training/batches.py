@@ -18,10 +18,9 @@ Chances = Mapping[Stream, Tensor]  # by stream: by what chances (n,) its rows ar
 
 
 def balance_classes(pair: Pair, balance: Balance, streams: Set[Stream]) -> dict[Stream, Tensor]:
-    """The chances by which each class of a labelled stream is drawn as often as any other, within a source domain too.
+    """The chances by which each class of a labelled stream is drawn as often as any other, within each source domain.
 
-    A row's is 1 / (rows of its class in its domain), so that a class weighs the same in each. Raises `UserError` where
-    a quantity is predicted.
+    A row's is 1 / (rows of its class in its domain). Raises `UserError` where a quantity is predicted.
     """
     if balance == "none":
         return {}
@@ -32,10 +31,9 @@ def balance_classes(pair: Pair, balance: Balance, streams: Set[Stream]) -> dict[
     found = dict[Stream, Tensor]()
     if "source" in streams:
         source, labels = pair.labelled_source
-        apart = [member.train for member in source.members] or [torch.arange(len(source.train))]
-        found["source"] = torch.ones(len(source.train), dtype=torch.double)
-        for own in apart:
-            found["source"][own.cpu()] = _invert_counts(labels.train[own.to(labels.train.device)])
+        found["source"], y = torch.ones(len(source.train), dtype=torch.double), labels.train.cpu()
+        for own in source.rows_by_member or [torch.arange(len(y))]:
+            found["source"][own] = _invert_counts(y[own])
     if "granted" in streams and pair.granted is not None:
         found["granted"] = _invert_counts(pair.granted.y)
     return found
@@ -62,7 +60,8 @@ def draw_batch(
     """The batch of a step: up to n augmented rows of each of these streams.
 
     The source's come as small tasks, if so said. Of a pool of source domains each has its part of the n rows, one
-    domain after the other, in equal numbers or by its size.
+    domain after the other, in equal numbers or by its size; by its size where rows are weighed, since weights are those
+    of the pool as it is.
     """
     drawn: dict[Stream, Tensor] = {}
     chances = chances or {}
@@ -83,7 +82,7 @@ def draw_batch(
     if "source" in streams:
         side, labels = pair.labelled_source
         if side.members and not tasks:
-            blocks = _allot(side, min(n, len(side.train)), by_domain)
+            blocks = _allot(side, min(n, len(side.train)), "proportional" if pair.weights is not None else by_domain)
 
         def choose_source(step: int, home: torch.device) -> Tensor:
             if tasks:
@@ -108,7 +107,7 @@ def draw_batch(
         of = chances.get("granted")
         x = read("granted", given, lambda step, home: _draw(rng.child("granted"), len(given), n, step, home, of))
         granted = Labelled(x, y[drawn["granted"]])
-    return Batch(source, target, granted, drawn, domain, blocks)
+    return Batch(source, target, granted, drawn, domain, blocks if len(drawn) > 1 else ())
 
 
 def _draw(rng: Rng, length: int, n: int, step: int, device: torch.device, chances: Tensor | None) -> Tensor:
@@ -122,11 +121,11 @@ def _draw_by_domain(
 ) -> Tensor:
     """So many rows of each domain of the pool, from shuffled epochs of its own; a small one comes round more often."""
     found = list[Tensor]()
-    for position, (member, count) in enumerate(zip(pool.members, counts, strict=True)):
-        own = None if chances is None else chances[member.train.cpu()]
+    for position, (rows_of, member, count) in enumerate(zip(pool.rows_by_member, pool.members, counts, strict=True)):
+        own = None if chances is None else chances[rows_of]
         length = len(member.train)
         whole, rest = (0, count) if own is not None else divmod(count, length)  # epochs that one step takes whole
-        mine = member.train.to(device)
+        mine = rows_of if device.type == "cpu" else member.train
         repeated = [mine] * whole
         drawn = _draw(rng.child(position), length, rest, step, device, own) if rest else None
         found += [*repeated, *([] if drawn is None else [mine[drawn]])]
