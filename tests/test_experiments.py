@@ -1,6 +1,7 @@
 """Named experiments: their words, and that they are no more than these."""
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import tl_runner
 from tl_runner import experiments, options
 from tl_runner.errors import UserError
 from tl_runner.experiments import Experiment, expand_words, list_hydra_words, list_swept
+from tl_runner.pairs import expand_pairs
 from tl_runner.storage.record import describe_run, read_records
 
 CHEAP = ["device=cpu", "threads=1", "hydra/launcher=basic"]
@@ -62,9 +64,9 @@ def test_an_experiment_says_what_it_is_and_each_of_its_lines_composes(name):
     assert found.purpose and len(found.purpose) <= 118 and f"#   tl-run experiment={name}" in found.text
     assert name == "smoke" or (found.origin and found.claim)
     for line in expand_words([], [found]):
-        for which in (0, -1):  # the first value of each key, and the last
-            values = [f"{key}={_list_values(value)[which]}" for key, _, value in (word.partition("=") for word in line)]
-            config, choices = composed(*values)
+        for of_pair, which in product(expand_pairs(line), (0, -1)):  # the first value of each key, and the last
+            words = [word.partition("=") for word in of_pair]
+            config, choices = composed(*(f"{key}={_list_values(value)[which]}" for key, _, value in words))
             assert describe_run({**config, "outputs": "outputs"}, choices).id
 
 

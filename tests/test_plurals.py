@@ -23,6 +23,8 @@ SEVERAL = (
     ", means of",
     "the %d folders in it",
     "\x00 files and folders",
+    "\x00 to \x00 seeds",
+    "\x00 images need a plugin of Pillow",  # a format's
 )
 
 

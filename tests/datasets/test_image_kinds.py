@@ -135,7 +135,7 @@ def test_arrays_are_images_only_where_it_is_said_how_many_bands_they_have():
     before = loaded().target.x
     put(Path("data/b/cat/x.npy"), random_bytes())
     assert torch.equal(loaded().target.x, before)
-    with pytest.raises(UserError, match=r"x.npy' \(ValueError: 8×8 pixels of 5 bands, and 1 or 3 is asked for"):
+    with pytest.raises(UserError, match=r"x.npy' \(8×8 pixels of 5 bands, and 1 or 3 is asked for"):
         loaded(channels=3)
     shutil.rmtree("data")
     spread("npy", random_bytes)
@@ -148,7 +148,7 @@ def test_arrays_are_images_only_where_it_is_said_how_many_bands_they_have():
 def test_arrays_that_hold_code_no_image_or_their_bands_first_are_refused():
     spread("npy", random_bytes)
     for values, told in (
-        (np.array([{"a": 1}], dtype=object), "Object arrays cannot be loaded when allow_pickle=False"),
+        (np.array([{"a": 1}], dtype=object), "objects of Python would run code"),
         (np.zeros(4), r"its array has the shape \(4,\)"),
         (np.array([["a"]]), "its array holds <U1, and an image holds numbers"),
         (np.zeros((BANDS, 20, 20), np.uint8), r"bands come last: is it 5 bands of 20×20\?"),
@@ -174,7 +174,7 @@ def test_a_trained_run_on_many_bands_takes_such_files_again():
     pixels = np.frombuffer(square(file, 8, PixelFormat(channels=BANDS)).pixels, np.uint8).reshape(1, BANDS, 8, 8)
     assert np.array_equal((preprocessing(file) * 255).round().numpy(), pixels)
     assert [path for path, _ in list_inputs([Path("in")], preprocessing)] == [file]
-    with pytest.raises(UserError, match=r"x.png: ValueError: 12×10 pixels of 3 bands, and dataset.channels=5"):
+    with pytest.raises(UserError, match=r"x.png: 12×10 pixels of 3 bands, and dataset.channels=5"):
         preprocessing(put(Path("x.png"), np.zeros((12, 10, 3), np.uint8)))
 
 
@@ -234,12 +234,12 @@ def test_the_size_is_the_smaller_domains_median_side_up_to_64(source, target, pi
 
 
 def test_of_a_large_domain_some_headers_are_read_and_bad_files_do_not_count(monkeypatch):
-    monkeypatch.setattr("tl_runner.datasets.native_size.LOOKED_AT", 3)
     read: list[str] = []
-    monkeypatch.setattr("tl_runner.datasets.native_size.shorter_side", lambda path, how: read.append(path.name) or 20)
-    choose_size({"target": [Path(str(i)) for i in range(10)]})
+    with monkeypatch.context() as patch:
+        patch.setattr("tl_runner.datasets.native_size.LOOKED_AT", 3)
+        patch.setattr("tl_runner.datasets.native_size.shorter_side", lambda path, how: read.append(path.name) or 20)
+        choose_size({"target": [Path(str(i)) for i in range(10)]})
     assert read == ["0", "4", "8"]
-    monkeypatch.undo()
     Path("bad.png").write_text("no image")
     assert choose_size({"target": [Path("bad.png"), *sized(30)]}).native == {"target": 30}
     assert choose_size({"target": [Path("bad.png")]}) == ImageSize(64, "files", {})
@@ -293,7 +293,8 @@ def test_weights_of_timm_say_their_size():
     pytest.importorskip("timm")
     options = {"model": "vit_base_patch14_dinov2", "weights": "pretrained"}
     assert find_weights_size(backbone("timm", **options)) == 518
-    assert find_weights_size(backbone("timm", **{**options, "model": "no_such"})) is None
+    with pytest.raises(UserError, match="timm has no such model"):
+        find_weights_size(backbone("timm", **{**options, "model": "no_such"}))
     assert find_weights_size(backbone("timm", **{**options, "weights": None})) is None
 
 

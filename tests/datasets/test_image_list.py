@@ -143,7 +143,7 @@ def test_lines_of_a_path_alone_are_unlabelled(caplog):
     assert bool((loaded(labelled="no").target.y == UNKNOWN).all())
     with pytest.raises(UserError, match=r"target: 8 lines of 10 without a label: data/b.txt:2"):
         loaded(labelled="yes")
-    with pytest.raises(UserError, match=r"source data/b.txt: 8 lines of 10 without a label"):
+    with pytest.raises(UserError, match=r"source: 8 lines of 10 without a label"):
         loaded(source="data/b.txt", target="data/a.txt")
 
 

@@ -106,7 +106,10 @@ def test_handwritten_digits_on_both_sides_are_halves():
     ("options", "said"),
     [
         ({"source": "serif", "target": "serif"}, "both serif"),
-        ({"source": ("sans", "serif", "mono", "rendered")}, "leaves none to `rendered`"),
+        (
+            {"source": ("sans", "serif", "mono", "rendered")},
+            "rendered has no font left: leave out one of sans, serif and mono",
+        ),
     ],
     ids=str,
 )

@@ -122,7 +122,12 @@ def test_the_targets_hidden_labels_reach_nothing(monkeypatch):
         raise AssertionError("the answers were opened")
 
     monkeypatch.setattr(Answers, "open", opened)
-    other = [f"dataset._target_={mislabelled.__module__}.{mislabelled.__name__}", "~dataset.source", "~dataset.shift"]
+    other = [
+        f"dataset._target_={mislabelled.__module__}.{mislabelled.__name__}",
+        "~dataset.source",
+        "~dataset.target",
+        "~dataset.shift",
+    ]
     words = [*QUICKER, "backbone=linear"]
     for granted, equal in (("0", True), ("5", False)):
         plain, permuted = screened(*words, f"granted={granted}"), screened(*words, *other, f"granted={granted}")

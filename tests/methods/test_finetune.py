@@ -279,7 +279,7 @@ def sourceless(
 @pytest.mark.parametrize("data", ["renamed", "sourceless"])
 @pytest.mark.parametrize("method", ["finetune", "l2sp", "feature_extract", "target_only"])
 def test_whole_runs_without_a_source_of_the_same_labels(method, data, tmp_path, caplog):
-    words = [f"dataset._target_=test_finetune.{data}", "~dataset.source", "~dataset.shift", *QUICK]
+    words = [f"dataset._target_=test_finetune.{data}", "~dataset.source", "~dataset.target", "~dataset.shift", *QUICK]
     record = made(tmp_path, f"method={method}", *words)
     assert record.status == "ok" and record.scores is not None and record.scores.source is None
     assert record.data.domains["source"] == (None if data == "sourceless" else "rendered")

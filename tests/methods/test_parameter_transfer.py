@@ -587,7 +587,13 @@ ACROSS: Sequence[str] = ("delta", "bss", "lwf", "stochnorm", "co_tuning", "bi_tu
 
 @pytest.mark.parametrize("method", ACROSS)
 def test_whole_runs_from_a_source_of_other_classes(method, tmp_path):
-    words = ["dataset._target_=test_parameter_transfer.halved", "~dataset.source", "~dataset.shift", *QUICK]
+    words = [
+        "dataset._target_=test_parameter_transfer.halved",
+        "~dataset.source",
+        "~dataset.target",
+        "~dataset.shift",
+        *QUICK,
+    ]
     record = made(tmp_path, f"method={method}", *words)
     assert record.status == "ok" and record.scores is not None and record.scores.source is None
     assert len(tl_runner.load(record.folder).classes) == 10

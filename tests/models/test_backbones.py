@@ -234,6 +234,12 @@ def test_a_name_of_the_network_is_no_prefix(tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
 
+def test_weights_that_are_not_finite_are_refused_before_anything_trains(state, tmp_path):
+    state["layer.1.bias"][0] = torch.nan
+    with pytest.raises(UserError, match=r"w.pth holds numbers that are not finite, in layer\.1\.bias"):
+        loaded(state, tmp_path)
+
+
 def test_an_unknown_prefix_or_entry_is_named_with_what_was_found_and_expected(state, tmp_path):
     with pytest.raises(UserError) as refusal:
         loaded(behind("module.student.", state), tmp_path)

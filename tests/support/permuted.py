@@ -25,7 +25,7 @@ def honest(seed: int, samples: int = 300, size: int = 8, severity: None = None, 
 
 def bytes_under(method: str, data: str, tmp_path: Path, diagnose: str = "none") -> tuple[dict[str, bytes], float]:
     words = [f"method={method}", f"dataset._target_=support.permuted.{data}", f"diagnose={diagnose}", *QUICK]
-    words += [f"~dataset.{key}" for key in ("source", "shift")]
+    words += [f"~dataset.{key}" for key in ("source", "target", "shift")]
     record = made(tmp_path / data, *words)
     assert record.scores is not None
     names = ("model.safetensors", "predictions.safetensors")

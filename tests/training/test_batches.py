@@ -61,9 +61,11 @@ def test_fewer_rows_than_two_a_domain_are_refused():
 def test_a_batch_comes_domain_by_domain(by, shares):
     pair = pair_of(raw("a", 50, 50, 0), raw("b", 150, 150, 1000))
     for step in range(5):
-        batch = draw(pair, 32, step, by_domain=by)
+        alone = draw(pair, 32, step, by_domain=by)
+        batch = draw_batch(pair, {"source", "target"}, 32, Rng(0), step, augment.none, CPU, by_domain=by)
         of_b = (batch.source.x.flatten() >= 1000).long()
         assert tuple(batch.blocks) == shares and (batch.domain == of_b).all()
+        assert torch.equal(batch.source.x, alone.source.x) and alone.blocks == ()  # no other rows to keep apart from
         assert batch.domain.tolist() == [0] * shares[0] + [1] * shares[1]
 
 

@@ -1,7 +1,7 @@
 """Image files that hold more bands than a picture has, and more than Pillow reads: `.npy` arrays and TIFFs."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class Shape(NamedTuple):
 
 def read_npy(path: Path) -> NDArray[np.generic]:
     """The array (h, w, bands) in a file of NumPy's, which holds no object and so no code; (h, w) is one band."""
-    return _with_bands(np.load(path, allow_pickle=False))
+    return _with_bands(_load(path))
 
 
 def read_tiff(path: Path) -> NDArray[np.generic]:
@@ -46,12 +46,21 @@ def read_tiff(path: Path) -> NDArray[np.generic]:
 def measure(path: Path) -> Shape:
     """The shape of such a file, its numbers unread."""
     if path.suffix.lower() == NUMPY:
-        return Shape(*_with_bands(np.load(path, allow_pickle=False, mmap_mode="r")).shape)
+        return Shape(*_with_bands(_load(path, mmap_mode="r")).shape)
     with _tifffile().TiffFile(path) as file:
         series = file.series[0]
         sizes = dict(zip(series.axes, series.shape, strict=True))
     height, width = sizes.pop("Y"), sizes.pop("X")
     return Shape(height, width, int(np.prod([*sizes.values()])))
+
+
+def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[np.generic]:
+    try:
+        return np.load(path, mmap_mode, allow_pickle=False)
+    except ValueError as error:
+        if "pickle" not in str(error).lower():
+            raise
+        raise ValueError("it is no array of numbers: objects of Python would run code as they are read") from error
 
 
 def _with_bands(values: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -207,12 +207,13 @@ def trouble(error: Exception, empty: bool, ending: str = "") -> str:
         missing = [one for one in (HEIC, AVIF) if ending.lower() in one.endings and one not in plugins()]
         if missing and not (missing == [AVIF] and features.check("avif")):
             return f"{missing[0].format} images need a plugin of Pillow: pip install {missing[0].package}"
-        return "empty" if empty else "no image that Pillow knows"
+        bands = ": dataset.channels=N reads a TIFF of N bands" if ending.lower() in TIFF else ""
+        return "empty" if empty else f"no image that Pillow knows{bands}"
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"too large: {error}"
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | ValueError):  # these are in words of ours, or in numpy's
         return str(error)
     return f"{type(error).__name__}: {error}"
 

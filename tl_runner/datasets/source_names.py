@@ -39,4 +39,5 @@ def refuse_one_place_twice(named: Sequence[tuple[str, str, Path]], noun: str) ->
         if role == other:
             raise UserError(f"dataset.{role} names the same {noun} twice, as {name!r} and {second!r}")
         why = f"the test {noun} must be others" if other == "test" else "there is nothing to transfer"
-        raise UserError(f"dataset.{role} and dataset.{other} are both {name}: {why}")
+        both = f"are both {name}" if name == second else f"hold the same {noun}, as {name!r} and {second!r}"
+        raise UserError(f"dataset.{role} and dataset.{other} {both}: {why}")

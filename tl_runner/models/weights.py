@@ -158,6 +158,8 @@ def fill(
         raise UserError(
             f"backbone.weights={origin} does not fit this network{behind} – {listed}{_unknown_prefix(own, state)}"
         )
+    if broken := sorted(key for key, value in state.items() if not bool(value.isfinite().all())):
+        raise UserError(f"backbone.weights={origin} holds numbers that are not finite, in {_shortened(broken)}")
     net.load_state_dict(state, strict=False)
     if uncounted:
         log.info("%s: %d num_batches_tracked, which PyTorch before 0.4.1 did not save, stay 0", origin, len(uncounted))
