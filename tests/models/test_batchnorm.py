@@ -363,7 +363,7 @@ def test_several_sources_are_normalised_apart_while_training_where_the_target_is
     model = one_layer().train()
     x = torch.cat([rows(40, 0.0), rows(40, 6.0, 2.0, seed=1)])
     y = torch.arange(80) % 2
-    batch = Batch(Labelled(x, y), rows(30, 10.0, seed=2) if target else None, blocks=(40, 40))
+    batch = Batch(Labelled(x, y), rows(30, 10.0, seed=2) if target else None, blocks=(40, 40) if target else ())
     seen = model.encode(batch).source.detach()
     parts = [x[:40], x[40:]] if target else [x]
     expected = torch.cat([(p - p.mean()) / (p.var(correction=0) + 1e-5).sqrt() for p in parts])

@@ -125,13 +125,11 @@ def by_domain_statistics(
         return DomainModels(both, both)
     source = _with(model, start) if source_rows is None else _measure_statistics(model, live, source_rows)
     if target_rows is not None:
-        apart = (
-            [Subset(source_rows, each.train) for each in pair.source.members]
-            if pair.source and source_rows is not None
-            else []
-        )
-        members = tuple(_measure_statistics(model, live, rows) for rows in apart)
-        return DomainModels(source, _measure_statistics(model, live, target_rows), members)
+        members: list[Model] = []
+        if pair.source is not None and source_rows is not None:
+            apart = [Subset(source_rows, each.train) for each in pair.source.members]
+            members = [_measure_statistics(model, live, rows) for rows in apart]
+        return DomainModels(source, _measure_statistics(model, live, target_rows), tuple(members))
     return DomainModels(source, model if source_rows is None else source)
 
 
