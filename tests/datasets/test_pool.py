@@ -11,8 +11,8 @@ from tl_runner.datasets.digits import FAMILIES, digits, find_fonts
 from tl_runner.datasets.folder import image_folder
 from tl_runner.datasets.image_list import image_list
 from tl_runner.datasets.pool import pool
-from tl_runner.datasets.source_names import name_sources
-from tl_runner.datasets.split import Drawn, Raw, split_domains
+from tl_runner.datasets.source_names import name_sources, tell_apart
+from tl_runner.datasets.split import Drawn, Raw, fingerprint, split_domains
 from tl_runner.datasets.text import text
 from tl_runner.domains import Pair
 from tl_runner.errors import UserError
@@ -60,6 +60,40 @@ def test_a_part_that_the_makers_gave_stays_and_what_is_missing_is_cut_domain_by_
     assert source
     tests = [source.test.take(each.test).flatten().tolist() for each in source.members]
     assert sorted(tests[0]) == list(range(20, 40)) and len(tests[1]) == 20
+
+
+def test_whose_a_row_is_counts_in_the_fingerprint():
+    both = pool([raw("one", 40, 0), raw("other", 40, 1000)])
+    assert both.member is not None
+    moved = both._replace(member=both.member.flip(0))
+    assert fingerprint(both) != fingerprint(moved) and fingerprint(both) != fingerprint(both._replace(member=None))
+
+
+@pytest.mark.parametrize(
+    ("names", "places", "told"),
+    [
+        (["a", "b"], ["x/a", "x/b"], ["a", "b"]),
+        (["data.csv", "data.csv"], ["a/data.csv", "b/data.csv"], ["a/data.csv", "b/data.csv"]),
+        (["d", "d", "e"], ["a/c/d", "b/c/d", "b/c/e"], ["a/c/d", "b/c/d", "b/c/e"]),
+    ],
+    ids=str,
+)
+def test_domains_of_one_name_are_told_apart_by_their_places(names, places, told):
+    assert tell_apart(names, places) == told
+
+
+def test_tables_of_one_name_in_two_folders_are_two_sources(tmp_path):
+    for place in ("a", "b", "c"):
+        (tmp_path / place).mkdir()
+        rows = "".join(f"{ord(place) + i / 7},{'no' if i % 2 else 'yes'}\n" for i in range(30))
+        (tmp_path / place / "data.csv").write_text("x,label\n" + rows)
+    words = ["dataset=table", f"dataset.source=[{tmp_path}/a/data.csv,{tmp_path}/b/data.csv]", "backbone=mlp"]
+    words += [f"dataset.target={tmp_path}/c/data.csv", "method=source_only", "train=tiny"]
+    record = made(tmp_path, *words)
+    assert record.status == "ok" and record.data.members and [*record.data.members] == ["a/data", "b/data"]
+    twice = [word.replace(f"{tmp_path}/b/", f"{tmp_path}/b/../a/") for word in words]
+    with pytest.raises(UserError, match="names the same rows twice"):
+        made(tmp_path, *twice)
 
 
 def test_one_source_is_no_pool():

@@ -5,10 +5,16 @@ import torch
 from conftest import QUICK, made
 from support.tasks import batch_of, images, prepare
 
+from tl_runner.core import Batch, Model
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.digits import digits
+from tl_runner.datasets.split import split_domains
+from tl_runner.domains import Labelled
 from tl_runner.errors import UserError
 from tl_runner.methods.coral import CORAL
 from tl_runner.methods.mmd import MMD
 from tl_runner.methods.sum import Sum
+from tl_runner.models.backbones import small
 from tl_runner.models.learning_rates import with_rates
 from tl_runner.training.loop import begin_phase
 
@@ -44,6 +50,24 @@ def test_the_backbone_sees_a_batch_once():
     for _ in range(2):
         model.features(x)
     assert seen == [32, 32, 16, 16]  # nothing is remembered outside
+
+
+@pytest.mark.parametrize(("batchnorm", "passes"), [("per_domain", [4, 4, 8, 16]), ("joint", [32])])
+def test_the_backbone_sees_a_batch_of_several_sources_once(batchnorm, passes):
+    """By itself, however many parts ask: each of three domains' rows, and the target's."""
+    drawn = digits(0, source=("sans", "serif", "mono"), samples=60, size=8)
+    pair, _, _ = split_domains(drawn, 0, Budget.parse("0"), torch.device("cpu"))
+    backbone, width = small(pair.shape, width=8, channels=4)
+    model, method = Model(backbone, width, pair.classes, batchnorm=batchnorm), Sum(["mmd", "coral", "source_only"])
+    model, pair = prepare(method, model, pair)
+    seen = []
+    model.backbone[0].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    blocks = (4, 4, 8)
+    x, y = pair.labelled_source[0].train.take(torch.arange(16)), pair.labelled_source[1].train[:16]
+    domain = torch.repeat_interleave(torch.tensor(blocks))
+    batch = Batch(Labelled(x, y), pair.target.train.take(torch.arange(16)), domain=domain, blocks=blocks)
+    method.terms(model, batch, 0.5)
+    assert seen == passes
 
 
 def test_parts_with_other_streams_get_their_own():

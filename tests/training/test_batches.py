@@ -1,6 +1,7 @@
 """What a step draws: of several domains and of rare classes."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,6 +70,14 @@ def test_a_batch_comes_domain_by_domain(by, shares):
         assert batch.domain.tolist() == [0] * shares[0] + [1] * shares[1]
 
 
+def test_weighted_rows_of_a_pool_are_drawn_by_the_sizes_of_its_domains():
+    pair = pair_of(raw("a", 50, 50, 0), raw("b", 150, 150, 1000))
+    assert pair.source
+    weighted = replace(pair, weights=torch.ones(len(pair.source.train)))
+    assert (draw(weighted, 32, 0).domain.bincount() == torch.tensor([8, 24])).all()
+    assert (draw(pair, 32, 0).domain.bincount() == torch.tensor([16, 16])).all()
+
+
 def test_a_domain_is_read_in_shuffled_epochs_of_its_own():
     pair = pair_of(raw("a", 50, 50, 0), raw("b", 150, 150, 1000))
     assert pair.source
@@ -122,6 +131,11 @@ def test_a_run_with_balanced_classes_differs_and_resumes_the_same(tmp_path):
     assert record.status == "ok" and record.scores and again.scores
     assert record.scores.target == again.scores.target and record.id == again.id
     assert record.id != described(tmp_path, *QUICK, "method=source_only").id
+
+
+def test_shares_of_a_pool_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"shares=bbse takes one source domain, and sans \+ mono are several"):
+        made(tmp_path, *QUICK, "dataset.source=[sans,mono]", "method=mmd", "shares=bbse")
 
 
 OF_VALUES = ["train=tiny", "dataset=synthetic_regression", "backbone=mlp"]

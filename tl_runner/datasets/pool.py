@@ -14,8 +14,8 @@ from tl_runner.errors import UserError
 def pool(sources: Sequence[Raw]) -> Raw:
     """The rows of all of these domains, which have the same classes, in this order; one alone stays as it is.
 
-    Where one of them is divided into parts by its makers and
-    another is not, the second's rows are all in train, and what is missing is cut from them.
+    Where one of them is divided into parts by its makers and another is not, the second's rows are all in train, and
+    what is missing is cut from them.
     """
     first, *others = sources
     if not others:
