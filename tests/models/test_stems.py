@@ -62,7 +62,7 @@ def test_auto_builds_the_network_of_the_stem_that_it_chose(size: int, stem: Stem
     assert getattr(chosen, "settled") == {"stem": stem} and getattr(said, "settled") == {}  # noqa: B009
 
 
-def test_a_file_of_weights_is_read_into_its_own_stem(tmp_path):
+def test_a_file_of_weights_is_read_into_its_own_stem(tmp_path, caplog):
     net = models.resnet18()
     net.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
     torch.save({f"module.{name}": value for name, value in net.state_dict().items()}, tmp_path / "small.pth")
@@ -70,6 +70,8 @@ def test_a_file_of_weights_is_read_into_its_own_stem(tmp_path):
     for file, kernel in (("small.pth", 3), ("large.pth", 7)):
         stages = backbones.resnet18((3, 16, 16), weights=str(tmp_path / file))[0]
         assert stages.state_dict()["stem.conv1.weight"].shape[-1] == kernel
+    (warning,) = (said for said in caplog.messages if "3×3" in said)  # those of `halving` begin with one, too
+    assert "small.pth begins with a 3×3 convolution: read with stem=cifar" in warning
 
 
 @pytest.mark.parametrize("size", [8, 16])

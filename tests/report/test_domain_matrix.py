@@ -45,7 +45,7 @@ def test_all_pairs_are_a_square_with_means_over_seeds():
 def test_what_failed_is_in_its_cell_and_in_the_count():
     runs = [made_run(s, t, None if (s, t) == ("b", "c") else found[0]) for (s, t), found in PAIRS.items()]
     (matrix,) = build_matrices(runs)
-    assert matrix.rows[1] == ["b", "40.0", "–", "failed", "40.0"] and matrix.note.endswith("4 runs, 1 failed.")
+    assert matrix.rows[1] == ["b", "40.0", "–", "failed", "–"] and matrix.note.endswith("4 runs, 1 failed.")
 
 
 def test_methods_have_a_square_each():
@@ -64,13 +64,16 @@ def test_domains_held_out_are_columns_and_methods_rows():
     (matrix,) = build_matrices(runs)
     assert matrix.columns == ["method", "a", "b", "c", "mean"]
     assert [row[0] for row in matrix.rows] == ["mmd", "groupdro"] and matrix.rows[0][-1] == "90.0"
+    other = made_run("b + d", "a", 0.1)  # some of the domains, and no table of its own
+    assert [each.rows for each in build_matrices([*runs, other])] == [matrix.rows]
+    assert "office, one domain held out:" in matrix.title
 
 
 def test_runs_on_one_pair_make_no_table():
     assert build_matrices([made_run("a", "b", 0.5, seed) for seed in range(3)]) == []
     assert build_matrices([made_run("a", "b", 0.5), made_run("c", "d", 0.5)])[0].rows == [
-        ["a", "50.0", "–", "50.0"],
-        ["c", "–", "50.0", "50.0"],
+        ["a", "50.0", "–", "–"],
+        ["c", "–", "50.0", "–"],
     ]
 
 

@@ -6,6 +6,7 @@ An option named `weights` says what to start from: where it names some, the back
 the rate of `optimizer.lr_backbone`. A saved run is rebuilt with `weights=None`.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from tl_runner.models.weights import fill, read_weights
 from tl_runner.models.weights_size import trained_at
 
 Backbone = tuple[nn.Sequential, int]
+
+log = logging.getLogger(__name__)
 
 IMAGENET_SIDE = 224  # pixels of the images that its weights were trained on
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -168,6 +171,8 @@ def _resnet(
     if weights is not None:
         state = _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights))
     used = choose_stem(shape, state) if stem == "auto" else stem
+    if stem == "auto" and used == "cifar" and state is not None:
+        log.warning("%s begins with a 3×3 convolution: read with stem=cifar. backbone.stem=… says otherwise", weights)
     net = getattr(models, name)()
     if used != "imagenet" or channels != 3:  # the network has that one
         net.conv1, net.maxpool = build_stem(used, channels)

@@ -29,7 +29,7 @@ class DomainMatrix(NamedTuple):
 def build_matrices(records: Sequence[RunRecord], score: ScoreName = "headline") -> list[DomainMatrix]:
     """A table for each setting that has runs between several domains, a row a source and a column a target.
 
-    Where every target has one source, the others pooled, there is one table of all settings, a row each.
+    Of domains that were held out, each from a pool of the others, there is one table of all settings, a row each.
     """
     families: dict[str, list[Setting]] = defaultdict(list)
     for setting in group_settings(records):
@@ -46,16 +46,20 @@ def _build_family(family: Sequence[Setting], score: ScoreName) -> Iterator[Domai
     by_method: dict[str, list[Setting]] = defaultdict(list)
     for setting in family:
         by_method[setting.configuration(with_backbone=True)].append(setting)
-    held_out = list[list[Setting]]()
+    held_out: dict[frozenset[str], list[list[Setting]]] = defaultdict(list)  # by all domains, sources and target
     for settings in by_method.values():
         alone = [each for each in settings if not each.first.data.members]
-        pooled = [each for each in settings if each.first.data.members]
         if _count(alone, "source") >= LEAST and _count(alone, "target") >= LEAST:
             yield _build_square(alone, score)
-        if _count(pooled, "target") >= LEAST and len(pooled) == _count(pooled, "target"):
-            held_out.append(pooled)
-    if held_out:
-        yield _build_held_out(held_out, score)
+        pooled: dict[frozenset[str], list[Setting]] = defaultdict(list)
+        for each in settings:
+            if members := each.first.data.members:
+                pooled[frozenset([*members, _name(each, "target")])].append(each)
+        for domains, of_them in pooled.items():
+            if _count(of_them, "target") >= LEAST:
+                held_out[domains].append(of_them)
+    for methods in held_out.values():
+        yield _build_held_out(methods, score)
 
 
 def _build_square(settings: Sequence[Setting], score: ScoreName) -> DomainMatrix:
@@ -63,7 +67,10 @@ def _build_square(settings: Sequence[Setting], score: ScoreName) -> DomainMatrix
     sources, targets = (_list_domains(settings, side) for side in PAIRED)
     targets = [name for name in sources if name in targets] + [name for name in targets if name not in sources]
     cells = {(_name(each, "source"), _name(each, "target")): each for each in settings}
-    rows = [[source, *_write([cells.get((source, target)) for target in targets], score)] for source in sources]
+    rows = [
+        [source, *_write([cells.get((source, target)) for target in targets], score, targets.count(source))]
+        for source in sources
+    ]
     title = f"{_title(settings[0])}: {_about(settings, score)}"
     note = "A row is a source, a column a target."
     return DomainMatrix(title, ["source \\ target", *targets, "mean"], rows, f"{note} {_tally(settings)}")
@@ -76,14 +83,14 @@ def _build_held_out(methods: Sequence[Sequence[Setting]], score: ScoreName) -> D
     rows = []
     for settings in methods:
         of_target = {_name(each, "target"): each for each in settings}
-        rows.append([settings[0].label, *_write([of_target.get(target) for target in targets], score)])
-    title = f"{every[0].first.choices['dataset']}, each domain held out: {_about(every, score)}"
-    note = "A column is a target, whose source are the other domains together."
+        rows.append([settings[0].label, *_write([of_target.get(target) for target in targets], score, 0)])
+    title = f"{_describe_task(every[0])}, one domain held out: {_about(every, score)}"
+    note = "A column is a target; its source is the other domains, pooled."
     return DomainMatrix(title, ["method", *targets, "mean"], rows, f"{note} {_tally(every)}")
 
 
-def _write(settings: Sequence[Setting | None], score: ScoreName) -> list[str]:
-    """The cells of a row, mean ± sd over seeds in percent, and the mean of those that there are."""
+def _write(settings: Sequence[Setting | None], score: ScoreName, empty: int) -> list[str]:
+    """The cells of a row, mean ± sd over seeds in percent, and their mean if no more than these many are empty."""
     cells, means = list[str](), list[float]()
     for setting in settings:
         values = [*setting.values("selected", score).values()] if setting else []
@@ -91,7 +98,7 @@ def _write(settings: Sequence[Setting | None], score: ScoreName) -> list[str]:
             means.append(fmean(values))
         spread = f" ± {percent(stdev(values))}" if len(values) > 1 else ""
         cells.append(f"{percent(fmean(values))}{spread}" if values else "–" if setting is None else "failed")
-    return [*cells, percent(fmean(means)) if means else "–"]
+    return [*cells, percent(fmean(means)) if means and len(means) + empty >= len(cells) else "–"]
 
 
 def _describe_family(setting: Setting) -> str:
@@ -114,10 +121,16 @@ def _count(settings: Sequence[Setting], side: str) -> int:
 
 
 def _title(setting: Setting) -> str:
-    of = setting.first
-    return " ".join(
-        [of.choices["dataset"], setting.label, *([f"granted={of.granted}"] if str(of.granted) != "0" else [])]
-    )
+    return f"{setting.first.choices['dataset']} {setting.label}{_describe_granted(setting)}"
+
+
+def _describe_task(setting: Setting) -> str:
+    return f"{setting.first.choices['dataset']}{_describe_granted(setting)}"
+
+
+def _describe_granted(setting: Setting) -> str:
+    granted = str(setting.first.granted)
+    return "" if granted == "0" else f" granted={granted}"
 
 
 def _about(settings: Sequence[Setting], score: ScoreName) -> str:
