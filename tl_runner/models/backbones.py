@@ -169,7 +169,7 @@ def _resnet(
         raise UserError("backbone.weights=imagenet were trained with backbone.stem=imagenet; set that, or weights=null")
     state = None
     if weights is not None:
-        state = _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights))
+        state = _imagenet_weights(name) if weights == "imagenet" else read_weights(Path(weights), "imagenet")
     used = choose_stem(shape, state) if stem == "auto" else stem
     if stem == "auto" and used == "cifar" and state is not None:
         log.warning("%s begins with a 3×3 convolution: read with stem=cifar. backbone.stem=… says otherwise", weights)

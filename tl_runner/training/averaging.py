@@ -1,9 +1,8 @@
-"""Weights averaged over the steps of a training, which the run examines and saves in place of the last step's.
+"""Averages of the weights over training steps: the run evaluates and saves them in place of the last step's weights.
 
-Training itself goes on with the weights as they are. An average begins anew with each phase, and is of what that phase
-trains: of all other weights the model has the last ones, as the phase has them. The running statistics of BatchNorm are
-averaged along; where the rows of a domain are at hand, evaluation takes them anew, with the averaged weights (see
-`models.batchnorm`).
+Training itself goes on with the unaveraged weights. Each phase starts a new average, over the parameters that it
+trains; all other weights stay as they are. BatchNorm's running statistics are averaged too, but evaluation measures
+them anew with the averaged weights wherever it has rows of the domain (see `models.batchnorm`).
 """
 
 from collections.abc import Mapping
