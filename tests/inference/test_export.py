@@ -47,6 +47,7 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "Perceptron": lambda: heads.perceptron(WIDTH, 6, 0.5, CLASSES),
     "Calibrated, Linear": lambda: heads.Calibrated(nn.Linear(WIDTH, CLASSES), 1.7),
     "Margins": lambda: heads.Margins(WIDTH, CLASSES),
+    "MeanOfHeads": lambda: heads.MeanOfHeads(WIDTH, CLASSES, 3),
     "Votes": lambda: heads.Votes(torch.randn(5, CLASSES, WIDTH), torch.randn(5, CLASSES), torch.rand(5)),
 }
 OF_QUANTITIES: dict[str, Callable[[], nn.Module]] = {

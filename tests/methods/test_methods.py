@@ -135,7 +135,8 @@ def test_a_tiny_run_ends_well_and_has_all_its_files(name, tmp_path):
     record = made(tmp_path, f"method={name}", *QUICK)
     assert record.status == "ok" and record.scores is not None
     assert {*json.loads((record.folder / "run.json").read_text())["scores"]} == {
-        *("source", "target", "last", "selected", "oracle", "majority", "estimated", "estimate", "estimated_error")
+        *("source", "members", "target", "last", "selected", "oracle", "majority"),
+        *("estimated", "estimate", "estimated_error"),
     }
     assert record.scores.selected["accuracy"] == record.scores.target["accuracy"]
     assert record.scores.oracle["accuracy"] >= max(

@@ -7,7 +7,7 @@ from math import ceil, log, sqrt
 import numpy as np
 import pytest
 import torch
-from conftest import OF_QUANTITIES, OF_TEXTS, YAMLS, built
+from conftest import OF_QUANTITIES, OF_SEVERAL_SOURCES, OF_TEXTS, YAMLS, built
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from support.tasks import batch_of, images, prepare
@@ -42,7 +42,7 @@ SAID = [
 ROUNDS = 6
 NAMES = sorted(path.split("/")[1].removesuffix(".yaml") for path in YAMLS if path.startswith("method/"))
 SERVE = [name for name in NAMES if "regression" in built(name).tasks]
-TRAINED = [name for name in SERVE if name != "adabn" and name not in OF_TEXTS]
+TRAINED = [name for name in SERVE if name != "adabn" and name not in OF_TEXTS | OF_SEVERAL_SOURCES]
 
 
 def task(granted: str = "0", contradiction: float = 0.0) -> tuple[Pair, Model]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import OF_QUANTITIES, OF_TEXTS, YAMLS, built
+from conftest import OF_QUANTITIES, OF_SEVERAL_SOURCES, OF_TEXTS, YAMLS, built
 from support.tasks import batch_of, prepare
 
 from tl_runner.core import Model
@@ -52,7 +52,7 @@ def texts() -> tuple[Pair, Model, TextEncoding]:
 REFUSED = listed("`adamatch`") | listed("`density_ratio`") | listed("`adabn`")
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - OF_QUANTITIES - OF_TEXTS - COMPOSED))
+@pytest.mark.parametrize("name", sorted({*NAMES} - OF_QUANTITIES - OF_TEXTS - OF_SEVERAL_SOURCES - COMPOSED))
 def test_a_method_learns_from_texts_or_is_listed(name, texts):
     pair, model, _ = texts
     method = built(name)

@@ -1,5 +1,7 @@
 """Moment matching of several source domains and the target (M³SDA)."""
 
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,6 +57,7 @@ class M3SDA(Method):
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
         source, _ = pair.labelled_source
+        model = deepcopy(model)
         with resources.rng.child("heads").as_default():
             model.head = MeanOfHeads(model.width, len(model.classes), max(1, len(source.members)))
         return model, pair
