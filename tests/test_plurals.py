@@ -11,7 +11,7 @@ import tl_runner
 from tl_runner.plurals import count_noun, pluralize
 
 ROOT = Path(tl_runner.__file__).parent
-NOUNS = ("candidate", "file", "folder", "image", "job", "prediction", "run", "seed", "setting", "step", "trial")
+NOUNS = ("candidate", "cell", "file", "folder", "image", "job", "prediction", "run", "seed", "setting", "step", "trial")
 # A count whose noun is a plural in any case, as in f"{n} runs" or "%d runs"; \x00 stands for a replacement field.
 # After "of" it is a total, of which a message names a part: these are checked by eye.
 SPELLED = re.compile(rf"(?<!of )(?:\x00|%d) (?:{'|'.join(NOUNS)})s\b")

@@ -164,6 +164,13 @@ def test_mlflow_gets_from_the_curve_what_was_not_sent_when_the_run_was_killed(ma
 
 
 @pytest.mark.slow
+def test_mlflow_gets_the_last_points_of_a_run_that_was_killed_behind_them(made, record):
+    feed(partial(mlflow, every=1e9), record, made.points, end=False)
+    feed(partial(mlflow, every=1e9), record, [])
+    agree(unscored(sent(record, *runs(record))), series(made.curve))
+
+
+@pytest.mark.slow
 def test_mlflow_lists_a_run_that_begins_anew_in_place_of_the_one_before(made, record):
     feed(mlflow, record, louder(made.points))
     feed(mlflow, record, made.points)

@@ -115,6 +115,12 @@ def test_trackio_gets_from_the_curve_what_was_not_sent_when_the_run_was_killed(m
     agree(unscored(shown(record)), series(made.curve))
 
 
+def test_trackio_gets_the_last_points_of_a_run_that_was_killed_behind_them(made, record):
+    feed(partial(trackio, every=1e9), record, made.points, end=False)
+    feed(partial(trackio, every=1e9), record, [])
+    agree(unscored(shown(record)), series(made.curve))
+
+
 def test_trackio_shows_a_run_that_begins_anew_in_place_of_the_one_before(made, record):
     feed(trackio, record, louder(made.points))
     feed(trackio, record, made.points)

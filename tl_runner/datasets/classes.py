@@ -36,12 +36,13 @@ def split_off_label(
     missing: Sequence[str],
     literally: Callable[[str], Table],
     whether: WhetherLabelled = "yes",
+    quantity: bool = False,
 ) -> tuple[Table, Cells]:
     """The table's features, and the label of each row (n,) as it is written, None where it has none.
 
     Each row must have one if the table is labelled (`yes`); with `auto` the column may be missing, or empty in some
     rows, and with `no` it is not looked at. `missing` are the words for a missing value; `literally` reads the label of
-    a file without regard to them.
+    a file without regard to them: a class, and no `quantity`, may be called as they are.
     """
     if whether == "no" or (whether == "auto" and label not in table.header):
         cells, features = np.full(len(table), None, dtype=object), table.without(label)
@@ -56,9 +57,9 @@ def split_off_label(
         found = [observed(each.cells[label][np.isin(each.places(), places)]) for each in again]
         words = sorted({word for each in found for word in each})
         kept = [word for word in missing if word.strip().lower() not in {word.lower() for word in words}]
-        as_class = (
-            f", or, if {list_names(map(repr, words))} is a class, set {format_option('missing', kept)}" if words else ""
-        )
+        named = list_names(map(repr, words))
+        mend = format_option("missing", kept)
+        as_class = f", or, if {named} is a class, set {mend}" if words and not quantity else ""
         lines = list_names(map(str, table.lines[empty]) if table.file_of is None else places)
         raise UserError(
             f"{len(empty)} of the {count_noun(len(cells), 'row')} of {table.name} {pluralize(len(empty), 'has')} no"

@@ -20,6 +20,7 @@ from tl_runner.datasets.dialect import SEPARATORS, Dialect
 from tl_runner.datasets.separators import SAMPLE, find_separator
 from tl_runner.datasets.text_files import find_text
 from tl_runner.errors import UserError, list_names
+from tl_runner.plurals import count_noun
 from tl_runner.storage.table_files import strip_endings
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def _refuse_ragged_row(portion: Sequence[Record], header: Sequence[str], separat
         why = f"it ends in a {separator}, and the header does not: take that out, or end the header so, too"
     else:
         why = f"is it cut off, or does a cell hold a {separator} without quotes around it?"
-    raise UserError(f"line {line} of {file} has {len(record)} cells, the header {len(header)}: {why}")
+    raise UserError(f"line {line} of {file} has {count_noun(len(record), 'cell')}, the header {len(header)}: {why}")
 
 
 def _refuse_line_above_header(file: str, top: int, header: Sequence[str], following: Record = (0, [])) -> None:
@@ -173,7 +174,7 @@ def _refuse_line_above_header(file: str, top: int, header: Sequence[str], follow
     if above or (comment and (len(header) == 1 or len(record) != len(header))):
         raise UserError(
             f"line {top} of {file} holds {', '.join(header)!r}"
-            + (f" alone, line {line} has {len(record)} cells" if above else "")
+            + (f" alone, line {line} has {count_noun(len(record), 'cell')}" if above else "")
             + f": is it a {'comment' if comment else 'title'}? The first line must name the columns: take out what"
             " stands above that line"
         )

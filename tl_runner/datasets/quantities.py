@@ -19,7 +19,7 @@ def split_quantity(
     whether: WhetherLabelled = "yes",
 ) -> tuple[Table, Floats]:
     """The table's features, and the value of each row (n,), NaN where it has none; see `classes.split_off_label`."""
-    features, cells = split_off_label(table, label, missing, literally, whether)
+    features, cells = split_off_label(table, label, missing, literally, whether, quantity=True)
     values, text = parse_numbers(cells)
     if text.any():
         first = int(text.argmax())

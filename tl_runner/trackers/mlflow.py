@@ -91,6 +91,8 @@ class MlflowRun:
             self._send()
 
     def end(self, record: RunRecord) -> None:
+        for each in self._steps.rest():
+            self._add(scalars(each), each.step)
         if record.scores:
             self._add(final(record), int(record.scores.last["step"]))
         self._send({"tl_runner.status": record.status, "tl_runner.error": record.error or ""})

@@ -116,6 +116,11 @@ class SentSteps:
         self._steps |= {each.step for each in new}
         return new
 
+    def rest(self) -> list[Point]:
+        """The points to send when the run has ended: none, but where it was killed after its last point and resumed."""
+        kept = [] if self.begun else list(read_curve(self._record))
+        return self.complete(kept[-1]) if kept else []
+
 
 def read_curve(record: RunRecord) -> Iterator[Point]:
     """The points that a run has kept so far, up to half a line of a killed process."""

@@ -84,6 +84,8 @@ class TrackioRun:
             self._send(self.record)
 
     def end(self, record: RunRecord) -> None:
+        for each in self._steps.rest():
+            self._add(str(each.step), scalars(each), each.step)
         self._add(record.status, final(record), self._steps.last)  # Trackio takes a status only beside a row
         self._send(record)
 

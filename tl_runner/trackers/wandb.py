@@ -19,7 +19,6 @@ from tl_runner.trackers.tracker import (
     name_group,
     name_place,
     needed,
-    read_curve,
     scalars,
 )
 from tl_runner.training.loop import Point
@@ -108,8 +107,8 @@ class WandbRun:
             self.run.log(scalars(each), step=each.step)
 
     def end(self, record: RunRecord) -> None:
-        if not self._steps.begun and (kept := list(read_curve(record))):  # it was interrupted after its last point
-            self.point(kept[-1])
+        for each in self._steps.rest():
+            self.run.log(scalars(each), step=each.step)
         self.run.summary.update({**final(record), "status": record.status, "error": record.error or ""})
         with _hooks_restored():
             self.run.finish(exit_code=EXIT.get(record.status, 1))

@@ -198,8 +198,9 @@ def check_terms(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor
             raise UserError(f"{name}: {key!r} must be a tensor with one number and no dimension, got {got}")
     if idle := [key for key, value in terms.items() if not value.requires_grad]:
         raise UserError(
-            f"{name}: the term {idle[0]!r} depends on nothing that is trained, so it would do nothing (a backbone"
-            " without parameters, such as identity, has no features to move; return what is only logged as a metric)"
+            f"{name}: the term {idle[0]!r} depends on nothing that is trained, so it would do nothing. A backbone"
+            " without parameters, such as identity or tfidf, has no features to move: take another. In a method of your"
+            " own, what is only logged is a metric"
         )
     if both := terms.keys() & metrics.keys():
         raise UserError(f"{name}: {min(both)!r} is a term and a metric")
