@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from tl_runner.errors import UserError
-from tl_runner.training.augment import none, strong, weak
+from tl_runner.training.augment import none, shift, strong, weak
 
 
 def images(n: int = 40) -> torch.Tensor:
     return torch.rand(n, 3, 16, 12, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("view", [weak, strong])
+@pytest.mark.parametrize("view", [shift, weak, strong])
 def test_a_view_is_a_function_of_its_seed_and_leaves_its_input(view):
     x = images()
     before = x.clone()
@@ -47,6 +47,7 @@ def test_a_weak_view_is_the_image_padded_by_its_mirror_moved_and_perhaps_flipped
 def test_what_is_switched_off_does_nothing():
     x = images()
     assert torch.equal(weak(x, 1, shift=0.0, flip=False), x)
+    assert torch.equal(shift(x, 1), weak(x, 1, flip=False)) and torch.equal(shift(x, 1, shift=0.0), x)
     flipped = weak(x, 1, shift=0.0)
     same = [torch.equal(a, b) for a, b in zip(flipped, x, strict=True)]
     turned = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, x, strict=True)]
@@ -60,7 +61,7 @@ def test_a_strong_view_changes_more_the_larger_its_magnitude():
     assert change == sorted(change) and change[0] > 0
 
 
-@pytest.mark.parametrize("view", [weak, strong])
+@pytest.mark.parametrize("view", [shift, weak, strong])
 def test_a_table_has_no_views(view):
     with pytest.raises(UserError, match="augment=none"):
         view(torch.rand(5, 7), 0)

@@ -20,6 +20,11 @@ def none(x: Tensor, seed: int) -> Tensor:
     return x
 
 
+def shift(x: Tensor, seed: int, shift: float = 0.125) -> Tensor:
+    """Each image (n, c, h, w) moved by up to `shift` of its sides, its edges mirrored: the weak view without a flip."""
+    return weak(x, seed, shift, flip=False)
+
+
 def weak(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True) -> Tensor:
     """Each image (n, c, h, w) moved by up to `shift` of its sides, its edges mirrored, and half of them flipped.
 
@@ -106,5 +111,5 @@ def _each(values: Tensor) -> Tensor:
 def _images(x: Tensor) -> None:
     if x.ndim != 4:
         raise UserError(
-            "augment=weak and strong are random views of images, and these rows are not images: use augment=none"
+            "augment=shift, weak and strong are random views of images, and these rows are not images: use augment=none"
         )
