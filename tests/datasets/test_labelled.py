@@ -134,7 +134,10 @@ def test_a_labelled_file_is_the_test_part_of_an_unlabelled_one(caplog):
     labelled = drawn(target=table("b.csv", seed=1), test="t.csv")
     assert split_domains(labelled, 0, NOTHING, CPU)[2].labelled is None
     for options, why in (
-        ({"test": "./b.csv"}, "dataset.target and dataset.test are both b.csv: the test rows must be others"),
+        (
+            {"test": "./b.csv"},
+            "dataset.target and dataset.test hold the same rows, as 'b.csv' and './b.csv': the test rows must",
+        ),
         ({"test": "a.csv"}, "dataset.source and dataset.test are both a.csv: the test rows must be others"),
         ({"test": "t.csv", "score_on": "labelled"}, "and it has one already"),
         ({"test": table("u.csv", 12, seed=2, unlabelled=0.5)}, "6 of the 12 rows of u have no label"),

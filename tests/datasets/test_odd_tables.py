@@ -216,8 +216,8 @@ def files(top: str, rows: Sequence[str] = BODY, encoding: str = "utf-8") -> None
         ("# on 1, 2\r\n", BODY, "line 1 of a.csv holds '# on 1, 2': is it a comment"),
         ("# made, by, x\r\n", BODY, "no such column .*Is its first line a comment, as its # says"),
         ("Report\r\n\r\n", BODY, "line 1 of a.csv holds 'Report' alone, line 3 has 3 cells: is it a title"),
-        ("", [*BODY, "# the end"], "line 22 of a.csv has 1 cells, the header 3: is it a comment, as its # says"),
-        ("", [row.replace(",", ";") for row in BODY], "line 2 of a.csv has 1 cells, the header 3: is it cut off"),
+        ("", [*BODY, "# the end"], "line 22 of a.csv has 1 cell, the header 3: is it a comment, as its # says"),
+        ("", [row.replace(",", ";") for row in BODY], "line 2 of a.csv has 1 cell, the header 3: is it cut off"),
     ],
 )
 def test_lines_above_and_below_the_table_are_refused_with_the_cause(top, rows, message):

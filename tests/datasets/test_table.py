@@ -289,7 +289,7 @@ OTHER = GOOD.replace("0.", "3.")
         (GOOD.replace(",u,", ",,").replace(",v,", ",?,"), OTHER, {}, r"'c' has no value .* dataset.drop=\[c\]"),
         # The domains
         (GOOD, GOOD, {}, "a and b hold the same rows: there is nothing to transfer"),
-        (GOOD, OTHER, {"target": "d/../a.csv"}, "are both a.csv: there is nothing to transfer"),
+        (GOOD, OTHER, {"target": "d/../a.csv"}, "hold the same rows, as 'a.csv' and 'd/../a.csv'"),
         (GOOD, OTHER, {"target": "bb.csv"}, r"target=bb.csv: there is no such file – did you mean 'b.csv'\? \(in /.*a"),
         (GOOD, OTHER, {"target": None}, r"takes two files \(.*\), or one .*; given: dataset.source=a.csv$"),
         (GOOD, OTHER, {"file": "a.csv"}, r"given: dataset.source=a.csv dataset.target=b.csv dataset.file=a.csv$"),

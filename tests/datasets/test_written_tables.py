@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a zero byte": (b"x,c\n1,u\n2,\0\n", "line 3 of a.csv holds a zero byte"),
     "Parquet": (b"PAR1....", "a.csv is no text but a Parquet file: name it so"),
     "xls": (b"\xd0\xcf\x11\xe0....", "an old Excel or Word file"),
-    "ragged, short": (b"x,c\n1,u\n2\n", "line 3 of a.csv has 1 cells, the header 2: is it cut off"),
+    "ragged, short": (b"x,c\n1,u\n2\n", "line 3 of a.csv has 1 cell, the header 2: is it cut off"),
     "ragged, long": (b'x,c\n"1\n1",u\n2,v,w\n', "line 4 of a.csv has 3 cells, the header 2"),
     "a separator at some ends": (b"x,c\n1,u,\n", "line 2 of a.csv has 3 cells, .*: it ends in a comma, and the header"),
     "separators at all ends": (b"x,c,\n1,u,\n", "column 3 of a.csv has no name. Does each line end in a separator"),
