@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, features
+from torchvision.models import resnet18
 
 from tl_runner.config import build
 from tl_runner.datasets import picture
@@ -277,6 +278,7 @@ def backbone(name: str, **options: Any) -> Any:
     ],
 )
 def test_weights_want_the_images_that_they_were_trained_on(name, options, side):
+    torch.save(resnet18().state_dict(), "file.pt")
     dataset = partial(image_folder, size="auto")
     settled, told = settle_size(dataset, backbone(name, **options))
     assert find_weights_size(backbone(name, **options)) == side
@@ -287,6 +289,14 @@ def test_weights_want_the_images_that_they_were_trained_on(name, options, side):
         assert told == ImageSize(side, "weights")
         said = partial(image_folder, size=64)
         assert settle_size(said, backbone(name, **options)) == (said, None)
+
+
+def test_weights_of_a_file_want_the_images_that_their_stem_is_for(caplog):
+    net = resnet18()
+    net.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    torch.save({"state_dict": net.state_dict()}, "small.pt")
+    assert find_weights_size(backbone("resnet18", weights="small.pt")) == 32
+    assert not caplog.messages  # they are said when the weights are loaded
 
 
 def test_weights_of_timm_say_their_size():

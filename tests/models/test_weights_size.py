@@ -12,7 +12,7 @@ from tl_runner.models.weights_size import find_weights_size
     ("backbone", "options", "side"),
     [
         (backbones.resnet18, {"weights": "imagenet"}, 224),
-        (backbones.resnet50, {"weights": "some.pth"}, 224),
+        (backbones.resnet50, {"weights": "some.pth", "stem": "imagenet"}, 224),
         (backbones.resnet18, {"weights": "some.pth", "stem": "cifar"}, 32),
         (backbones.resnet18, {"weights": None}, None),
         (timm_models.timm, {"model": "test_vit", "weights": "pretrained"}, 160),

@@ -36,9 +36,17 @@ def test_labels_that_auto_granted_are_granted_to_the_baseline_too():
 
 def test_with_a_baseline_the_gain_is_told_and_how_to_trust_it():
     lines = told(run("mmd", 0, 0.801, 0), run("source_only", 0, 0.65, 0), "backbone=small seed=3 force=true")
-    assert lines[0] == "+15.1 points over source_only, with one seed; with five, and whether that is real:"
+    assert lines[0] == "+15.1 points over source_only, with one seed. To test that with five:"
     assert lines[1] == "tl-run -m backbone=small method=source_only,mmd seed=0,1,2,3,4 && tl-report"
     assert told(run("mmd", 0, 0.5, 0), run("source_only", 0, 0.65, 0))[0].startswith("-15.0 points over")
+
+
+def test_the_method_is_repeated_with_the_options_that_it_had():
+    words = "method=mmd method.weight=5 backbone=small"
+    assert told(run("mmd", 0, 0.8, 0), run("source_only", 0, 0.65, 0), words)[1] == (
+        "tl-run -m backbone=small method=source_only seed=0,1,2,3,4"
+        " && tl-run -m method=mmd method.weight=5 backbone=small seed=0,1,2,3,4 && tl-report"
+    )
 
 
 def test_the_baseline_itself_is_called_so():
@@ -55,4 +63,4 @@ def test_the_command_that_is_told_makes_the_baseline_and_the_gain_follows(
     said = " ".join(typed("tl-run", *words).out.split())
     assert typed(*shlex.split(said.partition("to see what mmd gains: ")[2])).code == 0
     again = " ".join(typed("tl-run", *words).out.split())
-    assert "points over source_only, with one seed" in again and "already complete" in again
+    assert "points over source_only, with one seed." in again and "already complete" in again

@@ -110,6 +110,13 @@ def test_balanced_classes_are_drawn_equally_within_each_domain():
     assert rare[0] / 4000 == pytest.approx(0.5, abs=0.03) and rare[1] / 4000 == pytest.approx(0.5, abs=0.03)
 
 
+def test_a_small_domain_gives_its_part_of_balanced_classes_too():
+    pair = pair_of(raw("a", 20, 280, 0), raw("b", 5, 25, 1000))
+    batch = draw(pair, 64, 0, chances=balance_classes(pair, "classes", {"source"}))
+    assert len(batch.source.y) == len(batch.domain) == 64 and batch.domain.bincount().tolist() == [32, 32]
+    assert ((batch.source.x.flatten() >= 1000) == (batch.domain == 1)).all()
+
+
 def test_chances_are_the_inverse_of_a_class_s_rows():
     pair = pair_of(raw("a", 20, 180, 0), granted="all")
     chances = balance_classes(pair, "classes", {"source", "granted"})
@@ -136,6 +143,11 @@ def test_a_run_with_balanced_classes_differs_and_resumes_the_same(tmp_path):
 def test_shares_of_a_pool_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"shares=bbse takes one source domain, and sans \+ mono are several"):
         made(tmp_path, *QUICK, "dataset.source=[sans,mono]", "method=mmd", "shares=bbse")
+
+
+def test_a_method_that_draws_no_batches_says_that_balance_has_no_effect(tmp_path, caplog):
+    made(tmp_path, *QUICK, "method=sa", "train.balance=classes")
+    assert any("train.balance=classes: no effect, since SA" in said for said in caplog.messages)
 
 
 OF_VALUES = ["train=tiny", "dataset=synthetic_regression", "backbone=mlp"]

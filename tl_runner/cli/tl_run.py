@@ -208,7 +208,7 @@ def _show_matrices(records: "Sequence[RunRecord]", console: "Console") -> None:
 
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":
-    """The baseline's finished run on the same data that differs in the method alone, or also in its label budget."""
+    """The baseline's finished run on the same data, with as many labels, that differs in the method alone."""
     from tl_runner.storage.record import describe_run, find_complete
 
     choices = {**record.choices, "method": record.baseline}
@@ -222,7 +222,8 @@ def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | 
     for described in tried:
         described.config = {**described.config, "outputs": str(record.folder.parents[2])}  # wherever it lies now
     found = filter(None, map(find_complete, tried))
-    return next((run for run in found if run.data.fingerprint == record.data.fingerprint), None)
+    known = record.data.fingerprint, record.data.granted
+    return next((run for run in found if (run.data.fingerprint, run.data.granted) == known), None)
 
 
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:

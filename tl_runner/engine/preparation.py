@@ -55,7 +55,7 @@ def prepare_training(
     with resources.rng.child("prepare").as_default():
         model, pair = method.prepare(model, pair, resources)
     warn_of_missing_floor(method, pair)
-    warn_of_no_average(method, model, plan)
+    warn_of_idle_options(method, model, plan)
     resources.rng.start_training()
     return method.to(device), apply_kernels(model.to(device), plan), pair
 
@@ -98,13 +98,20 @@ def list_backbone_rates(method: Method, model: Model, optimizer: Callable[..., A
     return found
 
 
-def warn_of_no_average(method: Method, model: Model, plan: Train) -> None:
-    """Warn where weights are to be averaged over steps, and the method takes none."""
-    if plan.average != "none" and not method.phases(model):
+def warn_of_idle_options(method: Method, model: Model, plan: Train) -> None:
+    """Warn of what `train` says of steps, and of the rows that they draw, where the method takes none."""
+    if method.phases(model):
+        return
+    name = type(method).__name__
+    if plan.average != "none":
         log.warning(
             "train.average=%s has no effect: %s fits what it needs at once and takes no steps to average over",
-            plan.average, type(method).__name__,
+            plan.average, name,
         )  # fmt: skip
+    said = [f"train.balance={plan.balance}"] * (plan.balance != "none")
+    said += [f"train.domains={plan.domains}"] * (plan.domains != "balanced")
+    if said:
+        log.warning("%s: no effect, since %s fits what it needs at once and draws no batches", " ".join(said), name)
 
 
 def warn_of_missing_floor(method: Method, pair: Pair) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range
 from tl_runner.models.stems import Stem, build_stem, choose_stem
-from tl_runner.models.weights import fill, read_weights
+from tl_runner.models.weights import RGB, fill, peek_weights, read_weights
 from tl_runner.models.weights_size import trained_at
 
 Backbone = tuple[nn.Sequential, int]
@@ -123,8 +123,10 @@ def small(shape: tuple[int, ...], width: int = 128, channels: int = 32, bottlene
 Normalise = Literal["auto", "imagenet", "half"]
 
 
-def _resnet_side(stem: str = "imagenet", **_: Any) -> int:
-    """As those who publish weights train them; of a file, what was made for ImageNet's stem is taken to be so."""
+def _resnet_side(weights: str, stem: Stem | Literal["auto"] = "auto", **_: Any) -> int:
+    """The size that published weights with this stem were trained on; the stem of a file is found in the file."""
+    if stem == "auto" and weights != "imagenet":
+        stem = choose_stem((RGB, IMAGENET_SIDE, IMAGENET_SIDE), peek_weights(Path(weights)))
     return 32 if stem == "cifar" else IMAGENET_SIDE
 
 

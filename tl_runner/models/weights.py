@@ -63,6 +63,15 @@ def read_weights(path: Path, word: str | None = None) -> dict[str, Tensor]:
     return state
 
 
+def peek_weights(path: Path) -> dict[str, Tensor]:
+    """As `read_weights`, in silence: who looks at weights before they are loaded need not say twice what they are."""
+    log.disabled = True
+    try:
+        return read_weights(path)
+    finally:
+        log.disabled = False
+
+
 def find_weights_file(folder: Path) -> Path:
     """The file of weights in a folder: by the hub's names for it, else the only one that there is."""
     found = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS and file.is_file())

@@ -28,13 +28,20 @@ def list_next_steps(record: RunRecord, baseline: RunRecord | None, words: Sequen
         ]
     gain = record.headline - baseline.headline
     gained = f"{100 * gain:+.1f} points" if record.metric == "accuracy" else f"{gain:+.3g} of R²"
-    lines.append(f"{gained} over {record.baseline}, with one seed; with five, and whether that is real:")
-    command = _name_command(["-m", *words], record, method=f"{record.baseline},{method}", seed=FIVE_SEEDS)
-    return [*lines, f"{command} && tl-report"]
+    lines.append(f"{gained} over {record.baseline}, with one seed. To test that with five:")
+    swept = ["-m", *words]
+    if any(key.startswith("method.") for key in parse_words(words)):  # options that the baseline does not have
+        both = [
+            _name_command(swept, record, method=record.baseline, seed=FIVE_SEEDS),
+            _name_command(swept, record, seed=FIVE_SEEDS),
+        ]
+    else:
+        both = [_name_command(swept, record, method=f"{record.baseline},{method}", seed=FIVE_SEEDS)]
+    return [*lines, " && ".join([*both, "tl-report"])]
 
 
 def _name_command(words: Sequence[str], record: RunRecord, **instead: str) -> str:
-    """The command as typed, with these values instead, and without the method's own options, which others lack."""
+    """The command as typed, with these values instead; another method is named without the options of this one."""
     groups = [next(iter(parse_words([word])), "").partition(".")[0] for word in words]
     kept = [word for word, group in zip(words, groups, strict=True) if group not in {*instead, "force"}]
     if "granted" not in groups and record.granted not in (0, "0") and str(record.granted).isdigit():

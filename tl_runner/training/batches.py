@@ -121,14 +121,16 @@ def _draw_by_domain(
 ) -> Tensor:
     """So many rows of each domain of the pool, from shuffled epochs of its own; a small one comes round more often."""
     found = list[Tensor]()
-    for position, (rows_of, member, count) in enumerate(zip(pool.rows_by_member, pool.members, counts, strict=True)):
-        own = None if chances is None else chances[rows_of]
-        length = len(member.train)
-        whole, rest = (0, count) if own is not None else divmod(count, length)  # epochs that one step takes whole
-        mine = rows_of if device.type == "cpu" else member.train
-        repeated = [mine] * whole
-        drawn = _draw(rng.child(position), length, rest, step, device, own) if rest else None
-        found += [*repeated, *([] if drawn is None else [mine[drawn]])]
+    parts = zip(pool.rows_by_member, pool.members, counts, strict=True)
+    for position, (rows_of, member, count) in enumerate(parts):
+        mine, own = rows_of if device.type == "cpu" else member.train, rng.child(position)
+        if chances is not None:
+            found.append(mine[weighted_rows(own, chances[rows_of], count, step, device)])
+            continue
+        whole, rest = divmod(count, len(mine))  # epochs that one step takes whole
+        found += [mine] * whole
+        if rest:
+            found.append(mine[rows(own, len(mine), rest, step, device)])
     return torch.cat(found)
 
 
