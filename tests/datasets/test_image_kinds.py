@@ -23,7 +23,7 @@ from tl_runner.datasets.split import Drawn
 from tl_runner.engine.image_size import settle_size
 from tl_runner.errors import UserError
 from tl_runner.inference.inputs import list_inputs
-from tl_runner.models.weights_size import find_weights_size, trained_at
+from tl_runner.models.trained_size import find_trained_size, trained_at
 from tl_runner.preprocessing.images import Images
 from tl_runner.storage.identity import identify
 from tl_runner.storage.sections import ImageSize
@@ -281,7 +281,7 @@ def test_weights_want_the_images_that_they_were_trained_on(name, options, side):
     torch.save(resnet18().state_dict(), "file.pt")
     dataset = partial(image_folder, size="auto")
     settled, told = settle_size(dataset, backbone(name, **options))
-    assert find_weights_size(backbone(name, **options)) == side
+    assert find_trained_size(backbone(name, **options)) == side
     if side is None:
         assert settled is dataset and told is None
     else:
@@ -295,17 +295,17 @@ def test_weights_of_a_file_want_the_images_that_their_stem_is_for(caplog):
     net = resnet18()
     net.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
     torch.save({"state_dict": net.state_dict()}, "small.pt")
-    assert find_weights_size(backbone("resnet18", weights="small.pt")) == 32
+    assert find_trained_size(backbone("resnet18", weights="small.pt")) == 32
     assert not caplog.messages  # they are said when the weights are loaded
 
 
 def test_weights_of_timm_say_their_size():
     pytest.importorskip("timm")
     options = {"model": "vit_base_patch14_dinov2", "weights": "pretrained"}
-    assert find_weights_size(backbone("timm", **options)) == 518
+    assert find_trained_size(backbone("timm", **options)) == 518
     with pytest.raises(UserError, match="timm has no such model"):
-        find_weights_size(backbone("timm", **{**options, "model": "no_such"}))
-    assert find_weights_size(backbone("timm", **{**options, "weights": None})) is None
+        find_trained_size(backbone("timm", **{**options, "model": "no_such"}))
+    assert find_trained_size(backbone("timm", **{**options, "weights": None})) is None
 
 
 def test_a_backbone_of_a_users_own_may_say_it():
@@ -313,7 +313,7 @@ def test_a_backbone_of_a_users_own_may_say_it():
     def own(shape: tuple[int, ...], weights: str | None = "mine") -> None: ...
 
     assert (
-        find_weights_size(partial(own, weights="mine")) == 96 and find_weights_size(partial(own, weights=None)) is None
+        find_trained_size(partial(own, weights="mine")) == 96 and find_trained_size(partial(own, weights=None)) is None
     )
 
 

@@ -222,6 +222,10 @@ def test_a_class_that_one_source_lacks_is_told_and_shared_means_in_all(tmp_path,
     options = {"root": str(tmp_path), "source": ("studio", "web"), "target": "phone"}
     drawn = image_folder(0, tmp_path / "cache", **options)
     assert drawn.target.classes == ("cup", "hat", "pen") and "web has no class 'hat'" in caplog.text
+    for stated, told in ((("cup", "pen", "hat"), True), (("cup", "pen"), False)):
+        caplog.clear()
+        image_folder(0, tmp_path / "cache", label_set=stated, **options)
+        assert ("web has no class 'hat'" in caplog.text) == told
     shared = image_folder(0, tmp_path / "cache", labels="shared", **options)
     assert shared.target.classes == ("cup", "pen") and shared.source and len(shared.source.y) == 40
 

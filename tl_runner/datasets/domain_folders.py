@@ -90,13 +90,16 @@ def join_listings(listings: Sequence[Listing]) -> Listing:
     return Listing(folders, tuple(path for listing in listings for path in listing.passed))
 
 
-def _list_classes(source: Sequence[ClassFolder], names: Sequence[str]) -> list[set[str]]:
-    """The classes of each of several source domains, of these names; warns where one lacks what others have."""
+def _list_classes(source: Sequence[ClassFolder], names: Sequence[str], used: Collection[str] = ()) -> list[set[str]]:
+    """The classes of each of several source domains, of these names; warns where one lacks what others have.
+
+    Of classes that are `used` alone, if such are named.
+    """
     members = sorted({each.member for each in source})
     classes = [{each.label for each in source if each.member == k and each.label is not None} for k in members]
     every = set[str]().union(*classes)
     for k, own in zip(members, classes, strict=True):
-        if lacking := sorted(every - own):
+        if lacking := sorted(name for name in every - own if not used or name in used):
             log.warning("the source domain %s has no class %s, which others have", names[k], quoted(lacking))
     return classes
 
@@ -111,6 +114,7 @@ def find_classes(
     named = {role: {each.label: each.path for each in side if each.label is not None} for role, side in found.items()}
     classes = {role: tuple(sorted(paths)) for role, paths in named.items()}
     if label_set:
+        _list_classes(found.get("source", ()), names, label_set)
         return dict.fromkeys(named, tuple(sorted(select_stated(label_set, classes, labels, unlabelled))))
     if "source" not in named:
         if unlabelled:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tl_runner.models.weights_size import find_weights_size
+from tl_runner.models.trained_size import find_trained_size
 from tl_runner.storage.sections import ImageSize
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ def settle_size(dataset: Callable[..., Any], backbone: Any) -> tuple[Callable[..
 
     The dataset as it is, and None, where a size is said, and where the network is new: see `datasets.native_size`.
     """
-    if getattr(dataset, "keywords", {}).get("size") != "auto" or (side := find_weights_size(backbone)) is None:
+    if getattr(dataset, "keywords", {}).get("size") != "auto" or (side := find_trained_size(backbone)) is None:
         return dataset, None
     log.info("dataset.size=auto: %d pixels a side, as the backbone's weights were trained on", side)
     return partial(dataset, size=side), ImageSize(side, "weights")

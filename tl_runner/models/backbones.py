@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range
 from tl_runner.models.stems import Stem, build_stem, choose_stem
+from tl_runner.models.trained_size import trained_at
 from tl_runner.models.weights import RGB, fill, peek_weights, read_weights
-from tl_runner.models.weights_size import trained_at
 
 Backbone = tuple[nn.Sequential, int]
 

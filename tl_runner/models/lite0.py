@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from tl_runner.errors import UserError
 from tl_runner.models.backbones import IMAGENET_SIDE, Backbone, Pixels, check_image, narrowed, network_channels
+from tl_runner.models.trained_size import trained_at
 from tl_runner.models.weights import fill, read_weights
-from tl_runner.models.weights_size import trained_at
 
 # Of each block of layers: the layers, the kernel's side, the first one's stride, how far it widens, and its channels.
 BLOCKS = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from tl_runner.errors import UserError, nearest
 from tl_runner.models.backbones import Backbone, Pixels, Stages, check_image, narrowed, network_channels
+from tl_runner.models.trained_size import trained_at
 from tl_runner.models.weights import RGB, fill, find_weights_file, read_weights, strip_prefixes
-from tl_runner.models.weights_size import trained_at
 from tl_runner.rng import Rng
 
 log = logging.getLogger(__name__)

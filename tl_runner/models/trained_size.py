@@ -20,7 +20,7 @@ def trained_at(side: Side) -> Callable[[Build], Build]:
     return mark
 
 
-def find_weights_size(backbone: Any) -> int | None:
+def find_trained_size(backbone: Any) -> int | None:
     """Pixels a side, of a backbone with its options bound; None from scratch, and where it is not known."""
     options = getattr(backbone, "keywords", {})
     side: Side | None = getattr(getattr(backbone, "func", None), "weights_side", None)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from tl_runner.models import backbones, lite0, timm_models
-from tl_runner.models.weights_size import find_weights_size
+from tl_runner.models.trained_size import find_trained_size
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ from tl_runner.models.weights_size import find_weights_size
     ],
 )
 def test_weights_say_the_side_of_their_images(backbone, options, side):
-    assert find_weights_size(partial(backbone, **options)) == side
+    assert find_trained_size(partial(backbone, **options)) == side
