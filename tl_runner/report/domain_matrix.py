@@ -136,7 +136,8 @@ def _describe_granted(setting: Setting) -> str:
 def _about(settings: Sequence[Setting], score: ScoreName) -> str:
     counts = {len(each.scored) for each in settings}
     seeds = f"{min(counts)} to {max(counts)} seeds" if len(counts) > 1 else count_noun(max(counts), "seed")
-    return f"{NAMES[settings[0].metric(score)]} on the target, {seeds}"
+    name = NAMES[settings[0].metric(score)]
+    return f"{name[0].lower()}{name[1:]} on the target, {seeds}"
 
 
 def _tally(settings: Sequence[Setting]) -> str:
