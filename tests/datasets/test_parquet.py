@@ -25,8 +25,8 @@ def write(name: str, **columns: Any) -> None:
     pq.write_table(pa.table(columns), name)
 
 
-def read(name: str = "a.parquet", words: Any = (), drop: Any = (), **options: Any) -> Any:
-    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), words=words, drop=drop)
+def read(name: str = "a.parquet", literal: Any = (), drop: Any = (), **options: Any) -> Any:
+    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), literal=literal, drop=drop)
 
 
 def test_numbers_words_and_gaps_are_as_in_a_csv_file():
@@ -46,7 +46,7 @@ def test_numbers_words_and_gaps_are_as_in_a_csv_file():
     assert [*map(repr, found["d"])] == ["1.5", "2.25", "nan"] and [*map(repr, found["words"])] == ["1.5", "2.0", "nan"]
     assert found["c"] == ["u", None, None] and found["k"] == ["u", "v", "u"] and found["b"] == ["True", "False", None]
     assert np.isnan(found["empty"]).all()
-    assert read(words=["n"]).cells["n"].tolist() == ["1", "2", None]
+    assert read(literal=["n"]).cells["n"].tolist() == ["1", "2", None]
     assert read().places()[0] == "a.parquet:1" and read().where(2) == "row 3 of a.parquet"
 
 

@@ -23,8 +23,8 @@ from tl_runner.errors import UserError
 table: Any = table_of  # whose source is never None
 
 
-def read(name: str = "a.csv", words: Sequence[str] = (), only: Any = None, **options: Any) -> Any:
-    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), words=words, only=only)
+def read(name: str = "a.csv", literal: Sequence[str] = (), only: Any = None, **options: Any) -> Any:
+    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), literal=literal, only=only)
 
 
 def columns(text: str | bytes, name: str = "a.csv", **options: Any) -> dict[str, list[Any]]:
@@ -219,7 +219,7 @@ def test_however_many_cells_are_taken_at_once_the_table_is_one(cells, late, monk
     monkeypatch.setattr(delimited, "CELLS", cells)
     rows = [f"{i}.250,{i},{i % 3}.0" for i in range(1, 300)]
     Path("a.csv").write_text("\n".join(["x,y,c", *rows, f"1,{late},2.0"]))
-    found = read(words=["c"]).cells
+    found = read(literal=["c"]).cells
     assert found["c"].tolist() == [row.rpartition(",")[2] for row in rows] + ["2.0"]
     assert found["x"].dtype == object and found["x"][0] == "1.250"  # beside `1` it may be 1250
     plain = late == "0.5"

@@ -34,12 +34,12 @@ class ColumnReader:
     """Takes a column's cells, and gives them as float64 if each is a finite number or missing; else as text.
 
     Text, too, are numbers that want a second look: whole ones that floats can't hold, and `1.100` beside `900`. With
-    `literal` all cells are text as they are written; with `words` they are text, numbers in the plain notation.
+    `literal` all cells are text as they are written; with `as_text` they are text, numbers in the plain notation.
     """
 
-    def __init__(self, name: str, dialect: Dialect, file: str, literal: bool, words: bool, unit: str = "line"):
+    def __init__(self, name: str, dialect: Dialect, file: str, literal: bool, as_text: bool, unit: str = "line"):
         self.name, self.dialect, self.file, self.literal, self.unit = name, dialect, file, literal, unit
-        self.words = words or literal
+        self.as_text = as_text or literal
         self.numbers: list[Floats] = []
         self.text: list[str | None] = []
         self.known: dict[str, str | None] = {}
@@ -50,7 +50,7 @@ class ColumnReader:
 
     def take(self, cells: Sequence[str], lines: Sequence[int]) -> None:
         """The next cells, which stand at these lines."""
-        if not self.words:
+        if not self.as_text:
             values = self._fast(cells)
             if values is None:
                 words = self._strip(cells, lines)
@@ -60,12 +60,12 @@ class ColumnReader:
                 return
             if self.numbers:
                 raise TurnedToWords(self.name)
-            self.words = True
+            self.as_text = True
         self.text += self._strip(cells, lines)
 
     def finish(self) -> Cells:
         """All cells."""
-        if self.words:
+        if self.as_text:
             return np.array(self.text, dtype=object)
         return np.concatenate(self.numbers)
 

@@ -48,6 +48,6 @@ def _list_values(file: str, column: str, separator: str, encoding: str) -> list[
     if is_json(file):
         found = read_json_lines(file, said, column, (), encoding)
     else:
-        found = read_table(file, said, Dialect.parse(separator, encoding), only={column}, words={column})
+        found = read_table(file, said, Dialect.parse(separator, encoding), only={column}, literal={column})
     cells, _ = found.split_off(column, "domain")
     return [*sort_names(observed(normalise_categories(cells)))]

@@ -47,15 +47,15 @@ def read_domains(
     Several sources are pooled.
 
     `takes` says what may be asked for; those `needed` must be. `reading` reads what an option names: it gets
-    the name, how that was typed, and perhaps columns that are to stay `text`. `missing` are the words for a missing
-    value, which is no domain.
+    the name, how that was typed, and perhaps columns to be read `as_text`. `missing` are the words for a missing value,
+    which is no domain.
     """
     asked = {role: names for role, each in named.items() if (names := name_sources(each))}
     if file is None and domain is None and asked.keys() >= {*needed}:
         roles = [(role, name) for role, names in asked.items() for name in names]
         refuse_one_place_twice([(role, name, Path(name)) for role, name in roles], "rows")
         tables = {(role, name): reading(name, f"dataset.{role}={name}") for role, name in roles}
-        tables = read_alike(tables, lambda role, name, text: reading(name, f"dataset.{role}={name}", text=text))
+        tables = read_alike(tables, lambda role, name, mixed: reading(name, f"dataset.{role}={name}", as_text=mixed))
         return {role: pool_tables([tables[role, name] for name in names]) for role, names in asked.items()}
     if file is None or domain is None:
         given = {**named, "file": file, "domain": domain}

@@ -23,8 +23,8 @@ def read_parquet(
     dialect: Dialect,
     drop: Sequence[str] = (),
     only: Collection[str] | None = None,
-    words: Collection[str] = (),
-    text: Collection[str] = (),
+    literal: Collection[str] = (),
+    as_text: Collection[str] = (),
 ) -> Table:
     """The table in a Parquet file; what the options mean is as in `delimited.read_delimited`.
 
@@ -58,7 +58,7 @@ def read_parquet(
     cells = {}
     for name, column in columns.items():
         refuse_nested(file, name, column)
-        cells[name] = _cells(file, name, column.column(0), dialect, name in words, name in text)
+        cells[name] = _cells(file, name, column.column(0), dialect, name in literal, name in as_text)
     lines = np.arange(1, rows + 1)
     return Table(strip_endings(path.name), file, header, lines, cells, found={"format": "Parquet"}, unit="row")
 
@@ -82,7 +82,7 @@ def _is_bytes(kind: Any) -> bool:
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind)
 
 
-def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, text: bool) -> Cells:
+def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, as_text: bool) -> Cells:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as pt
@@ -91,7 +91,7 @@ def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, t
     if pt.is_dictionary(kind):
         kind, values = kind.value_type, pc.cast(values, kind.value_type)
     if pt.is_null(kind):
-        return np.full(len(values), None, dtype=object) if literal or text else np.full(len(values), np.nan)
+        return np.full(len(values), None, dtype=object) if literal or as_text else np.full(len(values), np.nan)
     if pt.is_timestamp(kind) or pt.is_date(kind):
         if not literal:  # as are columns that the dialect names as dates
             raise UserError(
@@ -105,13 +105,13 @@ def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, t
             f" {format_option('drop', [name])} leaves it out"
         )
     numeric = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
-    if numeric and not literal and not text:
+    if numeric and not literal and not as_text:
         return _numbers(file, name, values)
     if numeric or pt.is_boolean(kind):
         found = [None if value is None or value != value else str(value) for value in values.to_pylist()]  # noqa: PLR0124
         return _words(found)
     strings = pc.cast(values, pa.large_string()).to_pylist()
-    return _as_csv_would(file, name, strings, dialect, literal, text)
+    return _as_csv_would(file, name, strings, dialect, literal, as_text)
 
 
 def _iso(value: Any) -> str:
@@ -141,9 +141,9 @@ def _numbers(file: str, name: str, values: Any) -> Cells:
 
 
 def _as_csv_would(
-    file: str, name: str, strings: Sequence[str | None], dialect: Dialect, literal: bool, text: bool
+    file: str, name: str, strings: Sequence[str | None], dialect: Dialect, literal: bool, as_text: bool
 ) -> Cells:
     """Words as the cells of a CSV file are read."""
-    reader = ColumnReader(name, dialect, file, literal, text, unit="row")
+    reader = ColumnReader(name, dialect, file, literal, as_text, unit="row")
     reader.take(["" if word is None else word for word in strings], range(1, len(strings) + 1))
     return reader.finish()

@@ -36,13 +36,13 @@ class TextColumns(NamedTuple):
                 f" dataset.root={root} and the name of the domain, {domain}"
             )
         others = [column for column in (self.label, self.domain) if column is not None]
-        used, literal = {self.text, *others}, replace(self.dialect, missing=())
+        used, untouched = {self.text, *others}, replace(self.dialect, missing=())
 
-        def read_file(file: str, said: str, text: Collection[str]) -> Table:
+        def read_file(file: str, said: str, mixed: Collection[str]) -> Table:
             if is_json(file):
-                return read_json_lines(file, said, self.text, others, literal.encoding)
+                return read_json_lines(file, said, self.text, others, untouched.encoding)
             read = read_parquet if file.lower().endswith(PARQUET) else read_delimited
-            return read(file, said, literal, only=used, words=used)
+            return read(file, said, untouched, only=used, literal=used)
 
         table = read_files(name, said, read_file)
         self._check(table, "text", self.text)

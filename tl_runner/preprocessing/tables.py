@@ -105,7 +105,7 @@ class Columns:
 
     def _read(self, file: str) -> Table:
         categories = {name for name, kind in self.kinds.items() if kind == "categorical"}
-        table = read_table(file, file, self.dialect, only=self.kinds, words=self.literal, text=categories)
+        table = read_table(file, file, self.dialect, only=self.kinds, literal=self.literal, as_text=categories)
         if absent := [name for name in self.kinds if name not in table.cells]:
             spare = [name for name in table.header if name not in self.kinds]
             raise UserError(
