@@ -45,6 +45,7 @@ class ColumnReader:
         self.known: dict[str, str | None] = {}
         self.point = DECIMALS[dialect.decimal].encode()
         self.absent_numbers = {word for word in dialect.absent if NUMBER.fullmatch(word)}
+        self.absent_values = np.array(sorted(dialect.absent_values))
         self.pointed = self.whole = False
         self.decimal_points = not dialect.is_plain  # whether it is sure that points are those
 
@@ -91,7 +92,11 @@ class ColumnReader:
         except ValueError:
             return None
         rounds = bool((np.abs(values) >= EXACT).any()) and not _rounds_nothing(cells, values)
-        return None if rounds or self._may_be_thousands(data) else values
+        if rounds or self._may_be_thousands(data):
+            return None
+        if len(self.absent_values):
+            values[np.isin(values, self.absent_values)] = np.nan
+        return values
 
     def _may_be_thousands(self, data: bytes) -> bool:
         """Whether all cells with a point so far look like `1.100`, and others like `900`."""
@@ -117,7 +122,7 @@ class ColumnReader:
 
     def _word(self, cell: str, cells: Sequence[str], lines: Sequence[int]) -> str | None:
         word = cell.strip()
-        if word.lower() in self.dialect.absent:
+        if self.dialect.is_absent(word, self.literal):
             return None
         if self.literal or self.dialect.is_plain:
             return word

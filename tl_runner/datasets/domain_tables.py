@@ -18,6 +18,7 @@ from tl_runner.datasets.classes import (
     sort_names,
     warn_of_spelling,
 )
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.read_table import read_alike
 from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice
@@ -68,7 +69,7 @@ def read_domains(
     for key, value in ((each, name) for each in keys for name in asked.get(each, (None,))):
         if value not in there:
             said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
-            gap = [word for word in missing if word.strip().lower() == str(value).strip().lower()]
+            gap = [word for word in missing if Dialect(missing=[word]).is_absent(str(value).strip(), literal=True)]
             kept = format_option("missing", [word for word in missing if word not in gap])
             mend = f". {value} is a word for a missing value: {kept} changes that" if gap else ""
             raise UserError(

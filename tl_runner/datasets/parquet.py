@@ -28,8 +28,9 @@ def read_parquet(
 ) -> Table:
     """The table in a Parquet file; what the options mean is as in `delimited.read_delimited`.
 
-    Numbers are numbers, NaN and null have no value, and true and false are the words True and False. Texts are read as
-    cells of a CSV file are. Dates and times are read only where the dialect names them; lists and the like are refused.
+    Numbers are numbers; null, NaN and the numbers that the dialect names have no value; true and false are the words
+    True and False. Texts are read as cells of a CSV file are. Dates and times are read only where the dialect names
+    them; lists and the like are refused.
     """
     try:
         import pyarrow as pa
@@ -106,10 +107,10 @@ def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, a
         )
     numeric = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
     if numeric and not literal and not as_text:
-        return _numbers(file, name, values)
+        return _numbers(file, name, values, _absent_values(kind, dialect))
     if numeric or pt.is_boolean(kind):
-        found = [None if value is None or value != value else str(value) for value in values.to_pylist()]  # noqa: PLR0124
-        return _words(found)
+        numbers = _absent_values(kind, dialect)
+        return _words([None if _is_absent(value, numbers, dialect) else str(value) for value in values.to_pylist()])
     strings = pc.cast(values, pa.large_string()).to_pylist()
     return _as_csv_would(file, name, strings, dialect, literal, as_text)
 
@@ -123,11 +124,27 @@ def _words(words: Sequence[str | None]) -> Cells:
     return np.array(words, dtype=object)
 
 
-def _numbers(file: str, name: str, values: Any) -> Cells:
+def _absent_values(kind: Any, dialect: Dialect) -> set[float]:
+    """The numbers that stand for a missing value, as a column of this kind holds them: -99.9 is not quite that."""
+    import pyarrow.types as pt
+
+    rounded = np.float16 if pt.is_float16(kind) else np.float32 if pt.is_float32(kind) else np.float64
+    return {float(rounded(value)) for value in dialect.absent_values if abs(value) <= float(np.finfo(rounded).max)}
+
+
+def _is_absent(value: Any, numbers: Collection[float], dialect: Dialect) -> bool:
+    """Whether a number, or true or false, is null, NaN, or stands for a missing value."""
+    if value is None or isinstance(value, bool):
+        return value is None or str(value).lower() in dialect.absent
+    return float(value) in numbers or np.isnan(float(value))
+
+
+def _numbers(file: str, name: str, values: Any, absent: Collection[float]) -> Cells:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     found = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    found = np.where(np.isin(found, [*absent]), np.nan, found)
     if (wrong := np.abs(found) > LARGEST).any():
         row = int(wrong.argmax())
         raise UserError(

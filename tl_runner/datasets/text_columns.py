@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,9 +54,9 @@ class TextColumns(NamedTuple):
     def read(self, file: str, said: str) -> Table:
         """The same, where labels and domains that are words for a missing value are None."""
         table = self.read_literally(file, said)
-        absent = self.dialect.absent
+        absent = partial(self.dialect.is_absent, literal=True)
         known = {
-            name: map_words(cells, {word: word and (None if word.lower() in absent else word) for word in {*cells}})
+            name: map_words(cells, {word: None if word is None or absent(word) else word for word in {*cells}})
             for name, cells in table.cells.items()
             if name != self.text
         }
