@@ -48,12 +48,33 @@ def test_digits_and_folders_name_their_domains(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ([], ["A", "B", "none"]),
+        (["dataset.missing=[NA,none]"], ["A", "B"]),
+        (["dataset.missing=['na', \"None\"]"], ["A", "B"]),
+        (["dataset.missing=[]"], ["A", "B", "NA", "none"]),
+        (["dataset.missing=[none,-999]"], ["A", "B", "NA"]),
+    ],
+    ids=str,
+)
+def test_a_word_for_a_missing_value_is_no_domain(tmp_path, typed, names):
+    file = tmp_path / "all.csv"
+    sites = ["A", "B", "NA", "none"] + (["-999.0"] if "-999" in str(typed) else [])
+    file.write_text("site,x,label\n" + "".join(f"{site},{i / 7},{'ny'[i % 2]}\n" for i in range(4) for site in sites))
+    found = expand_pairs(["dataset=table", f"dataset.file={file}", "dataset.domain=site", "pairs=all", *typed])
+    assert [line[-1] for line in found[: len(names) - 1]] == [f"dataset.target={name}" for name in names[1:]]
+    assert len(found) == len(names) * (len(names) - 1)
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ("pairs=al", "did you mean 'all'"),
         ("domains=[a,b]", "say which"),
         ("pairs=all domains=a", "takes a list"),
         ("pairs=all domains=[a", "takes a list"),
+        ("pairs=all dataset=table dataset.missing=NA", "dataset.missing=NA takes a list"),
         ("pairs=all domains=[a]", "needs two domains, and there are a"),
         ("pairs=leave_one_out domains=[a,b]", "needs three domains"),
         ("pairs=all dataset.target=sans", "leave dataset.target out"),

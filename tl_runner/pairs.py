@@ -36,7 +36,7 @@ def expand_pairs(line: Sequence[str]) -> list[list[str]]:
         raise UserError(f"{KEY}={how}{nearest(how, WAYS)} (possible: {listed})")
     if both := [key for key in ("dataset.source", "dataset.target") if key in said]:
         raise UserError(f"{KEY}={how} sets the source and the target of each run: leave {both[0]} out")
-    domains = _read_list(said[NAMES]) if NAMES in said else _find_domains(chosen, said)
+    domains = _read_list(NAMES, said[NAMES]) if NAMES in said else _find_domains(chosen, said)
     if len(domains) < 2 + (how == "leave_one_out"):
         least = "three domains, two of them sources" if how == "leave_one_out" else "two domains"
         raise UserError(f"{KEY}={how} needs {least}, and there are {', '.join(domains) or 'none'}")
@@ -62,10 +62,11 @@ def _find_domains(dataset: str, said: dict[str, str]) -> list[str]:
         raise UserError(f"{KEY} pairs the domains of one dataset, and there are several: dataset={dataset}")
     node = name_part("dataset", {"_target_": dataset})
     typed = {key.removeprefix("dataset."): value for key, value in said.items() if key.startswith("dataset.")}
-    return list_domain_names(dataset, {**node, **{key: _unquote(value) for key, value in typed.items()}})
+    lists = {key: _read_list(f"dataset.{key}", typed.pop(key)) for key in ("missing",) if key in typed}
+    return list_domain_names(dataset, {**node, **{key: _unquote(value) for key, value in typed.items()}, **lists})
 
 
-def _read_list(text: str) -> list[str]:
+def _read_list(key: str, text: str) -> list[str]:
     """The names of [a,b,'c d']."""
     import yaml
 
@@ -74,7 +75,7 @@ def _read_list(text: str) -> list[str]:
     except yaml.YAMLError:
         value = None
     if not isinstance(value, list):
-        raise UserError(f"{NAMES}={text} takes a list, as in {NAMES}=[a,b,c]")
+        raise UserError(f"{key}={text} takes a list, as in {key}=[a,b,c]")
     return [str(name) for name in value]
 
 

@@ -25,8 +25,8 @@ def write(name: str, **columns: Any) -> None:
     pq.write_table(pa.table(columns), name)
 
 
-def read(name: str = "a.parquet", words: Any = (), drop: Any = (), **options: Any) -> Any:
-    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), words=words, drop=drop)
+def read(name: str = "a.parquet", literal: Any = (), drop: Any = (), **options: Any) -> Any:
+    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), literal=literal, drop=drop)
 
 
 def test_numbers_words_and_gaps_are_as_in_a_csv_file():
@@ -46,8 +46,46 @@ def test_numbers_words_and_gaps_are_as_in_a_csv_file():
     assert [*map(repr, found["d"])] == ["1.5", "2.25", "nan"] and [*map(repr, found["words"])] == ["1.5", "2.0", "nan"]
     assert found["c"] == ["u", None, None] and found["k"] == ["u", "v", "u"] and found["b"] == ["True", "False", None]
     assert np.isnan(found["empty"]).all()
-    assert read(words=["n"]).cells["n"].tolist() == ["1", "2", None]
+    assert read(literal=["n"]).cells["n"].tolist() == ["1", "2", None]
     assert read().places()[0] == "a.parquet:1" and read().where(2) == "row 3 of a.parquet"
+
+
+GAPS: dict[str, tuple[Any, tuple[str, ...], list[float]]] = {
+    "whole": ([1, -999, 3], ("-999",), [1.0, np.nan, 3.0]),
+    "with decimals": ([1.5, -999.0, -999.5], ("-999",), [1.5, np.nan, -999.5]),
+    "written otherwise": ([1, -999, 3], ("-9.990e2", "NA"), [1.0, np.nan, 3.0]),
+    "decimal": ([Decimal("1.50"), Decimal("-99.90"), None], ("-99.9",), [1.5, np.nan, np.nan]),
+    "32 bits": (pa.array([1.5, -99.9, 2.5], pa.float32()), ("-99.9",), [1.5, np.nan, 2.5]),
+    "beyond the largest": ([1.5, 1e38, 2.5], ("1e38",), [1.5, np.nan, 2.5]),
+    "beyond 32 bits": (pa.array([1.5, 2.5], pa.float32()), ("-1e300",), [1.5, 2.5]),
+    "the least whole number": ([1, -(2**63), 3], (str(-(2**63)),), [1.0, np.nan, 3.0]),
+    "no number": ([1, -999, 3], ("NA",), [1.0, -999.0, 3.0]),
+}
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_numbers_that_stand_for_a_missing_value_are_none(name):
+    values, missing, expected = GAPS[name]
+    write("a.parquet", it=values, x=[1.0] * len(values))
+    found = read(missing=missing).cells["it"]
+    assert found.dtype == np.float64 and [*map(repr, found.tolist())] == [*map(repr, expected)]
+    words = read(missing=missing, literal=["it"]).cells["it"].tolist()
+    assert [word is None for word in words] == np.isnan(expected).tolist()
+
+
+def test_a_missing_label_is_no_class_whatever_its_type():
+    for k, kind in ((0, pa.int64()), (1, pa.float64()), (2, pa.string())):
+        label = pa.array([1, 2, -999, 1] * 5).cast(kind)
+        write("a.parquet", x=[i / 7 for i in range(20)], label=pa.array([1, 2] * 10).cast(kind))
+        write("b.parquet", x=[i / 7 + 5 for i in range(20)], label=label)
+        drawn = table(0, source="a.parquet", target="b.parquet", missing=("-999",))
+        assert drawn.target.classes == ("1", "2") and drawn.target.y.tolist() == [0, 1, -1, 0] * 5, k
+
+
+def test_true_and_false_may_be_missing_as_in_a_csv_file():
+    write("a.parquet", b=[True, False, None], x=[1.0, 2.0, 3.0])
+    assert read(missing=("false",)).cells["b"].tolist() == ["True", None, None]
+    assert read(missing=("0",)).cells["b"].tolist() == ["True", "False", None]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.divided import cut_groups, cut_times
+from tl_runner.datasets.group_time_split import cut_groups, cut_times
 from tl_runner.datasets.split import PARTS, split_domains
 from tl_runner.datasets.table import table as table_of
 from tl_runner.errors import UserError

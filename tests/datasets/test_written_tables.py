@@ -23,8 +23,8 @@ from tl_runner.errors import UserError
 table: Any = table_of  # whose source is never None
 
 
-def read(name: str = "a.csv", words: Sequence[str] = (), only: Any = None, **options: Any) -> Any:
-    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), words=words, only=only)
+def read(name: str = "a.csv", literal: Sequence[str] = (), only: Any = None, **options: Any) -> Any:
+    return read_table(name, name, Dialect.parse(**{"missing": ("NA",), **options}), literal=literal, only=only)
 
 
 def columns(text: str | bytes, name: str = "a.csv", **options: Any) -> dict[str, list[Any]]:
@@ -100,6 +100,14 @@ def test_a_line_for_excel_tells_the_separator():
         (["1'234.5", "1’234"], {"thousands": "apostrophe"}, [1234.5, 1234.0]),
         ([" 1.5 ", "NA", "na", "2"], {}, [1.5, np.nan, np.nan, 2.0]),
         (["-999", "1", "-999.5"], {"missing": ("-999",)}, [np.nan, 1.0, -999.5]),
+        (["-999.0", "1", "-9.99e2"], {"missing": ("-999",)}, [np.nan, 1.0, np.nan]),
+        (["-999", " -999.00 ", "1"], {"missing": ("-999.0", "NA")}, [np.nan, np.nan, 1.0]),
+        (["-999,0", "1,5", "-999"], {"missing": ("-999",), "decimal": "comma"}, [np.nan, 1.5, np.nan]),
+        (["-99,9", "1,5"], {"missing": ("-99.9",), "decimal": "comma"}, [np.nan, 1.5]),
+        (["1.000", "1", "1.000,0"], {"missing": ("1.000",), "decimal": ",", "thousands": "."}, [np.nan, 1.0, np.nan]),
+        (["1e31", "1", "1E+31"], {"missing": ("1e31",)}, [np.nan, 1.0, np.nan]),
+        (["-999.0", "u", "1"], {"missing": ("-999",)}, [None, "u", "1"]),
+        (["-999", "1.250", "2.500"], {"missing": ("-999",)}, [np.nan, 1.25, 2.5]),
         (["", "1_0"], {}, [None, "1_0"]),
         (["inf", "1"], {}, ["inf", "1"]),
         (["1e400", "1"], {}, ["1e400", "1"]),
@@ -110,6 +118,11 @@ def test_a_line_for_excel_tells_the_separator():
 def test_numbers_are_what_the_keys_say(cells, options, values):
     found = columns("x|k\n" + "".join(f"{cell}|1\n" for cell in cells), separator="pipe", **options)["x"]
     assert [*map(repr, found)] == [*map(repr, values)]
+
+
+def test_missing_numbers_in_literal_columns_are_categories_written_so_or_with_decimals_of_zero():
+    found = columns("c,k\n-999,1\n-999.0,1\n-9990e-1,1\n-0999,1\nu,1\n", literal=["c"], missing=("-999.00",))
+    assert found["c"] == [None, None, "-9990e-1", "-0999", "u"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +232,7 @@ def test_however_many_cells_are_taken_at_once_the_table_is_one(cells, late, monk
     monkeypatch.setattr(delimited, "CELLS", cells)
     rows = [f"{i}.250,{i},{i % 3}.0" for i in range(1, 300)]
     Path("a.csv").write_text("\n".join(["x,y,c", *rows, f"1,{late},2.0"]))
-    found = read(words=["c"]).cells
+    found = read(literal=["c"]).cells
     assert found["c"].tolist() == [row.rpartition(",")[2] for row in rows] + ["2.0"]
     assert found["x"].dtype == object and found["x"][0] == "1.250"  # beside `1` it may be 1250
     plain = late == "0.5"

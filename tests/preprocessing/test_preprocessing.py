@@ -150,6 +150,14 @@ def test_rows_of_a_table_are_encoded_as_in_training_whatever_the_order_of_column
     assert TABLE.numbers == expected.shape[1] == TABLE.random(3, -1.0, 1.0, torch.Generator()).shape[1]
 
 
+def test_a_number_that_stands_for_a_missing_value_is_none_in_files_and_in_rows():
+    table = Columns(FACTS, Dialect(missing=("-999",)))
+    rows = [table({"age": age, "dose": 2, "city": "Ulm"}) for age in (None, -999, -999.0, "-999", "-999.00")]
+    assert all(row.equal(rows[0]) for row in rows)
+    file = lines("new.csv", "age,dose,city", "-999.0,2,Ulm", "-999,2,Ulm")
+    assert torch.equal(table(file), torch.cat(rows[:2]))
+
+
 def test_an_unknown_category_is_taken_like_a_missing_one_and_said(caplog):
     caplog.set_level(logging.WARNING)
     row = TABLE({"age": 50, "city": "Kiel", "dose": 2, "shoe": 44})

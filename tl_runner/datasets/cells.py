@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_runner.datasets.dialect import name_category
 from tl_runner.datasets.source_names import tell_apart
 from tl_runner.errors import UserError, list_names, nearest
 
@@ -143,8 +144,8 @@ def map_words(cells: Cells, words: Mapping[Any, Any], dtype: Any = object) -> ND
 
 
 def normalise_categories(cells: Cells) -> Cells:
-    """Categories by one name each: `1.0` is `1`, as pandas writes whole numbers where some are missing."""
-    words = {word: word and re.sub(r"^([+-]?\d+)\.0*$", r"\1", word) for word in set(cells.tolist())}
+    """Categories by one name each; see `name_category`."""
+    words = {word: word and name_category(word) for word in set(cells.tolist())}
     return map_words(cells, words)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tl_runner.datasets.cells import Cells, Table, format_option, is_missing, normalise_categories, observed
-from tl_runner.datasets.dialect import NUMBER
+from tl_runner.datasets.dialect import NUMBER, Dialect
 from tl_runner.datasets.labelled import WhetherLabelled, refuse_policy_without_labels
 from tl_runner.datasets.notation import another_notation
 from tl_runner.datasets.spelling import about_respelled, doubles, find_respelled
@@ -56,7 +56,7 @@ def split_off_label(
         again = [literally(name) for name in table.named]
         found = [observed(each.cells[label][np.isin(each.places(), places)]) for each in again]
         words = sorted({word for each in found for word in each})
-        kept = [word for word in missing if word.strip().lower() not in {word.lower() for word in words}]
+        kept = [word for word in missing if not any(Dialect(missing=[word]).is_absent(each, True) for each in words)]
         named = list_names(map(repr, words))
         mend = format_option("missing", kept)
         as_class = f", or, if {named} is a class, set {mend}" if words and not quantity else ""

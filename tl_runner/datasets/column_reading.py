@@ -34,23 +34,24 @@ class ColumnReader:
     """Takes a column's cells, and gives them as float64 if each is a finite number or missing; else as text.
 
     Text, too, are numbers that want a second look: whole ones that floats can't hold, and `1.100` beside `900`. With
-    `literal` all cells are text as they are written; with `words` they are text, numbers in the plain notation.
+    `literal` all cells are text as they are written; with `as_text` they are text, numbers in the plain notation.
     """
 
-    def __init__(self, name: str, dialect: Dialect, file: str, literal: bool, words: bool, unit: str = "line"):
+    def __init__(self, name: str, dialect: Dialect, file: str, literal: bool, as_text: bool, unit: str = "line"):
         self.name, self.dialect, self.file, self.literal, self.unit = name, dialect, file, literal, unit
-        self.words = words or literal
+        self.as_text = as_text or literal
         self.numbers: list[Floats] = []
         self.text: list[str | None] = []
         self.known: dict[str, str | None] = {}
         self.point = DECIMALS[dialect.decimal].encode()
         self.absent_numbers = {word for word in dialect.absent if NUMBER.fullmatch(word)}
+        self.absent_values = np.array(sorted(dialect.absent_values))
         self.pointed = self.whole = False
         self.decimal_points = not dialect.is_plain  # whether it is sure that points are those
 
     def take(self, cells: Sequence[str], lines: Sequence[int]) -> None:
         """The next cells, which stand at these lines."""
-        if not self.words:
+        if not self.as_text:
             values = self._fast(cells)
             if values is None:
                 words = self._strip(cells, lines)
@@ -60,12 +61,12 @@ class ColumnReader:
                 return
             if self.numbers:
                 raise TurnedToWords(self.name)
-            self.words = True
+            self.as_text = True
         self.text += self._strip(cells, lines)
 
     def finish(self) -> Cells:
         """All cells."""
-        if self.words:
+        if self.as_text:
             return np.array(self.text, dtype=object)
         return np.concatenate(self.numbers)
 
@@ -91,7 +92,11 @@ class ColumnReader:
         except ValueError:
             return None
         rounds = bool((np.abs(values) >= EXACT).any()) and not _rounds_nothing(cells, values)
-        return None if rounds or self._may_be_thousands(data) else values
+        if rounds or self._may_be_thousands(data):
+            return None
+        if len(self.absent_values):
+            values[np.isin(values, self.absent_values)] = np.nan
+        return values
 
     def _may_be_thousands(self, data: bytes) -> bool:
         """Whether all cells with a point so far look like `1.100`, and others like `900`."""
@@ -117,7 +122,7 @@ class ColumnReader:
 
     def _word(self, cell: str, cells: Sequence[str], lines: Sequence[int]) -> str | None:
         word = cell.strip()
-        if word.lower() in self.dialect.absent:
+        if self.dialect.is_absent(word, self.literal):
             return None
         if self.literal or self.dialect.is_plain:
             return word

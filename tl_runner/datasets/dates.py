@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_runner.datasets.cells import Cells, Floats, Table, is_missing
+from tl_runner.datasets.columns import parse_numbers
 from tl_runner.errors import UserError
 
 EPOCH = datetime(1970, 1, 1)
@@ -70,8 +71,6 @@ def read_time(table: Table, name: str, key: str) -> NDArray[Any]:
 
 
 def _numbers(cells: Cells) -> NDArray[np.float64] | None:
-    from tl_runner.datasets.columns import parse_numbers
-
     values, text = parse_numbers(cells)
     return None if text.any() else values
 

@@ -36,15 +36,15 @@ def read_delimited(
     dialect: Dialect,
     drop: Sequence[str] = (),
     only: Collection[str] | None = None,
-    words: Collection[str] = (),
-    text: Collection[str] = (),
+    literal: Collection[str] = (),
+    as_text: Collection[str] = (),
 ) -> Table:
     """The table in a text file (RFC 4180, with any of `SEPARATORS`), whose first line names the columns.
 
     Cells are stripped of blanks around them; an empty one, and one of the dialect's words for missing, has no value.
-    Columns named in `drop` are left out, and where `only` names some all others. Those in `words` stay text, as they
-    are written, and those in `text` stay text, numbers in the plain notation. Blank lines are passed over. `said` is
-    what named the file, as it was typed.
+    Columns named in `drop` are left out, and where `only` names some all others. Those in `literal` stay text, as
+    they are written, and those in `as_text` are text, numbers in the plain notation. Blank lines are passed over.
+    `said` is what named the file, as it was typed.
     """
     content = find_text(file, said, dialect.encoding, guess=True)
     head, whole = content.head(SAMPLE)
@@ -52,11 +52,11 @@ def read_delimited(
     csv.field_size_limit(
         max(csv.field_size_limit(), len(content.data))
     )  # a text may be longer than csv takes by default
-    turned = {*text}
+    turned = {*as_text}
     while True:
         with content.stream() as stream, _without_collector():
             try:
-                table = _read(stream, marked, file, separator, dialect, drop, only, {*words}, turned)
+                table = _read(stream, marked, file, separator, dialect, drop, only, {*literal}, turned)
                 break
             except TurnedToWords as column:
                 turned.add(column.name)
@@ -86,8 +86,8 @@ def _read(
     dialect: Dialect,
     drop: Sequence[str],
     only: Collection[str] | None,
-    words: Collection[str],
-    turned: Collection[str],
+    literal: Collection[str],
+    as_text: Collection[str],
 ) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, Cells]]:
     """The header, the lines of the rows, and the columns in use."""
     records = _records(stream, file, SEPARATORS[separator], marked)
@@ -98,7 +98,7 @@ def _read(
     _refuse_line_above_header(file, top, header, *rest)
     _check_header(file, header, used, separator, dialect.separator == "auto", least=2 if only is None else 0)
     columns = {
-        name: (header.index(name), ColumnReader(name, dialect, file, name in words, name in turned)) for name in used
+        name: (header.index(name), ColumnReader(name, dialect, file, name in literal, name in as_text)) for name in used
     }
     lines, size = array("q"), max(100, CELLS // len(header))
     records = chain(rest, records)

@@ -21,11 +21,17 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LIKE_THOUSANDS = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "'"})
 
 
+def name_category(word: str) -> str:
+    """One name for each category: `1.0` is `1`, as pandas writes whole numbers where some are missing."""
+    return re.sub(r"^([+-]?\d+)\.0*$", r"\1", word)
+
+
 @dataclass(frozen=True)
 class Dialect:
     """Words for the separator (`auto`: found in each file), the encoding (likewise) and the signs of numbers.
 
-    `missing` are words for a missing value, besides an empty cell, in any case. `dates` are columns of ISO dates.
+    `missing` are words for a missing value, besides an empty cell: in any case, and numbers by their value. `dates` are
+    columns of ISO dates.
     """
 
     separator: str = "auto"
@@ -70,6 +76,30 @@ class Dialect:
     def absent(self) -> frozenset[str]:
         """The words for a missing value in lower case, the empty one too."""
         return frozenset({"", *(word.strip().lower() for word in self.missing)})
+
+    @cached_property
+    def absent_values(self) -> frozenset[float]:
+        """The numbers among these words."""
+        plain = ((self.to_plain(word), word) for word in self.absent)  # as in a cell, or as the configuration has it
+        return frozenset(float(own or word) for own, word in plain if own or NUMBER.fullmatch(word))
+
+    @cached_property
+    def absent_categories(self) -> frozenset[str]:
+        """These words as names of categories."""
+        return frozenset(map(name_category, self.absent))
+
+    def is_absent(self, word: str, literal: bool = False) -> bool:
+        """Whether a cell, without blanks around it, has no value.
+
+        Numbers are compared by value, `-999.0` and `-9.99e2` with -999; in columns that are read `literal` they are
+        compared as categories, so that only the first of these two is the same.
+        """
+        if word.lower() in self.absent:
+            return True
+        if literal:
+            return name_category(word.lower()) in self.absent_categories
+        number = self.to_plain(word) if self.absent_values else None
+        return number is not None and float(number) in self.absent_values
 
     def describe_numbers(self) -> str:
         """The keys that say how numbers are written."""

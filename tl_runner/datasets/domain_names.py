@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.errors import UserError
 
 DIGITS = ("sans", "serif", "mono", "handwritten")  # `rendered` is all fonts together
@@ -19,9 +20,9 @@ def list_domain_names(dataset: str, options: Mapping[str, Any]) -> list[str]:
         return _list_folders(Path(str(root)).expanduser(), follow)
     if dataset in ("table", "csv", "text") and file and column:
         how = (str(options.get(key) or "auto") for key in ("separator", "encoding"))
-        missing = options.get("missing")
-        words = {str(word).strip().lower() for word in missing} if isinstance(missing, list | tuple) else set[str]()
-        return [name for name in _list_values(str(file), str(column), *how) if name.strip().lower() not in words]
+        written = Dialect(missing=[str(word) for word in options.get("missing") or ()])
+        values = _list_values(str(file), str(column), *how)
+        return [name for name in values if not written.is_absent(name.strip(), literal=True)]
     raise UserError(
         f"pairs: which domains dataset={dataset} has can't be told: name them, as in domains=[a,b,c]"
         " (folders of a dataset.root, and a column dataset.domain of a dataset.file, are found)"
@@ -39,7 +40,6 @@ def _list_folders(root: Path, follow_links: bool) -> list[str]:
 def _list_values(file: str, column: str, separator: str, encoding: str) -> list[str]:
     from tl_runner.datasets.cells import normalise_categories, observed
     from tl_runner.datasets.classes import sort_names
-    from tl_runner.datasets.dialect import Dialect
     from tl_runner.datasets.json_lines import read_json_lines
     from tl_runner.datasets.read_table import read_table
     from tl_runner.datasets.text_columns import is_json
@@ -48,6 +48,6 @@ def _list_values(file: str, column: str, separator: str, encoding: str) -> list[
     if is_json(file):
         found = read_json_lines(file, said, column, (), encoding)
     else:
-        found = read_table(file, said, Dialect.parse(separator, encoding), only={column}, words={column})
+        found = read_table(file, said, Dialect.parse(separator, encoding), only={column}, literal={column})
     cells, _ = found.split_off(column, "domain")
     return [*sort_names(observed(normalise_categories(cells)))]

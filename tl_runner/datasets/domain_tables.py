@@ -18,6 +18,7 @@ from tl_runner.datasets.classes import (
     sort_names,
     warn_of_spelling,
 )
+from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.read_table import read_alike
 from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice
@@ -47,15 +48,15 @@ def read_domains(
     Several sources are pooled.
 
     `takes` says what may be asked for; those `needed` must be. `reading` reads what an option names: it gets
-    the name, how that was typed, and perhaps columns that are to stay `text`. `missing` are the words for a missing
-    value, which is no domain.
+    the name, how that was typed, and perhaps columns to be read `as_text`. `missing` are the words for a missing value,
+    which is no domain.
     """
     asked = {role: names for role, each in named.items() if (names := name_sources(each))}
     if file is None and domain is None and asked.keys() >= {*needed}:
         roles = [(role, name) for role, names in asked.items() for name in names]
         refuse_one_place_twice([(role, name, Path(name)) for role, name in roles], "rows")
         tables = {(role, name): reading(name, f"dataset.{role}={name}") for role, name in roles}
-        tables = read_alike(tables, lambda role, name, text: reading(name, f"dataset.{role}={name}", text=text))
+        tables = read_alike(tables, lambda role, name, mixed: reading(name, f"dataset.{role}={name}", as_text=mixed))
         return {role: pool_tables([tables[role, name] for name in names]) for role, names in asked.items()}
     if file is None or domain is None:
         given = {**named, "file": file, "domain": domain}
@@ -68,7 +69,7 @@ def read_domains(
     for key, value in ((each, name) for each in keys for name in asked.get(each, (None,))):
         if value not in there:
             said = f"dataset.{key}={value}: there is no such value" if value else f"dataset.{key} must name a value"
-            gap = [word for word in missing if word.strip().lower() == str(value).strip().lower()]
+            gap = [word for word in missing if Dialect(missing=[word]).is_absent(str(value).strip(), literal=True)]
             kept = format_option("missing", [word for word in missing if word not in gap])
             mend = f". {value} is a word for a missing value: {kept} changes that" if gap else ""
             raise UserError(

@@ -8,20 +8,19 @@ from typing import Literal
 from unicodedata import normalize
 
 from tl_runner.datasets.decoded import File
-from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled
+from tl_runner.datasets.labelled import TEST, TRAIN, ScoreOn, WhetherLabelled
 from tl_runner.datasets.listed_images import Reading, draw_images
 from tl_runner.datasets.listing import ClassFolder, Listing, quoted
 from tl_runner.datasets.native_size import Size
 from tl_runner.datasets.pixel_format import Channels
 from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice
-from tl_runner.datasets.split import PARTS, Drawn
+from tl_runner.datasets.split import Drawn
 from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun
 from tl_runner.storage.image_lists import Line, read_list
 
 log = logging.getLogger(__name__)
 
-TRAIN, TEST = PARTS.index("train"), PARTS.index("test")
 SHOWN = 5  # missing files that are named
 
 

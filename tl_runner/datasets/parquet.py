@@ -23,13 +23,14 @@ def read_parquet(
     dialect: Dialect,
     drop: Sequence[str] = (),
     only: Collection[str] | None = None,
-    words: Collection[str] = (),
-    text: Collection[str] = (),
+    literal: Collection[str] = (),
+    as_text: Collection[str] = (),
 ) -> Table:
     """The table in a Parquet file; what the options mean is as in `delimited.read_delimited`.
 
-    Numbers are numbers, NaN and null have no value, and true and false are the words True and False. Texts are read as
-    cells of a CSV file are. Dates and times are read only where the dialect names them; lists and the like are refused.
+    Numbers are numbers; null, NaN and the numbers that the dialect names have no value; true and false are the words
+    True and False. Texts are read as cells of a CSV file are. Dates and times are read only where the dialect names
+    them; lists and the like are refused.
     """
     try:
         import pyarrow as pa
@@ -58,7 +59,7 @@ def read_parquet(
     cells = {}
     for name, column in columns.items():
         refuse_nested(file, name, column)
-        cells[name] = _cells(file, name, column.column(0), dialect, name in words, name in text)
+        cells[name] = _cells(file, name, column.column(0), dialect, name in literal, name in as_text)
     lines = np.arange(1, rows + 1)
     return Table(strip_endings(path.name), file, header, lines, cells, found={"format": "Parquet"}, unit="row")
 
@@ -82,7 +83,7 @@ def _is_bytes(kind: Any) -> bool:
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind)
 
 
-def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, text: bool) -> Cells:
+def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, as_text: bool) -> Cells:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as pt
@@ -91,7 +92,7 @@ def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, t
     if pt.is_dictionary(kind):
         kind, values = kind.value_type, pc.cast(values, kind.value_type)
     if pt.is_null(kind):
-        return np.full(len(values), None, dtype=object) if literal or text else np.full(len(values), np.nan)
+        return np.full(len(values), None, dtype=object) if literal or as_text else np.full(len(values), np.nan)
     if pt.is_timestamp(kind) or pt.is_date(kind):
         if not literal:  # as are columns that the dialect names as dates
             raise UserError(
@@ -105,13 +106,13 @@ def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, t
             f" {format_option('drop', [name])} leaves it out"
         )
     numeric = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
-    if numeric and not literal and not text:
-        return _numbers(file, name, values)
+    if numeric and not literal and not as_text:
+        return _numbers(file, name, values, _absent_values(kind, dialect))
     if numeric or pt.is_boolean(kind):
-        found = [None if value is None or value != value else str(value) for value in values.to_pylist()]  # noqa: PLR0124
-        return _words(found)
+        numbers = _absent_values(kind, dialect)
+        return _words([None if _is_absent(value, numbers, dialect) else str(value) for value in values.to_pylist()])
     strings = pc.cast(values, pa.large_string()).to_pylist()
-    return _as_csv_would(file, name, strings, dialect, literal, text)
+    return _as_csv_would(file, name, strings, dialect, literal, as_text)
 
 
 def _iso(value: Any) -> str:
@@ -123,11 +124,27 @@ def _words(words: Sequence[str | None]) -> Cells:
     return np.array(words, dtype=object)
 
 
-def _numbers(file: str, name: str, values: Any) -> Cells:
+def _absent_values(kind: Any, dialect: Dialect) -> set[float]:
+    """The numbers that stand for a missing value, as a column of this kind holds them: -99.9 is not quite that."""
+    import pyarrow.types as pt
+
+    rounded = np.float16 if pt.is_float16(kind) else np.float32 if pt.is_float32(kind) else np.float64
+    return {float(rounded(value)) for value in dialect.absent_values if abs(value) <= float(np.finfo(rounded).max)}
+
+
+def _is_absent(value: Any, numbers: Collection[float], dialect: Dialect) -> bool:
+    """Whether a number, or true or false, is null, NaN, or stands for a missing value."""
+    if value is None or isinstance(value, bool):
+        return value is None or str(value).lower() in dialect.absent
+    return float(value) in numbers or np.isnan(float(value))
+
+
+def _numbers(file: str, name: str, values: Any, absent: Collection[float]) -> Cells:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     found = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    found = np.where(np.isin(found, [*absent]), np.nan, found)
     if (wrong := np.abs(found) > LARGEST).any():
         row = int(wrong.argmax())
         raise UserError(
@@ -141,9 +158,9 @@ def _numbers(file: str, name: str, values: Any) -> Cells:
 
 
 def _as_csv_would(
-    file: str, name: str, strings: Sequence[str | None], dialect: Dialect, literal: bool, text: bool
+    file: str, name: str, strings: Sequence[str | None], dialect: Dialect, literal: bool, as_text: bool
 ) -> Cells:
     """Words as the cells of a CSV file are read."""
-    reader = ColumnReader(name, dialect, file, literal, text, unit="row")
+    reader = ColumnReader(name, dialect, file, literal, as_text, unit="row")
     reader.take(["" if word is None else word for word in strings], range(1, len(strings) + 1))
     return reader.finish()

@@ -28,8 +28,8 @@ def read_table(
     dialect: Dialect,
     drop: Sequence[str] = (),
     only: Collection[str] | None = None,
-    words: Collection[str] = (),
-    text: Collection[str] = (),
+    literal: Collection[str] = (),
+    as_text: Collection[str] = (),
 ) -> Table:
     """The rows of one domain: of a file, of all that match a pattern, or of the tables in a folder.
 
@@ -40,7 +40,7 @@ def read_table(
 
     def read_file(file: str, said: str, mixed: Collection[str]) -> Table:
         read = read_parquet if file.lower().endswith(PARQUET) else read_delimited
-        return read(file, said, dialect, drop, only, {*words, *dates}, {*text, *mixed})
+        return read(file, said, dialect, drop, only, {*literal, *dates}, {*as_text, *mixed})
 
     table = read_files(name, said, read_file)
     days = {column: read_dates(table, column, "dataset.dates takes") for column in table.cells if column in dates}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tl_runner.datasets.cells import Table, is_missing, map_words, normalise_categories
 from tl_runner.datasets.dates import read_time
-from tl_runner.datasets.divided import Times
+from tl_runner.datasets.group_time_split import Times
 from tl_runner.datasets.part_names import WORDS
 from tl_runner.errors import UserError
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
-from tl_runner.datasets.divided import Times, cut_groups, cut_times, refuse_straddling, tell_times
+from tl_runner.datasets.group_time_split import Times, cut_groups, cut_times, refuse_straddling, tell_times
 from tl_runner.domains import (
     Answers,
     Domain,
@@ -54,8 +54,9 @@ class Raw(NamedTuple):
     of a row without a label. Rows of texts hold these in `texts` (n,); x (n, 2) are then hashes of them. `part` (n,)
     says where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train.
     `names` (n,) say where each row came from: a file as the configuration leads to it, `file:line` of a table; None
-    where the rows are no user's. A pool of several domains has their names in `members`, and in `member` (n,) the
-    position of each row's own.
+    where the rows are no user's. Rows of one `group` (n,), such as those of a patient, stay in one part. Rows are
+    ordered by `time` (n,), and the latest are for testing. At most one of these two is given. A pool of several domains
+    has their names in `members`, and in `member` (n,) the position of each row's own.
     """
 
     name: str

@@ -92,12 +92,12 @@ def table(
     roles.check(test)
     dialect = Dialect.parse(separator, encoding, decimal, thousands, missing, dates)
     quantity = label if task == "regression" else None
-    words = {name for name in (domain, *roles.columns, *categorical, None if quantity else label) if name is not None}
-    reading = partial(read_table, dialect=dialect, drop=drop, words=words)
+    literal = {name for name in (domain, *roles.columns, *categorical, None if quantity else label) if name is not None}
+    reading = partial(read_table, dialect=dialect, drop=drop, literal=literal)
     asked: dict[str, Several] = {"source": source, "target": target, "test": test}
     tables = read_domains(f"dataset=table takes {WAYS}", reading, asked, file, domain, missing)
     untouched = Dialect.parse(separator, encoding)
-    literally = partial(read_table, said=label, dialect=untouched, only={label}, words={label})
+    literally = partial(read_table, said=label, dialect=untouched, only={label}, literal={label})
     notes: dict[str, Any] = {"written": {role: dict(table.found) for role, table in tables.items()}}
     facts = dict[str, RowFacts]()
     for role in tables:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,13 +37,13 @@ class TextColumns(NamedTuple):
                 f" dataset.root={root} and the name of the domain, {domain}"
             )
         others = [column for column in (self.label, self.domain) if column is not None]
-        used, literal = {self.text, *others}, replace(self.dialect, missing=())
+        used, untouched = {self.text, *others}, replace(self.dialect, missing=())
 
-        def read_file(file: str, said: str, text: Collection[str]) -> Table:
+        def read_file(file: str, said: str, mixed: Collection[str]) -> Table:
             if is_json(file):
-                return read_json_lines(file, said, self.text, others, literal.encoding)
+                return read_json_lines(file, said, self.text, others, untouched.encoding)
             read = read_parquet if file.lower().endswith(PARQUET) else read_delimited
-            return read(file, said, literal, only=used, words=used)
+            return read(file, said, untouched, only=used, literal=used)
 
         table = read_files(name, said, read_file)
         self._check(table, "text", self.text)
@@ -53,9 +54,9 @@ class TextColumns(NamedTuple):
     def read(self, file: str, said: str) -> Table:
         """The same, where labels and domains that are words for a missing value are None."""
         table = self.read_literally(file, said)
-        absent = self.dialect.absent
+        absent = partial(self.dialect.is_absent, literal=True)
         known = {
-            name: map_words(cells, {word: word and (None if word.lower() in absent else word) for word in {*cells}})
+            name: map_words(cells, {word: None if word is None or absent(word) else word for word in {*cells}})
             for name, cells in table.cells.items()
             if name != self.text
         }

@@ -105,7 +105,7 @@ class Columns:
 
     def _read(self, file: str) -> Table:
         categories = {name for name, kind in self.kinds.items() if kind == "categorical"}
-        table = read_table(file, file, self.dialect, only=self.kinds, words=self.literal, text=categories)
+        table = read_table(file, file, self.dialect, only=self.kinds, literal=self.literal, as_text=categories)
         if absent := [name for name in self.kinds if name not in table.cells]:
             spare = [name for name in table.header if name not in self.kinds]
             raise UserError(
@@ -127,11 +127,11 @@ class Columns:
             if value is None or (isinstance(value, float) and np.isnan(value)):
                 return np.array([None], dtype=object)
             if kind == "numeric" and isinstance(value, Real) and not isinstance(value, bool):
-                return np.array([value], dtype=np.float64)
-            word = str(value).strip()
-            absent = word.lower() in self.dialect.absent
-            plain = None if name in self.literal else self.dialect.to_plain(word)
-            return np.array([None if absent else plain or word], dtype=object)
+                number = float(value)
+                return np.array([np.nan if number in self.dialect.absent_values else number], dtype=np.float64)
+            word, literal = str(value).strip(), name in self.literal
+            plain = None if literal else self.dialect.to_plain(word)
+            return np.array([None if self.dialect.is_absent(word, literal) else plain or word], dtype=object)
 
         cells = {str(name): cell(str(name), value) for name, value in row.items()}
         table = Table("", f"row {number + 1}", tuple(cells), np.array([1]), cells)

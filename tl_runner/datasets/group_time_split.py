@@ -1,4 +1,4 @@
-"""How a domain's rows are divided where they are no strangers: by groups that stay together, or by time.
+"""Cut a domain into train, val and test by a column: rows of a group stay together, or the latest rows are the test.
 
 Nothing here looks at inputs or labels.
 """
