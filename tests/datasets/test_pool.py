@@ -91,6 +91,7 @@ def test_tables_of_one_name_in_two_folders_are_two_sources(tmp_path):
     words += [f"dataset.target={tmp_path}/c/data.csv", "method=source_only", "train=tiny"]
     record = made(tmp_path, *words)
     assert record.status == "ok" and record.data.members and [*record.data.members] == ["a/data", "b/data"]
+    assert record.data.domains == {"source": "a/data + b/data", "target": "c/data"}
     twice = [word.replace(f"{tmp_path}/b/", f"{tmp_path}/b/../a/") for word in words]
     with pytest.raises(UserError, match="names the same rows twice"):
         made(tmp_path, *twice)

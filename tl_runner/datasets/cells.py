@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_runner.datasets.dialect import name_category
-from tl_runner.datasets.source_names import tell_apart
 from tl_runner.errors import UserError, list_names, nearest
 
 Floats = NDArray[np.float64]
@@ -116,14 +115,14 @@ def join_tables(name: str, file: str, tables: Sequence[Table]) -> Table:
 
 
 def pool_tables(tables: Sequence[Table]) -> Table:
-    """The rows of several domains as one table, each knowing its own; one alone stays as it is."""
+    """The rows of several domains, of names of their own, as one table, each knowing its own; one stays as it is."""
     if len(tables) == 1:
         return tables[0]
-    names = tell_apart([table.name for table in tables], [table.file for table in tables])
-    joined = join_tables(" + ".join(names), " and ".join(dict.fromkeys(table.file for table in tables)), tables)
+    joined = join_tables(
+        " + ".join(table.name for table in tables), " and ".join(dict.fromkeys(table.file for table in tables)), tables
+    )
     member = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    members = tuple((name, table.file) for name, table in zip(names, tables, strict=True))
-    return replace(joined, members=members, member=member)
+    return replace(joined, members=tuple((table.name, table.file) for table in tables), member=member)
 
 
 def is_missing(cells: Cells) -> NDArray[np.bool_]:

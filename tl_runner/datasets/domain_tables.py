@@ -21,7 +21,7 @@ from tl_runner.datasets.classes import (
 from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.read_table import read_alike
-from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice
+from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice, tell_apart
 from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun, pluralize
 
@@ -45,11 +45,9 @@ def read_domains(
 ) -> dict[str, Table]:
     """The rows of the source, the target and, if it is named, the test part: from files, or from one by its column.
 
-    Several sources are pooled.
-
-    `takes` says what may be asked for; those `needed` must be. `reading` reads what an option names: it gets
-    the name, how that was typed, and perhaps columns to be read `as_text`. `missing` are the words for a missing value,
-    which is no domain.
+    Several sources are pooled. `takes` says what may be asked for; those `needed` must be. `reading` reads what an
+    option names: it gets the name, how that was typed, and perhaps columns to be read `as_text`. `missing` are the
+    words for a missing value, which is no domain.
     """
     asked = {role: names for role, each in named.items() if (names := name_sources(each))}
     if file is None and domain is None and asked.keys() >= {*needed}:
@@ -57,7 +55,10 @@ def read_domains(
         refuse_one_place_twice([(role, name, Path(name)) for role, name in roles], "rows")
         tables = {(role, name): reading(name, f"dataset.{role}={name}") for role, name in roles}
         tables = read_alike(tables, lambda role, name, mixed: reading(name, f"dataset.{role}={name}", as_text=mixed))
-        return {role: pool_tables([tables[role, name] for name in names]) for role, names in asked.items()}
+        domains = [key for key in tables if key[0] != "test"]
+        apart = tell_apart([tables[key].name for key in domains], [tables[key].file for key in domains])
+        tables |= {key: replace(tables[key], name=name) for key, name in zip(domains, apart, strict=True)}
+        return {role: pool_tables([tables[role, name] for name in each]) for role, each in asked.items()}
     if file is None or domain is None:
         given = {**named, "file": file, "domain": domain}
         said = " ".join(f"dataset.{key}={_say(value)}" for key, value in given.items() if value is not None)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
-from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from tl_runner.datasets.listing import IMAGES, IMAGES_AND_ARRAYS, FileKind, List
 from tl_runner.datasets.native_size import Size, choose_size
 from tl_runner.datasets.pixel_format import Channels, PixelFormat, doubts
 from tl_runner.datasets.pool import mark_members
-from tl_runner.datasets.source_names import tell_apart
+from tl_runner.datasets.source_names import name_domains
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.errors import UserError, check_range
 from tl_runner.plurals import count_noun
@@ -76,7 +75,7 @@ def draw_images(
     """
     how, kind = reading.format, reading.kind
     found = {role: each.folders for role, each in listed.items()}
-    names = {role: name_places(each) for role, each in places.items()}
+    names = name_domains({role: each for role, each in places.items() if role != "test"})
     classes = find_classes(found, kind, reading.labels, reading.label_set, names.get("source", ()))
     sides = take_classes(found, kind, classes)
     files = {role: [file for each in side for file in each.files] for role, side in sides.items()}
@@ -116,11 +115,6 @@ def draw_images(
     }
     source_rows = raw("source") if "source" in listed else None
     return Drawn(source_rows, score_on_rows(target_rows, reading.score_on), notes, on_disk=on_disk)
-
-
-def name_places(places: Sequence[Path]) -> list[str]:
-    """What the domains in these folders or lists are called."""
-    return tell_apart([normalize("NFC", place.name) for place in places], [str(place) for place in places])
 
 
 def _judge(sides: DomainFolders, bad: Mapping[str, Mapping[int, str]], on_bad: OnBad) -> None:

@@ -1,9 +1,10 @@
 """What names the domains of a dataset: one or several sources, and what to call domains of equal names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar, cast
+from unicodedata import normalize
 
 from tl_runner.errors import UserError, list_names
 
@@ -29,6 +30,13 @@ def tell_apart(names: Sequence[str], places: Sequence[str]) -> list[str]:
         if len({*longer}) == len(longer):
             return longer
     return [*places]
+
+
+def name_domains(places: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
+    """What the domains of each role are called, which lie in these folders or lists: no two of them alike."""
+    every = [place for each in places.values() for place in each]
+    names = iter(tell_apart([normalize("NFC", place.name) for place in every], [str(place) for place in every]))
+    return {role: [next(names) for _ in each] for role, each in places.items()}
 
 
 def refuse_one_place_twice(named: Sequence[tuple[str, str, Path]], noun: str) -> None:

@@ -19,10 +19,9 @@ from tl_runner.datasets.clean_text import clean_text
 from tl_runner.datasets.content import text_digests
 from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled, score_on_rows, tell_unlabelled, with_test_rows
-from tl_runner.datasets.listed_images import name_places
 from tl_runner.datasets.listing import TEXTS
 from tl_runner.datasets.pool import mark_members
-from tl_runner.datasets.source_names import Several, name_sources
+from tl_runner.datasets.source_names import Several, name_domains, name_sources
 from tl_runner.datasets.split import Drawn, Raw
 from tl_runner.datasets.text_columns import TextColumns
 from tl_runner.datasets.text_files import read_text
@@ -148,7 +147,7 @@ def _read_folders(
     domains = domain_folders.find_domains(root, TEXTS, asked)
     listed = domain_folders.list_domains(domains, root, TEXTS, labelling.labelled)
     found = {role: each.folders for role, each in listed.items()}
-    names = {role: name_places(each) for role, each in domains.items()}
+    names = name_domains({role: each for role, each in domains.items() if role != "test"})
     classes = domain_folders.find_classes(found, TEXTS, labelling.policy, labelling.label_set, names.get("source", ()))
     sides = domain_folders.take_classes(found, TEXTS, classes)
     rows, skipped = dict[str, Raw](), dict[str, int]()
