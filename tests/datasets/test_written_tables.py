@@ -239,6 +239,27 @@ def test_however_many_cells_are_taken_at_once_the_table_is_one(cells, late, monk
     assert (found["y"].dtype == np.float64) == plain and found["y"][0] == (1.0 if plain else "1")
 
 
+def test_columns_that_turn_to_text_late_cost_one_more_reading_of_the_rows_before(monkeypatch):
+    """Twenty columns of numbers, each with a word in another portion of ten rows, or all in the last."""
+    records, taken = delimited._records, []
+
+    def count(*given: Any) -> Any:
+        for record in records(*given):
+            taken.append(record[0])
+            yield record
+
+    monkeypatch.setattr(delimited, "CELLS", 1)  # at least 100 rows are taken at once
+    monkeypatch.setattr(delimited, "_records", count)
+    names = [f"x{k}" for k in range(20)]
+    for turns in ([100 * k + 50 for k in range(20)], [2099] * 20):
+        cells = [["-" if i == turns[k] else f"{i + k / 8}" for k in range(20)] for i in range(2100)]
+        Path("a.csv").write_text("\n".join(map(",".join, [names, *cells])))
+        taken.clear()
+        found = read().cells
+        assert all(found[name].tolist() == [row[k] for row in cells] for k, name in enumerate(names))
+        assert len(taken) <= 2 + 2100 + max(turns) // 100 * 100
+
+
 def test_whole_numbers_that_floats_round_are_said_and_others_are_not(caplog):
     for name, end in (("a", 1), ("b", 3)):
         rows = [f"{9007199254740992 + i * end},{2**60 * (i + end)},{i / 7 + end},{i % 2}" for i in range(20)]

@@ -22,19 +22,14 @@ _NO_THOUSANDS = re.compile(rb"^(?=[^\n]*\.)(?![+-]?[1-9]\d{0,2}\.\d{3}$)", re.MU
 _WHOLE = re.compile(rb"^(?![+-]?0?$)[^.eE\n]+$", re.MULTILINE)
 
 
-class TurnedToWords(Exception):
-    """Earlier cells of the column `name` are kept as numbers, and this one must be kept as text: read it again so."""
-
-    def __init__(self, name: str):
-        super().__init__(name)
-        self.name = name
-
-
 class ColumnReader:
     """Takes a column's cells, and gives them as float64 if each is a finite number or missing; else as text.
 
     Text, too, are numbers that want a second look: whole ones that floats can't hold, and `1.100` beside `900`. With
     `literal` all cells are text as they are written; with `as_text` they are text, numbers in the plain notation.
+
+    Cells that are numbers are not kept as text. Where a later one must be, `again` is how many came before its portion:
+    these are to be read again `as_text`, and `finish` gives only the others.
     """
 
     def __init__(self, name: str, dialect: Dialect, file: str, literal: bool, as_text: bool, unit: str = "line"):
@@ -46,6 +41,7 @@ class ColumnReader:
         self.point = DECIMALS[dialect.decimal].encode()
         self.absent_numbers = {word for word in dialect.absent if NUMBER.fullmatch(word)}
         self.absent_values = np.array(sorted(dialect.absent_values))
+        self.again = 0
         self.pointed = self.whole = False
         self.decimal_points = not dialect.is_plain  # whether it is sure that points are those
 
@@ -59,13 +55,11 @@ class ColumnReader:
             if values is not None:
                 self.numbers.append(values)
                 return
-            if self.numbers:
-                raise TurnedToWords(self.name)
-            self.as_text = True
+            self.as_text, self.again, self.numbers = True, sum(map(len, self.numbers)), []
         self.text += self._strip(cells, lines)
 
     def finish(self) -> Cells:
-        """All cells."""
+        """All cells, but for those that are to be read `again`."""
         if self.as_text:
             return np.array(self.text, dtype=object)
         return np.concatenate(self.numbers)

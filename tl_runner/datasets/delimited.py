@@ -5,7 +5,7 @@ import gc
 import logging
 import re
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_runner.datasets.cells import Cells, Table, format_option
-from tl_runner.datasets.column_reading import ColumnReader, TurnedToWords
+from tl_runner.datasets.column_reading import ColumnReader
 from tl_runner.datasets.dialect import SEPARATORS, Dialect
 from tl_runner.datasets.separators import SAMPLE, find_separator
-from tl_runner.datasets.text_files import find_text
+from tl_runner.datasets.text_files import FileText, find_text
 from tl_runner.errors import UserError, list_names
 from tl_runner.plurals import count_noun
 from tl_runner.storage.table_files import strip_endings
@@ -52,35 +52,38 @@ def read_delimited(
     csv.field_size_limit(
         max(csv.field_size_limit(), len(content.data))
     )  # a text may be longer than csv takes by default
-    turned = {*as_text}
-    while True:
-        with content.stream() as stream, _without_collector():
-            try:
-                table = _read(stream, marked, file, separator, dialect, drop, only, {*literal}, turned)
-                break
-            except TurnedToWords as column:
-                turned.add(column.name)
+    literal, as_text = {*literal}, {*as_text}
+    with _open_records(content, file, separator, marked) as records:
+        header, lines, columns = _read(records, file, separator, dialect, drop, only, literal, as_text)
+    cells = {name: column.finish() for name, column in columns.items()}
+    if again := {name: (header.index(name), column.again) for name, column in columns.items() if column.again}:
+        with _open_records(content, file, separator, marked) as records:
+            earlier = _read_as_text(records, again, dialect, file)
+        cells |= {name: np.concatenate([words, cells[name]]) for name, words in earlier.items()}
     found = {"separator": separator, "encoding": content.encoding}
     if dialect.separator == "auto" and separator != "comma" and not marked:
         log.info("%s: a %s divides its cells (dataset.separator=%s)", file, separator, separator)
-    return Table(strip_endings(Path(file).name), file, *table, found=found)
+    return Table(strip_endings(Path(file).name), file, header, lines, cells, found=found)
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    """Python's search for cycles among objects pauses: rows of text have none, and it takes half of the time."""
+def _open_records(content: FileText, file: str, separator: str, marked: bool) -> Iterator[Iterator[Record]]:
+    """The file's records from the beginning.
+
+    Python's search for cycles among objects pauses: rows of text have none, and it takes half of the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with content.stream() as stream:
+            yield _records(stream, file, SEPARATORS[separator], marked)
     finally:
         if enabled:
             gc.enable()
 
 
 def _read(
-    stream: TextIO,
-    marked: bool,
+    records: Iterator[Record],
     file: str,
     separator: str,
     dialect: Dialect,
@@ -88,19 +91,17 @@ def _read(
     only: Collection[str] | None,
     literal: Collection[str],
     as_text: Collection[str],
-) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, Cells]]:
-    """The header, the lines of the rows, and the columns in use."""
-    records = _records(stream, file, SEPARATORS[separator], marked)
+) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, ColumnReader]]:
+    """The header, the lines of the rows, and the columns in use, which have taken all cells."""
     top, first = next(records, (0, []))
     header = tuple(name.strip() for name in first)
     used = [name for name in header if name not in drop and (only is None or name in only)]
     rest = list(islice(records, 1))
     _refuse_line_above_header(file, top, header, *rest)
     _check_header(file, header, used, separator, dialect.separator == "auto", least=2 if only is None else 0)
-    columns = {
-        name: (header.index(name), ColumnReader(name, dialect, file, name in literal, name in as_text)) for name in used
-    }
-    lines, size = array("q"), max(100, CELLS // len(header))
+    columns = {name: ColumnReader(name, dialect, file, name in literal, name in as_text) for name in used}
+    places = {name: header.index(name) for name in used}
+    lines, size = array("q"), _count_rows_at_once(header)
     records = chain(rest, records)
     while portion := list(islice(records, size)):
         at, rows = zip(*portion, strict=True)
@@ -108,11 +109,31 @@ def _read(
             _refuse_ragged_row(portion, header, separator, file)
         lines.extend(at)
         across = list(zip(*rows, strict=True))
-        for index, column in columns.values():
-            column.take(across[index], at)
+        for name, column in columns.items():
+            column.take(across[places[name]], at)
     if not lines:
         raise UserError(f"{file} has a header and no rows")
-    return header, np.array(lines, dtype=np.int64), {name: column.finish() for name, (_, column) in columns.items()}
+    return header, np.array(lines, dtype=np.int64), columns
+
+
+def _count_rows_at_once(header: Sequence[str]) -> int:
+    return max(100, CELLS // len(header))
+
+
+def _read_as_text(
+    records: Iterator[Record], again: Mapping[str, tuple[int, int]], dialect: Dialect, file: str
+) -> dict[str, Cells]:
+    """The first cells of some columns as text: of each its position, and how many."""
+    _, header = next(records)
+    readers = {name: ColumnReader(name, dialect, file, literal=False, as_text=True) for name in again}
+    done, last = 0, max(count for _, count in again.values())
+    while portion := list(islice(records, min(_count_rows_at_once(header), last - done))):
+        at, rows = zip(*portion, strict=True)
+        for name, (index, count) in again.items():
+            own = slice(max(0, count - done))
+            readers[name].take([row[index] for row in rows[own]], at[own])
+        done += len(portion)
+    return {name: reader.finish() for name, reader in readers.items()}
 
 
 def _settle_separator(head: str, whole: bool, file: str, asked: str) -> tuple[str, bool]:

@@ -1,10 +1,10 @@
 """Cut a domain into train, val and test by a column: rows of a group stay together, or the latest rows are the test.
 
-Nothing here looks at inputs or labels.
+A group that several domains have is in the same part in all of them. Nothing here looks at inputs or labels.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -13,52 +13,114 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tl_runner.datasets.part_names import PARTS
 from tl_runner.errors import UserError, list_names
 from tl_runner.plurals import count_noun
 
 log = logging.getLogger(__name__)
 
 Times = NDArray[Any]  # float64, or datetime64
+GivenParts = tuple[str, Tensor, NDArray[np.object_]]  # a domain's name; of each row (n,) the given part, the group
+ANY = frozenset({0, 1, 2})  # of `PARTS` by position
 OFF = 0.1  # of a domain's rows: a part that differs by more from what was wanted is said
 
 
+def find_open_parts(domains: Iterable[GivenParts]) -> dict[str, frozenset[int]]:
+    """The parts that each group may be in, by what the makers of all domains gave: positions in `PARTS`.
+
+    Rows in val or test are there; rows in train may go to a part that their domain lacks, which is cut from train.
+    Refuses a group whose rows no one part can hold.
+    """
+    found = dict[str, frozenset[int]]()
+    seen = dict[str, dict[frozenset[int], tuple[str, int]]]()
+    for name, given, group in domains:
+        lacking = ANY.difference(given.tolist())
+        for each, at in sorted({*zip(group.tolist(), given.tolist(), strict=True)}):
+            own = frozenset({at}) if at else lacking | {0}
+            for others, (first, other) in seen.setdefault(each, {}).items():
+                if not own & others:
+                    whose = ("", "") if first == name else (f" of {first}", f" of {name}")
+                    raise UserError(
+                        f"{name}: group {each!r} has rows in {PARTS[other]}{whose[0]} and in {PARTS[at]}{whose[1]}, as"
+                        " they were given (dataset.split, dataset.test, dataset.score_on=labelled). Rows of a group"
+                        " must be in one part: leave out dataset.group, or what gives the parts"
+                    )
+            seen[each].setdefault(own, (name, at))
+            found[each] = found.get(each, ANY) & own
+    return found
+
+
 def cut_groups(
-    rows: Tensor, group: NDArray[np.object_], wanted: Sequence[int], generator: torch.Generator, name: str
+    rows: Tensor,
+    group: NDArray[np.object_],
+    wanted: Sequence[int],
+    generator: torch.Generator,
+    name: str,
+    open_parts: Mapping[str, frozenset[int]] = {},
+    repeat: bool = False,
 ) -> list[Tensor]:
     """Rows (n,) as [train, val, test], each group whole; `group` (N,) names that of every row of the domain.
 
-    `wanted` is how many rows val and test should have. Groups are ordered by a hash of their names, and shuffled; test
-    takes each that brings it nearer to its number, then val; the rest is for training. So a group's part depends on the
-    groups and their sizes alone. Refuses fewer groups than parts.
+    `wanted` is how many rows val and test should have. A group of which `open_parts` names one part alone is there:
+    another domain has it there. The others are ordered by a hash of their names, and shuffled; test takes each that is
+    open to it and brings it nearer to its number, then val; the rest is for training. So a group's part depends on the
+    groups and their sizes alone.
+
+    Refuses fewer groups than parts, and a part that no group is left for; with `repeat` such a part has groups that
+    other domains train on, which is said.
     """
-    names = group[rows.numpy()]
-    keys, codes, sizes = np.unique(np.array([_hash(each) for each in names]), return_inverse=True, return_counts=True)
-    parts = [part for part in (2, 1) if wanted[part - 1]]
-    if len(keys) <= len(parts):
+    names = group[rows.numpy()].tolist()
+    hashes = {each: _hash(each) for each in names}
+    keys, codes, sizes = np.unique([hashes[each] for each in names], return_inverse=True, return_counts=True)
+    known = {number: each for each, number in hashes.items()}
+    possible = [open_parts.get(known[key], ANY) for key in keys.tolist()]
+    cut_parts = [part for part in (2, 1) if wanted[part - 1]]
+    have = f"{name} has {count_noun(len(keys), 'group')} ({list_names(sorted(hashes))})"
+    if len(keys) <= len(cut_parts):
         raise UserError(
-            f"{name} has {count_noun(len(keys), 'group')} ({list_names(sorted(set(names)))}) for"
-            f" {len(parts) + 1} parts, and a group is in one alone: name a column with more groups"
+            f"{have} for {len(cut_parts) + 1} parts, and a group is in one alone: name a column with more groups"
         )
-    left = torch.randperm(len(keys), generator=generator).tolist()
-    part_of = np.zeros(len(keys), dtype=np.int64)
-    for part in parts:
-        want, count, taken = wanted[part - 1], 0, list[int]()
-        room = len(left) - (1 if part == parts[-1] else len(parts))  # so many it may take: each other part needs one
-        for key in left:
+    settled = np.array([len(each) == 1 for each in possible])
+    part_of = np.array([min(each) if len(each) == 1 else 0 for each in possible])
+    without = {part for part in (*cut_parts, 0) if not (settled & (part_of == part)).any()}
+    order = torch.randperm(len(keys), generator=generator).tolist()
+    left = [key for key in order if not settled[key]]
+    for part in cut_parts:
+        able, room = [key for key in left if part in possible[key]], len(left) - len(without - {part})
+        if repeated := part in without and not able and repeat:
+            able = [key for key in order if part_of[key] == 0]
+            room = len(able) - 1
+        want, taken = wanted[part - 1], list[int]()
+        count = int(sizes[settled & (part_of == part)].sum())
+        for key in able:
             if len(taken) < room and abs(count + sizes[key] - want) < abs(count - want):
                 taken.append(key)
                 count += int(sizes[key])
-        taken = taken or [min(left, key=lambda each: sizes[each])]
+        if part in without and not taken:
+            taken = sorted(able, key=lambda each: sizes[each])[:1]
         part_of[taken] = part
+        if repeated and taken:
+            log.warning(
+                "the %s split of %s has groups that other domains have in another split (%s): it has no others for"
+                " it",
+                PARTS[part], name, list_names(sorted(known[keys[key].item()] for key in taken)),
+            )  # fmt: skip
         left = [key for key in left if part_of[key] == 0]
-    found = torch.from_numpy(part_of[codes])
-    cut = [rows[found == part] for part in range(3)]
-    for part, want in (("val", wanted[0]), ("test", wanted[1])):
-        got = len(cut[1 if part == "val" else 2])
-        if want and abs(got - want) > OFF * len(rows):
+        without -= {part}
+    cut = [rows[torch.from_numpy(part_of == part)[torch.from_numpy(codes)]] for part in range(3)]
+    for part in (0, *cut_parts):
+        if not len(cut[part]):
+            raise UserError(
+                f"{have}, and none is left for its {PARTS[part]} split: a group is in the same part in all domains, and"
+                f" the others settle {settled.sum()} of them. Leave out dataset.group, or what gives the parts"
+                " (dataset.split, dataset.test, dataset.score_on=labelled); if nothing does, set another seed"
+            )
+        want = wanted[part - 1] if part else len(cut[0])
+        if abs(len(cut[part]) - want) > OFF * len(rows):
             log.warning(
                 "the %s split of %s has %d of its %d rows where about %d were wanted: groups stay whole, and there are"
-                " %d", part, name, got, len(rows), want, len(keys),
+                " %d%s", PARTS[part], name, len(cut[part]), len(rows), want, len(keys),
+                f", {settled.sum()} of them where other domains have them" if settled.any() else "",
             )  # fmt: skip
     return cut
 
@@ -107,15 +169,3 @@ def _say(time: Any) -> str:
     return (
         str(time).removesuffix(".000000").removesuffix("T00:00:00") if isinstance(time, np.datetime64) else f"{time:g}"
     )
-
-
-def refuse_straddling(part: Tensor, group: NDArray[np.object_], parts: Sequence[str], name: str) -> None:
-    """Refuse a group of which rows are given (n,) to more than one part."""
-    seen: dict[str, int] = {}
-    for each, at in zip(group.tolist(), part.tolist(), strict=True):
-        if seen.setdefault(each, at) != at:
-            raise UserError(
-                f"{name}: group {each!r} has rows in {parts[seen[each]]} and in {parts[at]}, as they were given"
-                " (dataset.split, dataset.test, dataset.score_on=labelled). Rows of a group must be in one part: leave"
-                " out dataset.group, or what gives the parts"
-            )

@@ -4,7 +4,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-# Word -> its position in `split.PARTS`; None: a part for sure, and no telling which.
+PARTS = ("train", "val", "test")
+
+# Word -> its position in `PARTS`; None: a part for sure, and no telling which.
 WORDS: dict[str, int | None] = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), 0),
     **dict.fromkeys(("val", "valid", "validation", "validate", "valset", "dev"), 1),

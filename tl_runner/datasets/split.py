@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.content import digests
-from tl_runner.datasets.group_time_split import Times, cut_groups, cut_times, refuse_straddling, tell_times
+from tl_runner.datasets.group_time_split import Times, cut_groups, cut_times, find_open_parts, tell_times
+from tl_runner.datasets.part_names import PARTS
 from tl_runner.domains import (
     Answers,
     Domain,
@@ -41,8 +42,8 @@ from tl_runner.tasks import Classification, Regression, Task
 log = logging.getLogger(__name__)
 
 TRAIN, VAL = 0.6, 0.2  # shares of a domain's rows, where its makers did not divide it; the rest is for testing
-PARTS = ("train", "val", "test")
 LEAST = 2  # rows of a part
+Parts = dict[str, Tensor]  # the rows of each of `PARTS`
 CHUNK = 1024  # rows hashed at a time: a memory-mapped tensor may be larger than memory
 
 
@@ -135,9 +136,9 @@ def split_domains(drawn: Drawn, seed: int, budget: Budget, device: torch.device)
             raise UserError(f"the {role} has one class, {', '.join(raw.classes)}: there is nothing to tell apart")
     content = {role: digests(raw.x) for role, raw in raws.items()}
     _refuse_copies(raws, content)
-    parts = {role: _split_rows(raw, content[role], seed) for role, raw in raws.items()}
+    parts = _split_rows(raws, content, seed)
     if budget.kind == "labelled":
-        parts["target"] = _put_labelled_into_train(drawn.target, parts["target"])
+        parts = _put_labelled_into_train(raws, parts)
     _warn_of_copies_within(raws, content, parts)
     divided = {role: _describe_division(raw, parts[role]) for role, raw in raws.items()}
     fitted_on = raws.items() if drawn.target.texts is not None else [*raws.items()][:1]  # the source, if there is one
@@ -228,8 +229,12 @@ def _count_labelled(labels: Labels) -> list[int]:
     return [int(has_label(y).sum()) for y in labels]
 
 
-def _put_labelled_into_train(target: Raw, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parts with every labelled row in train, but for those that the makers of the data put elsewhere."""
+def _put_labelled_into_train(raws: Mapping[str, Raw], parts: Mapping[str, Parts]) -> dict[str, Parts]:
+    """The parts with every labelled row of the target in train, but for those that the data's makers put elsewhere.
+
+    Groups move whole, and so do the rows that other domains have of them.
+    """
+    target = raws["target"]
     if bool(has_label(target.y).all()):
         raise UserError(f"granted=labelled: every row of {target.name} has a label; granted=all grants those of train")
     if target.time is not None:
@@ -237,19 +242,41 @@ def _put_labelled_into_train(target: Raw, parts: Mapping[str, Tensor]) -> dict[s
             f"granted=labelled moves labelled rows of {target.name} into its train split whatever their time, and"
             " dataset.time tests on the latest: leave one out"
         )
-    free = target.parts == PARTS.index("train")
-    movable = has_label(target.y) & free
-    if target.group is not None:  # whole groups move
-        moving = {*target.group[movable.numpy()].tolist()}
-        movable = free & torch.tensor([name in moving for name in target.group.tolist()])
+    moving = {"target": has_label(target.y) & (target.parts == PARTS.index("train"))}
+    if target.group is not None:
+        groups = {*target.group[moving["target"].numpy()].tolist()}
+        moving = {role: _are_of(raw.group, groups) for role, raw in raws.items() if raw.group is not None}
+    return {role: _move_into_train(role, raws, each, moving[role]) if role in moving else each
+            for role, each in parts.items()}  # fmt: skip
+
+
+def _are_of(group: NDArray[np.object_], groups: Collection[str]) -> Tensor:
+    """Which rows (n,) are of one of these groups."""
+    return torch.tensor([name in groups for name in group.tolist()], dtype=torch.bool)
+
+
+def _move_into_train(role: str, raws: Mapping[str, Raw], parts: Parts, moving: Tensor) -> Parts:
+    """The parts of a domain, or of those of a pool, with the rows (n,) that are `moving` in train."""
+    raw, target = raws[role], raws["target"].name
+    also = "" if role == "target" else f", and rows of {raw.name} of the same groups into its own"
+    said = f"granted=labelled moves all labelled rows of {target} into its train split{also}"
+    given = moving & (raw.parts != PARTS.index("train"))
+    if role == "source" and raw.group is not None and bool(given.any()):
+        row = int(given.nonzero()[0])
+        at = PARTS[int(raw.parts[row])]
+        raise UserError(
+            f"{said}: those of group {raw.group[row]!r} were given to {at} (dataset.split). Rows of a group must be in"
+            " one part: leave out dataset.group, or granted=labelled"
+        )
+    movable = moving & (raw.parts == PARTS.index("train"))
     kept = {part: rows if part == "train" else rows[~movable[rows]] for part, rows in parts.items()}
     moved = [rows[movable[rows]] for part, rows in parts.items() if part != "train"]
-    for part, rows in kept.items():
-        if len(rows) < LEAST:
-            raise UserError(
-                f"granted=labelled moves all labelled rows of {target.name} into its train split, which leaves"
-                f" {len(rows)} of its {len(target.x)} rows for {part}; it needs {LEAST} or more"
-            )
+    for name, own in _list_domains(raw):
+        for part, rows in kept.items():
+            if (left := int(torch.isin(rows, own).sum())) < LEAST:
+                raise UserError(
+                    f"{said}, which leaves {left} of the {len(own)} rows of {name} for {part}; it needs {LEAST} or more"
+                )
     return {**kept, "train": torch.cat([kept["train"], *moved])}
 
 
@@ -364,22 +391,53 @@ def _warn_of_copies_within(
                 )  # fmt: skip
 
 
-def _split_rows(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:
-    """The rows of each part. Each domain of a pool is split as it would be alone; then its rows are mixed."""
+def _list_domains(raw: Raw) -> list[tuple[str, Tensor]]:
+    """The name and the rows of the domain, or of each domain of a pool."""
     if raw.member is None:
-        return _parts(raw, content, seed)
-    found: dict[str, list[Tensor]] = {part: [] for part in PARTS}
-    light = raw._replace(x=torch.empty(len(raw.x), 0), texts=None)  # no input decides: nothing is read or copied
-    for position, name in enumerate(raw.members):
-        own = (raw.member == position).nonzero().squeeze(1)
-        alone = _parts(light.take(own)._replace(name=name, members=(), member=None), content[own.numpy()], seed)
-        for part, rows in alone.items():
-            found[part].append(own[rows])
-    shuffled = dict[str, Tensor]()
-    for part, each in found.items():
-        rows = torch.cat(each)
-        shuffled[part] = rows[torch.randperm(len(rows), generator=Rng(seed).child("pool", part).generator())]
-    return shuffled
+        return [(raw.name, torch.arange(len(raw.y)))]
+    return [(name, (raw.member == position).nonzero().squeeze(1)) for position, name in enumerate(raw.members)]
+
+
+def _split_rows(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uint64]], seed: int) -> dict[str, Parts]:
+    """The rows of each part of each role. Each domain of a pool is split as it would be alone; then its rows are mixed.
+
+    Groups are in one part over all domains. Those with the fewest groups are cut first, since the others have more left
+    by which they come near to their shares. Only the source may test on groups that it has to share with the target.
+    """
+    domains = [(role, name, own) for role, raw in raws.items() for name, own in _list_domains(raw)]
+    alone = [_without_inputs(raws[role], name, own) for role, name, own in domains]
+    open_parts = find_open_parts((raw.name, raw.parts, raw.group) for raw in alone if raw.group is not None)
+    groups = [0 if raw.group is None else len({*raw.group.tolist()}) for raw in alone]
+    parts_of = dict[int, Parts]()
+    for at in sorted(range(len(alone)), key=groups.__getitem__):
+        (role, _, own), raw = domains[at], alone[at]
+        parts = _parts(raw, content[role][own.numpy()], seed, open_parts, repeat=role == "source")
+        if raw.group is not None:
+            for index, part in enumerate(PARTS):
+                for each in {*raw.group[parts[part].numpy()].tolist()}:
+                    open_parts[each] = open_parts[each] & {index} or open_parts[each]
+        parts_of[at] = {part: own[rows] for part, rows in parts.items()}
+    joined = dict[str, Parts]()
+    for role, raw in raws.items():
+        held = [parts_of[at] for at, (other, _, _) in enumerate(domains) if other == role]
+        joined[role] = held[0] if raw.member is None else _mix(held, seed)
+    return joined
+
+
+def _without_inputs(raw: Raw, name: str, rows: Tensor) -> Raw:
+    """These rows as a domain of this name. No input decides how it is split: none is read or copied."""
+    light = raw._replace(name=name, x=torch.empty(len(raw.x), 0), texts=None, members=(), member=None)
+    return light.take(rows)
+
+
+def _mix(domains: Sequence[Parts], seed: int) -> Parts:
+    """The rows of each part of all domains of a pool, in random order."""
+    mixed = {part: torch.cat([each[part] for each in domains]) for part in PARTS}
+    rng = Rng(seed)
+    return {
+        part: rows[torch.randperm(len(rows), generator=rng.child("pool", part).generator())]
+        for part, rows in mixed.items()
+    }
 
 
 def _describe_division(raw: Raw, parts: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -394,8 +452,10 @@ def _describe_division(raw: Raw, parts: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"times": times}
 
 
-def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor]:
-    """The rows of each part: as given, and what is missing cut from train.
+def _parts(
+    raw: Raw, content: NDArray[np.uint64], seed: int, open_parts: Mapping[str, frozenset[int]], repeat: bool
+) -> Parts:
+    """The rows of each part: as given, and what is missing cut from train. `open_parts` and `repeat`: see `cut_groups`.
 
     A given test part has the same order at every seed, so that runs can be compared row by row.
     """
@@ -409,9 +469,10 @@ def _parts(raw: Raw, content: NDArray[np.uint64], seed: int) -> dict[str, Tensor
     to_val = 0 if len(val) else int(VAL * n)
     to_test = 0 if len(test) else n - int(TRAIN * n) - int(VAL * n)
     if raw.group is not None:
-        refuse_straddling(raw.parts, raw.group, PARTS, raw.name)
         of_groups = Rng(seed).child("split", raw.name, "groups").generator()
-        kept, cut_val, cut_test = cut_groups(train, raw.group, (to_val, to_test), of_groups, raw.name)
+        kept, cut_val, cut_test = cut_groups(
+            train, raw.group, (to_val, to_test), of_groups, raw.name, open_parts, repeat
+        )
     elif raw.time is not None:
         kept, cut_val, cut_test = cut_times(train, raw.time, (to_val, to_test), raw.name)
         cut_test = by_content[torch.isin(by_content, cut_test)]
