@@ -73,7 +73,7 @@ def test_a_users_own_rows_are_taken_to_be_the_same_at_every_seed():
     ):
         assert split_domains(Drawn(None, raw, {}), 0, NOTHING, CPU)[2].seeds == told
     assert split_domains(Drawn(None, own, {}, fresh=True), 0, NOTHING, CPU)[2].seeds.kind == "independent"
-    assert split_domains(Drawn(None, own, {}, pool=(500, 0, 0)), 0, NOTHING, CPU)[2].seeds.pool == 500
+    assert split_domains(Drawn(None, own, {}, drawn_from=(500, 0, 0)), 0, NOTHING, CPU)[2].seeds.pool == 500
 
 
 def test_a_given_test_split_has_the_same_order_at_every_seed():

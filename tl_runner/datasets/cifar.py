@@ -78,7 +78,7 @@ def cifar10_split(
         for name, classes in (("cifar10 source classes", known), ("cifar10 other classes", other))
     ]
     source, target = (limit_rows(side, samples, Rng(seed).child("samples", side.name)) for side in sides)
-    return Drawn(source, target, limit(samples), size, pool=count_rows_by_part(sides[1]))
+    return Drawn(source, target, limit(samples), size, drawn_from=count_rows_by_part(sides[1]))
 
 
 def of_classes(whole: Raw, name: str, classes: tuple[str, ...]) -> Raw:

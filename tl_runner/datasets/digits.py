@@ -68,7 +68,7 @@ def digits(
     notes = {"shift": shift, "severity": severity if changed else None}
     if target != "handwritten":
         return Drawn(known, other, notes, fresh=True)
-    return Drawn(known, other, notes, pool=(len(handwritten()[1]), 0, 0))
+    return Drawn(known, other, notes, drawn_from=(len(handwritten()[1]), 0, 0))
 
 
 def _draw_pair(source: str, samples: int, generator: torch.Generator) -> tuple[Raw, Raw]:

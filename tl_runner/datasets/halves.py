@@ -53,7 +53,7 @@ def shifted_halves(whole: Raw, task: Halving, seed: int) -> Drawn:
         x=shift_images(target.x, task.shift, task.severity, generator),
     )
     notes = {"shift": task.shift, "severity": task.severity if shifted else None, **limit(task.samples)}
-    return Drawn(source, target, notes, task.size, pool=count_rows_by_part(whole))
+    return Drawn(source, target, notes, task.size, drawn_from=count_rows_by_part(whole))
 
 
 def split_halves(whole: Raw, seed: int) -> tuple[Raw, Raw]:

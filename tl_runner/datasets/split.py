@@ -102,7 +102,7 @@ class Drawn(NamedTuple):
     is the backbone's, see `models.tokens`; it is given the target's training rows too, without labels.
 
     How seeds differ decides which test fits: see `_seeds`. `fresh`: every seed draws rows that no other seed has.
-    `pool`: where the seed takes only some of the target's rows, how many there are of each of `PARTS` to take from.
+    `drawn_from`: where the seed takes only some of the target's rows, how many there are of each of `PARTS` to take from.
     Neither: the target's rows are taken to be the same at every seed, which is the cautious default for a function of
     a user's own.
     """
@@ -114,7 +114,7 @@ class Drawn(NamedTuple):
     on_disk: bool = False
     encoding: "Callable[..., Encoding] | None" = None
     fresh: bool = False
-    pool: Sequence[int] | None = None
+    drawn_from: Sequence[int] | None = None
 
 
 class Encoding(NamedTuple):
@@ -295,7 +295,7 @@ def describe_seeds(drawn: Drawn, test: int) -> SeedInfo:
     train, _, given = count_rows_by_part(drawn.target)
     if drawn.target.time is not None and not given:
         return SeedInfo("fixed", test, test)  # the latest rows, whatever the seed
-    pool = (drawn.pool or (train, 0, given))[PARTS.index("test" if given else "train")]
+    pool = (drawn.drawn_from or (train, 0, given))[PARTS.index("test" if given else "train")]
     return SeedInfo("fixed" if pool == test else "resplit", test, pool)
 
 

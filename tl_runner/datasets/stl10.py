@@ -43,7 +43,7 @@ def cifar10_stl10(
     sides = {name: limit_rows(whole, samples, Rng(seed).child("samples", name)) for name, whole in wholes.items()}
     known = sides.pop(source)
     (other,) = sides.values()
-    return Drawn(known, other, limit(samples), size, pool=count_rows_by_part(wholes[other.name]))
+    return Drawn(known, other, limit(samples), size, drawn_from=count_rows_by_part(wholes[other.name]))
 
 
 def read_stl10(root: str, download: bool, verify: bool) -> Raw:
