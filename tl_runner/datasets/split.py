@@ -102,7 +102,7 @@ class Drawn(NamedTuple):
     is the backbone's, see `models.tokens`; it is given the target's training rows too, without labels.
 
     How seeds differ decides which test fits: see `_seeds`. `fresh`: every seed draws rows that no other seed has.
-    `drawn_from`: where the seed takes only some of the target's rows, how many there are of each of `PARTS` to take from.
+    `drawn_from`: where the seed takes only some of the target's rows, how many of each of `PARTS` it takes them from.
     Neither: the target's rows are taken to be the same at every seed, which is the cautious default for a function of
     a user's own.
     """
