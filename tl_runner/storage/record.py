@@ -73,6 +73,11 @@ class RunRecord:
         return self.outputs / "locks" / self.id
 
     @property
+    def composed(self) -> bool:
+        """Whether its command could be composed; where not, the words of the command are all that is known of it."""
+        return "overrides" not in self.config
+
+    @property
     def baseline(self) -> str:
         """The method to compare with: source_only, or where the source has other classes or no rows target_only."""
         return "source_only" if self.scores and self.scores.source else "target_only"
