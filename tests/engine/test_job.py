@@ -469,5 +469,21 @@ def test_new_data_is_said_once_for_all_runs_of_a_command(tmp_path, monkeypatch, 
     warn_other_data([Job(of_tables(tmp_path / "out", f"seed={seed}")) for seed in (0, 1, 2)])
     assert [record.getMessage() for record in caplog.records] == [
         f"new: the data changed since {seeds[0].folder} was made by the same configuration; 2 of 3 runs read other"
-        " files or other content"
+        " content"
     ]
+
+
+def test_files_elsewhere_are_no_data_that_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    csv_files(tmp_path / "one")
+    csv_files(tmp_path / "two", moved=4)
+
+    def of_folder(name: str) -> RunRecord:
+        return of_tables(tmp_path / "out", f"dataset.source={name}/a.csv", f"dataset.target={name}/b.csv")
+
+    with open_recording(of_folder("one")):
+        pass
+    assert find_on_other_data(of_folder("two")) is None
+    csv_files(tmp_path / "one", moved=4)
+    for same in ("one", "./one", tmp_path / "one"):
+        assert find_on_other_data(of_folder(str(same)))
