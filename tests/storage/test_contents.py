@@ -69,6 +69,12 @@ def test_a_folder_is_its_names_and_contents_wherever_it_lies_and_in_whatever_ord
     assert Contents().of(tmp_path / "one") != first
 
 
+def test_outputs_that_are_a_file_are_left_to_the_run_to_refuse(tmp_path, read, caplog):
+    (outputs := tmp_path / "outputs").write_text("a file")
+    assert len(Contents(outputs).of(filled(tmp_path / "data", ["a", "b/c"]))) == 2
+    assert read and not caplog.records
+
+
 def test_a_file_is_read_once_and_again_when_it_was_touched(tmp_path, read):
     folder, outputs = filled(tmp_path / "data", ["a", "b/c"]), tmp_path / "outputs"
     first = Contents(outputs).of(folder)

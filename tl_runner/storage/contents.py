@@ -89,7 +89,7 @@ class Contents:
         return tuple(sorted(found for each in listed for found in _files(each, values.get(each.name))))
 
     def _place(self, path: Path, names: Sequence[str] | None) -> Path | None:
-        if not self.outputs:
+        if not self.outputs or self.outputs.is_file():  # for which the run is refused, in words of its own
             return None
         named = blake2b(os.fsencode(path) + repr(names).encode(), digest_size=10).hexdigest()
         return self.outputs / "cache" / "contents" / f"{named}.json"
