@@ -154,7 +154,7 @@ def train(
             )
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
                 terms = method.terms(model, batch, step / plan.steps)
-            watched = check_terms(terms, method)
+            watched = check_terms(terms, method, model)
             engine.zero_grad()
             torch.stack(list(terms.values())).sum().backward()
             if plan.clip is not None:
@@ -187,7 +187,7 @@ def begin_average(plan: Train, model: Model, steps: int) -> Average | None:
     return None if plan.average == "none" else Average(model, plan.average, plan.average_decay, steps)
 
 
-def check_terms(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
+def check_terms(terms: Mapping[str, Tensor], method: Method, model: Model) -> dict[str, Tensor]:
     """Terms and metrics by name; raises `UserError` where the method breaks its contract, and says how."""
     name, metrics = type(method).__name__, terms.metrics if isinstance(terms, Terms) else {}
     if not isinstance(terms, Mapping) or not terms:
@@ -197,10 +197,14 @@ def check_terms(terms: Mapping[str, Tensor], method: Method) -> dict[str, Tensor
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise UserError(f"{name}: {key!r} must be a tensor with one number and no dimension, got {got}")
     if idle := [key for key, value in terms.items() if not value.requires_grad]:
+        if next(model.backbone.parameters(), None) is None:
+            raise UserError(
+                f"this backbone has no parameters, so {name} can't move its features, and its term {idle[0]!r} would do"
+                " nothing: use backbone=linear or mlp, for texts embedding_gru, or method=source_only"
+            )
         raise UserError(
-            f"{name}: the term {idle[0]!r} depends on nothing that is trained, so it would do nothing. A backbone"
-            " without parameters, such as identity or tfidf, has no features to move: take another. In a method of your"
-            " own, what is only logged is a metric"
+            f"{name}: the term {idle[0]!r} depends on nothing that is trained, so it would do nothing: what is only"
+            " logged is a metric"
         )
     if both := terms.keys() & metrics.keys():
         raise UserError(f"{name}: {min(both)!r} is a term and a metric")
