@@ -135,7 +135,8 @@ def test_what_was_kept_and_is_damaged_is_not_believed(tmp_path, read, spoiled, c
 
 
 def test_hashes_that_cannot_be_kept_are_said_and_cost_no_run(tmp_path, read, caplog):
-    (tmp_path / "outputs").write_text("a file in its place")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "cache").write_text("a file in its place")
     folder = filled(tmp_path / "data", ["a"])
     assert Contents(tmp_path / "outputs").of(folder) == Contents().of(folder)
     assert "could not cache the hashes" in caplog.text
