@@ -78,8 +78,10 @@ def test_runs_on_one_pair_make_no_table():
 
 
 def test_the_table_is_printed_with_its_note():
+    PAIRS = {("a", "[b]"): (0.5,), ("[b]", "a"): (0.5,), ("a", "x[/b]"): (0.5,)}  # names, and no markup
     runs = [made_run(s, t, found[0]) for (s, t), found in PAIRS.items()]
     console = Console(width=100, record=True)
     with console.capture() as captured:
         console.print(*map(tables.render_matrix, build_matrices(runs)))
+    assert all(name in captured.get() for name in ("[b]", "x[/b]"))
     assert "source \\ target" in captured.get() and "A row is a source, a column a target." in captured.get()

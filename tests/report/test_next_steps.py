@@ -49,6 +49,15 @@ def test_the_method_is_repeated_with_the_options_that_it_had():
     )
 
 
+def test_what_labels_gained_is_no_gain_of_the_method():
+    finetuned, baseline = run("finetune", 0, 0.8, 5), run("source_only", 0, 0.65, 0)
+    finetuned = replace(finetuned, data=replace(finetuned.data, granted=50))
+    assert told(finetuned, baseline, "granted=5") == [
+        "no baseline with as many labels to compare with yet; to see what finetune gains:",
+        "tl-run granted=5 method=source_only",
+    ]
+
+
 def test_the_baseline_itself_is_called_so():
     assert told(run("source_only", 0, 0.65, 0)) == [
         "source_only is what other methods are compared with: tl-report has the table"

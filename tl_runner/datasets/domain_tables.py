@@ -55,6 +55,7 @@ def read_domains(
         refuse_one_place_twice([(role, name, Path(name)) for role, name in roles], "rows")
         tables = {(role, name): reading(name, f"dataset.{role}={name}") for role, name in roles}
         tables = read_alike(tables, lambda role, name, mixed: reading(name, f"dataset.{role}={name}", as_text=mixed))
+        _refuse_shared_files(tables)
         domains = [key for key in tables if key[0] != "test"]
         apart = tell_apart([tables[key].name for key in domains], [tables[key].file for key in domains])
         tables |= {key: replace(tables[key], name=name) for key, name in zip(domains, apart, strict=True)}
@@ -125,6 +126,20 @@ def find_classes(
     warn_of_spelling(source, target, labels)
     source, target = resolve_classes(source, target, labels, label_set, unlabelled)
     return {"source": source, "target": target, "test": target}
+
+
+def _refuse_shared_files(tables: Mapping[tuple[str, str], Table]) -> None:
+    """Refuse a file that two roles or two sources read, by whatever names, patterns and folders."""
+    seen = dict[Path, tuple[str, str]]()
+    for key, table in tables.items():
+        for file in table.files or (table.file,):
+            first = seen.setdefault(Path(file).resolve(), key)
+            if first != key:
+                (role, name), (other, second) = first, key
+                raise UserError(
+                    f"dataset.{role} and dataset.{other} both read {file}, as {name!r} and {second!r}: rows of one file"
+                    " must be in one domain. Name the files, or a pattern that leaves this one out"
+                )
 
 
 def _list_classes(names: Cells, table: Table) -> dict[str, set[str]]:
