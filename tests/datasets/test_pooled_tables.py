@@ -129,7 +129,7 @@ def test_texts_of_several_files_are_pooled(tmp_path):
     assert [words[0] for words in source.texts] == ["ab"[k] for k in source.member.tolist()]
 
 
-def test_groups_are_whole_within_each_source(tmp_path):
+def test_groups_are_whole_within_each_source_and_over_all(tmp_path):
     for k, name in enumerate(("a", "b", "t")):
         rows = [f"{1000 * k + row * 37 % 101},p{row // 3},{'yes' if row % 2 else 'no'}" for row in range(60)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["x,patient,label", *rows]))
@@ -141,12 +141,15 @@ def test_groups_are_whole_within_each_source(tmp_path):
     patient_at = {int(rank[row]): row % 60 // 3 for row in range(120)}
     whole = torch.cat([split.take(torch.arange(len(split)))[:, 0] for split in (source.train, source.val, source.test)])
     order = {value: at for at, value in enumerate(sorted(whole.tolist()))}
+    found = []
     for member in source.members:
         of_part = [
             {patient_at[order[value]] for value in split.take(rows)[:, 0].tolist()}
             for split, rows in ((source.train, member.train), (source.val, member.val), (source.test, member.test))
         ]
         assert sum(map(len, of_part)) == len(set.union(*of_part)) == 20
+        found.append(of_part)
+    assert found[0] == found[1]  # the files have the same patients, each in one part over both
 
 
 def test_a_run_and_its_id_follow_the_content_of_every_source(files, tmp_path):

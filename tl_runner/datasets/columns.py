@@ -51,6 +51,8 @@ def kinds(
             if name not in numeric:
                 _refuse_points_between_thousands(name, table, categorical, numeric)
             _warn_of_rounded(name, table)
+        if name not in numeric:
+            _warn_of_codes(name, sides, categorical, numeric)
         if name not in numeric and _numbers_the_rows(values, source):
             raise UserError(
                 f"column {name!r} of {source.file} numbers the rows ({values[0]:.16g}, {values[1]:.16g}, …):"
@@ -80,6 +82,18 @@ def _numbers_the_rows(values: Floats, table: Table) -> bool:
     offsets = values - table.lines
     of = [offsets] if table.file_of is None else [offsets[table.file_of == at] for at in set(table.file_of.tolist())]
     return len(values) > 2 and all(np.ptp(each) == 0 for each in of) and len(values) > 2 * len(of)
+
+
+def _warn_of_codes(name: str, sides: Mapping[str, Table], categorical: Sequence[str], numeric: Sequence[str]) -> None:
+    """Numbers such as `00417` are likely codes: their zeros are lost, and their order means little."""
+    if first := next((table.codes[name] for table in sides.values() if name in table.codes), None):
+        where, word = first
+        log.warning(
+            "column %r: %s holds %r, which is read as the number %d. If the column holds codes, set %s; %s says that"
+            " they are numbers",
+            name, where, word, int(word), format_option("categorical", [*categorical, name]),
+            format_option("numeric", [*numeric, name]),
+        )  # fmt: skip
 
 
 def _warn_of_rounded(name: str, table: Table) -> None:
