@@ -40,13 +40,11 @@ def test_files_are_pooled_and_rows_keep_their_places(files):
     assert info.members == {"a": [18, 6, 6], "b": [18, 6, 6]} and pair.source and len(pair.source.train) == 36
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [("*.csv", "t.csv"), (("a.csv", "*.csv"), "t.csv"), (".", "t.csv"), (("a.csv", "[ab].csv"), "t.csv")]
-)
-def test_a_file_is_in_one_domain_whatever_names_it(source, target, files, tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", ["*.csv", ("a.csv", "*.csv"), ".", ("a.csv", "[ab].csv")], ids=str)
+def test_a_file_is_in_one_domain_whatever_names_it(source, files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"both read (a|t|\./t)\.csv, as"):
-        table(0, source=source, target=target)
+        table(0, source=source, target="t.csv")
 
 
 def test_values_of_a_column_are_pooled(files, tmp_path):
