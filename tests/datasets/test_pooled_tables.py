@@ -47,6 +47,16 @@ def test_a_file_is_in_one_domain_whatever_names_it(source, files, tmp_path, monk
         table(0, source=source, target="t.csv")
 
 
+def test_sources_must_spell_classes_alike_and_have_values_in_each_column(files, tmp_path):
+    shouting = write(tmp_path / "up.csv", 30, 0.0, ("NO", "YES"))
+    with pytest.raises(UserError, match=r"only in spelling: 'no' \(a\) and 'NO' \(up\), 'yes' \(a\) and 'YES'"):
+        table(0, source=(files[0], shouting), target=files[2])
+    empty = tmp_path / "empty.csv"
+    empty.write_text("\n".join(["x,kind,label", *(f",red,{('no', 'yes')[row % 2]}" for row in range(30))]))
+    with pytest.raises(UserError, match="column 'x' has no value in the source domain empty"):
+        table(0, source=(files[0], str(empty)), target=files[2])
+
+
 def test_values_of_a_column_are_pooled(files, tmp_path):
     whole = tmp_path / "all.csv"
     lines = ["site,x,label"]

@@ -108,10 +108,17 @@ def _warn_of_rounded(name: str, table: Table) -> None:
 
 
 def _refuse_empty(name: str, sides: Mapping[str, Table]) -> None:
-    """A column must have a value on all sides: the others' would be of no use, or all be one made-up number."""
-    empty = {role: table for role, table in sides.items() if is_missing(table.cells[name]).all()}
+    """A column must have a value in all domains: the others' would be of no use, or all be one made-up number."""
+    empty = list[str]()
+    for role, table in sides.items():
+        missing = is_missing(table.cells[name])
+        if missing.all():
+            empty.append(f"no value in the {role} ({table.file})")
+        elif table.member is not None:
+            without = [position for position in range(len(table.members)) if missing[table.member == position].all()]
+            empty += [f"no value in the {role} domain {table.members[position][0]}" for position in without]
     if empty:
-        where = " and ".join(f"no value in the {role} ({table.file})" for role, table in empty.items())
+        where = " and ".join(empty)
         raise UserError(
             f"column {name!r} has {where}: each cell is empty, or a word for a missing value (dataset.missing)."
             f" {format_option('drop', [name])} leaves the column out"

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.read_table import read_alike
 from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice, tell_apart
+from tl_runner.datasets.spelling import about_respelled, find_respelled
 from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun, pluralize
 
@@ -119,7 +121,12 @@ def find_classes(
     if "source" not in names:
         return dict.fromkeys(("target", "test"), _without_source(target, labels, label_set, unlabelled))
     source = sort_names(names["source"])
-    for member, own in _list_classes(names["source"], tables["source"]).items():
+    members = _list_classes(names["source"], tables["source"])
+    for (one, mine), (other, theirs) in combinations(members.items(), 2):
+        if labels == "same" and (pairs := find_respelled(theirs, mine)):
+            told = about_respelled(pairs, (one, other))
+            raise UserError(f"classes of the sources differ only in spelling: {told}. Write them alike")
+    for member, own in members.items():
         if lacking := [name for name in source if name not in own]:
             log.warning("the source domain %s has no row of class %s, which others have", member, list_names(lacking))
             source = tuple(name for name in source if name in own) if labels == "shared" else source
