@@ -17,8 +17,14 @@ def read(word: str):
     """What Hydra reads; in a sweep the values of its choices."""
     value = OverridesParser.create().parse_override(word).value()
     if isinstance(value, ChoiceSweep):
-        return tuple(part.text if isinstance(part, QuotedString) else part for part in value.list)
+        return tuple(map(_text, value.list))
     return value
+
+
+def _text(part):
+    if isinstance(part, list):
+        return [*map(_text, part)]
+    return part.text if isinstance(part, QuotedString) else part
 
 
 def pasted(text: str) -> str:
@@ -57,6 +63,9 @@ def tried(typed, monkeypatch):
         ("dataset.target=Köln,Ulm", False, "Köln,Ulm"),
         ("dataset.target=choice(Köln,a=b)", True, ("Köln", "a=b")),
         ("~dataset.target=ü", False, "ü"),
+        ("dataset.source=[studio,'web, old'],[a=b,x+y]", True, (["studio", "web, old"], ["a=b", "x+y"])),
+        ("dataset.source=[studio,'web, old'],[a=b,x+y]", False, (["studio", "web, old"], ["a=b", "x+y"])),
+        ("dataset.source=[[a],[b=c, 'd]']],'e, f',it's", True, ([["a"], ["b=c", "d]"]], "e, f", "it's")),
     ],
 )  # fmt: skip
 def test_a_word_that_hydra_cannot_read_is_quoted_for_it_and_the_shell(word, several, meant):
@@ -84,7 +93,9 @@ def test_any_text_survives():
     assert tried > 1000
 
 
-@pytest.mark.parametrize("word", ["Übung=3", "a b=3", "dataset={a: ü}", "x=ü\x1b[2J", "x=ü\udcff"])
+@pytest.mark.parametrize(
+    "word", ["Übung=3", "a b=3", "dataset={a: ü}", "x=ü\x1b[2J", "x=ü\udcff", "x=[a=b,'c]", "x=[[a=b],c]]d]"]
+)
 def test_what_no_quotes_can_mend_gets_none(word):
     assert quote_word(word) is None
 
@@ -99,6 +110,9 @@ def test_what_no_quotes_can_mend_gets_none(word):
             ["dataset.root=a, b"],
             "run each; if the comma is part of one value, write 'dataset.root=\"a, b\"'",
         ),
+        (["tracker=wandb,trackio"], "tracker=wandb,trackio has several values: add -m to run each"),
+        (["seed=0,1"], "seed=0,1 has several values: add -m to run each"),
+        (["dataset.source=[a],[b]"], "dataset.source=[a],[b] has several values: add -m to run each"),
         (["Übung=3"], "'Übung=3' can't be read: 'Übung' is not a valid key"),
         (["method"], "'method' can't be read: write key=value"),
     ],
@@ -106,6 +120,7 @@ def test_what_no_quotes_can_mend_gets_none(word):
 def test_the_command_prints_it_ready_to_paste(words, message, tried):
     said = tried("tl-run", *words)
     assert said.code == 1 and message in said.err
+    assert ("write '" in said.err) == ("write '" in message)
 
 
 def test_tl_screen_prints_it_too(tried):

@@ -255,6 +255,22 @@ def test_the_size_of_arrays_and_of_tiffs_is_known_without_their_numbers():
         assert choose_size({"target": [Path("x.tif")]}, how).pixels == 33
 
 
+def test_what_decoders_warn_of_is_logged_and_not_printed(recwarn, caplog):
+    broken = b"Exif\0\0MM\0*\0\0\0\x08\0\x05"  # five entries are to follow
+    for domain in "ab":
+        for label in ("cat", "dog"):
+            for i in range(5):
+                file = Path("data", domain, label, f"{i}.jpg")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(random_bytes(3)).save(file, exif=broken)
+    with caplog.at_level("INFO"):
+        drawn = loaded(size="auto")
+    assert len(drawn.target.x) == 10 and "a decoder of images warned: Corrupt EXIF data" in caplog.text
+    images = Images(3, 8, 8, "pillow")
+    assert sum(len(portion.x) for portion in images.portions(list_inputs([Path("data/a")], images), 4)) == 10
+    assert not recwarn.list
+
+
 def test_images_come_in_the_size_that_is_found_and_the_record_says_so():
     spread("png", partial(random_bytes, 3, 28))
     drawn = loaded(size="auto")

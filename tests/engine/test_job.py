@@ -24,7 +24,7 @@ from tl_runner.report import tables
 from tl_runner.report.consoles import complain
 from tl_runner.report.sweep_progress import SweepProgress
 from tl_runner.storage import lock
-from tl_runner.storage.lock import claim_lock, hold_lock, read_owner
+from tl_runner.storage.lock import claim_lock, hold_lock, is_owned, read_owner
 from tl_runner.storage.record import (
     SCHEMA,
     RunRecord,
@@ -75,9 +75,11 @@ def test_a_lock_dies_with_its_owner(tmp_path):
     assert ready.recv() == process.pid
     with pytest.raises(LockedError, match=f"process {process.pid} "), claim_lock(tmp_path / "run"):
         pass
+    assert is_owned(tmp_path / "run")
     process.kill()
     process.join()
     assert read_owner(tmp_path / "run")  # it could not tell
+    assert not is_owned(tmp_path / "run")
     with claim_lock(tmp_path / "run") as claim:
         assert claim.content["pid"] == os.getpid()
 
@@ -87,7 +89,9 @@ def test_on_a_file_system_whose_locks_others_do_not_see_the_heartbeat_counts(tmp
     file.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     with pytest.raises(LockedError, match="process 1 on elsewhere"), claim_lock(tmp_path / "run"):
         pass
+    assert is_owned(tmp_path / "run")
     os.utime(file, (file.stat().st_mtime - lock.DEAD - 1,) * 2)
+    assert not is_owned(tmp_path / "run")
     with claim_lock(tmp_path / "run"):
         assert read_owner(tmp_path / "run") != {"host": "elsewhere", "pid": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.lock"]
@@ -145,6 +149,20 @@ def test_a_run_is_made_kept_left_to_others_or_stopped(tmp_path):
     assert [planned.state for planned in plan_jobs([Job(described(tmp_path, f"seed={n}")) for n in (0, 1, 2)])] == [
         "complete", "to resume", "new",
     ]  # fmt: skip
+
+
+def test_a_plan_takes_no_run_that_was_killed_for_one_that_runs(tmp_path):
+    def state() -> str:
+        return plan_jobs([Job(described(tmp_path))])[0].state
+
+    record = described(tmp_path)
+    run_job(Job(record), lambda: True, exhausted)
+    with claim_lock(record.lock) as claim:
+        told = claim.path.read_text()
+        assert state() == "running"
+    claim.path.write_text(told)  # as kill -9 leaves it
+    assert state() == "to resume"
+    assert read_owner(record.lock)
 
 
 def test_whoever_waited_at_the_lock_finds_the_run_made(tmp_path, monkeypatch):
@@ -451,5 +469,21 @@ def test_new_data_is_said_once_for_all_runs_of_a_command(tmp_path, monkeypatch, 
     warn_other_data([Job(of_tables(tmp_path / "out", f"seed={seed}")) for seed in (0, 1, 2)])
     assert [record.getMessage() for record in caplog.records] == [
         f"new: the data changed since {seeds[0].folder} was made by the same configuration; 2 of 3 runs read other"
-        " files or other content"
+        " content"
     ]
+
+
+def test_files_elsewhere_are_no_data_that_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    csv_files(tmp_path / "one")
+    csv_files(tmp_path / "two", moved=4)
+
+    def of_folder(name: str) -> RunRecord:
+        return of_tables(tmp_path / "out", f"dataset.source={name}/a.csv", f"dataset.target={name}/b.csv")
+
+    with open_recording(of_folder("one")):
+        pass
+    assert find_on_other_data(of_folder("two")) is None
+    csv_files(tmp_path / "one", moved=4)
+    for same in ("one", "./one", tmp_path / "one"):
+        assert find_on_other_data(of_folder(str(same)))

@@ -94,6 +94,36 @@ def test_files_that_hold_no_weights_are_refused_and_never_run(content, tmp_path,
     assert "must never run" not in capsys.readouterr().out
 
 
+def test_what_is_wrong_with_a_file_is_said_in_words(weights, tmp_path):
+    torch.save(weights, tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    for name, content, why in (
+        ("none.pt", b"", "it is empty"),
+        ("none.safetensors", b"", "it is empty"),
+        ("text.pt", b"hello", "it is no file of torch.save or safetensors"),
+        ("text.safetensors", b"hello, world", "it is damaged, or no file of safetensors"),
+        ("cut.pt", whole[: len(whole) // 2], "it is cut off: copy or download it again"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name} can't be read as a file of weights: {why}$"):
+            read_weights(tmp_path / name)
+    with pytest.raises(
+        UserError, match=r"weights=https://x\.y/z\.pt: addresses are not read: download the file, and name"
+    ):
+        backbones.resnet18((3, 32, 32), weights="https://x.y/z.pt")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(torch.int32, "int32"), (torch.complex64, "complex64")])
+def test_weights_of_another_kind_of_numbers_are_refused(kind, name, weights, tmp_path, recwarn):
+    changed = {key: value.to(kind) if value.is_floating_point() else value for key, value in weights.items()}
+    torch.save(changed, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=rf"[0-9]+ not of floating point: bn1\.bias {name}, .*"):
+        backbones.resnet18((3, 32, 32), weights=str(tmp_path / "other.pt"))
+    assert not recwarn.list
+    torch.save({key: value.half() for key, value in weights.items()}, tmp_path / "half.pt")  # its counters, too
+    backbones.resnet18((3, 32, 32), weights=str(tmp_path / "half.pt"))
+
+
 def test_missing_files_and_stems_without_weights_are_refused():
     with pytest.raises(UserError, match="there is no such file"):
         backbones.resnet18((3, 32, 32), weights="nowhere.pth")

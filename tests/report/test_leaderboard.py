@@ -356,6 +356,26 @@ def test_why_runs_failed_is_told_by_method():
     assert said == "2 runs failed: 2 of mmd: it was refused (their run.log has more)"
 
 
+def test_a_command_that_could_not_be_read_is_told_and_is_no_setting():
+    (found,) = runs("mmd", [0.5])
+    attempts = [
+        replace(found, id=str(n), status="failed", config={"overrides": ["a=b=c"], "outputs": "outputs"}, scores=None)
+        for n in range(3)
+    ]
+    unread = "'a=b=c' can't be read: Hydra needs its own quotes around such text. Paste this instead:\n  'a=\"b=c\"'"
+    attempts[0].error = attempts[1].error = unread
+    attempts[2].error = f"unknown key dat (possible: {', '.join(f'dataset.key{n}' for n in range(99))})"
+    board = build_leaderboard([found, *attempts])
+    assert list(board["label"]) == ["mmd"] and board["failed"].sum() == 0
+    (said,) = [caveat for caveat in list_caveats([found, *attempts], board) if "command" in caveat]
+    assert said.startswith(
+        "3 commands could not be read, and made no run: 'a=b=c' can't be read: Hydra needs its own quotes around such"
+        " text (2 times); unknown key dat (possible: dataset.key0, "
+    )
+    assert said.endswith("dataset.key5, …")
+    assert not [caveat for caveat in list_caveats([found, *attempts], board) if "failed" in caveat]
+
+
 def test_a_label_set_that_was_read_from_the_targets_labels_is_told():
     found = runs("mmd", [0.5] * 3)
     for each, by in zip(found, ("target labels", "target labels", "label_set"), strict=True):

@@ -1,4 +1,4 @@
-"""An attempt from which no run came, kept on record, so that it is in the tables too."""
+"""An attempt from which no run came, kept on record, so that reports can say it."""
 
 from collections.abc import Sequence
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,8 +12,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from tl_runner import options
 from tl_runner.errors import MOVED, nearest
 
-# An element of a list: in quotes or brackets, or whatever stands before the next comma.
-ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^]]*]|[^,]*?)\s*(?:,|$)""", re.DOTALL)
+# An element of a list that is in quotes, whole.
+QUOTED = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')(?=\s*(?:[],]|$))""", re.DOTALL)
 
 NO_NAME = re.compile(r"=(null|nan|[+-]?inf|true|false|[\d.e+-]*)$", re.IGNORECASE)  # what Hydra reads as no text
 
@@ -36,7 +36,7 @@ def reword_error(error: Exception, words: Sequence[str], folders: Sequence[Path]
     if match := re.match(r"Could not override '([^']+)'", str(error)):
         return _unknown_key(match[1], options.resolve_choices(words), options.list_options(folders))
     if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
-        whole = _pasted(match[1], _quoted)
+        whole = _pasted(match[1], _quoted) if _may_be_one(match[1]) else None
         paste = f"; if the comma is part of one value, write {whole}" if whole else ""
         return f"{match[1]} has several values: add -m to run each{paste}"
     return str(error).split("\nSee https")[0].strip()
@@ -74,40 +74,75 @@ def _unread(override: str, words: Sequence[str], several: bool) -> str:
     return f"{which} can't be read: Hydra needs its own quotes around such text. Paste this instead:\n{listed}"
 
 
+def _may_be_one(word: str) -> bool:
+    """Whether a value with commas could be one text: not options of a group, not numbers, not lists."""
+    key, _, value = word.partition("=")
+    parts = _split_at_commas(value)
+    return key not in options.defaults() and not any(NO_NAME.search(f"={part}") or part[:1] in "[{" for part in parts)
+
+
 def quote_word(word: str, several: bool = False) -> str | None:
     """A word that Hydra can't read, as a person must type it in a shell so that it means what it says.
 
     Lists stay lists, choice(…) stays one, commas part values where there are `several`. None where no quotes help:
-    a key or a {…} that can't be read, or signs that a terminal would not show as they are.
+    a key or a {…} that can't be read, brackets or quotes that don't close, or signs that a terminal would not show as
+    they are.
     """
     return _pasted(word, lambda value: _in_quotes(value, several))
 
 
-def _pasted(word: str, quote: Callable[[str], str]) -> str | None:
+def _pasted(word: str, quote: Callable[[str], str | None]) -> str | None:
     key, _, value = word.partition("=")
-    mended = f"{key}={quote(value)}"
+    quoted = quote(value)
+    mended = f"{key}={quoted}"
     shown = mended.replace("\n", "").replace("\t", "").isprintable()
-    return shlex.quote(mended) if shown and _readable(mended) else None
+    return shlex.quote(mended) if quoted and shown and _readable(mended) else None
 
 
-def _in_quotes(value: str, several: bool) -> str:
-    """The value with quotes around those of its parts that need them."""
-    if _readable(f"x={value}") and not several:
-        return value
-    if match := re.fullmatch(r"(\[)(.*)(])", value, re.S) or re.fullmatch(r"(choice\()(.*)(\))", value, re.S):
-        return f"{match[1]}{','.join(_in_quotes(part, False) for part in _elements(match[2]))}{match[3]}"
-    if several and "," in value:
-        return ",".join(_in_quotes(part, False) for part in _elements(value))
+def _in_quotes(value: str, several: bool) -> str | None:
+    """The value with quotes around those of its parts that need them; None where its parts can't be told apart."""
+    if match := re.fullmatch(r"(choice\()(.*)(\))", value, re.S):
+        inner = _join(map(_quote_part, _split_at_commas(match[2])))
+        return inner and f"{match[1]}{inner}{match[3]}"
+    parts = _split_at_commas(value)
+    if len(parts) > 1 and (several or any(part.startswith("[") for part in parts)):
+        return _join(map(_quote_part, parts))
+    if len(parts) == 1 and re.fullmatch(r"\[.*]", value, re.S):
+        return _quote_part(value)
     return value if value.startswith("{") or _readable(f"x={value}") else _quoted(value)
 
 
-def _elements(text: str) -> Iterator[str]:
-    place, more = 0, True
-    while more:
-        match = ELEMENT.match(text, place)
-        assert match  # its last branch takes anything
-        yield match[1]
-        place, more = match.end(), match[0].endswith(",")
+def _quote_part(part: str) -> str | None:
+    """An element of a list, or one of several values, in quotes if it needs them."""
+    if _readable(f"x={part}"):
+        return part
+    if match := re.fullmatch(r"\[(.*)]", part, re.S):
+        inner = _join(map(_quote_part, _split_at_commas(match[1])))
+        return inner and f"[{inner}]"
+    cut = part.count("[") != part.count("]") or part[:1] in ("'", '"') or part[-1:] in ("'", '"')
+    return None if cut else _quoted(part)
+
+
+def _join(parts: Iterable[str | None]) -> str | None:
+    found = list(parts)
+    return None if None in found else ",".join(part for part in found if part is not None)
+
+
+def _split_at_commas(text: str) -> list[str]:
+    """The parts between commas that stand in no list and in no quotes, without the blanks around them."""
+    parts, start, place, depth, begins = [], 0, 0, 0, True  # begins: at the start of an element
+    while place < len(text):
+        if begins and (match := QUOTED.match(text, place)):
+            place, begins = match.end(), False
+            continue
+        sign = text[place]
+        if sign == "," and not depth:
+            parts.append(text[start:place].strip())
+            start = place + 1
+        depth += (sign == "[" and begins) - (sign == "]" and depth > 0)
+        begins = sign == "," or (begins and (sign == "[" or sign.isspace()))
+        place += 1
+    return [*parts, text[start:].strip()]
 
 
 def _quoted(text: str) -> str:

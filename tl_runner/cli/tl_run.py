@@ -226,7 +226,7 @@ def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | 
 
 
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:
-    """Say why nothing could be composed, and keep a record of the attempt, so that it is in the tables too."""
+    """Say why nothing could be composed, and keep a record of the attempt, so that reports say it too."""
     from tl_runner.cli.failed_command import record_attempt
     from tl_runner.report.consoles import complain
 

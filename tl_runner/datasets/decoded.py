@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +19,9 @@ from typing import IO, NamedTuple
 
 import PIL
 import torch
-from PIL import Image
 from torch import Tensor
 
-from tl_runner.datasets.picture import Square, readers, square, trouble
+from tl_runner.datasets.picture import Square, log_decoder_warnings, readers, square, trouble
 from tl_runner.datasets.pixel_format import BY_FILE, PixelCounts, PixelFormat
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
@@ -118,8 +116,7 @@ def _room(folder: Path, needed: int) -> None:
 def _decode(files: Sequence[File], size: int, out: IO[bytes], name: str, how: PixelFormat) -> Facts:
     log.info("decoding %s of %s (only once: the result is cached)", count_noun(len(files), "image"), name)
     bad, grey, numbers, told = {}, True, PixelCounts(), time.monotonic()
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here
+    with log_decoder_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
         for index, result in enumerate(_in_order(pool, files, size, how)):
             if isinstance(result, Square):
                 out.write(result.pixels)

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Literal
 
-from tl_runner.datasets.picture import shorter_side
+from tl_runner.datasets.picture import log_decoder_warnings, shorter_side
 from tl_runner.datasets.pixel_format import BY_FILE, PixelFormat
 from tl_runner.storage.sections import ImageSize
 
@@ -27,7 +27,9 @@ def choose_size(files: Mapping[str, Sequence[Path]], how: PixelFormat = BY_FILE)
     native = {}
     for role, paths in files.items():
         step = -(-len(paths) // LOOKED_AT) or 1
-        if sides := [*_sides(paths[::step], how)]:
+        with log_decoder_warnings():
+            sides = [*_sides(paths[::step], how)]
+        if sides:
             native[role] = median_low(sides)
     pixels = max(LEAST, min([LARGEST, *native.values()]))
     told = ", ".join(f"{side} of the {role}'s" for role, side in native.items())

@@ -1,5 +1,9 @@
 """One image file of any kind as a square of bytes: of RGB, or of as many bands as are asked for."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -15,6 +19,8 @@ from tl_runner.datasets.arrays import NUMPY, TIFF, measure, read_npy, read_tiff
 from tl_runner.datasets.pixel_format import BY_FILE, DEEP_WHITE, RGB, PixelCounts, PixelFormat, Span
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
+
+log = logging.getLogger(__name__)
 
 # What Pillow has a plugin for and is not read: EPS starts another program (Ghostscript) on the file, and the
 # others are known by name only.
@@ -77,6 +83,17 @@ def readers(how: PixelFormat = BY_FILE) -> tuple[str, ...]:
     """What reads images beside Pillow, with versions: by it a file may be read that could not be before."""
     of_tiffs = [name for name in ("tifffile", "imagecodecs") if how.bands and find_spec(name)]
     return tuple(f"{name} {version(name)}" for name in (*(plugin.package for plugin in plugins()), *of_tiffs))
+
+
+@contextmanager
+def log_decoder_warnings() -> Iterator[None]:
+    """Within, in all threads, what decoders warn of is logged, not printed; images of too many pixels are refused."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+    for each in dict.fromkeys(str(warning.message).strip() for warning in found):
+        log.info("a decoder of images warned: %s", each)
 
 
 def opened(path: Path, side: int) -> Image.Image:

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from tl_runner.engine.job import Job, find_skippable
-from tl_runner.storage.lock import read_owner
+from tl_runner.storage.lock import is_owned
 from tl_runner.storage.record import RunRecord, find_on_other_data, read_records, read_stored
 
 State = Literal["new", "complete", "diverged", "to resume", "to retry", "to rerun", "running"]
@@ -39,7 +39,7 @@ def estimate_seconds(planned: Sequence[Planned], places: int) -> tuple[float, in
 def _state(record: RunRecord) -> State:
     if earlier := find_skippable(record):
         return "diverged" if earlier.status == "diverged" else "complete"
-    if read_owner(record.lock):
+    if is_owned(record.lock):
         return "running"
     earlier = read_stored(record)
     if any(record.folder.glob("checkpoint*.pt")) and not record.config.get("force"):

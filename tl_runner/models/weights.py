@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,9 @@ def read_weights(path: Path, word: str | None = None) -> dict[str, Tensor]:
     Of a folder it is that of the file of weights there. A torch file may hold the arguments of a script, too, as parsed
     by argparse: a namespace, which runs nothing. `word` is what the backbone takes in place of a path.
     """
+    if re.match(r"\w{2,}:/", str(path)):  # a Path has made one slash of two
+        url = str(path).replace(":/", "://", 1)
+        raise UserError(f"backbone.weights={url}: addresses are not read: download the file, and name it")
     path = path.expanduser()
     if path.is_dir():
         path = find_weights_file(path)
@@ -50,17 +54,32 @@ def read_weights(path: Path, word: str | None = None) -> dict[str, Tensor]:
             with torch.serialization.safe_globals([Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own errors for a file that is not what it says
-        code = isinstance(error, UnpicklingError) and "global" in str(error).lower()
-        named = re.search(r"GLOBAL (\S+)", str(error)) if code else None
-        hint = f". It names code ({named[1] if named else 'of a class'}), as a whole model does:" if code else ""
-        hint += " save model.state_dict() instead" if code else ""
-        raise UserError(
-            f"backbone.weights={path} can't be read as a file of weights: {type(error).__name__}{hint}"
-        ) from error
+        why = _explain_unreadable(path, error)
+        raise UserError(f"backbone.weights={path} can't be read as a file of weights: {why}") from error
     state, wrappers = unwrap(content, f"backbone.weights={path}")
     if wrappers:
         log.warning("%s: using the weights in its entry %s", path, " -> ".join(map(repr, wrappers)))
     return state
+
+
+def _explain_unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file of weights: the code that it names, else what its first bytes are not."""
+    if isinstance(error, UnpicklingError) and "global" in str(error).lower():
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        code = named[1] if named else "of a class"
+        return f"it names code ({code}), as a whole model does: save model.state_dict() instead"
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        return "it is empty"
+    if path.suffix == ".safetensors":
+        return "it is damaged, or no file of safetensors"
+    archive = start == b"PK\x03\x04"  # which torch.save writes, and before PyTorch 1.6 a pickle
+    if archive and not is_zipfile(path):
+        return "it is cut off: copy or download it again"
+    if archive or start.startswith(b"\x80"):
+        return type(error).__name__
+    return "it is no file of torch.save or safetensors"
 
 
 def peek_weights(path: Path) -> dict[str, Tensor]:
@@ -138,6 +157,7 @@ def fill(
     state = {key: value for key, value in inside.items() if not key.startswith(without)}
     if left := inside.keys() - state.keys():
         log.info("%s: its classifier is left out (%s)", origin, _shortened(_list_shapes(inside, left)))
+    kinds = sorted(f"{key} {_name_kind(state[key])}" for key in own.keys() & state.keys() if _differs(own, state, key))
     for name in own.keys() & state.keys() & {*first}:
         channels = own[name].shape[1]
         if channels != state[name].shape[1] == RGB:
@@ -154,6 +174,7 @@ def fill(
     faults = {
         "missing": sorted(absent - uncounted),
         "unexpected": sorted(state.keys() - own.keys()),
+        "not of floating point": kinds,
         "of another shape": sorted(
             f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
             for key in own.keys() & state.keys()
@@ -171,6 +192,15 @@ def fill(
     net.load_state_dict(state, strict=False)
     if uncounted:
         log.info("%s: %d num_batches_tracked, which PyTorch before 0.4.1 did not save, stay 0", origin, len(uncounted))
+
+
+def _differs(own: Mapping[str, Tensor], state: Mapping[str, Tensor], key: str) -> bool:
+    """Whether the numbers of a tensor can't be those of the network; counters are whole numbers in both."""
+    return state[key].is_complex() or (own[key].is_floating_point() and not state[key].is_floating_point())
+
+
+def _name_kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def spread_channels(weight: Tensor, channels: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from tl_runner.datasets.picture import (
     copy_pixels,
     extensions,
     fractions,
+    log_decoder_warnings,
     opened,
     resize_to_square,
     square,
@@ -88,8 +88,7 @@ class Images:
 
     def portions(self, inputs: Sequence[Input], at_most: int) -> Iterator[Portion]:
         """The files in order, decoded `at_most` at a time, each by the path that it was asked for."""
-        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # for all threads, hence out here
+        with log_decoder_warnings(), ThreadPoolExecutor() as pool:  # Pillow's decoders let go of the interpreter
             for start in range(0, len(inputs), at_most):
                 names = [str(each.path) for each in inputs[start : start + at_most]]
                 found = dict(enumerate(pool.map(self._attempt, names)))

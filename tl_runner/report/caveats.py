@@ -1,6 +1,7 @@
 """What a reader of a leaderboard must know before believing it."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
@@ -31,7 +32,8 @@ def list_caveats(records: Sequence[RunRecord], frame: pd.DataFrame) -> list[str]
     for row in frame.to_dict("records"):
         pairs[row["pair"]].append(row)
     return [
-        *_describe_failures(records),
+        *_describe_failures([record for record in records if record.composed]),
+        *_describe_attempts([record for record in records if not record.composed]),
         *_other_data(ended),
         *_mixed(ended),
         *_constant(ended),
@@ -58,11 +60,26 @@ def _describe_failures(records: Sequence[RunRecord]) -> Iterator[str]:
     reasons: dict[tuple[str, str], int] = defaultdict(int)
     for record in records:
         if record.status in ("failed", "diverged"):
-            told = shorten(str(record.error).partition("\n")[0], LONG, placeholder=" …")
-            reasons[record.choices["method"], told] += 1
+            reasons[record.choices["method"], _shorten_error(record)] += 1
     told = [f"{count} of {method}: {reason}" for (method, reason), count in reasons.items()]
     if told:
         yield f"{count_noun(sum(reasons.values()), 'run')} failed: {_names(told, '; ')} (their run.log has more)"
+
+
+def _describe_attempts(attempts: Sequence[RunRecord]) -> Iterator[str]:
+    """Why commands made no run."""
+    if attempts:
+        told = [
+            f"{reason} ({count} times)" if count > 1 else reason
+            for reason, count in Counter(map(_shorten_error, attempts)).items()
+        ]
+        yield f"{count_noun(len(attempts), 'command')} could not be read, and made no run: {_names(told, '; ')}"
+
+
+def _shorten_error(record: RunRecord) -> str:
+    """The first line of an error, without the words that announce its other lines."""
+    line = re.sub(r"(?<=[.;!?)]) [^.;!?)]*:$", "", str(record.error).partition("\n")[0])
+    return shorten(line.removesuffix("."), LONG, placeholder=" …")
 
 
 def _other_data(ended: Sequence[RunRecord]) -> Iterator[str]:

@@ -91,9 +91,12 @@ class Setting:
 
 
 def group_settings(records: Sequence[RunRecord]) -> list[Setting]:
-    """All settings, in the order of their first runs. Runs on other files are no other seeds of a setting."""
+    """All settings, in the order of their first runs. Runs on other files are no other seeds of a setting.
+
+    A command that could not be composed is none.
+    """
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
-    for record in records:
+    for record in (record for record in records if record.composed):
         groups[record.setting, record.data.files or ""].append(record)
     sorted_groups = [tuple(sorted(runs, key=lambda run: run.status != "ok")) for runs in groups.values()]
     firsts = [runs[0] for runs in sorted_groups]

@@ -123,6 +123,14 @@ def drop_locations(dataset: Any) -> Any:
     return {key: _name_alone(value) if key in files else value for key, value in node.items() if key not in dropped}
 
 
+def list_locations(dataset: Any) -> list[str]:
+    """What `drop_locations` drops of a dataset of this package: where its files lie, as whole paths."""
+    if not isinstance(dataset, Mapping) or not _ours(dataset):
+        return []
+    named = [each for key in ("root", *_tables(dataset)) for each in _list(dataset.get(key))]
+    return [str(Path(str(each)).expanduser().resolve()) for each in named if each is not None]
+
+
 def _name_alone(value: Any) -> Any:
     """A file without its folder; so each of several."""
     return [_name_alone(each) for each in value] if isinstance(value, list | tuple) else Path(str(value)).name

@@ -66,7 +66,7 @@ def claim_lock(path: Path) -> Iterator[Claim]:
     except Timeout:
         raise LockedError(_told(read_owner(path))) from None
     try:
-        if (other := read_owner(path)) and other["host"] != claim.content["host"] and _age(claim) < DEAD:
+        if other := _find_living_elsewhere(claim):
             raise LockedError(_told(other))
         claim.write()
         over = Event()
@@ -89,6 +89,23 @@ def read_owner(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and {"host", "pid"} <= content.keys() else None
+
+
+def is_owned(path: Path) -> bool:
+    """Whether a process owns this path now: an owner that was killed leaves what it told behind."""
+    if read_owner(path) is None:
+        return False
+    try:
+        with FileLock(f"{path}.lock", timeout=0, thread_local=False):
+            return _find_living_elsewhere(Claim(path)) is not None
+    except OSError:  # a Timeout; or a folder in which this process may take no lock: what was told stands
+        return True
+
+
+def _find_living_elsewhere(claim: Claim) -> dict[str, Any] | None:
+    """The owner on another machine, whose lock the kernel here may not see, if its heart still beats."""
+    other = read_owner(claim.path.with_suffix(""))
+    return other if other and other["host"] != claim.content["host"] and _age(claim) < DEAD else None
 
 
 def _age(claim: Claim) -> float:

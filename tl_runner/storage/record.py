@@ -73,6 +73,11 @@ class RunRecord:
         return self.outputs / "locks" / self.id
 
     @property
+    def composed(self) -> bool:
+        """Whether its command could be composed; where not, the words of the command are all that is known of it."""
+        return "overrides" not in self.config
+
+    @property
     def baseline(self) -> str:
         """The method to compare with: source_only, or where the source has other classes or no rows target_only."""
         return "source_only" if self.scores and self.scores.source else "target_only"
@@ -136,7 +141,10 @@ def describe_run(config: dict[str, Any], choices: Mapping[str, str], contents: C
 
 
 def find_on_other_data(record: RunRecord) -> RunRecord | None:
-    """The last run of the same configuration whose files held something else; None if this very run is there, too."""
+    """The last run of the same configuration whose files held something else; None if this very run is there, too.
+
+    Its files lay where those of this record do: files elsewhere are other data, not data that changed.
+    """
     if not record.data.files or (record.folder / "run.json").exists():
         return None
     found, name = [], record.folder.name.removesuffix(record.id)
@@ -152,9 +160,10 @@ def find_on_other_data(record: RunRecord) -> RunRecord | None:
 
 
 def _describe_configuration(record: RunRecord) -> str:
-    """What a run's configuration says, whatever its files hold."""
+    """What a run's configuration says, and where its files lie, whatever they hold."""
     numbers = {key: value for key, value in drop_later_keys(record.config).items() if key not in NEUTRAL}
-    numbers["dataset"] = data_files.drop_locations(record.config.get("dataset"))
+    dataset = record.config.get("dataset")
+    numbers["dataset"] = [data_files.drop_locations(dataset), data_files.list_locations(dataset)]
     return json.dumps(numbers, sort_keys=True, default=str)
 
 

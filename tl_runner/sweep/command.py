@@ -110,7 +110,7 @@ def warn_other_data(jobs: Sequence[Job]) -> None:
     if found:
         runs = f"{len(found)} of {len(jobs)} runs read" if len(jobs) > 1 else "this run reads"
         log.warning(
-            "new: the data changed since %s was made by the same configuration; %s other files or other content",
+            "new: the data changed since %s was made by the same configuration; %s other content",
             found[0][1].folder, runs,
         )  # fmt: skip
 

@@ -65,6 +65,7 @@ def page(
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    records = [record for record in records if record.composed]
     faults: list[str] = []
     groups = group_by_pair(records, frame, faults)
     rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
