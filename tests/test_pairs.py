@@ -77,6 +77,8 @@ def test_a_word_for_a_missing_value_is_no_domain(tmp_path, typed, names):
         ("pairs=all dataset=table dataset.missing=NA", "dataset.missing=NA takes a list"),
         ("pairs=all domains=[a]", "needs two domains, and there are a"),
         ("pairs=leave_one_out domains=[a,b]", "needs three domains"),
+        ("pairs=all domains=[a,b,a]", r"domains=\[a,b,a\] names one domain twice, as 'a' and 'a'"),
+        ("pairs=all dataset=table domains=[a.csv,./a.csv]", "names one domain twice, as 'a.csv' and './a.csv'"),
         ("pairs=all dataset.target=sans", "leave dataset.target out"),
         ("pairs=all dataset=blobs", "can't be told: name them"),
         ("pairs=all dataset=digits,blobs", "of one dataset"),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tl_runner import options
@@ -37,6 +38,9 @@ def expand_pairs(line: Sequence[str]) -> list[list[str]]:
     if both := [key for key in ("dataset.source", "dataset.target") if key in said]:
         raise UserError(f"{KEY}={how} sets the source and the target of each run: leave {both[0]} out")
     domains = _read_list(NAMES, said[NAMES]) if NAMES in said else _find_domains(chosen, said)
+    places = [Path(name).expanduser().resolve() for name in domains]
+    if twice := [name for name, place in zip(domains, places, strict=True) if places.count(place) > 1]:
+        raise UserError(f"{NAMES}=[{','.join(domains)}] names one domain twice, as {' and '.join(map(repr, twice))}")
     if len(domains) < 2 + (how == "leave_one_out"):
         least = "three domains, two of them sources" if how == "leave_one_out" else "two domains"
         raise UserError(f"{KEY}={how} needs {least}, and there are {', '.join(domains) or 'none'}")

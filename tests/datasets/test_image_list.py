@@ -69,6 +69,12 @@ def names(drawn: Drawn) -> list[Path]:
         ("a.png.png 1", "a.png.png", "1"),
         ("../up.webp x", "../up.webp", "x"),
         ("é.tif  猫 ", "é.tif", "猫"),
+        ("a.png cat, small; grey", "a.png", "cat, small; grey"),
+        ("a.png\tcat, small", "a.png", "cat, small"),
+        ("a.png,cat; small", "a.png", "cat; small"),
+        ("a.png;cat, small", "a.png", "cat, small"),
+        ('a.png,"cat, small"', "a.png", "cat, small"),
+        ('"a, b.png","cat, small"', "a, b.png", "cat, small"),
     ],
 )
 def test_a_line_is_a_path_with_blanks_and_a_label(line, path, label):
@@ -86,6 +92,54 @@ def test_a_first_line_that_names_the_columns_is_passed_over_and_other_lines_are_
     Path(name).write_bytes(b"a.png \xe9")
     with pytest.raises(UserError, match=r"data/b.txt is no text in UTF-8"):
         read_list(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("line", "sign"),
+    [
+        ("a.png,cat,train", "comma"),
+        ("a.png, cat, train", "comma"),
+        ("a.png;cat;train", "semicolon"),
+        ("a.png\tcat\ttrain", "tab"),
+        ("a.png cat\ttrain", "tab"),
+        ("a.png,cat\ttrain", "tab"),
+        ('"a, b.png","cat",train', "comma"),
+        ('a.png,"cat, small",train', "comma"),
+        ("a.png,cat,", "comma"),
+        ("a.png,,train", "comma"),
+    ],
+)
+def test_a_third_column_is_no_part_of_the_label(line, sign):
+    name = listed("# a comment", "b.png,cat", line)
+    with pytest.raises(
+        UserError, match=rf"data/b.txt:3: .* has a further {sign} behind its label.*dataset\.test"
+    ) as said:
+        read_list(Path(name))
+    assert repr(line) in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("path,label", 2),
+        ("image path,class label", 2),
+        ("filename\tlabel", 2),
+        ("path", 1),
+        ("path,label,split", 3),
+        ("image;label;split;fold", 4),
+        ("image path\tlabel\tsplit", 3),
+        ("path label split", 3),
+    ],
+)
+def test_a_header_of_a_third_column_is_refused(header, names):
+    name = listed("", header, "a.png cat")
+    if names <= 2:
+        assert [line.label for line in read_list(Path(name))] == ["cat"]
+    else:
+        with pytest.raises(
+            UserError, match=rf"data/b.txt:2: .* names {names} columns, and a line is a path and its la"
+        ):
+            read_list(Path(name))
 
 
 def test_what_pillow_reads_is_an_image_in_a_list():

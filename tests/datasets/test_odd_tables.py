@@ -108,6 +108,39 @@ def test_a_column_that_one_side_alone_writes_so_is_refused(source, target, messa
         drawn(source, target)
 
 
+CODES: dict[str, tuple[Cell, Cell, str]] = {  # of both sides, and what is said of which cell
+    "in the source": (lambda i: f"{i * 37 % 100:05}", lambda i: i * 3, "line 2 of a.csv holds '00000', .* number 0"),
+    "in the target": (lambda i: i * 7 % 30, lambda i: f"{i * 7:03}", "line 2 of b.csv holds '000', .* number 0"),
+    "in the last row": (lambda i: "00417" if i == ROWS - 1 else i / 3, lambda i: i, "line 45 of a.csv holds '00417'"),
+    "with blanks": (
+        lambda i: " 0417 " if i == 3 else i / 7,
+        lambda i: i,
+        "line 5 of a.csv holds '0417', .* number 417",
+    ),
+    "with gaps": (words("", "NA", "07", "1.5"), lambda i: i, "line 4 of a.csv holds '07', .* number 7"),
+}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_numbers_that_begin_with_0_are_said_unless_an_option_tells_what_they_are(name, caplog):
+    source, target, message = CODES[name]
+    with caplog.at_level(logging.WARNING):
+        assert facts(drawn(source, target, drop=("x",)))["kind"] == "numeric"
+    said = [each for each in caplog.messages if "number" in each and "column 'it'" in each]
+    assert len(said) == 1 and re.search(rf"{message}.*set dataset.categorical=\[it\]; dataset.numeric=\[it\]", said[0])
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        drawn(source, target, numeric=("it",))
+        drawn(source, target, categorical=("it",))
+    assert "read as the number" not in caplog.text
+
+
+def test_numbers_that_begin_with_0_and_a_point_are_not_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        drawn(lambda i: f"0.{i:03}", lambda i: ("0", "0.5", "-0", "0e1", "100", "1.007")[i % 6])
+    assert "read as the number" not in caplog.text
+
+
 def test_codes_of_which_one_side_lost_the_zeros_are_refused():
     with pytest.raises(UserError, match=r"'01' \(source\) and '1' \(target\)"):
         drawn(words("01", "02"), words("1", "2"), categorical=("it",))

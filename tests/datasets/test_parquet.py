@@ -130,6 +130,16 @@ def test_whole_numbers_that_floats_round_are_said(caplog):
     assert "column 'id': row 2 of a.parquet holds 9007199254740993" in caplog.text
 
 
+def test_texts_of_digits_that_begin_with_0_are_said(caplog):
+    for name, cells in (("a.parquet", ["00417", "3391", None] * 4), ("b.parquet", [str(i) for i in range(1, 13)])):
+        write(
+            name, zip=pa.array(cells).dictionary_encode(), x=[i / 7 + ord(name[0]) for i in range(12)], label=[0, 1] * 6
+        )
+    with caplog.at_level(logging.WARNING):
+        table(0, source="a.parquet", target="b.parquet")
+    assert "column 'zip': row 1 of a.parquet holds '00417', which is read as the number 417" in caplog.text
+
+
 def test_files_that_are_no_parquet_or_without_pyarrow_are_refused(monkeypatch):
     Path("a.parquet").write_text("x,c\n1,u\n")
     with pytest.raises(UserError, match=r"a.parquet can't be read as Parquet"):

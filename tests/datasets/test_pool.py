@@ -119,6 +119,45 @@ def test_what_can_not_be_pooled_is_refused():
         pool([raw("one", 10, 0), wide])
 
 
+def named(name: str) -> Raw:
+    """A domain all of whose rows have a name, a text, a group and a time."""
+    words = np.array([f"{name}{row}" for row in range(10)], dtype=object)
+    return raw(name, 10, 0)._replace(names=words, texts=words, group=words, time=np.arange(10.0))
+
+
+UNLIKE: dict[str, tuple[dict[str, object], str]] = {
+    "names": ({"names": None}, "the rows of one have `names`, and those of two have none: give it to all"),
+    "texts": ({"texts": None}, "the rows of one have `texts`, and those of two have none"),
+    "group": ({"group": None}, "the rows of one have `group`, and those of two have none"),
+    "time": ({"time": None}, "the rows of one have `time`, and those of two have none"),
+    "a name": ({"name": "one"}, "two of the sources are called one: each must have a name of its own"),
+    "other classes": (
+        {"classes": ("a", "c")},
+        "the classes of one are a, b, those of two a, c: the sources must have the same",
+    ),
+    "their order": ({"classes": ("b", "a")}, "the classes of one are a, b, those of two b, a.* in the same order"),
+    "a quantity": (
+        {"classes": (), "quantity": "price"},
+        "one has the quantity None, two price: the sources must have the same",
+    ),
+    "a pool": ({"members": ("x", "y"), "member": torch.arange(10) % 2}, "two is a pool already"),
+}
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+def test_domains_that_differ_in_what_is_known_of_their_rows_are_not_pooled(what):
+    change, said = UNLIKE[what]
+    both = pool([named("one"), named("two"), named("three")])
+    for known in (both.names, both.texts, both.group, both.time):
+        assert known is not None and len(known) == len(both.y) == 30
+    other = named("two")._replace(**change)
+    with pytest.raises(UserError, match=said):
+        pool([named("one"), other])
+    if what in Raw._fields:  # whichever lacks it
+        with pytest.raises(UserError, match=said):
+            pool([other, named("one")])
+
+
 def test_families_of_fonts_are_domains_that_share_no_font():
     files = [file.stem.partition("-")[0] for file in find_fonts()]
     assert {FAMILIES[name] for name in files} == {"sans", "serif", "mono"} and len(files) == 12

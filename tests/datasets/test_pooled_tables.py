@@ -40,6 +40,23 @@ def test_files_are_pooled_and_rows_keep_their_places(files):
     assert info.members == {"a": [18, 6, 6], "b": [18, 6, 6]} and pair.source and len(pair.source.train) == 36
 
 
+@pytest.mark.parametrize("source", ["*.csv", ("a.csv", "*.csv"), ".", ("a.csv", "[ab].csv")], ids=str)
+def test_a_file_is_in_one_domain_whatever_names_it(source, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"both read (a|t|\./t)\.csv, as"):
+        table(0, source=source, target="t.csv")
+
+
+def test_sources_must_spell_classes_alike_and_have_values_in_each_column(files, tmp_path):
+    shouting = write(tmp_path / "up.csv", 30, 0.0, ("NO", "YES"))
+    with pytest.raises(UserError, match=r"only in spelling: 'no' \(a\) and 'NO' \(up\), 'yes' \(a\) and 'YES'"):
+        table(0, source=(files[0], shouting), target=files[2])
+    empty = tmp_path / "empty.csv"
+    empty.write_text("\n".join(["x,kind,label", *(f",red,{('no', 'yes')[row % 2]}" for row in range(30))]))
+    with pytest.raises(UserError, match="column 'x' has no value in the source domain empty"):
+        table(0, source=(files[0], str(empty)), target=files[2])
+
+
 def test_values_of_a_column_are_pooled(files, tmp_path):
     whole = tmp_path / "all.csv"
     lines = ["site,x,label"]
@@ -120,7 +137,7 @@ def test_texts_of_several_files_are_pooled(tmp_path):
     assert [words[0] for words in source.texts] == ["ab"[k] for k in source.member.tolist()]
 
 
-def test_groups_are_whole_within_each_source(tmp_path):
+def test_groups_are_whole_within_each_source_and_over_all(tmp_path):
     for k, name in enumerate(("a", "b", "t")):
         rows = [f"{1000 * k + row * 37 % 101},p{row // 3},{'yes' if row % 2 else 'no'}" for row in range(60)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["x,patient,label", *rows]))
@@ -132,12 +149,15 @@ def test_groups_are_whole_within_each_source(tmp_path):
     patient_at = {int(rank[row]): row % 60 // 3 for row in range(120)}
     whole = torch.cat([split.take(torch.arange(len(split)))[:, 0] for split in (source.train, source.val, source.test)])
     order = {value: at for at, value in enumerate(sorted(whole.tolist()))}
+    found = []
     for member in source.members:
         of_part = [
             {patient_at[order[value]] for value in split.take(rows)[:, 0].tolist()}
             for split, rows in ((source.train, member.train), (source.val, member.val), (source.test, member.test))
         ]
         assert sum(map(len, of_part)) == len(set.union(*of_part)) == 20
+        found.append(of_part)
+    assert found[0] == found[1]  # the files have the same patients, each in one part over both
 
 
 def test_a_run_and_its_id_follow_the_content_of_every_source(files, tmp_path):

@@ -348,6 +348,9 @@ def test_a_domain_of_several_files_is_one_table_by_a_pattern_or_a_folder(caplog)
     assert found.found["separator"] == "comma, semicolon"
     assert len(read("d/")) == 4 and read("d").name == "d"
     assert "d: read 3 tables; not read: README.md" in caplog.text
+    Path("d/2024-1.csv").write_text("x,c,k\n01,u,1\n2,v,02\n")
+    Path("d/2024-2.csv.gz").write_bytes(gzip.compress(b"c,x,k\nw,003,04\n"))
+    assert read("d/2024-*").codes == {"x": ("line 2 of d/2024-1.csv", "01"), "k": ("line 3 of d/2024-1.csv", "02")}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from tl_runner.report import tables
 from tl_runner.report.domain_matrix import build_matrices
+from tl_runner.report.settings import _format_list
 from tl_runner.storage.record import RunRecord
 from tl_runner.storage.sections import DataInfo, Scores
 
@@ -78,8 +80,25 @@ def test_runs_on_one_pair_make_no_table():
 
 
 def test_the_table_is_printed_with_its_note():
-    runs = [made_run(s, t, found[0]) for (s, t), found in PAIRS.items()]
+    pairs = [("a", "[b]"), ("[b]", "a"), ("a", "x[/b]")]  # names, and no markup
+    runs = [made_run(source, target, 0.5) for source, target in pairs]
     console = Console(width=100, record=True)
     with console.capture() as captured:
         console.print(*map(tables.render_matrix, build_matrices(runs)))
+    assert all(name in captured.get() for name in ("[b]", "x[/b]"))
     assert "source \\ target" in captured.get() and "A row is a source, a column a target." in captured.get()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (["mmd", "coral"], "[mmd,coral]"),
+        (["studio", "web, old"], "[studio,'web, old']"),
+        (["it's", "x[b]"], """["it's",'x[b]']"""),
+        ([{"coral": {"weight": 3.0}}, "mmd"], "[{coral: {weight: 3.0}},mmd]"),
+        ("web, old", "web, old"),
+    ],
+    ids=str,
+)
+def test_names_in_a_list_are_told_apart(value, said):
+    assert _format_list(str(value)) == said

@@ -1,13 +1,16 @@
 """The last lines of a run: what it gained, or the command that says so."""
 
+import io
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
 from conftest import Said
+from rich.console import Console
 from support.scored_runs import run
 
 from tl_runner.report.next_steps import list_next_steps
+from tl_runner.report.tables import print_result
 from tl_runner.storage.record import RunRecord
 
 QUICK = ["backbone=mlp", "dataset=blobs", "train=tiny", "pretrain=tiny", "diagnose=none", "threads=1"]
@@ -49,10 +52,26 @@ def test_the_method_is_repeated_with_the_options_that_it_had():
     )
 
 
+def test_what_labels_gained_is_no_gain_of_the_method():
+    finetuned, baseline = run("finetune", 0, 0.8, 5), run("source_only", 0, 0.65, 0)
+    finetuned = replace(finetuned, data=replace(finetuned.data, granted=50))
+    assert told(finetuned, baseline, "granted=5") == [
+        "no baseline with as many labels to compare with yet; to see what finetune gains:",
+        "tl-run granted=5 method=source_only",
+    ]
+
+
 def test_the_baseline_itself_is_called_so():
     assert told(run("source_only", 0, 0.65, 0)) == [
         "source_only is what other methods are compared with: tl-report has the table"
     ]
+
+
+def test_a_command_is_one_line_however_narrow_the_terminal():
+    text = io.StringIO()
+    words = ["backbone=small", "dataset=digits", "train=tiny", "pretrain=tiny"]
+    print_result(Console(file=text, width=40), replace(run("mmd", 0, 0.8, 0), seconds=1.0), None, words)
+    assert text.getvalue().splitlines()[-1] == f"tl-run {' '.join(words)} method=source_only"
 
 
 def test_the_command_that_is_told_makes_the_baseline_and_the_gain_follows(

@@ -170,7 +170,7 @@ def _show(task: "Command", console: "Console") -> None:
     for outcome in task.outcomes if not multirun else ():
         if outcome.what in ("ran", "skipped") and not outcome.failed:
             baseline = _baseline(outcome.record, task.contents)
-            console.print(*tables.result(outcome.record, baseline, task.words), sep="\n")
+            tables.print_result(console, outcome.record, baseline, task.words)
 
 
 def _compare(task: "Command", console: "Console") -> None:
@@ -208,7 +208,7 @@ def _show_matrices(records: "Sequence[RunRecord]", console: "Console") -> None:
 
 
 def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | None":
-    """The baseline's finished run on the same data, with as many labels, that differs in the method alone."""
+    """The baseline's finished run on the same data that differs in the method alone, or also in its label budget."""
     from tl_runner.storage.record import describe_run, find_complete
 
     choices = {**record.choices, "method": record.baseline}
@@ -222,8 +222,7 @@ def _baseline(record: "RunRecord", contents: "Contents | None") -> "RunRecord | 
     for described in tried:
         described.config = {**described.config, "outputs": str(record.folder.parents[2])}  # wherever it lies now
     found = filter(None, map(find_complete, tried))
-    known = record.data.fingerprint, record.data.granted
-    return next((run for run in found if (run.data.fingerprint, run.data.granted) == known), None)
+    return next((run for run in found if run.data.fingerprint == record.data.fingerprint), None)
 
 
 def _refuse(words: Sequence[str], message: str, errors: "Console") -> None:

@@ -23,8 +23,9 @@ class Table:
     `name` is that of the domain, `file` what named it, `header` all columns, `lines` (n,) where each row begins (the
     header's line is 1, as an editor counts), `cells` the columns in use, each (n,). `files` are the paths; of several
     `file_of` (n,) says by position which a row is of. `found` is what was found out about how the files are written.
-    A file without lines has a `unit` of another name. A pool of several domains has the name of each, and what named
-    its rows, in `members`, and in `member` (n,) the position of each row's own.
+    A file without lines has a `unit` of another name. `codes` are the first cell such as `00417` of columns of
+    float64 that have one: where it stands, and what it holds. A pool of several domains has the name of each, and what
+    named its rows, in `members`, and in `member` (n,) the position of each row's own.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Table:
     file_of: NDArray[np.int32] | None = None
     found: Mapping[str, str] = field(default_factory=dict)
     unit: str = "line"
+    codes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     members: tuple[tuple[str, str], ...] = ()
     member: NDArray[np.int64] | None = None
 
@@ -111,6 +113,7 @@ def join_tables(name: str, file: str, tables: Sequence[Table]) -> Table:
         {key: ", ".join(dict.fromkeys(table.found[key] for table in tables if key in table.found)) for key in {
             key: None for table in tables for key in table.found}},
         first.unit,
+        {column: first for table in reversed(tables) for column, first in table.codes.items()},
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ KEPT = 10_000  # different words of a column that are looked up, rather than mad
 
 # Lines that hold a number with a point, but for those that could be thousands: see `notation.points_between_thousands`.
 _NO_THOUSANDS = re.compile(rb"^(?=[^\n]*\.)(?![+-]?[1-9]\d{0,2}\.\d{3}$)", re.MULTILINE)
+_CODE = re.compile(rb"\n(0[0-9]+)\n")  # fast since it begins with signs that are seldom found together
 _WHOLE = re.compile(rb"^(?![+-]?0?$)[^.eE\n]+$", re.MULTILINE)
 
 
@@ -29,7 +30,8 @@ class ColumnReader:
     `literal` all cells are text as they are written; with `as_text` they are text, numbers in the plain notation.
 
     Cells that are numbers are not kept as text. Where a later one must be, `again` is how many came before its portion:
-    these are to be read again `as_text`, and `finish` gives only the others.
+    these are to be read again `as_text`, and `finish` gives only the others. `code` is the first cell such as `00417`
+    that is kept as a number: where it stands, and what it holds.
     """
 
     def __init__(self, name: str, dialect: Dialect, file: str, literal: bool, as_text: bool, unit: str = "line"):
@@ -42,16 +44,17 @@ class ColumnReader:
         self.absent_numbers = {word for word in dialect.absent if NUMBER.fullmatch(word)}
         self.absent_values = np.array(sorted(dialect.absent_values))
         self.again = 0
+        self.code: tuple[str, str] | None = None
         self.pointed = self.whole = False
         self.decimal_points = not dialect.is_plain  # whether it is sure that points are those
 
     def take(self, cells: Sequence[str], lines: Sequence[int]) -> None:
         """The next cells, which stand at these lines."""
         if not self.as_text:
-            values = self._fast(cells)
+            values = self._fast(cells, lines)
             if values is None:
                 words = self._strip(cells, lines)
-                values = self._fast(["" if word is None else word for word in words], plain=True)
+                values = self._fast(["" if word is None else word for word in words], lines, plain=True)
             if values is not None:
                 self.numbers.append(values)
                 return
@@ -64,7 +67,7 @@ class ColumnReader:
             return np.array(self.text, dtype=object)
         return np.concatenate(self.numbers)
 
-    def _fast(self, cells: Sequence[str], plain: bool = False) -> Floats | None:
+    def _fast(self, cells: Sequence[str], lines: Sequence[int], plain: bool = False) -> Floats | None:
         """The values of cells that all are numbers as the dialect writes them, or empty; None where it must be looked
         at each.
 
@@ -88,6 +91,9 @@ class ColumnReader:
         rounds = bool((np.abs(values) >= EXACT).any()) and not _rounds_nothing(cells, values)
         if rounds or self._may_be_thousands(data):
             return None
+        if not self.code and (match := _CODE.search(b"\n%b\n" % data)):
+            word = match[1].decode()
+            self.code = f"{self.unit} {lines[cells.index(word)]} of {self.file}", word
         if len(self.absent_values):
             values[np.isin(values, self.absent_values)] = np.nan
         return values

@@ -51,6 +51,8 @@ def kinds(
             if name not in numeric:
                 _refuse_points_between_thousands(name, table, categorical, numeric)
             _warn_of_rounded(name, table)
+        if name not in numeric:
+            _warn_of_codes(name, sides, categorical, numeric)
         if name not in numeric and _numbers_the_rows(values, source):
             raise UserError(
                 f"column {name!r} of {source.file} numbers the rows ({values[0]:.16g}, {values[1]:.16g}, …):"
@@ -82,6 +84,18 @@ def _numbers_the_rows(values: Floats, table: Table) -> bool:
     return len(values) > 2 and all(np.ptp(each) == 0 for each in of) and len(values) > 2 * len(of)
 
 
+def _warn_of_codes(name: str, sides: Mapping[str, Table], categorical: Sequence[str], numeric: Sequence[str]) -> None:
+    """Numbers such as `00417` are likely codes: their zeros are lost, and their order means little."""
+    if first := next((table.codes[name] for table in sides.values() if name in table.codes), None):
+        where, word = first
+        log.warning(
+            "column %r: %s holds %r, which is read as the number %d. If the column holds codes, set %s; %s says that"
+            " they are numbers",
+            name, where, word, int(word), format_option("categorical", [*categorical, name]),
+            format_option("numeric", [*numeric, name]),
+        )  # fmt: skip
+
+
 def _warn_of_rounded(name: str, table: Table) -> None:
     """Whole numbers written out that floats round: the reader left such a column as text."""
     cells = table.cells[name]
@@ -94,10 +108,17 @@ def _warn_of_rounded(name: str, table: Table) -> None:
 
 
 def _refuse_empty(name: str, sides: Mapping[str, Table]) -> None:
-    """A column must have a value on all sides: the others' would be of no use, or all be one made-up number."""
-    empty = {role: table for role, table in sides.items() if is_missing(table.cells[name]).all()}
+    """A column must have a value in all domains: the others' would be of no use, or all be one made-up number."""
+    empty = list[str]()
+    for role, table in sides.items():
+        missing = is_missing(table.cells[name])
+        if missing.all():
+            empty.append(f"no value in the {role} ({table.file})")
+        elif table.member is not None:
+            without = [position for position in range(len(table.members)) if missing[table.member == position].all()]
+            empty += [f"no value in the {role} domain {table.members[position][0]}" for position in without]
     if empty:
-        where = " and ".join(f"no value in the {role} ({table.file})" for role, table in empty.items())
+        where = " and ".join(empty)
         raise UserError(
             f"column {name!r} has {where}: each cell is empty, or a word for a missing value (dataset.missing)."
             f" {format_option('drop', [name])} leaves the column out"

@@ -60,10 +60,11 @@ def read_delimited(
         with _open_records(content, file, separator, marked) as records:
             earlier = _read_as_text(records, again, dialect, file)
         cells |= {name: np.concatenate([words, cells[name]]) for name, words in earlier.items()}
+    codes = {name: column.code for name, column in columns.items() if column.code}
     found = {"separator": separator, "encoding": content.encoding}
     if dialect.separator == "auto" and separator != "comma" and not marked:
         log.info("%s: a %s divides its cells (dataset.separator=%s)", file, separator, separator)
-    return Table(strip_endings(Path(file).name), file, header, lines, cells, found=found)
+    return Table(strip_endings(Path(file).name), file, header, lines, cells, found=found, codes=codes)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tl_runner.datasets.dialect import Dialect
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.read_table import read_alike
 from tl_runner.datasets.source_names import Several, name_sources, refuse_one_place_twice, tell_apart
+from tl_runner.datasets.spelling import about_respelled, find_respelled
 from tl_runner.errors import UserError, list_names, nearest
 from tl_runner.plurals import count_noun, pluralize
 
@@ -55,6 +57,7 @@ def read_domains(
         refuse_one_place_twice([(role, name, Path(name)) for role, name in roles], "rows")
         tables = {(role, name): reading(name, f"dataset.{role}={name}") for role, name in roles}
         tables = read_alike(tables, lambda role, name, mixed: reading(name, f"dataset.{role}={name}", as_text=mixed))
+        _refuse_shared_files(tables)
         domains = [key for key in tables if key[0] != "test"]
         apart = tell_apart([tables[key].name for key in domains], [tables[key].file for key in domains])
         tables |= {key: replace(tables[key], name=name) for key, name in zip(domains, apart, strict=True)}
@@ -118,13 +121,32 @@ def find_classes(
     if "source" not in names:
         return dict.fromkeys(("target", "test"), _without_source(target, labels, label_set, unlabelled))
     source = sort_names(names["source"])
-    for member, own in _list_classes(names["source"], tables["source"]).items():
+    members = _list_classes(names["source"], tables["source"])
+    for (one, mine), (other, theirs) in combinations(members.items(), 2):
+        if labels == "same" and (pairs := find_respelled(theirs, mine)):
+            told = about_respelled(pairs, (one, other))
+            raise UserError(f"classes of the sources differ only in spelling: {told}. Write them alike")
+    for member, own in members.items():
         if lacking := [name for name in source if name not in own]:
             log.warning("the source domain %s has no row of class %s, which others have", member, list_names(lacking))
             source = tuple(name for name in source if name in own) if labels == "shared" else source
     warn_of_spelling(source, target, labels)
     source, target = resolve_classes(source, target, labels, label_set, unlabelled)
     return {"source": source, "target": target, "test": target}
+
+
+def _refuse_shared_files(tables: Mapping[tuple[str, str], Table]) -> None:
+    """Refuse a file that two roles or two sources read, by whatever names, patterns and folders."""
+    seen = dict[Path, tuple[str, str]]()
+    for key, table in tables.items():
+        for file in table.files or (table.file,):
+            first = seen.setdefault(Path(file).resolve(), key)
+            if first != key:
+                (role, name), (other, second) = first, key
+                raise UserError(
+                    f"dataset.{role} and dataset.{other} both read {file}, as {name!r} and {second!r}: rows of one file"
+                    " must be in one domain. Name the files, or a pattern that leaves this one out"
+                )
 
 
 def _list_classes(names: Cells, table: Table) -> dict[str, set[str]]:

@@ -34,6 +34,7 @@ def read_parquet(
     """
     try:
         import pyarrow as pa
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
     except ImportError as error:
         raise UserError(f"{said}: {EXTRA}") from error
@@ -56,12 +57,20 @@ def read_parquet(
         raise UserError(f"{file} can't be read as Parquet: {str(error).splitlines()[0]}") from error
     if not rows:
         raise UserError(f"{file} has a header and no rows")
-    cells = {}
+    cells, codes = dict[str, Cells](), dict[str, tuple[str, str]]()
     for name, column in columns.items():
         refuse_nested(file, name, column)
-        cells[name] = _cells(file, name, column.column(0), dialect, name in literal, name in as_text)
-    lines = np.arange(1, rows + 1)
-    return Table(strip_endings(path.name), file, header, lines, cells, found={"format": "Parquet"}, unit="row")
+        values = _without_dictionary(column.column(0))
+        if _is_text(values.type):
+            reader = ColumnReader(name, dialect, file, name in literal, name in as_text, unit="row")
+            strings = pc.cast(values, pa.large_string()).to_pylist()
+            reader.take(["" if word is None else word for word in strings], range(1, rows + 1))
+            cells[name] = reader.finish()
+            codes |= {name: reader.code} if reader.code else {}
+        else:
+            cells[name] = _cells(file, name, values, dialect, name in literal, name in as_text)
+    lines, found = np.arange(1, rows + 1), {"format": "Parquet"}
+    return Table(strip_endings(path.name), file, header, lines, cells, found=found, unit="row", codes=codes)
 
 
 def refuse_nested(file: str, name: str, column: Any) -> None:
@@ -83,14 +92,24 @@ def _is_bytes(kind: Any) -> bool:
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind)
 
 
-def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, as_text: bool) -> Cells:
-    import pyarrow as pa
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as pt
+
+    numeric = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_boolean(kind)
+    return not (numeric or pt.is_null(kind) or pt.is_temporal(kind) or pt.is_interval(kind))
+
+
+def _without_dictionary(values: Any) -> Any:
     import pyarrow.compute as pc
     import pyarrow.types as pt
 
+    return pc.cast(values, values.type.value_type) if pt.is_dictionary(values.type) else values
+
+
+def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, as_text: bool) -> Cells:
+    import pyarrow.types as pt
+
     kind = values.type
-    if pt.is_dictionary(kind):
-        kind, values = kind.value_type, pc.cast(values, kind.value_type)
     if pt.is_null(kind):
         return np.full(len(values), None, dtype=object) if literal or as_text else np.full(len(values), np.nan)
     if pt.is_timestamp(kind) or pt.is_date(kind):
@@ -105,14 +124,10 @@ def _cells(file: str, name: str, values: Any, dialect: Dialect, literal: bool, a
             f"column {name!r} of {file} holds times ({kind}): write numbers instead, such as minutes."
             f" {format_option('drop', [name])} leaves it out"
         )
-    numeric = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
-    if numeric and not literal and not as_text:
+    if not literal and not as_text and not pt.is_boolean(kind):
         return _numbers(file, name, values, _absent_values(kind, dialect))
-    if numeric or pt.is_boolean(kind):
-        numbers = _absent_values(kind, dialect)
-        return _words([None if _is_absent(value, numbers, dialect) else str(value) for value in values.to_pylist()])
-    strings = pc.cast(values, pa.large_string()).to_pylist()
-    return _as_csv_would(file, name, strings, dialect, literal, as_text)
+    numbers = _absent_values(kind, dialect)
+    return _words([None if _is_absent(value, numbers, dialect) else str(value) for value in values.to_pylist()])
 
 
 def _iso(value: Any) -> str:
@@ -125,7 +140,7 @@ def _words(words: Sequence[str | None]) -> Cells:
 
 
 def _absent_values(kind: Any, dialect: Dialect) -> set[float]:
-    """The numbers that stand for a missing value, as a column of this kind holds them: -99.9 is not quite that."""
+    """The numbers that stand for a missing value, as a column of this kind holds them: in 32 bits -99.9 is another."""
     import pyarrow.types as pt
 
     rounded = np.float16 if pt.is_float16(kind) else np.float32 if pt.is_float32(kind) else np.float64
@@ -155,12 +170,3 @@ def _numbers(file: str, name: str, values: Any, absent: Collection[float]) -> Ce
     if rounded := [row for row in map(int, large) if int(found[row]) != values[row].as_py()]:
         warn_of_rounding(name, f"row {rounded[0] + 1} of {file}", str(values[rounded[0]].as_py()))
     return found
-
-
-def _as_csv_would(
-    file: str, name: str, strings: Sequence[str | None], dialect: Dialect, literal: bool, as_text: bool
-) -> Cells:
-    """Words as the cells of a CSV file are read."""
-    reader = ColumnReader(name, dialect, file, literal, as_text, unit="row")
-    reader.take(["" if word is None else word for word in strings], range(1, len(strings) + 1))
-    return reader.finish()

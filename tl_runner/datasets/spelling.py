@@ -41,14 +41,13 @@ def spelling(name: str) -> str:
     return repr(float(plain)) if NUMBER.fullmatch(plain) and len(plain) <= EXACT else plain
 
 
-def about_respelled(pairs: Mapping[str, str]) -> str:
-    """`pairs` of `respelled`, of the target's names and the source's, as a list to be read."""
+def about_respelled(pairs: Mapping[str, str], whose: tuple[str, str] = ("source", "target")) -> str:
+    """`pairs` of `find_respelled`, of the second's names and the first's, as a list to be read."""
 
     def quoted(mine: str, theirs: str) -> str:
         alike = normalize("NFC", mine) == normalize("NFC", theirs)  # on a screen: only the codes tell them apart
-        return " and ".join(
-            f"{ascii(name) if alike else repr(name)} ({role})" for name, role in ((theirs, "source"), (mine, "target"))
-        )
+        written = (ascii(name) if alike else repr(name) for name in (theirs, mine))
+        return " and ".join(f"{name} ({domain})" for name, domain in zip(written, whose, strict=True))
 
     return list_names(quoted(*pair) for pair in pairs.items())
 

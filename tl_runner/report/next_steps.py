@@ -21,9 +21,10 @@ def list_next_steps(record: RunRecord, baseline: RunRecord | None, words: Sequen
         return lines
     if method == record.baseline:
         return [*lines, f"{method} is what other methods are compared with: tl-report has the table"]
-    if baseline is None or baseline.headline is None:
+    if baseline is None or baseline.headline is None or baseline.data.granted != record.data.granted:
+        labels = "" if baseline is None else " with as many labels"
         return [
-            *(*lines, f"no baseline to compare with yet; to see what {method} gains:"),
+            *(*lines, f"no baseline{labels} to compare with yet; to see what {method} gains:"),
             _name_command(words, record, method=record.baseline),
         ]
     gain = record.headline - baseline.headline

@@ -1,6 +1,7 @@
 """Runs as settings: those that differ in the seed alone, by pair of domains, each with a name of its own."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -255,8 +256,15 @@ def _format_key(key: str, value: Any, others: Iterable[str]) -> str:
 
 
 def _format_list(text: str) -> str:
-    """A list as it is typed: [mmd,coral], without quotes and spaces."""
-    return text.replace("'", "").replace(", ", ",")
+    """A list as it is typed: [mmd,coral]; a name that holds a sign of lists keeps its quotes. Other values stay."""
+    if text[:1] not in ("[", "(", "{"):
+        return text
+
+    def shorten(found: re.Match[str]) -> str:
+        name = found["plain"]
+        return "," if found[0] == ", " else found[0] if name is None else name
+
+    return re.sub(r"""'(?P<plain>[^',:()[\]{}]*)'|'[^']*'|"[^"]*"|, """, shorten, text)
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

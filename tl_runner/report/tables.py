@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -29,11 +29,17 @@ STATUS_STYLE = {"ok": "green", "running": "yellow", "failed": "red", "diverged":
 VERDICT_STYLE = {"better": "green", "negative transfer": "bold red", "maybe worse": "red"}
 
 
-def result(record: RunRecord, baseline: RunRecord | None, words: Sequence[str] = ()) -> tuple[RenderableType, ...]:
-    """One finished run: its scores on both domains' test splits, with source-only of the same seed beside it.
+def print_result(console: Console, record: RunRecord, baseline: RunRecord | None, words: Sequence[str] = ()) -> None:
+    """A finished run, and what to do next: commands are whole lines, to be pasted, however narrow the terminal.
 
     `words` are those of the command that made it.
     """
+    console.print(*result(record, baseline), sep="\n")
+    console.print(*list_next_steps(record, baseline, words), sep="\n", highlight=False, markup=False, soft_wrap=True)
+
+
+def result(record: RunRecord, baseline: RunRecord | None) -> tuple[RenderableType, ...]:
+    """One finished run: its scores on both domains' test splits, with source-only of the same seed beside it."""
     scores, domains = record.scores, record.data.domains
     assert scores is not None  # it is finished
     names = " · ".join([record.choices["method"], record.choices["backbone"], record.choices["dataset"]])
@@ -41,6 +47,8 @@ def result(record: RunRecord, baseline: RunRecord | None, words: Sequence[str] =
     table = _table(f"{names} · seed {record.seed}", "test split", *(heading for heading, _ in shown.values()))
     if scores.source:
         table.add_row(Text(f"source: {domains['source']}"), *_metrics(scores.source, shown))
+    for name, of in (scores.members or {}).items():
+        table.add_row(Text(f"  {name}"), *_metrics(of, shown), style="dim")
     table.add_row(*_target(record), style="bold", end_section=True)
     if estimate := scores.estimate:
         spread = f"{format_percent(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
@@ -61,8 +69,7 @@ def result(record: RunRecord, baseline: RunRecord | None, words: Sequence[str] =
     if baseline and baseline.scores and baseline.scores.target:
         label = f"{record.baseline}, same seed, granted={baseline.granted}"
         table.add_row(label, *_metrics(baseline.scores.target, shown), style="dim")
-    said, steps = " · ".join(_describe_run(record)), list_next_steps(record, baseline, words)
-    return table, Text.assemble(said, (below, "bold red"), *(f"\n{line}" for line in steps))
+    return table, Text.assemble(" · ".join(_describe_run(record)), (below, "bold red"))
 
 
 def _describe_constant(record: RunRecord, constant: Metrics) -> str:
@@ -312,10 +319,10 @@ def render_contrasts(contrasts: "Sequence[Contrast]") -> Table:
 def _table(title: str, first: str, *columns: str) -> Table:
     """Text first, then figures. What comes from a record is never read as markup."""
     table = Table(title=Text(title), title_justify="left", title_style="bold")
-    table.add_column(first, overflow="fold")
+    table.add_column(Text(first), overflow="fold")
     for column in columns:
         named = column in ("dataset", "method", "backbone", "variant", "status", "folder", "run")
-        table.add_column(column, justify="left" if named else "right", overflow="fold")
+        table.add_column(Text(column), justify="left" if named else "right", overflow="fold")
     return table
 
 

@@ -5,8 +5,9 @@
     unlabelled/0001.png
 
 A path ends with the ending of an image file, so that it may hold blanks; blanks, a tab, a comma or a semicolon stand
-between it and the label, which is the rest of the line. Empty lines, and those that begin with #, are passed over, and
-so is a first line that names the columns.
+between it and the label, which is the rest of the line. A label that holds that sign stands in quotes: else the line
+has a third column, and is refused. Empty lines, and those that begin with #, are passed over, and so is a first line
+that names the two columns.
 """
 
 import re
@@ -23,8 +24,12 @@ ENDINGS = """
     pxr qoi ras rgb rgba sgi tga tif tiff vda vst webp xbm xpm
 """.split()  # noqa: SIM905
 PATH = rf"[^\t]*\.(?:{'|'.join(ENDINGS)})"
-LINE = re.compile(rf'(?:"(?P<quoted>{PATH})"|(?P<path>{PATH}))(?:\s*[,;\t]\s*|\s+|$)(?P<label>.*)', re.IGNORECASE)
+LINE = re.compile(rf'(?:"(?P<quoted>{PATH})"|(?P<path>{PATH}))(?P<sign>\s*[,;\t]\s*|\s+|$)(?P<label>.*)', re.IGNORECASE)
+SIGNS = {",": "comma", ";": "semicolon", "\t": "tab"}
 HEADER = re.compile(r"\W*(?:image|img|file|path|name)", re.IGNORECASE)
+
+
+MEND = "leave other columns out (the target's test split is a list of its own, dataset.test)"
 
 
 class Line(NamedTuple):
@@ -48,6 +53,7 @@ def read_list(path: Path) -> Sequence[Line]:
         if not line or line.startswith("#"):
             continue
         if match := LINE.fullmatch(line):
+            _refuse_third_column(f"{path}:{number}: {line[:80]!r}", match["sign"], match["label"])
             label = match["label"].strip().strip('"') or None
             found.append(Line(match["quoted"] or match["path"], label, number))
         elif found or not HEADER.match(line):
@@ -55,4 +61,25 @@ def read_list(path: Path) -> Sequence[Line]:
                 f"{path}:{number}: {line[:80]!r} names no image file: a path that ends as in .png, and behind it its"
                 " label, are expected"
             )
+        elif len(names := _split_header(line)) > 2:
+            raise UserError(
+                f"{path}:{number}: {line[:80]!r} names {len(names)} columns, and a line is a path and its label: {MEND}"
+            )
     return found
+
+
+def _refuse_third_column(said: str, between: str, label: str) -> None:
+    """A label with a further sign that stands between path and label, outside of quotes; with a tab in any case."""
+    bare = re.sub(r'"[^"]*"', "", label) if '"' in label else label
+    for sign, name in SIGNS.items():
+        if sign in bare and (sign in between or sign == "\t"):
+            raise UserError(
+                f"{said} has a further {name} behind its label, and a line is a path and its label: {MEND}."
+                f" A label that holds a {name} stands in quotes"
+            )
+
+
+def _split_header(line: str) -> list[str]:
+    """The names of the columns: what the first of the signs divides, else blanks."""
+    sign = next((sign for sign in ("\t", ";", ",") if sign in line), None)
+    return line.split(sign)
