@@ -114,6 +114,7 @@ def test_dates_are_days_where_they_are_named(values, days):
         ([b"\x00"], "column 'it' of a.parquet holds binary"),
         ([dt.time(3)], "column 'it' of a.parquet holds times"),
         ([float("inf")], "column 'it': row 1 of a.parquet holds inf, which is no finite number"),
+        ([1e300], r"column 'it': row 1 of a.parquet holds 1e\+300, which is beyond ±1e\+30, more than is"),
     ],
 )
 def test_other_columns_are_refused_unless_they_are_left_out(values, message):

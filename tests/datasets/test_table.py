@@ -22,7 +22,7 @@ from tl_runner import config
 from tl_runner.datasets import columns, table
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.cells import format_option
-from tl_runner.datasets.encoding import code, encode
+from tl_runner.datasets.encoding import code, encode, fit
 from tl_runner.datasets.split import split_domains
 from tl_runner.errors import UserError
 
@@ -262,7 +262,7 @@ OTHER = GOOD.replace("0.", "3.")
         (GOOD + "abc,u,no\n", OTHER, {}, r"dataset.missing=\"\['NA', .*'abc'\]\"; if .*dataset.categorical=\[x\]"),
         (GOOD, OTHER + "1.5.2,u,no\n", {}, r"column 'x': line 14 of b.csv holds '1.5.2'"),
         (GOOD + '"9\n9",u,no\ninf,u,no\n', OTHER, {"missing": ("9\n9",)}, r"line 16 of a.csv holds 'inf'"),
-        (GOOD + "1e999,u,no\n", OTHER, {}, r"holds '1e999', which is no finite number \(1 of 13 rows\)"),
+        (GOOD + "1e999,u,no\n", OTHER, {}, r"holds '1e999', which is beyond ±1e\+30, more than .* \(1 of 13 rows\)"),
         (GOOD, OTHER, {"numeric": ("c",)}, r"column 'c': line 2 of a.csv holds 'v'"),
         (GOOD.replace("0.", "0,").replace("1.", "1,"), OTHER, {}, r"line 2 of a.csv has 4 cells, the header 3"),
         # The file's form
@@ -345,6 +345,33 @@ def test_a_column_that_is_likely_a_mistake_is_refused_unless_it_is_named(column,
     assert f"dataset.{keeps}=[it]" in str(refused.value)
     assert sides(column, **{keeps: ("it",)}).source.x.shape == (len(column), 2)
     assert sides(column, drop=("it",)).source.x.shape == (len(column), 1)
+
+
+def test_numbers_beyond_what_is_computed_with_are_refused_as_such():
+    huge = [f"{i - 3}.5e299" for i in range(60)]
+    told = r"column 'it': line 2 of a.csv holds '-3.5e299', which is beyond ±1e\+30, more than is computed with: divide"
+    for options in ({}, {"numeric": ("it",)}):
+        with pytest.raises(UserError, match=told) as refused:
+            sides(huge, **options)
+        assert "dataset.drop=[it]" in str(refused.value) and "missing" not in str(refused.value)
+    assert sides(huge, categorical=("it",)).source.x.shape == (60, 2)
+    many = [*["a", "b", "c", "d"] * 10, *huge[:20]]  # a column of words, of which some look so
+    assert sides(many).source.x.shape == (60, 2)
+
+
+def test_numbers_too_close_to_compute_with_are_said(caplog):
+    facts = fit(np.array([[i * 1e-310, i] for i in range(9)]), {"it": "numeric", "x": "numeric"}, {})
+    assert facts["columns"][0]["sd"] == 0
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("column 'it': its numbers differ by 8e-310 at most") and "dataset.drop=[it]" in said
+    caplog.clear()
+    fit(np.array([[0.1], [0.1]]), {"it": "numeric"}, {})  # a constant is another matter
+    assert not caplog.records
+
+
+def test_a_date_for_each_day_is_no_number_of_the_row():
+    days = [f"2024-01-{day:02}" for day in range(1, 31)]
+    assert sides(days, dates=("it",)).source.x.shape == (30, 2)
 
 
 def test_more_texts_than_one_hot_is_for_are_refused_however_often_they_repeat(monkeypatch):

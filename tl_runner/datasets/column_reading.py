@@ -145,6 +145,13 @@ def _rounds_nothing(cells: Sequence[str], values: Floats) -> bool:
     )
 
 
+def explain_no_number(word: str) -> str:
+    """Why a cell is read as no number: it is none, or it is too large."""
+    if NUMBER.fullmatch(word):
+        return f"which is beyond ±{LARGEST:g}, more than is computed with: divide the column by a constant"
+    return "which is no finite number"
+
+
 def warn_of_rounding(name: str, where: str, word: str) -> None:
     """Say that a column holds whole numbers that floats can't tell apart."""
     log.warning(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tl_runner.datasets import notation
 from tl_runner.datasets.cells import Cells, Floats, Table, format_option, is_missing, map_words, observed
-from tl_runner.datasets.column_reading import EXACT, LARGEST, warn_of_rounding
+from tl_runner.datasets.column_reading import EXACT, LARGEST, explain_no_number, warn_of_rounding
 from tl_runner.datasets.dialect import NUMBER
 from tl_runner.errors import UserError, list_names
 from tl_runner.plurals import count_noun
@@ -24,13 +24,18 @@ SPARE = 3  # words beside numbers, up to which they are likely to stand for miss
 
 
 def kinds(
-    sides: Mapping[str, Table], categorical: Sequence[str], numeric: Sequence[str], missing: Sequence[str]
+    sides: Mapping[str, Table],
+    categorical: Sequence[str],
+    numeric: Sequence[str],
+    missing: Sequence[str],
+    dates: Sequence[str] = (),
 ) -> dict[str, ColumnKind]:
     """The kind of each column, by the cells of the side `source` unless the configuration names it.
 
     A column most of whose cells are finite numbers is numeric; text in it, on any side, is refused with the keys that
     could explain it. So are a column without a value on a side, one that numbers the rows, free text or an
-    identifier, and numbers in another notation (`another_notation`).
+    identifier, and numbers in another notation (`another_notation`) or too large to compute with. Of `dates` one a row
+    is no number of the row.
     """
     source = sides["source"]
 
@@ -41,6 +46,9 @@ def kinds(
         if name in categorical:
             return "categorical"
         values, text = parse_numbers(cells)
+        if name in numeric or (text & ~_are_too_large(cells)).sum() < len(present) / 2:
+            for table in sides.values():
+                _refuse_too_large(name, table, categorical)
         if name not in numeric and text.sum() >= len(present) / 2:
             _refuse_another_notation(name, source, categorical)
             _refuse_numbers_beside_a_word(name, source, categorical, missing)
@@ -53,7 +61,7 @@ def kinds(
             _warn_of_rounded(name, table)
         if name not in numeric:
             _warn_of_codes(name, sides, categorical, numeric)
-        if name not in numeric and _numbers_the_rows(values, source):
+        if name not in (*numeric, *dates) and _numbers_the_rows(values, source):
             raise UserError(
                 f"column {name!r} of {source.file} numbers the rows ({values[0]:.16g}, {values[1]:.16g}, …):"
                 f" {format_option('drop', [name])} leaves it out, {format_option('numeric', [*numeric, name])} keeps it"
@@ -75,6 +83,28 @@ def parse_numbers(cells: Cells) -> tuple[Floats, NDArray[np.bool_]]:
 def _parse(word: str | None) -> float:
     value = float(word) if word is not None and NUMBER.fullmatch(word) else np.nan
     return np.nan if abs(value) > LARGEST else value
+
+
+def _are_too_large(cells: Cells) -> NDArray[np.bool_]:
+    """Which cells (n,) are text since the number in them is too large."""
+    if cells.dtype == np.float64:
+        return np.zeros(len(cells), dtype=np.bool_)
+
+    def is_large(word: str | None) -> bool:
+        return word is not None and NUMBER.fullmatch(word) is not None and abs(float(word)) > LARGEST
+
+    return map_words(cells, {word: is_large(word) for word in set(cells.tolist())}, np.bool_)
+
+
+def _refuse_too_large(name: str, table: Table, categorical: Sequence[str]) -> None:
+    if (large := _are_too_large(table.cells[name])).any():
+        first = int(large.argmax())
+        word = table.cells[name][first]
+        raise UserError(
+            f"column {name!r}: {table.where(first)} holds {word!r}, {explain_no_number(word)} ({large.sum()} of"
+            f" {count_noun(len(table), 'row')}). {format_option('drop', [name])} leaves it out; if the column holds"
+            f" categories, set {format_option('categorical', [*categorical, name])}"
+        )
 
 
 def _numbers_the_rows(values: Floats, table: Table) -> bool:

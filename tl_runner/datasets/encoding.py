@@ -1,5 +1,6 @@
 """How a table's columns become a network's inputs: fitted once, kept as facts, applied to any rows."""
 
+import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -9,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.cells import Floats, Table, map_words, normalise_categories
+from tl_runner.datasets.cells import Floats, Table, format_option, map_words, normalise_categories
 from tl_runner.datasets.columns import ColumnKind, parse_numbers
+
+log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=2**16)
@@ -52,6 +55,12 @@ def fit(raw: Floats, kinds: Mapping[str, ColumnKind], words: Mapping[float, str]
         filled = np.where(np.isnan(values), median, values)
         constant = np.ptp(filled) == 0  # exactly: the deviation of 0.1, 0.1, … is not 0 in floats
         mean, sd = (float(filled[0]), 0.0) if constant else (float(filled.mean()), float(filled.std()))
+        if sd == 0 and not constant:
+            log.warning(
+                "column %r: its numbers differ by %.3g at most, which is too little to compute with: it tells nothing"
+                " until you multiply it by a constant. %s leaves it out",
+                name, np.ptp(filled), format_option("drop", [name]),
+            )  # fmt: skip
         gaps = len(present) < len(values)
         return {"name": name, "kind": kind, "median": median, "mean": mean, "sd": sd, "gaps": gaps}
 

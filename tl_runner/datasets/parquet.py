@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tl_runner.datasets.cells import Cells, Table, format_option
-from tl_runner.datasets.column_reading import EXACT, LARGEST, ColumnReader, warn_of_rounding
+from tl_runner.datasets.column_reading import EXACT, LARGEST, ColumnReader, explain_no_number, warn_of_rounding
 from tl_runner.datasets.dialect import Dialect
 from tl_runner.errors import UserError, nearest
 from tl_runner.storage.table_files import strip_endings
@@ -163,7 +163,7 @@ def _numbers(file: str, name: str, values: Any, absent: Collection[float]) -> Ce
     if (wrong := np.abs(found) > LARGEST).any():
         row = int(wrong.argmax())
         raise UserError(
-            f"column {name!r}: row {row + 1} of {file} holds {found[row]:g}, which is no finite number"
+            f"column {name!r}: row {row + 1} of {file} holds {found[row]:g}, {explain_no_number(f'{found[row]:g}')}"
             f" ({wrong.sum()} of {len(found)} rows). {format_option('drop', [name])} leaves the column out"
         )
     large = np.flatnonzero(np.abs(found) >= EXACT) if pa.types.is_integer(values.type) else ()

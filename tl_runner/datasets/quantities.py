@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from tl_runner.datasets import notation
 from tl_runner.datasets.cells import Floats, Table, format_option
 from tl_runner.datasets.classes import split_off_label
+from tl_runner.datasets.column_reading import explain_no_number
 from tl_runner.datasets.columns import parse_numbers
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.errors import UserError
@@ -28,7 +29,7 @@ def split_quantity(
         mend = f"{form.what}: {form.mend}" if form else format_option("missing", [*missing, word])
         stands = "it is " if form else "if it stands for a missing value, set "
         raise UserError(
-            f"column {label!r}: {table.where(first)} holds {word!r}, which is no finite number"
+            f"column {label!r}: {table.where(first)} holds {word!r}, {explain_no_number(word)}"
             f" ({text.sum()} of {count_noun(len(table), 'row')}), and dataset.task=regression predicts numbers;"
             f" {stands}{mend}; if the column holds classes, set dataset.task=classification"
         )

@@ -122,7 +122,7 @@ def table(
         facts = {role: facts[role].take(kept[role]) for role in sides}
         notes |= label_knowledge(labels, label_set, left_out)
         labels_of = {role: (number_classes(names[role], classes[role]), classes[role]) for role in sides}
-    found = kinds(sides, categorical, numeric, missing)
+    found = kinds(sides, categorical, numeric, missing, dates)
 
     def raw(role: str) -> Raw:
         side, (y, classes), (part, of_group, of_time) = sides[role], labels_of[role], facts[role]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tl_runner.datasets import notation
 from tl_runner.datasets.cells import Table, about_comment, normalise_categories, observed
+from tl_runner.datasets.column_reading import explain_no_number
 from tl_runner.datasets.columns import parse_numbers
 from tl_runner.datasets.dates import read_dates
 from tl_runner.datasets.dialect import Dialect
@@ -162,8 +163,8 @@ class Columns:
                     )
                 words = f", empty, {list_names(self.dialect.missing)}" if self.dialect.missing else " or empty"
                 raise UserError(
-                    f"column {name!r}: {table.places()[first]} holds {word!r}, which is no finite"
-                    f" number ({text.sum()} of {count_noun(len(table), 'row')}); missing values are"
+                    f"column {name!r}: {table.places()[first]} holds {word!r}, {explain_no_number(word)}"
+                    f" ({text.sum()} of {count_noun(len(table), 'row')}); missing values are"
                     f"{words.removeprefix(',')}"
                 )
         if spare := [name for name in table.header if name and name not in {*self.kinds, *self.known}]:
