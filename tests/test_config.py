@@ -106,6 +106,12 @@ def test_what_cannot_be_used_is_refused_in_words(override, message):
         config.load_parts(composed(override)[0])
 
 
+def test_several_targets_are_several_runs():
+    told = r"dataset.target takes text or null, .* Several targets are several runs: -m dataset.target=w.csv,e.csv\. A"
+    with pytest.raises(UserError, match=told):
+        config.convert_value(["w.csv", "e.csv"], str | None, "dataset.target")
+
+
 def test_a_group_without_an_option_is_refused():
     content, _ = composed()
     with pytest.raises(UserError, match=r"method must name one of its options"):

@@ -324,7 +324,19 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
                 return tuple(convert_value(item, arguments[0], f"{key}[{index}]") for index, item in enumerate(value))
         else:
             return value
-    raise UserError(f"{key} takes {_in_words(options)}, got {value!r}{_nearest_literal(value, options)}")
+    hint = _explain_several_targets(key, value) or _nearest_literal(value, options)
+    raise UserError(f"{key} takes {_in_words(options)}, got {value!r}{hint}")
+
+
+def _explain_several_targets(key: str, value: Any) -> str:
+    """A source may be several domains, and people expect the same of the target."""
+    if key != "dataset.target" or isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        return ""
+    each = ",".join(map(str, value))
+    return (
+        f". Several targets are several runs: -m {key}={each}. A target of rows may lie in several files: name them by"
+        " a pattern or their folder"
+    )
 
 
 def _as_word(value: Any, words: Sequence[Any]) -> Any:

@@ -229,6 +229,13 @@ def test_missing_files_and_lines_that_contradict_are_named():
         UserError, match=r"2 files of 3 can't be found in 'data': data/b.txt:2: b/cat/7.png; .*write / for"
     ):
         loaded()
+    listed("b/cat/0.PNG cat", "b/Cat/1.png cat", "b/cat/7.PNG cat")
+    with pytest.raises(UserError, match="be found") as refused:
+        loaded()
+    assert (
+        "data/b.txt:1: b/cat/0.PNG (there is b/cat/0.png, which differs in case alone); data/b.txt:2: b/Cat/1.png"
+        " (there is b/cat/1.png, which differs in case alone); data/b.txt:3: b/cat/7.PNG. Paths" in str(refused.value)
+    )
     listed("b/cat/0.png cat", "b/cat/0.png cat")
     with pytest.raises(UserError, match=r"data/b.txt:2: b/cat/0.png is in line 1, too: leave one out"):
         loaded()

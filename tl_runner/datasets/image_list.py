@@ -88,7 +88,7 @@ def list_images(place: Path, root: Path | None, names: Sequence[str] | None) -> 
     base = place.parent if root is None else root
     if not base.is_dir():
         raise UserError(f"there is no folder {str(base)!r}: set dataset.root=…")
-    first, missing = dict[str, Line](), list[str]()
+    first, missing = dict[str, Line](), list[Line]()
     found = []
     for line in lines:
         path = os.path.normpath(base / line.path)
@@ -103,19 +103,35 @@ def list_images(place: Path, root: Path | None, names: Sequence[str] | None) -> 
         try:
             stat = os.stat(path)  # noqa: PTH116  (many files)
         except OSError:
-            missing.append(f"{where}: {line.path}")
+            missing.append(line)
             continue
         stamp = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
         file = File(Path(path), os.path.relpath(path, base), stamp)
         found.append(ClassFolder(_name(line, names, where), None, Path(where), (file,), 0, frozenset(), True))
     if missing:
-        slashes = "; write / for \\ in them" if any("\\" in each for each in missing) else ""
+        slashes = "; write / for \\ in them" if any("\\" in line.path for line in missing) else ""
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        named = [f"{place}:{line.number}: {line.path}{_in_other_case(base, line.path)}" for line in missing[:SHOWN]]
         raise UserError(
             f"{count_noun(len(missing), 'file')} of {len(lines)} can't be found in {str(base)!r}:"
-            f" {'; '.join(missing[:SHOWN])}{more}. Paths begin at dataset.root=…, or where the list lies{slashes}"
+            f" {'; '.join(named)}{more}. Paths begin at dataset.root=…, or where the list lies{slashes}"
         )
     return found
+
+
+def _in_other_case(base: Path, path: str) -> str:
+    """That a file which is not there is so in other capitals: some file systems take them for one."""
+    place = base
+    for name in Path(os.path.normpath(path)).parts:
+        try:
+            there = [each.name for each in place.iterdir()]
+        except OSError:
+            return ""
+        alike = [each for each in there if each.casefold() == name.casefold()]
+        if not alike:
+            return ""
+        place /= name if name in alike else alike[0]
+    return f" (there is {place.relative_to(base)}, which differs in case alone)"
 
 
 def _name(line: Line, names: Sequence[str] | None, where: str) -> str | None:
