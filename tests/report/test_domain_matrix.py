@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tl_runner.report import tables
 from tl_runner.report.domain_matrix import build_matrices
-from tl_runner.report.settings import _format_list
+from tl_runner.report.settings import _format_list, group_settings
 from tl_runner.storage.record import RunRecord
 from tl_runner.storage.sections import DataInfo, Scores
 
@@ -69,6 +69,13 @@ def test_domains_held_out_are_columns_and_methods_rows():
     other = made_run("b + d", "a", 0.1)  # some of the domains, and no table of its own
     assert [each.rows for each in build_matrices([*runs, other])] == [matrix.rows]
     assert "office, one domain held out:" in matrix.title
+
+
+def test_a_block_of_the_report_is_named_by_its_domains_where_source_and_target_differ():
+    held = [made_run("b + c", "a", 0.5), made_run("a + c", "b", 0.5)]
+    assert {setting.pair for setting in group_settings(held)} == {"office b + c → a", "office a + c → b"}
+    one_source = [made_run("a", "b", 0.5), made_run("a", "c", 0.5)]
+    assert {setting.pair for setting in group_settings(one_source)} == {"office target=b", "office target=c"}
 
 
 def test_runs_on_one_pair_make_no_table():

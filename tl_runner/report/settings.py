@@ -151,7 +151,8 @@ def _steps(run: RunRecord) -> int:
 def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
     """A name for each cell: the dataset's, and where several have it as much of their configurations as tells it.
 
-    That are the names of the domains where paths would tell, which are long and hide what differs.
+    That are the names of the domains where paths would tell, which are long and hide what differs, or where both the
+    source and the target do.
     """
     named: dict[str, dict[str, RunRecord]] = defaultdict(dict)
     for record in firsts:
@@ -164,7 +165,8 @@ def _pairs(firsts: Sequence[RunRecord]) -> dict[str, str]:
         telling = sorted((key for key in values if len(values[key]) > 1), key=lambda key: -len(values[key]))
         by_domains = {key: _name_domains(of) for key, of in cells.items()}
         paths = any("/" in value for key in telling for value in values[key])
-        if paths and len(cells) > 1 and len({*by_domains.values()} - {""}) == len(cells):
+        both = {"dataset.source", "dataset.target"} <= {*telling}
+        if (paths or both) and len(cells) > 1 and len({*by_domains.values()} - {""}) == len(cells):
             found |= {key: f"{name} {domains}" for key, domains in by_domains.items()}
             continue
         for key, node in data.items():
