@@ -22,7 +22,7 @@ from torch import Tensor
 from tl_runner.core import Model
 from tl_runner.domains import Pair
 from tl_runner.errors import UserError
-from tl_runner.evaluation.scores import examine_source, predict
+from tl_runner.evaluation.scores import predict
 from tl_runner.functional.class_shares import ESTIMATORS, count_shares, total_variation
 from tl_runner.functional.estimated_accuracy import fit_temperature
 from tl_runner.models.batchnorm import DomainModels
@@ -77,7 +77,7 @@ class TrackedShares:
         source is that of rows with the target's shares.
         """
         source, labels = pair.labelled_source
-        known, y = examine_source(sides, source, "val", rows=0).predicted, labels.val.cpu()
+        known, y = predict(sides.source, source.val), labels.val.cpu()
         differed = self.estimated is None or self._differ(self.estimated)
         self.estimated = ESTIMATORS[self.by](predict(sides.target, pair.target.train), known, y)
         differ = self._differ(self.estimated)
