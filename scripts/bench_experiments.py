@@ -13,12 +13,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from math import isnan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench_methods import put
+from bench_methods import put, round_value
 
 from tl_runner import experiments, options
 from tl_runner.experiments import Experiment
@@ -82,7 +81,7 @@ def measure(asked: Experiment, outputs: Path, jobs: int) -> None:
         writer.writeheader()
         for row in build_leaderboard(runs).to_dict("records"):
             means = average([run for run in runs if run.setting == row["setting"]])
-            writer.writerow({key: _written(value) for key, value in {**row, **means}.items()})
+            writer.writerow({key: round_value(value) for key, value in {**row, **means}.items()})
     if asked.compare:
         with (KEPT / f"{name}.compared.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -90,7 +89,7 @@ def measure(asked: Experiment, outputs: Path, jobs: int) -> None:
             for of in contrast(group_settings(runs), asked.compare):
                 gain = (of.gain.pairs, of.gain.difference, of.gain.low, of.gain.high)
                 labels = of.one.pair, of.one.label, of.other.label, of.granted
-                writer.writerow([_written(value) for value in (*labels, *gain)])
+                writer.writerow([round_value(value) for value in (*labels, *gain)])
 
 
 def average(runs: Sequence[RunRecord]) -> dict[str, float | None]:
@@ -105,12 +104,6 @@ def measure_domains(run: RunRecord) -> dict[str, Any]:
     bound = run.diagnosis and run.diagnosis.bound
     apart = run.diagnosis and run.diagnosis.after and run.diagnosis.after.a_distance
     return {**{term: getattr(bound, term, None) for term in BOUND}, "a_distance": apart.value if apart else None}
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if isnan(value) else round(value, 4)
-    return value
 
 
 def page(listed: Sequence[Experiment]) -> Iterator[str]:

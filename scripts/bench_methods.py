@@ -11,12 +11,13 @@ that has them too. Differences are taken seed by seed.
 """
 
 import argparse
+import math
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import measured
 import numpy as np
@@ -202,6 +203,13 @@ def tables(kept: Sequence[Measured]) -> Iterator[str]:
         for pair, of in pairs.items():
             yield from (f"<details><summary>{pair}, {said}</summary>", "", *table(of), "", "</details>", "")
     yield f"{len(kept)} runs, {sum(bool(each.error) for each in kept)} of them not ok."
+
+
+def round_value(value: Any) -> Any:
+    """A value of a leaderboard as a kept CSV file has it: fractions with four digits, nothing where there is none."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else round(value, 4)
+    return value
 
 
 def put(file: Path, begin: str, end: str, text: str) -> None:

@@ -16,12 +16,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import groupby
-from math import isnan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from bench_methods import put
+from bench_methods import put, round_value
 
 from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.storage.record import RunRecord, read_records
@@ -120,7 +118,7 @@ def keep(outputs: Path) -> None:
         for row in build_leaderboard(runs).to_dict("records"):
             row["pair"] = "noise" if row["dataset"] == "fashion" else "photographs"
             row["label"] = labels[str(row["setting"])]
-            writer.writerow({str(key): _written(value) for key, value in row.items()})
+            writer.writerow({str(key): round_value(value) for key, value in row.items()})
 
 
 def _name_setting(run: RunRecord) -> str:
@@ -161,12 +159,6 @@ def _cell(row: dict[str, str] | None) -> str:
         said += f"; {100 * float(row['difference']):+.1f}"
         said += f" ({100 * float(row['low']):+.1f} to {100 * float(row['high']):+.1f})" if row["low"] else ""
     return f"{said} (n = {row['n']})".replace("-", "−")
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if isnan(value) else round(value, 4)
-    return value
 
 
 if __name__ == "__main__":

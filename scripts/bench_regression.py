@@ -13,12 +13,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import groupby
-from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_methods import put
+from bench_methods import put, round_value
 
 from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.storage.record import read_records
@@ -75,7 +74,7 @@ def measure(outputs: Path, seeds: str, jobs: int) -> None:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for row in build_leaderboard(runs).to_dict("records"):
-            writer.writerow({str(key): _written(value) for key, value in row.items()})
+            writer.writerow({str(key): round_value(value) for key, value in row.items()})
 
 
 def page() -> Iterator[str]:
@@ -101,12 +100,6 @@ def _points(difference: str, low: str, high: str) -> str:
     said = f"{100 * float(difference):+.1f}"
     said += f" ({100 * float(low):+.1f} to {100 * float(high):+.1f})" if low else ""
     return said.replace("-", "−")
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if isnan(value) else round(value, 4)
-    return value
 
 
 if __name__ == "__main__":

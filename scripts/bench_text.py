@@ -14,11 +14,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import groupby, permutations
-from math import isnan
 from pathlib import Path
-from typing import Any
 
-from bench_methods import put
+from bench_methods import put, round_value
 
 from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.storage.record import RunRecord, read_records
@@ -123,7 +121,7 @@ def keep(group: str, outputs: Path) -> None:
         writer.writeheader()
         firsts = {run.setting: run for run in runs}
         for row in build_leaderboard(runs).to_dict("records"):
-            told = {str(key): _written(value) for key, value in row.items()}
+            told = {str(key): round_value(value) for key, value in row.items()}
             writer.writerow({**told, "label": name_row(firsts[row["setting"]])})
 
 
@@ -176,12 +174,6 @@ def _cells(row: Mapping[str, str]) -> list[str]:
         source,
         f"{float(row['seconds']):.0f}",
     ]
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if isnan(value) else round(value, 4)
-    return value
 
 
 if __name__ == "__main__":
