@@ -1,8 +1,11 @@
 """A real run, and what a tracker must show of it."""
 
 import json
+import multiprocessing
+import pickle
 import random
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +17,7 @@ from conftest import QUICK, composed
 
 from tl_runner.engine.run import run
 from tl_runner.storage.record import RunRecord, describe_run
-from tl_runner.trackers.tracker import Guarded
+from tl_runner.trackers.tracker import Guarded, Tracker
 from tl_runner.training.loop import Point
 
 
@@ -40,6 +43,27 @@ def move_run(made: Made, outputs: Path) -> RunRecord:
     copy.folder.mkdir(parents=True)
     (copy.folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made.curve))
     return copy
+
+
+def track_at_once(file: Path, tracker: Callable[[RunRecord], Tracker]) -> None:
+    """Four processes track a run each and write in the same moments, as the jobs of a sweep do; exits with their code.
+
+    `file` holds the pickled record and points.
+    """
+    record, points = pickle.loads(file.read_bytes())
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(4)
+
+    def track(each: RunRecord) -> None:
+        gate.wait()
+        assert feed(tracker, each, points).alive
+
+    jobs = [context.Process(target=track, args=(replace(record, id=f"job{seed}", seed=seed),)) for seed in range(4)]
+    for each in jobs:
+        each.start()
+    for each in jobs:
+        each.join()
+    sys.exit(max(abs(each.exitcode or 0) for each in jobs))
 
 
 def expected(line: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Trackers show the points of the curve, once each, whatever happened to the run; and none can stop it."""
 
 import logging
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
-from support.tracked import Made, agree, feed, louder, make_run, move_run, series, unscored
+from support.tracked import Made, agree, feed, louder, make_run, move_run, series, track_at_once, unscored
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tl_runner.errors import UserError
@@ -255,26 +254,6 @@ def test_mlflow_takes_jobs_that_meet_at_a_new_database(made, record, tmp_path):
         agree(unscored(sent(record, each)), series(made.curve))
 
 
-def meet(file: Path) -> None:
-    """Four processes that track a run each and open the database in the same moment, as the jobs of a sweep do."""
-    record, points = pickle.loads(file.read_bytes())
-    import_mlflow(None)
-    context = multiprocessing.get_context("fork")
-    gate = context.Barrier(4)
-    records = [replace(record, id=f"job{seed}", seed=seed) for seed in range(4)]
-    jobs = [context.Process(target=_job, args=(each, points, gate)) for each in records]
-    for each in jobs:
-        each.start()
-    for each in jobs:
-        each.join()
-    sys.exit(max(abs(each.exitcode or 0) for each in jobs))
-
-
-def _job(record: RunRecord, points: list[Point], gate: Any) -> None:
-    gate.wait()
-    assert feed(partial(mlflow, every=0), record, points).alive
-
-
 # Whatever happens
 
 
@@ -375,4 +354,5 @@ def test_what_is_drawn_has_no_gaps_for_what_is_unknown(made):
 
 
 if __name__ == "__main__":
-    meet(Path(sys.argv[1]))
+    import_mlflow(None)
+    track_at_once(Path(sys.argv[1]), partial(mlflow, every=0))

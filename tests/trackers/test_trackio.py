@@ -1,7 +1,6 @@
 """Trackio has each point of a run once, in a file of its own folder, and is told nothing else."""
 
 import json
-import multiprocessing
 import os
 import pickle
 import socket
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tracked import Made, agree, feed, louder, make_run, move_run, random_state, series, unscored
+from support.tracked import Made, agree, feed, louder, make_run, move_run, random_state, series, track_at_once, unscored
 
 from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord
@@ -187,24 +186,5 @@ def test_trackio_takes_jobs_that_meet_at_a_new_database(made, record, tmp_path):
         agree(unscored(shown(replace(record, id=f"job{seed}", seed=seed))), series(made.curve))
 
 
-def meet(file: Path) -> None:
-    """Four processes that track a run each and write in the same moments, as the jobs of a sweep do."""
-    record, points = pickle.loads(file.read_bytes())
-    context = multiprocessing.get_context("fork")
-    gate = context.Barrier(4)
-    records = [replace(record, id=f"job{seed}", seed=seed) for seed in range(4)]
-    jobs = [context.Process(target=_job, args=(each, points, gate)) for each in records]
-    for each in jobs:
-        each.start()
-    for each in jobs:
-        each.join()
-    sys.exit(max(abs(each.exitcode or 0) for each in jobs))
-
-
-def _job(record: RunRecord, points: list[Any], gate: Any) -> None:
-    gate.wait()
-    assert feed(partial(trackio, every=0), record, points).alive
-
-
 if __name__ == "__main__":
-    meet(Path(sys.argv[1]))
+    track_at_once(Path(sys.argv[1]), partial(trackio, every=0))
