@@ -7,7 +7,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,12 @@ class Batch:
         held = self._labelled.items()
         rows: dict[Stream, Labelled] = {name: rows._replace(x=inputs.get(name, rows.x)) for name, rows in held}
         return self._with(rows, inputs.get("target", self._target))
+
+    def parts(self) -> dict[str, Any]:
+        """What the same batch is made of again, but for its `blocks`; this does not count as reading."""
+        source, granted = self._labelled.get("source"), self._labelled.get("granted")
+        named = {"source": source, "target": self._target, "granted": granted, "rows": self.rows}
+        return {**named, "domain": self._domain}
 
     def __len__(self) -> int:
         """Rows over all streams."""

@@ -1,7 +1,7 @@
 """What a run, a screening and the trials of `auto` begin with: the data of a configuration and a fresh network."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,9 @@ import torch
 from tl_runner import config
 from tl_runner.config import Parts
 from tl_runner.core import Model
-from tl_runner.datasets.budget import Budget
-from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair
-from tl_runner.engine.image_size import settle_size
-from tl_runner.engine.texts import TextEncoding, add_tokenizer
+from tl_runner.engine.shared_data import Shared
+from tl_runner.engine.texts import TextEncoding
 from tl_runner.models.tokens import Tokenizer, build_backbone
 from tl_runner.rng import Rng
 from tl_runner.storage.provenance import identify_maker
@@ -49,16 +47,14 @@ class Assembly:
         return self.text.tokenizer if self.text else None
 
 
-def assemble(record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Assembly:
-    """Draw and split the data, and build the network. `needs_granted`: the method learns from granted labels."""
-    seed, rng, cache = parts.settings.seed, Rng(parts.settings.seed), record.cache
-    budget = Budget.parse(parts.settings.granted).settle(needed=needs_granted)
-    with rng.child("data").as_default():
-        dataset, size = settle_size(parts.dataset, parts.backbone)
-        drawn = config.call_with(dataset, seed=seed, cache=cache)
-        drawn, text = add_tokenizer(drawn, parts.backbone)
-        budget = budget.suit(drawn.target.quantity)
-        pair, answers, data = split_domains(drawn, seed, budget, device)
+def assemble(
+    record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool, shared: Shared | None = None
+) -> Assembly:
+    """Draw and split the data, unless that is `shared`, and build the network."""
+    rng, cache = Rng(parts.settings.seed), record.cache
+    pair, answers, data, granted, text = (Shared() if shared is None else shared).read_data(
+        record, parts, device, needs_granted
+    )
     tokenizer = text.tokenizer if text else None
     with rng.child("model").as_default():
         backbone, width = build_backbone(parts.backbone, pair.shape, tokenizer)
@@ -69,8 +65,8 @@ def assemble(record: RunRecord, parts: Parts, device: torch.device, needs_grante
         pair,
         answers,
         model,
-        replace(data, files=record.data.files, read=record.data.read, size=size or data.size),
-        budget.describe(data.granted, len(pair.classes)),
+        data,
+        granted,
         record.config,
         identify_maker(record.environment),
         getattr(backbone, "settled", {}),

@@ -65,36 +65,66 @@ def run_job(
     When `should_stop()` is true, the run stops at its next point with a checkpoint. `full_error` adds tracebacks to
     error messages.
     """
-    record, variant = job
     home = Path.cwd()
     try:
-        ended = show(run_or_skip(record, should_stop), record)
-        was_stored = ended is not record  # `run_or_skip` returns the stored record of a run that it skips
-        return Outcome(ended, variant, "skipped" if was_stored else "ran", ended.error or "")
-    except LockedError as error:
-        return Outcome(read_stored(record) or record, variant, "locked", str(error))
-    except KeyboardInterrupt:
-        return Outcome(record, variant, "stopped")
+        return _conclude(show(run_or_skip(job.record, should_stop), job.record), job)
     except BaseException as error:  # whatever a method of a user's raises
-        if record.status != "diverged":  # what it says on disk may be another word, for want of room
-            record.status = "failed"
-        return Outcome(record, variant, "ran", _describe_error(error, record, full_error))
+        return _explain(error, job, full_error)
     finally:
         os.chdir(home)  # which a method may have left
 
 
-def run_or_skip(record: RunRecord, should_stop: Callable[[], bool]) -> "Generator[Point, None, RunRecord]":
-    """Return the stored run if there is one to skip to; else make the run under its lock."""
+def follow_job(
+    job: Job,
+    should_stop: Callable[[], bool],
+    full_error: bool,
+    make: "Callable[[RunRecord], Generator[Point, None, RunRecord]]",
+) -> "Generator[Point, None, Outcome]":
+    """As `run_job`, of a run that `make` makes, for who makes several in turns: yields its points."""
+    try:
+        return _conclude((yield from run_or_skip(job.record, should_stop, make)), job)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        return _explain(error, job, full_error)
+
+
+def _conclude(ended: RunRecord, job: Job) -> Outcome:
+    was_stored = ended is not job.record  # `run_or_skip` returns the stored record of a run that it skips
+    return Outcome(ended, job.variant, "skipped" if was_stored else "ran", ended.error or "")
+
+
+def _explain(error: BaseException, job: Job, full_error: bool) -> Outcome:
+    """The outcome of a run that an error has ended."""
+    record, variant = job
+    if isinstance(error, LockedError):
+        return Outcome(read_stored(record) or record, variant, "locked", str(error))
+    if isinstance(error, KeyboardInterrupt):
+        return Outcome(record, variant, "stopped")
+    if record.status != "diverged":  # what it says on disk may be another word, for want of room
+        record.status = "failed"
+    return Outcome(record, variant, "ran", _describe_error(error, record, full_error))
+
+
+def run_or_skip(
+    record: RunRecord,
+    should_stop: Callable[[], bool],
+    make: "Callable[[RunRecord], Generator[Point, None, RunRecord]] | None" = None,
+) -> "Generator[Point, None, RunRecord]":
+    """Return the stored run if there is one to skip to; else make the run under its lock, by `engine.run` or `make`."""
     if earlier := find_skippable(record):
         return earlier
     _claim_outputs(record)
     with claim_lock(record.lock.absolute()) as claim:
         if earlier := find_skippable(record):  # which another process made meanwhile
             return earlier
-        from tl_runner.engine.run import run
+        if make is None:
+            from tl_runner.engine.run import run as make
 
         limit = record.config.get("timeout")
-        return (yield from _watched(run(record), claim, should_stop, limit if isinstance(limit, int | float) else None))
+        return (
+            yield from _watched(make(record), claim, should_stop, limit if isinstance(limit, int | float) else None)
+        )
 
 
 def _claim_outputs(record: RunRecord) -> None:

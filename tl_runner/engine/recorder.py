@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from io import StringIO
@@ -48,6 +48,7 @@ class Recording:
         self.contents = Contents(record.outputs)
         self.tracker: Guarded | None = None
         self.earlier = 0.0  # seconds that other processes gave to this run
+        self._log: logging.Handler | None = None
 
     @property
     def features(self) -> Path:
@@ -70,11 +71,41 @@ class Recording:
         write_atomically(self.folder / "config.yaml", _yaml(self.record.config))
         self.save()
 
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Within, what the package logs is this run's, and goes into its log."""
+        if self._log is None:
+            self._log = logging.FileHandler(self.folder / "run.log", encoding="utf-8", errors="backslashreplace")
+            self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("tl_runner")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self._log)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self._log)
+
+    def log_within(self, points: "Generator[Point, None, None]") -> "Generator[Point, None, None]":
+        """The same points; the run listens while they are made, and not while another run has its turn."""
+        while True:
+            with self.listen():
+                point = next(points, None)
+            if point is None:
+                return
+            try:
+                yield point
+            except BaseException as error:
+                with self.listen():
+                    points.throw(error)
+                raise
+
     def close(self, over: bool) -> None:
         """The last word; in place of a finished run only if this one ended well too.
 
         `over`: the run has come to its end, good or bad, and needs its checkpoint no more.
         """
+        if self._log:
+            self._log.close()
         self.save()
         if self.tracker:
             self.tracker.end(self.record)
@@ -203,11 +234,6 @@ def open_recording(record: RunRecord) -> Iterator[Recording]:
     record.data, record.training = DataInfo(files=record.data.files, read=record.data.read), TrainingInfo()
     record.environment = collect_provenance()
     files.open()
-    handler = logging.FileHandler(files.folder / "run.log", encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("tl_runner")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
     try:
         yield files
         record.status = "ok"
@@ -221,14 +247,11 @@ def open_recording(record: RunRecord) -> Iterator[Recording]:
         )
         if isinstance(error, KeyboardInterrupt | GeneratorExit):  # nothing is wrong with it: it is unfinished
             record.status, record.error = "running", "interrupted"
-            log.info("interrupted")
-        else:
-            log.exception("the run ended early")
+        with files.listen():
+            log.info("interrupted") if record.status == "running" else log.exception("the run ended early")
         raise
     finally:
         record.seconds = round(files.earlier + time.monotonic() - started, 3)
-        logger.removeHandler(handler)
-        handler.close()
         files.close(over)
 
 

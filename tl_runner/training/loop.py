@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tl_runner.core import STREAMS, Group, Method, Model, Phase, Stream, Terms
+from tl_runner.core import STREAMS, Batch, Group, Method, Model, Phase, Stream, Terms
 from tl_runner.domains import Pair
 from tl_runner.errors import DivergedError, UserError, check_range
 from tl_runner.models.learning_rates import resolve_backbone_rates, with_rates
@@ -23,6 +23,7 @@ from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.plain_optimizers import PlainOptimizer
 
 SOURCE_MODEL = "source model"  # the phase of points of the source model's training, which trackers leave out
+WAITING = "waiting"  # the phase of a point that is no step: the run waits for those that are trained with it
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def train(
     if not phases and not cursor.points:
         cursor.points = 1
         yield Point(0, 0, {}, 0, "prepared")
-    for phase, first, steps in _shares(phases, plan.steps):
-        streams = phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
+    for phase, first, steps in split_steps(phases, plan.steps):
+        streams = list_streams(phase, method, pair)
         read |= streams if steps else frozenset()
         balanced: Chances = balance_classes(pair, plan.balance, streams)
         engine = cursor.optimizer = optimizer(resolve_backbone_rates(optimizer, begin_phase(phase, model, method)))
@@ -163,8 +164,8 @@ def train(
             if average:
                 average.follow(local + 1)
             cursor.step, cursor.rows = step + 1, cursor.rows + len(batch)
-            if local == 0 and batch.unread:
-                raise UserError(f"{type(method).__name__} never reads batch.{min(batch.unread)}, which has no effect")
+            if local == 0:
+                check_unread(batch, method)
             window.append({name: value.detach().to(device, torch.float32) for name, value in watched.items()})
             if cursor.step % plan.log_every == 0 or plan.examines(cursor.step):
                 cursor.points += 1
@@ -185,6 +186,17 @@ def begin_phase(phase: Phase, model: Model, method: Method) -> list[Group]:
 def begin_average(plan: Train, model: Model, steps: int) -> Average | None:
     """The average of what a phase of so many steps, which `begin_phase` has begun, trains; None if not wanted."""
     return None if plan.average == "none" else Average(model, plan.average, plan.average_decay, steps)
+
+
+def list_streams(phase: Phase, method: Method, pair: Pair) -> Set[Stream]:
+    """What a batch of this phase holds."""
+    return phase.streams or (method.needs if pair.granted is None else {*method.needs, "granted"})
+
+
+def check_unread(batch: Batch, method: Method) -> None:
+    """Refuse a method that has read less of its first batch than it asks for."""
+    if batch.unread:
+        raise UserError(f"{type(method).__name__} never reads batch.{min(batch.unread)}, which has no effect")
 
 
 def check_terms(terms: Mapping[str, Tensor], method: Method, model: Model) -> dict[str, Tensor]:
@@ -211,7 +223,7 @@ def check_terms(terms: Mapping[str, Tensor], method: Method, model: Model) -> di
     return {**terms, **metrics}
 
 
-def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int, int]]:
+def split_steps(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int, int]]:
     """Each phase, its first step and their number; shares are relative, and rounding neither loses nor adds a step."""
     whole, past = sum(phase.share for phase in phases), 0.0
     for phase in phases:
@@ -220,9 +232,13 @@ def _shares(phases: Sequence[Phase], steps: int) -> Iterator[tuple[Phase, int, i
 
 
 def _means(window: Sequence[Mapping[str, Tensor]], step: int) -> dict[str, float]:
-    """The mean of each name, by one transfer from the device. Raises at the first step that is not finite."""
+    """The mean of each name, by one transfer from the device."""
     flat = iter(torch.stack([value for row in window for value in row.values()]).tolist())
-    rows = [{name: next(flat) for name in row} for row in window]
+    return average_rows([{name: next(flat) for name in row} for row in window], step)
+
+
+def average_rows(rows: Sequence[Mapping[str, float]], step: int) -> dict[str, float]:
+    """The mean of each name over steps, of which this is the last. Raises at the first step that is not finite."""
     for at, row in enumerate(rows, start=step - len(rows) + 1):
         if not all(map(isfinite, row.values())):
             listed = ", ".join(f"{name}={value:.4g}" for name, value in row.items())
