@@ -131,9 +131,10 @@ class _KernelSum(torch.autograd.Function):
         with torch.autocast(of_value.device.type, enabled=False):
             saved = ctx.saved_tensors
             kept, again = saved[: len(of_kept)], saved[len(of_kept) :]
-            for gradient, (source, target) in zip(kept, _pair(again), strict=True):
-                whole = gradient if source is None else gradient @ _join(source, target)
-                found += (of_value[..., None, None] * whole).split(ctx.rows, dim=-2)
+            for one, (source, target) in zip(kept, _pair(again), strict=True):
+                scaled = of_value[..., None, None] * one
+                gradient = scaled if source is None else scaled @ _join(source, target)
+                found += gradient.split(ctx.rows, dim=-2)
         needed = ctx.needs_input_grad[3:]
         return None, None, None, *(side if needs else None for side, needs in zip(found, needed, strict=True))
 
@@ -182,6 +183,7 @@ def _evaluate(kernel: RBF, centred: Tensor, wanted: bool) -> _Evaluated:
     gram = centred @ centred.mT
     norms = gram.diagonal(dim1=-2, dim2=-1)  # so that a row is at distance exactly 0 from itself
     distances = (norms[..., :, None] + norms[..., None, :]).sub_(gram, alpha=2.0).clamp_min_(0.0)
+    del gram, norms  # the next matrices take its place: a cache holds few of them
     width: Tensor | float | None = kernel.width
     if width is None:
         rows = centred.shape[-2]
@@ -191,7 +193,7 @@ def _evaluate(kernel: RBF, centred: Tensor, wanted: bool) -> _Evaluated:
     for scale in sorted(kernel.scales, reverse=True):
         half, exponent = math.frexp(before / scale)
         if power is None or half != 0.5:
-            power = torch.exp(distances / (-scale * width))
+            power = (distances / (-scale * width)).exp_()
         else:  # e^(−2ᵏx) is e^(−x) squared k times: cheaper than to ask for it, to the same digits
             for _ in range(exponent - 1):
                 power.square_()
@@ -207,7 +209,7 @@ def _differentiate(i: int, factors: Sequence[_Evaluated], weights: Tensor) -> Te
     """L with L·A = the gradient of Σ_ij w_ij Π_l k_l by the rows A of the i-th factor, (…, n, n)."""
     slopes, width = factors[i].slopes, factors[i].width
     assert slopes is not None
-    slopes.mul_(weights * (4.0 / width))
+    slopes.mul_(weights).mul_(4.0 / width)
     for other in (*factors[:i], *factors[i + 1 :]):
         slopes.mul_(other.values)
     slopes.diagonal(dim1=-2, dim2=-1).sub_(slopes.sum(-1))
