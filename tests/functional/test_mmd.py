@@ -224,6 +224,14 @@ def test_lmmd2_has_the_gradient_of_the_papers_sum():
     assert max(map(error, found, differentiated(plainly, source, target))) < 1e-10
 
 
+def test_the_weights_of_lmmd_keep_their_precision_under_autocast():
+    sides, labels = (features(8, 3, 0, 20.0), features(8, 3, 1, 20.0)), torch.arange(8) % 3
+    p = features(8, 3, 2).softmax(-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lmmd2(*sides, labels, p)
+    torch.testing.assert_close(found, lmmd2(*sides, labels, p))
+
+
 def test_members_of_a_stack_have_the_numbers_of_their_own_calls():
     for (n, m, d), estimator in zip(SHAPES, ("biased", "unbiased"), strict=True):
         source = torch.stack([features(n, d, i) for i in range(6)]).view(2, 3, n, d)

@@ -62,7 +62,7 @@ def mmd2(
 
 def weigh_pairs(n: int, m: int, like: Tensor) -> Tensor:
     """w (n+m, n+m) with Σ_ij w_ij k_ij = mean k_ss + mean k_tt − 2 mean k_st, in the precision of `like`, raised."""
-    signed = raise_precision(like).new_full((n + m,), 1.0 / n)
+    signed = like.new_full((n + m,), 1.0 / n, dtype=torch.promote_types(like.dtype, torch.float32))
     signed[n:] = -1.0 / m
     return signed[:, None] * signed
 
@@ -110,8 +110,8 @@ class _KernelSum(torch.autograd.Function):
             if not wanted:
                 return (value,)
             laplacians = [_differentiate(i, factors, weights) for i in range(len(factors))]
-            kept = [by if _is_wide(rows) else by @ rows for by, rows in zip(laplacians, joint, strict=True)]
-            return value, *kept
+            pairs = zip(laplacians, joint, strict=True)
+            return value, *(laplacian if _is_wide(rows) else laplacian @ rows for laplacian, rows in pairs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -131,9 +131,9 @@ class _KernelSum(torch.autograd.Function):
         with torch.autocast(of_value.device.type, enabled=False):
             saved = ctx.saved_tensors
             kept, again = saved[: len(of_kept)], saved[len(of_kept) :]
-            for one, (source, target) in zip(kept, _pair(again), strict=True):
-                scaled = of_value[..., None, None] * one
-                gradient = scaled if source is None else scaled @ _join(source, target)
+            for factor, (source, target) in zip(kept, _pair(again), strict=True):
+                gradient = of_value[..., None, None] * factor
+                gradient = gradient if source is None else gradient @ _join(source, target)
                 found += gradient.split(ctx.rows, dim=-2)
         needed = ctx.needs_input_grad[3:]
         return None, None, None, *(side if needs else None for side, needs in zip(found, needed, strict=True))

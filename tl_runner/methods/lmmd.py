@@ -30,7 +30,9 @@ def lmmd2(source: Tensor, target: Tensor, labels: Tensor, predictions: Tensor) -
     weights = [side / side.sum(-2, keepdim=True).clamp_min(MASS_FLOOR) for side in (mine, theirs)]
     signed = torch.cat([weights[0], -weights[1]], dim=-2)
     share = shared.to(theirs.dtype) / shared.sum(-1, keepdim=True).clamp_min(1)  # of each class in the mean: (…, C)
-    return sum_kernels([(source, target)], (signed * share[..., None, :]) @ signed.mT, [RBF()])
+    with torch.autocast(signed.device.type, enabled=False):
+        pairs = (signed * share[..., None, :]) @ signed.mT
+    return sum_kernels([(source, target)], pairs, [RBF()])
 
 
 class LMMD(Discrepancy):
