@@ -3,10 +3,11 @@
     python scripts/bench_mmd.py [--seconds 10]        # says what to install if the others are missing
 
 One thread, float32, five kernels each but where more are named. In each round every operator has its turn, of several
-steps in a row as a training has them, after one that is not timed: else who comes after the one that empties the
-caches pays for it. Milliseconds are medians of turns, with quartiles. `kept` is what autograd keeps between forward
-and backward beside the rows themselves, `peak` the most that is alive at once, of tensors made since the call; both
-are counted, and the same at every run.
+steps in a row as a training has them, after one that is not timed, and the order changes: else who comes after the
+one that empties the caches pays for it. Milliseconds are of the processor, so that waiting for it does not count:
+medians of turns, with quartiles. `kept` is what autograd keeps between forward and backward beside the rows
+themselves, `peak` the most that is alive at once, of tensors made since the call; both are counted, and the same at
+every run.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import importlib
 import statistics
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -74,13 +76,13 @@ def load(module: str) -> Any:
 
 
 def take_turn(distance: Distance, sides: Iterable[Tensor], steps: int) -> float:
-    """Mean seconds of a forward and a backward."""
+    """Mean seconds of the processor for a forward and a backward."""
     taken = []
     for _ in range(1 + steps):
         source, target = (side.detach().requires_grad_() for side in sides)
-        start = time.perf_counter()
+        start = time.process_time()
         distance(source, target).backward()
-        taken.append(time.perf_counter() - start)
+        taken.append(time.process_time() - start)
     return statistics.mean(taken[1:])
 
 
@@ -143,9 +145,11 @@ def measure(compared: Mapping[str, Distance], rows: int, columns: int, seconds: 
     sides = [torch.randn(rows, columns, generator=generator) + shift for shift in (0.0, 0.3)]
     turns: dict[str, list[float]] = {name: [] for name in compared}
     end = time.perf_counter() + seconds
+    order = deque(compared.items())
     while time.perf_counter() < end or len(turns[OURS]) < LEAST:
-        for name, distance in compared.items():
+        for name, distance in order:
             turns[name].append(take_turn(distance, sides, max(1, STEPS // rows)))
+        order.rotate(2)
     return {
         name: Measured(turns[name], count_kept(distance, sides), count_peak(distance, sides))
         for name, distance in compared.items()
@@ -154,7 +158,7 @@ def measure(compared: Mapping[str, Distance], rows: int, columns: int, seconds: 
 
 def describe(found: Mapping[str, Measured]) -> Iterator[str]:
     memory = "".join(f"{kind + ', kB':>10}{'× ours':>8}" for kind in ("kept", "peak"))
-    yield f"{'':24}{'ms':>8}{'quartiles':>18}{'× ours':>8}{memory}"
+    yield f"{'':24}{'ms':>8}{'quartiles':>20}{'× ours':>8}{memory}"
     ours = found[OURS]
     for name, each in found.items():
         low, _, high = (1e3 * quartile for quartile in statistics.quantiles(each.seconds, n=4))
@@ -162,7 +166,7 @@ def describe(found: Mapping[str, Measured]) -> Iterator[str]:
             f"{each.kept / 1e3:10.0f}{each.kept / ours.kept:8.1f}{each.peak / 1e3:10.0f}{each.peak / ours.peak:8.1f}"
         )
         spread = f"{low:.2f} to {high:.2f}"
-        yield f"{name:24}{1e3 * each.median:8.2f}{spread:>18}{each.median / ours.median:8.2f}{memory}"
+        yield f"{name:24}{1e3 * each.median:8.2f}{spread:>20}{each.median / ours.median:8.2f}{memory}"
 
 
 def compare_with_goals(found: Mapping[str, Measured]) -> Iterator[str]:
