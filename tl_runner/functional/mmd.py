@@ -159,7 +159,7 @@ def _is_wide(*sides: Tensor) -> bool:
 
 
 def _join(source: Tensor, target: Tensor) -> Tensor:
-    joint = torch.cat([raise_precision(source), raise_precision(target)], dim=-2)
+    joint = raise_precision(torch.cat([source, target], dim=-2))
     return joint.sub_(joint.mean(-2, keepdim=True))
 
 
@@ -183,7 +183,7 @@ def _evaluate(kernel: RBF, centred: Tensor, wanted: bool) -> _Evaluated:
     gram = centred @ centred.mT
     norms = gram.diagonal(dim1=-2, dim2=-1)  # so that a row is at distance exactly 0 from itself
     distances = (norms[..., :, None] + norms[..., None, :]).sub_(gram, alpha=2.0).clamp_min_(0.0)
-    del gram, norms  # the next matrices take its place: a cache holds few of them
+    del gram, norms  # before the next matrices are made: for the peak
     width: Tensor | float | None = kernel.width
     if width is None:
         rows = centred.shape[-2]
@@ -245,7 +245,7 @@ def _fourier_mmd2(source: Tensor, target: Tensor, scales: Sequence[float]) -> Te
     Ω_s = √(2/(s·width)) · Ω, Ω (d, D) standard normal: the same at every call with d columns, so a run is one again.
     """
     with torch.autocast(source.device.type, enabled=False):
-        joint = torch.cat([raise_precision(source), raise_precision(target)], dim=-2)
+        joint = raise_precision(torch.cat([source, target], dim=-2))
         waves_of = normal(joint.shape[-1], FREQUENCIES, joint.device).to(joint.dtype)
         # near 0, where cosines and sines keep their digits; k knows no origin
         projected = (joint - joint.mean(-2, keepdim=True).detach()) @ waves_of
