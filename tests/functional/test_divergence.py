@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tl_runner.functional import losses
+from tl_runner.functional import mmd
 from tl_runner.functional.divergence import FOLDS, ROWS, mmd_test, separate_domains
 
 
@@ -56,11 +56,11 @@ def test_the_weights_are_those_of_the_target_over_the_source():
 def test_mmd_is_that_of_the_loss_and_its_p_that_of_a_loop_over_permutations():
     source, target = gaussians(0.3, 0, n=30, m=40)
     found = mmd_test(source, target, permutations=99)
-    assert found and found.value == pytest.approx(losses.mmd2(source, target).item(), rel=1e-4)
+    assert found and found.value == pytest.approx(mmd.mmd2(source, target).item(), rel=1e-4)
     rows, generator, above = torch.cat([source, target]), torch.Generator().manual_seed(0), 0
     for _ in range(99):
         of_source = torch.randperm(70, generator=generator) < 30
-        above += losses.mmd2(rows[of_source], rows[~of_source]).item() >= found.value
+        above += mmd.mmd2(rows[of_source], rows[~of_source]).item() >= found.value
     assert found.p == pytest.approx((1 + above) / 100)
 
 

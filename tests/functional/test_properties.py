@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tl_runner.functional import importance, losses
+from tl_runner.functional import importance, losses, mmd
 from tl_runner.functional.importance import Mode
 
 few = settings(derandomize=True, max_examples=30, deadline=None, database=None)
@@ -36,12 +36,12 @@ def shuffled(side: Tensor) -> Tensor:
 @given(sides())
 def test_mmd_is_a_squared_distance_of_sets(both):
     source, target = both
-    found = losses.mmd2(source, target)
+    found = mmd.mmd2(source, target)
     assert found >= -1e-5
-    assert losses.mmd2(source, source).abs() < 1e-5
-    torch.testing.assert_close(losses.mmd2(target, source), found, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(losses.mmd2(shuffled(source), shuffled(target)), found, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(losses.mmd2(3 * source + 1, 3 * target + 1), found, rtol=1e-2, atol=1e-3)
+    assert mmd.mmd2(source, source).abs() < 1e-5
+    torch.testing.assert_close(mmd.mmd2(target, source), found, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mmd.mmd2(shuffled(source), shuffled(target)), found, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mmd.mmd2(3 * source + 1, 3 * target + 1), found, rtol=1e-2, atol=1e-3)
 
 
 @few
@@ -50,13 +50,13 @@ def test_the_unbiased_mmd_leaves_out_each_rows_kernel_with_itself(both):
     """Which is 1 a scale, so that the biased one is more by the rest of these means."""
     source, target = both
     n, m = len(source), len(target)
-    kernel = losses.rbf(torch.cat(both))
+    kernel = mmd.rbf(torch.cat(both))
     within = sum(
-        (len(losses.MMD_SCALES) - (block.sum() - block.trace()) / (k * (k - 1))) / k
+        (len(mmd.MMD_SCALES) - (block.sum() - block.trace()) / (k * (k - 1))) / k
         for block, k in ((kernel[:n, :n], n), (kernel[n:, n:], m))
     )
-    unbiased = losses.mmd2(source, target, estimator="unbiased")
-    torch.testing.assert_close(losses.mmd2(source, target) - unbiased, within, rtol=1e-3, atol=1e-4)
+    unbiased = mmd.mmd2(source, target, estimator="unbiased")
+    torch.testing.assert_close(mmd.mmd2(source, target) - unbiased, within, rtol=1e-3, atol=1e-4)
 
 
 @few
@@ -80,7 +80,7 @@ def test_leading_dimensions_are_sets_of_their_own(one, other):
     d = min(one[0].shape[-1], other[0].shape[-1])
     source = torch.stack([one[0][:n, :d], other[0][:n, :d]])
     target = torch.stack([one[1][:m, :d], other[1][:m, :d]])
-    for distance in (losses.mmd2, losses.coral):
+    for distance in (mmd.mmd2, losses.coral):
         apart = torch.stack([distance(s, t) for s, t in zip(source, target, strict=True)])
         torch.testing.assert_close(distance(source, target), apart, rtol=1e-4, atol=1e-4)
 

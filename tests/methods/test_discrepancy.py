@@ -14,7 +14,7 @@ from support.tasks import batch_of, images
 from tl_runner.core import Batch, Method, Model
 from tl_runner.domains import Labelled
 from tl_runner.errors import UserError
-from tl_runner.functional import losses
+from tl_runner.functional import losses, mmd
 from tl_runner.functional.distances import DISTANCES, cosine_distance, sliced_wasserstein2
 from tl_runner.methods.afn import AFN, norm_step
 from tl_runner.methods.bnm import BNM, nuclear_norm
@@ -237,7 +237,7 @@ def test_jmmd_sees_a_joint_shift_that_both_margins_hide():
     """Features and predictions are each distributed alike on both sides, but paired the other way round."""
     x = torch.cat([torch.full((8, 1), -1.0), torch.full((8, 1), 1.0)])
     p = torch.cat([torch.tensor([[0.9, 0.1]]).expand(8, 2), torch.tensor([[0.1, 0.9]]).expand(8, 2)])
-    assert losses.mmd2(x, x).item() == pytest.approx(0.0, abs=1e-6)
+    assert mmd.mmd2(x, x).item() == pytest.approx(0.0, abs=1e-6)
     assert jmmd2([(x, x)], (p, p)).item() == pytest.approx(0.0, abs=1e-6)
     assert jmmd2([(x, x)], (p, p.flip(0))).item() > 0.1
 
@@ -245,7 +245,7 @@ def test_jmmd_sees_a_joint_shift_that_both_margins_hide():
 def test_jmmd_of_constant_predictions_is_mmd():
     source, target = features(8, 3, 0), features(6, 3, 1, 1.0)
     p, q = torch.full((8, 4), 0.25), torch.full((6, 4), 0.25)
-    torch.testing.assert_close(jmmd2([(source, target)], (p, q)), losses.mmd2(source, target))
+    torch.testing.assert_close(jmmd2([(source, target)], (p, q)), mmd.mmd2(source, target))
 
 
 def test_lmmd2_equals_the_loops_of_the_paper():
@@ -277,7 +277,7 @@ def test_lmmd2_equals_the_loops_of_the_paper():
 def test_lmmd_with_one_class_is_mmd():
     source, target = features(8, 3, 0), features(6, 3, 1, 1.0)
     value = lmmd2(source, target, torch.zeros(8, dtype=torch.long), torch.ones(6, 1))
-    torch.testing.assert_close(value, losses.mmd2(source, target), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(value, mmd.mmd2(source, target), rtol=1e-5, atol=1e-6)
 
 
 def test_lmmd_without_a_shared_class_is_zero_and_the_pseudo_labels_carry_no_gradient():
@@ -338,7 +338,7 @@ def linear_by_loops(source: np.ndarray, target: np.ndarray) -> float:
 def test_the_linear_mmd2_equals_the_lemma(n, m):
     source, target = features(n, 4, 0), features(m, 4, 1, 1.0)
     expected = linear_by_loops(source.double().numpy(), target.double().numpy())
-    assert losses.mmd2(source, target, estimator="linear").item() == pytest.approx(expected, abs=5e-6)
+    assert mmd.mmd2(source, target, estimator="linear").item() == pytest.approx(expected, abs=5e-6)
 
 
 def test_the_linear_mmd2_is_unbiased():
@@ -346,8 +346,8 @@ def test_the_linear_mmd2_is_unbiased():
     for shift in (0.0, 1.0):
         source = torch.stack([features(40, 3, i) for i in range(400)])
         target = torch.stack([features(40, 3, 1000 + i, shift) for i in range(400)])
-        values = losses.mmd2(source, target, estimator="linear")
-        gaps = values - losses.mmd2(source, target, estimator="unbiased")
+        values = mmd.mmd2(source, target, estimator="linear")
+        gaps = values - mmd.mmd2(source, target, estimator="unbiased")
         assert abs(gaps.mean()) < 3 * gaps.std() / 20  # three standard errors of the mean of 400
 
 
@@ -355,51 +355,51 @@ def test_the_fourier_mmd2_comes_near_the_biased_one():
     """Each of 512 pairs of waves has a variance below 1/2: kernel values within 3/√1024 of theirs, here on means."""
     for d, shift in ((2, 0.0), (8, 1.0), (64, 0.5)):
         source, target = features(20, d, 0), features(31, d, 1, shift)
-        exact = losses.mmd2(source, target).item()
-        near = losses.mmd2(source, target, estimator="rff").item()
+        exact = mmd.mmd2(source, target).item()
+        near = mmd.mmd2(source, target, estimator="rff").item()
         assert near == pytest.approx(exact, rel=0.15)
-        assert near == losses.mmd2(source, target, estimator="rff").item()  # to the last bit
+        assert near == mmd.mmd2(source, target, estimator="rff").item()  # to the last bit
     torch.testing.assert_close(
-        losses.mmd2(source + 1000, target + 1000, estimator="rff"), torch.tensor(near), rtol=1e-2, atol=1e-3
+        mmd.mmd2(source + 1000, target + 1000, estimator="rff"), torch.tensor(near), rtol=1e-2, atol=1e-3
     )
 
 
 def test_the_fourier_kernel_is_the_sum_of_rbf_kernels():
     """By single rows: ‖φ(a) − φ(b)‖² = 2·5 − 2·k(a, b); with the width of two rows, ‖a−b‖², k = Σ exp(−1/s)."""
     expected = 2 * 5 - 2 * sum(math.exp(-1 / s) for s in SCALES)
-    values = [losses.mmd2(features(1, 6, i), features(1, 6, 99 + i), estimator="rff").item() for i in range(30)]
+    values = [mmd.mmd2(features(1, 6, i), features(1, 6, 99 + i), estimator="rff").item() for i in range(30)]
     assert np.mean(values) == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("estimator", ["linear", "rff"])
 def test_every_estimator_is_finite_at_collapse_keeps_its_width_still_and_takes_batches(estimator):
     source = torch.ones(8, 4, requires_grad=True)
-    value = losses.mmd2(source, torch.ones(8, 4), estimator=estimator)
+    value = mmd.mmd2(source, torch.ones(8, 4), estimator=estimator)
     value.backward()
     assert value.item() == pytest.approx(0.0, abs=1e-6)
     assert source.grad is not None and torch.isfinite(source.grad).all()
     scale = torch.ones((), requires_grad=True)
-    losses.mmd2(features(16, 4, 0) * scale, features(16, 4, 1, 2.0) * scale, estimator=estimator).backward()
+    mmd.mmd2(features(16, 4, 0) * scale, features(16, 4, 1, 2.0) * scale, estimator=estimator).backward()
     assert scale.grad is not None and abs(scale.grad) > 1e-3  # of a width that followed it would be 0
     a, b = (
         torch.stack([features(8, 5, i) for i in range(6)]),
         torch.stack([features(6, 5, 9 + i, 1.0) for i in range(6)]),
     )
-    whole = losses.mmd2(a.view(2, 3, 8, 5), b.view(2, 3, 6, 5), estimator=estimator)
+    whole = mmd.mmd2(a.view(2, 3, 8, 5), b.view(2, 3, 6, 5), estimator=estimator)
     assert whole.shape == (2, 3)
-    torch.testing.assert_close(whole[1, 2], losses.mmd2(a[5], b[5], estimator=estimator))
+    torch.testing.assert_close(whole[1, 2], mmd.mmd2(a[5], b[5], estimator=estimator))
 
 
 def test_the_linear_mmd2_needs_two_rows_a_side():
     with pytest.raises(ValueError, match="the linear MMD needs at least 2 rows"):
-        losses.mmd2(torch.ones(1, 2), torch.ones(4, 2), estimator="linear")
+        mmd.mmd2(torch.ones(1, 2), torch.ones(4, 2), estimator="linear")
 
 
 @pytest.mark.parametrize("estimator", ["biased", "unbiased", "linear", "rff"])
 def test_mmd_uses_the_estimator_that_it_is_given(estimator):
     model, batch = small_task()
     f_s, f_t = model.features(batch.source.x, batch.target)
-    expected = losses.mmd2(f_s, f_t, estimator=estimator)
+    expected = mmd.mmd2(f_s, f_t, estimator=estimator)
     got = MMD(weight=1.0, estimator=estimator, schedule="constant").terms(model, batch, 0.0)["mmd"]
     torch.testing.assert_close(got, expected)
 
@@ -449,6 +449,9 @@ def test_sliced_wasserstein2_equals_the_quantiles_and_pot(n, m):
     source, target = features(n, 5, 0), features(m, 5, 1, 1.0)
     directions = F.normalize(losses.normal(5, 40, torch.device("cpu"), 3), dim=0).double().numpy()
     s, t = source.double().numpy(), target.double().numpy()
+    exact = sliced_wasserstein2(source.double(), target.double(), projections=40, seed=3).item()
+    single = F.normalize(losses.normal(5, 40, torch.device("cpu"), 3).double(), dim=0).numpy()
+    assert exact == pytest.approx(sliced_by_scipy(s, t, single), rel=1e-12)  # float64 stays
     value = sliced_wasserstein2(source, target, projections=40, seed=3).item()
     assert value == pytest.approx(sliced_by_scipy(s, t, directions), rel=1e-5)
     theirs: Any = ot.sliced_wasserstein_distance(s, t, projections=directions, p=2)

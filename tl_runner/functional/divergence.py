@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tl_runner.functional import importance, losses
+from tl_runner.functional import importance, mmd
 from tl_runner.rng import Rng
 
 ROWS = 500  # of a side, at most, that are compared: the interval of an A-distance is then about ±0.1
@@ -79,7 +79,7 @@ class MMDTest(NamedTuple):
 
 
 def mmd_test(source: Tensor, target: Tensor, permutations: int) -> MMDTest | None:
-    """`losses.mmd2` and the chance of as large a value where both sides are drawn from one distribution.
+    """`mmd.mmd2` and the chance of as large a value where both sides are drawn from one distribution.
 
     p = (1 + #{permuted ≥ seen}) / (1 + permutations), by permuting which row is of which side (Gretton et al. 2012).
     None where a side has fewer than 2 rows.
@@ -88,7 +88,7 @@ def mmd_test(source: Tensor, target: Tensor, permutations: int) -> MMDTest | Non
     n, m = len(source), len(target)
     if min(n, m) < 2:
         return None
-    kernel = losses.rbf(torch.cat([source, target])).double()
+    kernel = mmd.rbf(torch.cat([source, target])).double()
     sides = torch.cat([torch.full((n,), 1.0 / n), torch.full((m,), -1.0 / m)]).double()  # MMD² = zᵀKz
 
     def value(z: Tensor) -> Tensor:

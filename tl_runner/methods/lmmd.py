@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tl_runner.functional import losses
+from tl_runner.functional.losses import raise_precision
+from tl_runner.functional.mmd import RBF, sum_kernels
 from tl_runner.methods.discrepancy import Compared, Discrepancy
 
 MASS_FLOOR = 1e-6  # of a class without a row, whose weights would be 0/0
 
 
 def lmmd2(source: Tensor, target: Tensor, labels: Tensor, predictions: Tensor) -> Tensor:
-    """mean_c ‖Σ_i w_ic φ(s_i) − Σ_j v_jc φ(t_j)‖², φ that of `losses.rbf`; (…, n, d), (…, m, d) -> (…).
+    """mean_c ‖Σ_i w_ic φ(s_i) − Σ_j v_jc φ(t_j)‖², φ that of the kernel `RBF`; (…, n, d), (…, m, d) -> (…).
 
     w_ic = [y_i = c]/n_c by the source's `labels` (…, n), v_jc = p_jc/Σ_j p_jc by the target's `predictions` (…, m, C),
     its softmax probabilities; both without gradient. The mean is over the classes that some source row has and some
@@ -22,13 +24,15 @@ def lmmd2(source: Tensor, target: Tensor, labels: Tensor, predictions: Tensor) -
     0 where there are none. With one class it is the biased MMD². Zhu et al., TNNLS 2020 (DSAN).
     """
     classes = predictions.shape[-1]
-    mine, theirs = F.one_hot(labels, classes).float(), predictions.detach().float()
+    theirs = raise_precision(predictions.detach())
+    mine = F.one_hot(labels, classes).to(theirs.dtype)
     shared = mine.any(-2) & F.one_hot(theirs.argmax(-1), classes).any(-2)
     weights = [side / side.sum(-2, keepdim=True).clamp_min(MASS_FLOOR) for side in (mine, theirs)]
     signed = torch.cat([weights[0], -weights[1]], dim=-2)
-    kernel = losses.rbf(torch.cat([source, target], dim=-2))
-    gaps = (signed * (kernel @ signed)).sum(-2)  # of each class: (…, C)
-    return (gaps * shared).sum(-1) / shared.sum(-1).clamp_min(1)
+    share = shared.to(theirs.dtype) / shared.sum(-1, keepdim=True).clamp_min(1)  # of each class in the mean: (…, C)
+    with torch.autocast(signed.device.type, enabled=False):
+        pairs = (signed * share[..., None, :]) @ signed.mT
+    return sum_kernels([(source, target)], pairs, [RBF()])
 
 
 class LMMD(Discrepancy):
@@ -52,7 +56,7 @@ class LMMD(Discrepancy):
 
     def measure(self, compared: Compared) -> Tensor:
         assert compared.logits is not None
-        predictions = compared.logits[1].detach().float().softmax(-1)
+        predictions = raise_precision(compared.logits[1].detach()).softmax(-1)
         return compared.add_up(partial(lmmd2, labels=compared.labels, predictions=predictions))
 
     def describe(self, compared: Compared, distance: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tl_runner.errors import UserError, check_range
 from tl_runner.functional.importance import nearest_rows
-from tl_runner.functional.losses import WIDTH_FLOOR
+from tl_runner.functional.mmd import WIDTH_FLOOR
 from tl_runner.methods.closed_form import ClosedForm, Move, sample_rows
 from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.errors import check_range
-from tl_runner.functional.losses import WIDTH_FLOOR
+from tl_runner.functional.mmd import WIDTH_FLOOR
 from tl_runner.methods.closed_form import ClosedForm, Move, rank, sample_rows
 from tl_runner.models.heads import Fitted, InverseRegularisation, Kernel, NumberOfNeighbours, build_linear
 from tl_runner.options import NoEffect

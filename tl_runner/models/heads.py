@@ -108,7 +108,8 @@ class Kernel(nn.Module):
             self.register_buffer(name, tensor)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.exp(-squared_distances(x, self.rows) / self.width) @ self.weight
+        kernel = torch.exp(-squared_distances(x, self.rows) / self.width)
+        return kernel.to(self.weight.dtype) @ self.weight
 
 
 class Votes(nn.Module):
