@@ -1,26 +1,32 @@
 """Logistic regression by truncated Newton steps: what the diagnosis and the domain classifier are fitted with.
 
 It is scikit-learn's `LogisticRegression` on standardised columns, fitted closer to the optimum, without the two seconds
-that a process spends on importing that library. In float64 on the CPU.
+that a process spends on importing that library. On the CPU, in float64 but for the inside of a step.
+
+Problems that share rows, such as the folds of a cross-fit, are one product of matrices: a fold leaves rows out by the
+weight 0, and its own deviations of the columns are its own penalties, see `_share_rows`.
 """
 
 # Strict, but for what torch, NumPy and SciPy leave untyped.
 # pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 STEPS, INNER, HALVINGS = 100, 500, 30  # the most that are taken, of each kind
-TOLERANCE = 1e-8  # of the largest derivative of the loss per row
+TOLERANCE = 1e-9  # of the largest derivative of the loss per row
+ROUGH = 1e-2  # the same, of the fit to all rows at which the folds start
+LOOSEST, CLOSEST = 0.25, 1e-4  # of the gradient that the solver of a Newton step may leave; float32 has seven digits
+SINGLE = 1e6  # the condition of the curvature, up to which steps are solved in float32
 
 
 class Logistic(NamedTuple):
-    """logits = (x − mean)/scale · weight + bias: (n, d) -> (n, K), or (n, 1) of two classes, the second's log-odds."""
+    """logits = (x − mean)/scale · weight + bias: (…, n, d) -> (…, n, K), or (…, n, 1) of two classes, the second's."""
 
     mean: Tensor
     scale: Tensor
@@ -28,56 +34,76 @@ class Logistic(NamedTuple):
     bias: Tensor
 
     def logits(self, x: Tensor) -> Tensor:
-        return (x.double() - self.mean) / self.scale @ self.weight + self.bias
+        scaled = (x.double() - self.mean[..., None, :]) / self.scale[..., None, :]
+        return scaled @ self.weight + self.bias[..., None, :]
 
     def predict(self, x: Tensor) -> Tensor:
         """The number of the class of each row."""
-        logits = self.logits(x)
-        return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+        return choose_class(self.logits(x))
+
+
+class _Problems(NamedTuple):
+    """P problems over the same n rows: min_θ ½ Σ a θ² + Σ_i w_i · CE(θ x_i, y_i), θ (…, P, K, d), K = 1 of two classes.
+
+    The last column of the rows is 1. A class that no row of a problem has gets no share there.
+    """
+
+    x: Tensor  # (…, n, d)
+    a: Tensor  # (…, P, 1, d), the penalty of each column
+    w: Tensor  # (…, P, 1, n)
+    observed: Tensor  # (…, P, K, d): Σ_i w_i x_i of the rows of each class
+    absent: Tensor  # (…, P, K, 1)
+
+
+def choose_class(logits: Tensor) -> Tensor:
+    """The number of the class of each row, (…, n), of logits (…, n, K), or (…, n, 1) of two classes."""
+    return (logits[..., 0] > 0).long() if logits.shape[-1] == 1 else logits.argmax(-1)
 
 
 def fit_logistic(x: Tensor, y: Tensor, classes: int, C: float, weights: Tensor | None = None) -> Logistic:  # noqa: N803
-    """The minimum of ½‖W‖² + C Σ_i w_i · CE(W x_i + b, y_i) over rows (n, d) with labels (n,) below `classes` ≥ 2.
+    """The minimum of ½‖W‖² + C Σ_i w_i · CE(W x_i + b, y_i) over rows (…, n, d) with labels (…, n) below `classes` ≥ 2.
 
     The columns are brought to mean 0 and deviation 1 first, constant ones to 0. Of two classes the first's logit is 0.
+    Rows of weight 0 are left out of everything; of those that stay, two classes at least must have one. Each problem
+    of a stack ends by itself: it has the fit that it has alone.
     """
     mean, scale = standardise(x := x.double())
-    x = torch.cat([(x - mean) / scale, torch.ones(len(x), 1, dtype=torch.double)], 1)  # the last column is the bias's
-    w = torch.ones(len(x), dtype=torch.double) if weights is None else weights.double()
-    onehot = torch.nn.functional.one_hot(y.long(), classes).double()
-    free = onehot[:, 1:] if classes == 2 else onehot
-    penalised = torch.cat([torch.ones(x.shape[1] - 1, 1), torch.zeros(1, 1)]).double()
-    theta = torch.zeros(x.shape[1], free.shape[1], dtype=torch.double)
+    w = torch.ones(x.shape[:-1], dtype=torch.double) if weights is None else weights.double()
+    problems = _share_rows((x - mean[..., None, :]) / scale[..., None, :], y, classes, C * w[..., None, :])
+    theta = _minimise(problems, torch.zeros_like(problems.observed), TOLERANCE)
+    bias = theta[..., -1].masked_fill(problems.absent[..., 0], -torch.inf)
+    return Logistic(mean, scale, theta[..., 0, :, :-1].mT, bias[..., 0, :])
 
-    def loss(theta: Tensor) -> Tensor:
-        ce = (w * (_normaliser(x @ theta, classes) - (x @ theta * free).sum(1))).sum()
-        return 0.5 * (penalised * theta).square().sum() + C * ce
 
-    for _ in range(STEPS):
-        p = _probabilities(x @ theta, classes)
-        gradient = penalised * theta + C * x.T @ (w[:, None] * (p - free))
-        if gradient.abs().max() <= TOLERANCE * C * w.sum():
-            break
+def cross_fit(
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    C: float,  # noqa: N803
+    fold_of: Tensor,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """The logits (…, n, K) of each row by the `fit_logistic` of the rows of all other folds, numbered 0, 1, … in (n,).
 
-        def curve(v: Tensor, p: Tensor = p) -> Tensor:
-            r = x @ v
-            return penalised * v + C * x.T @ (w[:, None] * p * (r - (p * r).sum(1, keepdim=True)))
-
-        step, before = _solve(curve, gradient), loss(theta)
-        slope, length = (gradient * step).sum(), 1.0
-        for _ in range(HALVINGS):
-            if loss(theta - length * step) <= before - 1e-4 * length * slope + 1e-12 * before.abs():
-                break
-            length /= 2
-        theta = theta - length * step
-    return Logistic(mean, scale, theta[:-1], theta[-1])
+    The folds start at the fit of all rows, which lies near each of theirs.
+    """
+    mean, scale = standardise(x := x.double())
+    w = torch.ones(x.shape[:-1], dtype=torch.double) if weights is None else weights.double()
+    fitted = fold_of != torch.arange(int(fold_of.max()) + 1)[:, None]
+    problems = _share_rows((x - mean[..., None, :]) / scale[..., None, :], y, classes, C * w[..., None, :] * fitted)
+    together = _merge(problems)
+    start = _minimise(together, torch.zeros_like(together.observed), ROUGH)
+    theta = _minimise(problems, start.where(~problems.absent, 0.0), TOLERANCE)
+    logits = _logits(problems, theta)
+    return logits.gather(-3, fold_of.expand(*logits.shape[:-3], 1, *logits.shape[-2:]))[..., 0, :, :].mT
 
 
 def standardise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the deviation of each column, 1 for that of a constant one."""
-    mean, var = x.mean(0), x.var(0, unbiased=False)
-    eps = torch.finfo(x.dtype).eps
-    constant = var <= len(x) * eps * var + (len(x) * mean * eps).square()
+    """The mean and the deviation (…, d) of each column of rows (…, n, d), 1 for that of a constant one."""
+    mean = x.mean(-2)
+    var = (x - mean[..., None, :]).square().mean(-2)  # three times as fast as torch.var down the columns
+    rounding = x.shape[-2] * torch.finfo(x.dtype).eps
+    constant = var <= rounding * var + (rounding * mean).square()
     return mean, torch.where(constant, 1.0, var.sqrt())
 
 
@@ -101,25 +127,136 @@ def split_stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndar
     return found
 
 
-def _normaliser(logits: Tensor, classes: int) -> Tensor:
-    return torch.nn.functional.softplus(logits[:, 0]) if classes == 2 else logits.logsumexp(1)
+def _share_rows(x: Tensor, y: Tensor, classes: int, w: Tensor) -> _Problems:
+    """The problems of weights (…, P, n) over standardised rows (…, n, d) with labels (…, n).
+
+    Each standardises by the rows that it weighs. As the bias is free, to subtract a mean changes nothing, and to divide
+    a column by s changes its penalty to s²: the rows need not be copied.
+    """
+    seen = (w != 0).double()
+    seen /= seen.sum(-1, keepdim=True)
+    square = seen @ x.square()
+    var = square - (seen @ x).square()
+    constant = var <= x.shape[-2] * torch.finfo(x.dtype).eps * square
+    a = F.pad(torch.where(constant, 1.0, var), (0, 1))
+    x = F.pad(x, (0, 1), value=1.0)
+    labels = torch.arange(1, 2) if classes == 2 else torch.arange(classes)
+    of_class = (y[..., None, :] == labels[:, None])[..., None, :, :]
+    observed = _pull(x, w[..., None, :] * of_class)
+    return _Problems(x, a[..., None, :], w[..., None, :], observed, (observed[..., -1:] == 0) & (classes > 2))
 
 
-def _probabilities(logits: Tensor, classes: int) -> Tensor:
-    return logits.sigmoid() if classes == 2 else logits.softmax(1)
+def _merge(problems: _Problems) -> _Problems:
+    """One problem with their mean loss."""
+    x, a, w, observed, absent = problems
+    a, w, observed = (each.mean(-3, keepdim=True) for each in (a, w, observed))
+    return _Problems(x, a, w, observed, absent.all(-3, keepdim=True))
 
 
-def _solve(curve: Callable[[Tensor], Tensor], gradient: Tensor) -> Tensor:
-    """The Newton step by conjugate gradients, as exact as the gradient is small."""
-    x, rest = torch.zeros_like(gradient), gradient.clone()
-    direction, size = rest.clone(), rest.square().sum()
-    enough = size * min(0.25, float(size.sqrt())) ** 2
-    for _ in range(INNER):
-        if size <= enough or size == 0:
+def _push(x: Tensor, theta: Tensor) -> Tensor:
+    """θ x_i: (…, P, K, d) -> (…, P, K, n)."""
+    return (theta.flatten(-3, -2) @ x.mT).unflatten(-2, theta.shape[-3:-1])
+
+
+def _pull(x: Tensor, rows: Tensor) -> Tensor:
+    """Σ_i r_i x_i: (…, P, K, n) -> (…, P, K, d)."""
+    return (rows.flatten(-3, -2) @ x).unflatten(-2, rows.shape[-3:-1])
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Of each problem: (…, P, 1, 1)."""
+    return (a * b).sum((-2, -1), keepdim=True)
+
+
+def _logits(problems: _Problems, theta: Tensor) -> Tensor:
+    return _push(problems.x, theta).masked_fill(problems.absent, -torch.inf)
+
+
+def _normaliser(logits: Tensor) -> Tensor:
+    """log Σ_k exp of the logits (…, K, n), where the first of two classes has 0: (…, 1, n)."""
+    return F.softplus(logits) if logits.shape[-2] == 1 else logits.logsumexp(-2, keepdim=True)
+
+
+def _minimise(problems: _Problems, theta: Tensor, tolerance: float) -> Tensor:
+    """Newton's steps from θ, halved until the loss falls; a problem that is done stays where it is."""
+    x, a, w, observed, _ = problems
+    total, deviation = w.sum(-1, keepdim=True), a.sqrt().where(a > 0, 1.0)
+
+    def measure(theta: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        normaliser = _normaliser(logits)
+        return 0.5 * _dot(a * theta, theta) - _dot(observed, theta) + _dot(w, normaliser), normaliser
+
+    logits = _logits(problems, theta)
+    loss, normaliser = measure(theta, logits)
+    solver = _prepare(problems, (logits - normaliser).exp())
+    for _ in range(STEPS):
+        p = (logits - normaliser).exp()
+        gradient = a * theta + _pull(x, w * p) - observed
+        steepness = (gradient / deviation).abs().amax((-2, -1), keepdim=True) / total
+        going = steepness > tolerance
+        if not going.any():
             break
-        bent = curve(direction)
-        rate = size / (direction * bent).sum()
-        x, rest = x + rate * direction, rest - rate * bent
-        size, before = rest.square().sum(), size
-        direction = rest + size / before * direction
-    return x
+        step = _solve(solver, p, gradient, steepness.clamp(CLOSEST, LOOSEST), going)
+        along, slope, length = _push(x, step), _dot(gradient, step), going.double()
+        found, normaliser = measure(theta - length * step, logits - length * along)
+        for _ in range(HALVINGS):
+            falls = found <= loss - 1e-4 * length * slope + 1e-12 * loss.abs()
+            if falls.all():
+                break
+            length = torch.where(falls, length, length / 2)
+            found, normaliser = measure(theta - length * step, logits - length * along)
+        theta, logits, loss = theta - length * step, logits - length * along, found
+    return theta
+
+
+class _Solver(NamedTuple):
+    """What the inside of Newton's steps needs, in the precision that it is solved in."""
+
+    x: Tensor
+    a: Tensor
+    w: Tensor
+    inverse: Tensor  # (…, K, d, d)
+
+
+def _prepare(problems: _Problems, p: Tensor) -> _Solver:
+    """The preconditioner of each class: the inverse of a + Σ_i w_i p_i (1 − p_i) x_i x_iᵀ, a mean over the problems.
+
+    The sum is the curvature but for the terms between classes, and it stays that of the first probabilities p.
+    """
+    x, a, w, *_ = problems
+    largest = x.shape[-1] * w.sum(-1).max()  # eigenvalue of the curvature, about; the least is that of a, about 1
+    dtype = torch.float if largest < SINGLE else torch.double
+    weights, rows = (w * p * (1 - p)).mean(-3).to(dtype), x.to(dtype)
+    curvature = (rows.mT[..., None, :, :] * weights[..., None, :]) @ rows[..., None, :, :]
+    diagonal = curvature.diagonal(dim1=-2, dim2=-1)
+    diagonal += a.mean(-3).to(dtype)
+    diagonal += torch.finfo(dtype).eps * diagonal.sum(-1, keepdim=True)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
+    return _Solver(rows, a.to(dtype), w.to(dtype), inverse)
+
+
+def _solve(solver: _Solver, p: Tensor, gradient: Tensor, share: Tensor, going: Tensor) -> Tensor:
+    """The Newton step by preconditioned conjugate gradients, until so small a share of the gradient is left."""
+    x, a, w, inverse = solver
+    p, unit = p.to(x.dtype), gradient.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    wp = w * p
+
+    def precondition(rest: Tensor) -> Tensor:
+        return (rest.transpose(-3, -2) @ inverse).transpose(-3, -2)
+
+    rest = (gradient / unit).to(x.dtype)
+    step, direction = torch.zeros_like(rest), precondition(rest)
+    size = _dot(rest, direction)
+    enough = size * share.to(x.dtype).square()
+    for _ in range(INNER):
+        going = going & (size > enough)
+        if not going.any():
+            break
+        moved = _push(x, direction)
+        bent = a * direction + _pull(x, wp * (moved - (p * moved).sum(-2, keepdim=True)))
+        rate = torch.where(going, size / _dot(direction, bent), 0.0)
+        step, rest = step + rate * direction, rest - rate * bent
+        steepest = precondition(rest)
+        size, before = _dot(rest, steepest), size
+        direction = steepest + torch.where(going, size / before, 0.0) * direction
+    return step.double() * unit
