@@ -9,7 +9,7 @@ from torch import Tensor
 from tl_runner.functional.class_shares import (
     ESTIMATORS,
     bbse,
-    bootstrap,
+    bootstrap_bbse,
     confusion,
     count_shares,
     fit_bias_and_scale,
@@ -102,7 +102,7 @@ def test_the_interval_holds_the_truth_and_narrows_with_the_rows():
     widths = []
     for n in (150, 2400):
         (source, labels), (target, _) = rows(n, SOURCE, 0), rows(n, TARGET, 1)
-        low, high = bootstrap(bbse, target, source, labels)
+        low, high = bootstrap_bbse(target, source, labels)
         assert ((low <= torch.tensor(TARGET)) & (torch.tensor(TARGET) <= high)).all()
         widths.append((high - low).mean().item())
     assert 2.5 < widths[0] / widths[1] < 6  # √16 = 4

@@ -20,7 +20,7 @@ from tl_runner.errors import check_range
 from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.class_shares import APART
 from tl_runner.evaluation.scores import Reading, examine_source, examine_split
-from tl_runner.functional.class_shares import bbse, bootstrap, count_shares, total_variation
+from tl_runner.functional.class_shares import bbse, bootstrap_bbse, count_shares, total_variation
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separate_domains
 from tl_runner.functional.logistic import choose_class, cross_fit, split_folds
 from tl_runner.functional.metrics import accuracy
@@ -154,7 +154,7 @@ def label_shift(target: Tensor, source: Tensor, labels: Tensor) -> ClassShares:
     shift = total_variation(estimated, prior)
     ends = [None, None]
     if len(prior) <= MANY:
-        ends = [end.tolist() for end in bootstrap(bbse, target, source, labels)]
+        ends = [end.tolist() for end in bootstrap_bbse(target, source, labels)]
     return ClassShares(prior.tolist(), estimated.tolist(), shift, *ends)
 
 

@@ -98,6 +98,6 @@ def mmd_test(source: Tensor, target: Tensor, permutations: int) -> MMDTest | Non
     seen, above = value(sides), 0
     for first in range(0, permutations, PORTION):
         count = min(PORTION, permutations - first)
-        shuffled = torch.stack([sides[torch.randperm(n + m, generator=generator)] for _ in range(count)])
-        above += int((value(shuffled) >= seen * (1 - 1e-9)).sum())  # equal rows are equal but for rounding
+        orders = torch.stack([torch.randperm(n + m, generator=generator) for _ in range(count)])
+        above += int((value(sides[orders]) >= seen * (1 - 1e-9)).sum())  # equal rows are equal but for rounding
     return MMDTest(seen.item(), (1 + above) / (1 + permutations))
