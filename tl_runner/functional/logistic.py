@@ -253,10 +253,10 @@ def _solve(solver: _Solver, p: Tensor, gradient: Tensor, share: Tensor, going: T
         if not going.any():
             break
         moved = _push(x, direction)
-        bent = a * direction + _pull(x, wp * (moved - (p * moved).sum(-2, keepdim=True)))
+        bent = _pull(x, wp * (moved - (p * moved).sum(-2, keepdim=True))).addcmul(a, direction)
         rate = torch.where(going, size / _dot(direction, bent), 0.0)
-        step, rest = step + rate * direction, rest - rate * bent
+        step, rest = step.addcmul(rate, direction), rest.addcmul(rate, bent, value=-1)
         steepest = precondition(rest)
         size, before = _dot(rest, steepest), size
-        direction = steepest + torch.where(going, size / before, 0.0) * direction
+        direction = steepest.addcmul(torch.where(going, size / before, 0.0), direction)
     return step.double() * unit
