@@ -16,7 +16,7 @@ from tl_runner.engine.job import find_skippable
 from tl_runner.evaluation.diagnosis import accuracies, joint_error, label_shift, warn_of_shares
 from tl_runner.evaluation.figure_data import SIDE, components, thumbnails
 from tl_runner.functional.divergence import FOLDS, SEED
-from tl_runner.functional.logistic import fit_logistic, split_folds
+from tl_runner.functional.logistic import choose_class, fit_logistic, split_folds
 from tl_runner.storage.record import describe_run
 from tl_runner.storage.sections import ClassShares
 
@@ -85,7 +85,7 @@ def test_the_joint_error_counts_what_a_fit_of_the_other_folds_gets_wrong():
         fitted, held_out = fold_of != fold, fold_of == fold
         present, known = y[fitted].unique(return_inverse=True)
         found = fit_logistic(x[fitted], known, len(present), 0.1, weights[fitted])
-        wrong[held_out] = (present[found.predict(x[held_out])] != y[held_out]).double()
+        wrong[held_out] = (present[choose_class(found.logits(x[held_out]))] != y[held_out]).double()
     expected = float(wrong[:90].mean() + wrong[90:].mean())
     assert joint_error(x[:90], y[:90], x[90:], y[90:]) == pytest.approx(expected, abs=1e-12)
 

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tl_runner.functional.divergence import wilson_interval
 from tl_runner.functional.importance import log_odds
-from tl_runner.functional.logistic import cross_fit, fit_logistic, split_folds, split_stratified_folds
+from tl_runner.functional.logistic import choose_class, cross_fit, fit_logistic, split_folds, split_stratified_folds
 
 
 def rows(n: int, d: int, classes: int, gap: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,6 +30,7 @@ def rows(n: int, d: int, classes: int, gap: float) -> tuple[torch.Tensor, torch.
         (60, 90, 2, 1.0, 0.0),
         (300, 12, 3, 0.1, 1.0),
         (200, 20, 7, 10.0, 2.0),
+        (40, 130, 3, 1.0, 1.0),  # so many columns that no curvature is inverted
         (300, 12, 3, 1e3, 1.0),  # so little penalty that its steps are solved in float64
     ],
 )
@@ -48,7 +49,7 @@ def test_it_is_scikit_learns(n, d, classes, C, gap, weighted):  # noqa: N803
         np.testing.assert_allclose(
             logits - logits.mean(1, keepdims=True), expected - expected.mean(1, keepdims=True), atol=2e-5
         )
-    assert (found.predict(x).numpy() == known.predict(scaled)).all()
+    assert (choose_class(found.logits(x)).numpy() == known.predict(scaled)).all()
 
 
 def log_odds_of(logits: torch.Tensor) -> torch.Tensor:
@@ -68,6 +69,8 @@ def test_a_stack_is_its_problems_alone_and_a_row_without_weight_is_no_row(classe
         alone = fit_logistic(x[i, :n], y[i, :n], classes, 0.5, w[i, :n])
         # both end at a derivative of 1e-9 a row, which leaves less than this
         torch.testing.assert_close(stack[i, :n], log_odds_of(alone.logits(x[i, :n])), rtol=0, atol=1e-6)
+        same = fit_logistic(x[[i, i, i]], y[[i, i, i]], classes, 0.5, w[[i, i, i]]).logits(x[[i, i, i]])
+        assert torch.equal(log_odds_of(same)[i], stack[i])  # the others neither move it nor keep it from ending
 
 
 def test_a_class_without_rows_gets_no_share_and_changes_nothing():
@@ -117,7 +120,7 @@ def test_the_derivative_at_the_fit_is_0_also_of_columns_that_follow_from_each_ot
 def test_separable_rows_have_a_finite_fit():
     x = torch.cat([torch.randn(30, 4) - 50, torch.randn(30, 4) + 50])
     found = fit_logistic(x, torch.arange(60) // 30, 2, 1e6)
-    assert torch.isfinite(found.weight).all() and (found.predict(x) == torch.arange(60) // 30).all()
+    assert torch.isfinite(found.weight).all() and (choose_class(found.logits(x)) == torch.arange(60) // 30).all()
 
 
 @pytest.mark.parametrize(("n", "folds"), [(100, 5), (103, 5), (17, 4)])

@@ -24,6 +24,8 @@ ROUGH = 1e-2  # the same, of the fit to all rows at which the folds start
 LOOSEST, CLOSEST = 0.25, 1e-4  # of the gradient that the solver of a Newton step may leave; float32 has seven digits
 SINGLE = 1e6  # the condition of the curvature, up to which steps are solved in float32
 
+DENSE = 400  # columns, about, up to which a class's curvature is inverted
+
 
 class Logistic(NamedTuple):
     """logits = (x − mean)/scale · weight + bias: (…, n, d) -> (…, n, K), or (…, n, 1) of two classes, the second's."""
@@ -36,10 +38,6 @@ class Logistic(NamedTuple):
     def logits(self, x: Tensor) -> Tensor:
         scaled = (x.double() - self.mean[..., None, :]) / self.scale[..., None, :]
         return scaled @ self.weight + self.bias[..., None, :]
-
-    def predict(self, x: Tensor) -> Tensor:
-        """The number of the class of each row."""
-        return choose_class(self.logits(x))
 
 
 class _Problems(NamedTuple):
@@ -215,7 +213,7 @@ class _Solver(NamedTuple):
     x: Tensor
     a: Tensor
     w: Tensor
-    inverse: Tensor  # (…, K, d, d)
+    inverse: Tensor  # (…, K, d, d); (…, 1, K, d) of a diagonal
 
 
 def _prepare(problems: _Problems, p: Tensor) -> _Solver:
@@ -226,23 +224,31 @@ def _prepare(problems: _Problems, p: Tensor) -> _Solver:
     x, a, w, *_ = problems
     largest = x.shape[-1] * w.sum(-1).max()  # eigenvalue of the curvature, about; the least is that of a, about 1
     dtype = torch.float if largest < SINGLE else torch.double
-    weights, rows = (w * p * (1 - p)).mean(-3).to(dtype), x.to(dtype)
-    curvature = (rows.mT[..., None, :, :] * weights[..., None, :]) @ rows[..., None, :, :]
+    rows, a, w = x.to(dtype), a.to(dtype), w.to(dtype)
+    weights, ridge = (w * p.to(dtype) * (1 - p).to(dtype)).mean(-3), a.mean(-3)
+    if not _inverse_pays(x):
+        return _Solver(rows, a, w, 1 / (weights @ rows.square() + ridge)[..., None, :, :])
+    curvature = torch.stack([(rows.mT * each[..., None, :]) @ rows for each in weights.unbind(-2)], -3)
     diagonal = curvature.diagonal(dim1=-2, dim2=-1)
-    diagonal += a.mean(-3).to(dtype)
+    diagonal += ridge
     diagonal += torch.finfo(dtype).eps * diagonal.sum(-1, keepdim=True)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
-    return _Solver(rows, a.to(dtype), w.to(dtype), inverse)
+    return _Solver(rows, a, w, torch.cholesky_inverse(torch.linalg.cholesky(curvature)))
+
+
+def _inverse_pays(x: Tensor) -> bool:
+    """Whether n d² + d³ operations a class, for an inverse, are fewer than those of the steps that it saves."""
+    n, d = x.shape[-2:]
+    return d + d**2 / n <= DENSE
 
 
 def _solve(solver: _Solver, p: Tensor, gradient: Tensor, share: Tensor, going: Tensor) -> Tensor:
     """The Newton step by preconditioned conjugate gradients, until so small a share of the gradient is left."""
     x, a, w, inverse = solver
     p, unit = p.to(x.dtype), gradient.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    wp = w * p
+    wp, dense = w * p, _inverse_pays(x)
 
     def precondition(rest: Tensor) -> Tensor:
-        return (rest.transpose(-3, -2) @ inverse).transpose(-3, -2)
+        return (rest.transpose(-3, -2) @ inverse).transpose(-3, -2) if dense else rest * inverse
 
     rest = (gradient / unit).to(x.dtype)
     step, direction = torch.zeros_like(rest), precondition(rest)
