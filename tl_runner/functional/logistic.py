@@ -4,7 +4,7 @@ It is scikit-learn's `LogisticRegression` on standardised columns, fitted closer
 that a process spends on importing that library. On the CPU, in float64 but for the inside of a step.
 
 Problems that share rows, such as the folds of a cross-fit, are one product of matrices: a fold leaves rows out by the
-weight 0, and its own deviations of the columns are its own penalties, see `_share_rows`.
+weight 0, and what it standardises by is taken off the product, see `_Rows`.
 """
 
 # Strict, but for what torch, NumPy and SciPy leave untyped.
@@ -22,7 +22,7 @@ STEPS, INNER, HALVINGS = 100, 500, 30  # the most that are taken, of each kind
 TOLERANCE = 1e-9  # of the largest derivative of the loss per row
 ROUGH = 1e-2  # the same, of the fit to all rows at which the folds start
 LOOSEST, CLOSEST = 0.25, 1e-4  # of the gradient that the solver of a Newton step may leave; float32 has seven digits
-SINGLE = 1e6  # the condition of the curvature, up to which steps are solved in float32
+SINGLE = 1e6  # up to this condition of the curvature, and ratio of variances, float32 solves steps
 
 DENSE = 400  # columns, about, up to which a class's curvature is inverted
 
@@ -40,14 +40,39 @@ class Logistic(NamedTuple):
         return scaled @ self.weight + self.bias[..., None, :]
 
 
-class _Problems(NamedTuple):
-    """P problems over the same n rows: min_θ ½ Σ a θ² + Σ_i w_i · CE(θ x_i, y_i), θ (…, P, K, d), K = 1 of two classes.
+class _Rows(NamedTuple):
+    """The n rows that P problems share, each problem with its own means and deviations: (x_i − m)/s, the last column 1.
 
-    The last column of the rows is 1. A class that no row of a problem has gets no share there.
+    No problem has a copy of them: coefficients are divided by s before the product, and θ m / s is taken off after it.
     """
 
     x: Tensor  # (…, n, d)
-    a: Tensor  # (…, P, 1, d), the penalty of each column
+    mean: Tensor  # (…, P, 1, d), 0 of the last column
+    scale: Tensor  # (…, P, 1, d), 1 of the last column
+
+    def push(self, theta: Tensor) -> Tensor:
+        """θ (x_i − m)/s: (…, P, K, d) -> (…, P, K, n)."""
+        theta = theta / self.scale
+        product = (theta.flatten(-3, -2) @ self.x.mT).unflatten(-2, theta.shape[-3:-1])
+        return product - (theta * self.mean).sum(-1, keepdim=True)
+
+    def pull(self, rows: Tensor) -> Tensor:
+        """Σ_i r_i (x_i − m)/s: (…, P, K, n) -> (…, P, K, d)."""
+        product = (rows.flatten(-3, -2) @ self.x).unflatten(-2, rows.shape[-3:-1])
+        return product.addcmul(rows.sum(-1, keepdim=True), self.mean, value=-1) / self.scale
+
+    def to(self, dtype: torch.dtype) -> "_Rows":
+        return _Rows(*(each.to(dtype) for each in self))
+
+
+class _Problems(NamedTuple):
+    """min_θ ½ Σ a θ² + Σ_i w_i · CE(θ x_i, y_i), θ (…, P, K, d), of P problems, K = 1 of two classes.
+
+    A class that no row of a problem has gets no share there.
+    """
+
+    rows: _Rows
+    a: Tensor  # (d,), the penalty of each column: 0 of the bias, else 1
     w: Tensor  # (…, P, 1, n)
     observed: Tensor  # (…, P, K, d): Σ_i w_i x_i of the rows of each class
     absent: Tensor  # (…, P, K, 1)
@@ -69,8 +94,10 @@ def fit_logistic(x: Tensor, y: Tensor, classes: int, C: float, weights: Tensor |
     w = torch.ones(x.shape[:-1], dtype=torch.double) if weights is None else weights.double()
     problems = _share_rows((x - mean[..., None, :]) / scale[..., None, :], y, classes, C * w[..., None, :])
     theta = _minimise(problems, torch.zeros_like(problems.observed), TOLERANCE)
-    bias = theta[..., -1].masked_fill(problems.absent[..., 0], -torch.inf)
-    return Logistic(mean, scale, theta[..., 0, :, :-1].mT, bias[..., 0, :])
+    own = problems.rows
+    bias = theta[..., -1] - (theta / own.scale * own.mean).sum(-1)
+    bias = bias.masked_fill(problems.absent[..., 0], -torch.inf)
+    return Logistic(mean, scale, (theta / own.scale)[..., 0, :, :-1].mT, bias[..., 0, :])
 
 
 def cross_fit(
@@ -88,8 +115,8 @@ def cross_fit(
     mean, scale = standardise(x := x.double())
     w = torch.ones(x.shape[:-1], dtype=torch.double) if weights is None else weights.double()
     fitted = fold_of != torch.arange(int(fold_of.max()) + 1)[:, None]
-    problems = _share_rows((x - mean[..., None, :]) / scale[..., None, :], y, classes, C * w[..., None, :] * fitted)
-    together = _merge(problems)
+    x, w = (x - mean[..., None, :]) / scale[..., None, :], C * w[..., None, :] * fitted
+    problems, together = (_share_rows(x, y, classes, each) for each in (w, w.mean(-2, keepdim=True)))
     start = _minimise(together, torch.zeros_like(together.observed), ROUGH)
     theta = _minimise(problems, start.where(~problems.absent, 0.0), TOLERANCE)
     logits = _logits(problems, theta)
@@ -128,37 +155,22 @@ def split_stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndar
 def _share_rows(x: Tensor, y: Tensor, classes: int, w: Tensor) -> _Problems:
     """The problems of weights (…, P, n) over standardised rows (…, n, d) with labels (…, n).
 
-    Each standardises by the rows that it weighs. As the bias is free, to subtract a mean changes nothing, and to divide
-    a column by s changes its penalty to s²: the rows need not be copied.
+    Each standardises by the rows that it weighs.
     """
     seen = (w != 0).double()
     seen /= seen.sum(-1, keepdim=True)
-    square = seen @ x.square()
-    var = square - (seen @ x).square()
+    mean, square = seen @ x, seen @ x.square()
+    var = square - mean.square()
     constant = var <= x.shape[-2] * torch.finfo(x.dtype).eps * square
-    a = F.pad(torch.where(constant, 1.0, var), (0, 1))
-    x = F.pad(x, (0, 1), value=1.0)
+    scale = torch.where(constant, 1.0, var).sqrt()
+    rows = _Rows(
+        F.pad(x, (0, 1), value=1.0), F.pad(mean, (0, 1))[..., None, :], F.pad(scale, (0, 1), value=1.0)[..., None, :]
+    )
     labels = torch.arange(1, 2) if classes == 2 else torch.arange(classes)
     of_class = (y[..., None, :] == labels[:, None])[..., None, :, :]
-    observed = _pull(x, w[..., None, :] * of_class)
-    return _Problems(x, a[..., None, :], w[..., None, :], observed, (observed[..., -1:] == 0) & (classes > 2))
-
-
-def _merge(problems: _Problems) -> _Problems:
-    """One problem with their mean loss."""
-    x, a, w, observed, absent = problems
-    a, w, observed = (each.mean(-3, keepdim=True) for each in (a, w, observed))
-    return _Problems(x, a, w, observed, absent.all(-3, keepdim=True))
-
-
-def _push(x: Tensor, theta: Tensor) -> Tensor:
-    """θ x_i: (…, P, K, d) -> (…, P, K, n)."""
-    return (theta.flatten(-3, -2) @ x.mT).unflatten(-2, theta.shape[-3:-1])
-
-
-def _pull(x: Tensor, rows: Tensor) -> Tensor:
-    """Σ_i r_i x_i: (…, P, K, n) -> (…, P, K, d)."""
-    return (rows.flatten(-3, -2) @ x).unflatten(-2, rows.shape[-3:-1])
+    observed, a = rows.pull(w[..., None, :] * of_class), torch.ones(rows.x.shape[-1], dtype=torch.double)
+    a[-1] = 0
+    return _Problems(rows, a, w[..., None, :], observed, (observed[..., -1:] == 0) & (classes > 2))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -167,7 +179,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _logits(problems: _Problems, theta: Tensor) -> Tensor:
-    return _push(problems.x, theta).masked_fill(problems.absent, -torch.inf)
+    return problems.rows.push(theta).masked_fill(problems.absent, -torch.inf)
 
 
 def _normaliser(logits: Tensor) -> Tensor:
@@ -177,8 +189,8 @@ def _normaliser(logits: Tensor) -> Tensor:
 
 def _minimise(problems: _Problems, theta: Tensor, tolerance: float) -> Tensor:
     """Newton's steps from θ, halved until the loss falls; a problem that is done stays where it is."""
-    x, a, w, observed, _ = problems
-    total, deviation = w.sum(-1, keepdim=True), a.sqrt().where(a > 0, 1.0)
+    rows, a, w, observed, _ = problems
+    total = w.sum(-1, keepdim=True)
 
     def measure(theta: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         normaliser = _normaliser(logits)
@@ -189,13 +201,13 @@ def _minimise(problems: _Problems, theta: Tensor, tolerance: float) -> Tensor:
     solver = _prepare(problems, (logits - normaliser).exp())
     for _ in range(STEPS):
         p = (logits - normaliser).exp()
-        gradient = a * theta + _pull(x, w * p) - observed
-        steepness = (gradient / deviation).abs().amax((-2, -1), keepdim=True) / total
+        gradient = a * theta + rows.pull(w * p) - observed
+        steepness = gradient.abs().amax((-2, -1), keepdim=True) / total
         going = steepness > tolerance
         if not going.any():
             break
         step = _solve(solver, p, gradient, steepness.clamp(CLOSEST, LOOSEST), going)
-        along, slope, length = _push(x, step), _dot(gradient, step), going.double()
+        along, slope, length = rows.push(step), _dot(gradient, step), going.double()
         found, normaliser = measure(theta - length * step, logits - length * along)
         for _ in range(HALVINGS):
             falls = found <= loss - 1e-4 * length * slope + 1e-12 * loss.abs()
@@ -210,7 +222,7 @@ def _minimise(problems: _Problems, theta: Tensor, tolerance: float) -> Tensor:
 class _Solver(NamedTuple):
     """What the inside of Newton's steps needs, in the precision that it is solved in."""
 
-    x: Tensor
+    rows: _Rows
     a: Tensor
     w: Tensor
     inverse: Tensor  # (…, K, d, d); (…, 1, K, d) of a diagonal
@@ -221,16 +233,16 @@ def _prepare(problems: _Problems, p: Tensor) -> _Solver:
 
     The sum is the curvature but for the terms between classes, and it stays that of the first probabilities p.
     """
-    x, a, w, *_ = problems
-    largest = x.shape[-1] * w.sum(-1).max()  # eigenvalue of the curvature, about; the least is that of a, about 1
-    dtype = torch.float if largest < SINGLE else torch.double
-    rows, a, w = x.to(dtype), a.to(dtype), w.to(dtype)
-    weights, ridge = (w * p.to(dtype) * (1 - p).to(dtype)).mean(-3), a.mean(-3)
+    rows, a, w, *_ = problems
+    largest = rows.x.shape[-1] * w.sum(-1).max()  # eigenvalue of the curvature, about; the least is about 1
+    dtype = torch.float if largest < SINGLE and rows.scale.min().square() * SINGLE > 1 else torch.double
+    rows, a, w, p = rows.to(dtype), a.to(dtype), w.to(dtype), p.to(dtype)
+    x, weights = rows.x, (w * p * (1 - p)).mean(-3)
     if not _inverse_pays(x):
-        return _Solver(rows, a, w, 1 / (weights @ rows.square() + ridge)[..., None, :, :])
-    curvature = torch.stack([(rows.mT * each[..., None, :]) @ rows for each in weights.unbind(-2)], -3)
+        return _Solver(rows, a, w, 1 / (weights @ x.square() + a)[..., None, :, :])
+    curvature = torch.stack([(x.mT * each[..., None, :]) @ x for each in weights.unbind(-2)], -3)
     diagonal = curvature.diagonal(dim1=-2, dim2=-1)
-    diagonal += ridge
+    diagonal += a
     diagonal += torch.finfo(dtype).eps * diagonal.sum(-1, keepdim=True)
     return _Solver(rows, a, w, torch.cholesky_inverse(torch.linalg.cholesky(curvature)))
 
@@ -243,23 +255,24 @@ def _inverse_pays(x: Tensor) -> bool:
 
 def _solve(solver: _Solver, p: Tensor, gradient: Tensor, share: Tensor, going: Tensor) -> Tensor:
     """The Newton step by preconditioned conjugate gradients, until so small a share of the gradient is left."""
-    x, a, w, inverse = solver
-    p, unit = p.to(x.dtype), gradient.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    wp, dense = w * p, _inverse_pays(x)
+    rows, a, w, inverse = solver
+    dtype, dense = w.dtype, _inverse_pays(rows.x)
+    p, unit = p.to(dtype), gradient.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(dtype).tiny)
+    wp = w * p
 
     def precondition(rest: Tensor) -> Tensor:
         return (rest.transpose(-3, -2) @ inverse).transpose(-3, -2) if dense else rest * inverse
 
-    rest = (gradient / unit).to(x.dtype)
+    rest = (gradient / unit).to(dtype)
     step, direction = torch.zeros_like(rest), precondition(rest)
     size = _dot(rest, direction)
-    enough = size * share.to(x.dtype).square()
+    enough = size * share.to(dtype).square()
     for _ in range(INNER):
         going = going & (size > enough)
         if not going.any():
             break
-        moved = _push(x, direction)
-        bent = _pull(x, wp * (moved - (p * moved).sum(-2, keepdim=True))).addcmul(a, direction)
+        moved = rows.push(direction)
+        bent = rows.pull(wp * (moved - (p * moved).sum(-2, keepdim=True))).addcmul(a, direction)
         rate = torch.where(going, size / _dot(direction, bent), 0.0)
         step, rest = step.addcmul(rate, direction), rest.addcmul(rate, bent, value=-1)
         steepest = precondition(rest)
