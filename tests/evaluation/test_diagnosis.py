@@ -15,6 +15,8 @@ from tl_runner.domains import InMemory
 from tl_runner.engine.job import find_skippable
 from tl_runner.evaluation.diagnosis import accuracies, joint_error, label_shift, warn_of_shares
 from tl_runner.evaluation.figure_data import SIDE, components, thumbnails
+from tl_runner.functional.divergence import FOLDS, SEED
+from tl_runner.functional.logistic import choose_class, fit_logistic, split_folds
 from tl_runner.storage.record import describe_run
 from tl_runner.storage.sections import ClassShares
 
@@ -69,6 +71,23 @@ def test_the_joint_error_is_0_where_one_line_serves_both_and_1_where_the_labels_
     assert served is not None and served < 0.1
     assert joint_error(x, y, x, 1 - y) == pytest.approx(1.0, abs=0.15)  # held-out rows lean to the other side of 1
     assert joint_error(x[:3], y[:3], x, y) is None
+
+
+def test_the_joint_error_counts_what_a_fit_of_the_other_folds_gets_wrong():
+    """One fold at a time; class 3 has one row, which no fold can fit and hold out."""
+    rng = np.random.default_rng(1)
+    x, y = torch.tensor(rng.normal(size=(140, 5))).float(), torch.tensor(rng.integers(0, 3, 140))
+    x[:, 0] += y
+    y[7] = 3
+    weights = torch.where(torch.arange(140) < 90, 140 / 180, 140 / 100).double()
+    fold_of, wrong = torch.from_numpy(split_folds(140, FOLDS, SEED)), torch.zeros(140).double()
+    for fold in range(FOLDS):
+        fitted, held_out = fold_of != fold, fold_of == fold
+        present, known = y[fitted].unique(return_inverse=True)
+        found = fit_logistic(x[fitted], known, len(present), 0.1, weights[fitted])
+        wrong[held_out] = (present[choose_class(found.logits(x[held_out]))] != y[held_out]).double()
+    expected = float(wrong[:90].mean() + wrong[90:].mean())
+    assert joint_error(x[:90], y[:90], x[90:], y[90:]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_both_domains_have_half_the_weight_however_many_rows_they_have():

@@ -9,7 +9,7 @@ from torch import Tensor
 from tl_runner.functional.class_shares import (
     ESTIMATORS,
     bbse,
-    bootstrap,
+    bootstrap_bbse,
     confusion,
     count_shares,
     fit_bias_and_scale,
@@ -98,11 +98,30 @@ def test_a_class_without_a_row_has_no_share_to_give():
         assert torch.isfinite(found).all() and found[2] < 0.02 and found[1] > 0.5
 
 
+def test_the_interval_is_that_of_estimates_on_rows_drawn_again():
+    """One draw at a time, from the same seed, by the pseudo-inverse; two rows are of class 2: some draws lack it."""
+    (source, labels), (target, _) = rows(60, (0.6, 0.4, 0.0), 3), rows(50, TARGET, 1)
+    labels[:2] = 2
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(200):
+        of_source = torch.randint(60, (60,), generator=generator)
+        of_target = torch.randint(50, (50,), generator=generator)
+        joint = confusion(source[of_source], labels[of_source])
+        ratio = torch.linalg.pinv(joint) @ target[of_target].double().mean(0)
+        shares = (ratio * count_shares(labels[of_source], 3)).clamp_min(0)
+        found.append(shares / shares.sum())
+    assert 0 < sum(float(each[2]) == 0 for each in found) < 200
+    ends = torch.tensor([0.05 / 6, 1 - 0.05 / 6], dtype=torch.double)
+    expected = torch.stack(found).quantile(ends, dim=0)
+    # probabilities are float32: the shares of labels and the sums of the confusion's columns differ by that
+    torch.testing.assert_close(torch.stack(bootstrap_bbse(target, source, labels)), expected, rtol=0, atol=1e-5)
+
+
 def test_the_interval_holds_the_truth_and_narrows_with_the_rows():
     widths = []
     for n in (150, 2400):
         (source, labels), (target, _) = rows(n, SOURCE, 0), rows(n, TARGET, 1)
-        low, high = bootstrap(bbse, target, source, labels)
+        low, high = bootstrap_bbse(target, source, labels)
         assert ((low <= torch.tensor(TARGET)) & (torch.tensor(TARGET) <= high)).all()
         widths.append((high - low).mean().item())
     assert 2.5 < widths[0] / widths[1] < 6  # √16 = 4

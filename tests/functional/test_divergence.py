@@ -64,6 +64,19 @@ def test_mmd_is_that_of_the_loss_and_its_p_that_of_a_loop_over_permutations():
     assert found.p == pytest.approx((1 + above) / 100)
 
 
+@pytest.mark.parametrize("move", [0.0, 0.3])
+def test_p_counts_as_float64_does_though_most_permutations_are_compared_in_float32(move):
+    source, target = gaussians(move, 1, n=200, m=150)
+    kernel, generator = losses.rbf(torch.cat([source, target])).double(), torch.Generator().manual_seed(0)
+    values = []
+    for order in [torch.arange(350)] + [torch.randperm(350, generator=generator) for _ in range(400)]:
+        of_source = order < 200
+        within = kernel[of_source][:, of_source].mean() + kernel[~of_source][:, ~of_source].mean()
+        values.append(float(within - 2 * kernel[of_source][:, ~of_source].mean()))
+    found = mmd_test(source, target, permutations=400)
+    assert found and found.p == (1 + sum(value >= values[0] for value in values[1:])) / 401
+
+
 def test_the_p_of_mmd_is_uniform_without_a_difference_and_small_with_one():
     same = [found.p for draw in range(100) if (found := mmd_test(*gaussians(0.0, draw, n=40, m=50), permutations=99))]
     assert stats.kstest(same, "uniform").pvalue > 0.01  # the seeds are fixed: it can't fail by chance

@@ -59,6 +59,21 @@ def test_a_temperature_undoes_a_scaling_and_is_scipys():
         torch.testing.assert_close(ea.scale_temperature(sharp, temperature), source, atol=2e-3, rtol=0)  # p ≥ 1e-12
 
 
+@pytest.mark.parametrize("sharpness", [0.01, 1.0, 30.0, 300.0])
+@pytest.mark.parametrize("flipped", [0.0, 0.3, 0.9])
+def test_the_temperature_is_where_the_derivative_is_0_or_an_end(sharpness, flipped):
+    """By bisection; of models that are nearly blind to nearly certain, and right to mostly wrong."""
+    p, labels = calibrated(60, sharpness=sharpness, seed=4)
+    labels = torch.where(torch.arange(60) < 60 * flipped, (labels + 1) % 4, labels)
+    z, smooth = p.clamp_min(ea.TINY).log(), F.one_hot(labels, 4) * (1 - 1 / 62) + 1 / 62 / 4
+    low, high = 1 / ea.HOTTEST, 1 / ea.COLDEST
+    for _ in range(60):
+        beta = (low + high) / 2
+        cold = (((beta * z).softmax(-1) - smooth) * z).sum() < 0
+        low, high = (beta, high) if cold else (low, beta)
+    assert ea.fit_temperature(p, labels) == pytest.approx(1 / beta, rel=1e-7)
+
+
 def test_a_model_that_is_right_on_every_row_is_not_made_sure_of_everything():
     """As if one of n + 2 rows were of any class: of two classes, the confidence is 1 − 1/(2·22)."""
     sure = torch.tensor([[0.9, 0.1]] * 10 + [[0.1, 0.9]] * 10)

@@ -20,9 +20,9 @@ from tl_runner.errors import check_range
 from tl_runner.evaluation import figure_data
 from tl_runner.evaluation.class_shares import APART
 from tl_runner.evaluation.scores import Reading, examine_source, examine_split
-from tl_runner.functional.class_shares import bbse, bootstrap, count_shares, total_variation
+from tl_runner.functional.class_shares import bbse, bootstrap_bbse, count_shares, total_variation
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separate_domains
-from tl_runner.functional.logistic import fit_logistic, split_folds
+from tl_runner.functional.logistic import choose_class, cross_fit, split_folds
 from tl_runner.functional.metrics import accuracy
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import Readout, freeze_features, iter_batches
@@ -154,7 +154,7 @@ def label_shift(target: Tensor, source: Tensor, labels: Tensor) -> ClassShares:
     shift = total_variation(estimated, prior)
     ends = [None, None]
     if len(prior) <= MANY:
-        ends = [end.tolist() for end in bootstrap(bbse, target, source, labels)]
+        ends = [end.tolist() for end in bootstrap_bbse(target, source, labels)]
     return ClassShares(prior.tolist(), estimated.tolist(), shift, *ends)
 
 
@@ -190,14 +190,11 @@ def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_la
     x, y = torch.cat([source, target]), torch.cat([source_labels, target_labels])
     of_target = torch.arange(n + m) >= n
     weights = torch.where(of_target, (n + m) / (2 * m), (n + m) / (2 * n)).double()
-    fold_of, wrong = torch.from_numpy(split_folds(n + m, FOLDS, SEED)), torch.zeros(n + m)
-    for fold in range(FOLDS):
-        fitted, held_out = fold_of != fold, fold_of == fold
-        present, known = y[fitted].unique(return_inverse=True)
-        if len(present) < 2:
-            return None
-        classifier = fit_logistic(x[fitted], known, len(present), C=0.1, weights=weights[fitted])
-        wrong[held_out] = (present[classifier.predict(x[held_out])] != y[held_out]).float()
+    present, known = y.unique(return_inverse=True)
+    fold_of = torch.from_numpy(split_folds(n + m, FOLDS, SEED))
+    if len(present) < 2 or any(len(known[fold_of != fold].unique()) < 2 for fold in range(FOLDS)):
+        return None
+    wrong = choose_class(cross_fit(x, known, len(present), 0.1, fold_of, weights)) != known
     return (wrong[~of_target].double().mean() + wrong[of_target].double().mean()).item()
 
 

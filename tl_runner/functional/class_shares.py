@@ -18,6 +18,7 @@ from tl_runner.functional.estimated_accuracy import TINY
 
 STEPS, ENOUGH = 2000, 1e-9  # of expectation maximisation, and the change of shares at which it ends
 DRAWS, SEED = 200, 0  # of the bootstrap
+PORTION = 20  # draws at a time
 LEVEL = 0.05  # of an interval
 
 
@@ -43,8 +44,13 @@ def bbse(target: Tensor, source: Tensor, labels: Tensor) -> Tensor:
     w_j = p_t(j)/p_s(j) by the pseudo-inverse, so that a class without a row, or two that are never told apart, do no
     harm; the shares w ∘ p_s are clipped at 0 and normalised.
     """
-    weights = torch.linalg.pinv(confusion(source, labels)) @ target.double().mean(0)
-    return _normalise(weights * count_shares(labels, source.shape[-1]))
+    return _solve_bbse(confusion(source, labels), target.double().mean(0))
+
+
+def _solve_bbse(joint: Tensor, q: Tensor) -> Tensor:
+    """The shares of confusions (…, C, C), of which column j sums to p_s(j), and mean predictions (…, C)."""
+    weights = torch.linalg.lstsq(joint, q[..., None], driver="gelsd").solution[..., 0]  # the pseudo-inverse's
+    return _normalise(weights * joint.sum(-2))
 
 
 def rlls(target: Tensor, source: Tensor, labels: Tensor) -> Tensor:
@@ -104,21 +110,30 @@ def fit_bias_and_scale(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, T
 ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"bbse": bbse, "rlls": rlls, "mlls": mlls}
 
 
-def bootstrap(
-    estimate: Callable[[Tensor, Tensor, Tensor], Tensor], target: Tensor, source: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The ends (C,) and (C,) of each share's interval, at 95 % for all of them together (Bonferroni)."""
-    generator = torch.Generator().manual_seed(SEED)
-    found = []
-    for _ in range(DRAWS):
-        rows = torch.randint(len(source), (len(source),), generator=generator)
-        others = torch.randint(len(target), (len(target),), generator=generator)
-        found.append(estimate(target[others], source[rows], labels[rows]))
-    tail = LEVEL / (2 * source.shape[-1])
-    low, high = torch.stack(found).quantile(torch.tensor([tail, 1 - tail], dtype=torch.double), dim=0)
+def bootstrap_bbse(target: Tensor, source: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The ends (C,) and (C,) of each share's interval by `bbse`, at 95 % for all of them together (Bonferroni).
+
+    A draw is how often it holds each row: the means of `bbse` are products with these counts.
+    """
+    generator, classes = torch.Generator().manual_seed(SEED), source.shape[-1]
+    source, target, found = source.double(), target.double(), []
+    for _ in range(DRAWS // PORTION):
+        counts = [[_draw_counts(len(side), generator) for side in (source, target)] for _ in range(PORTION)]
+        of_source, of_target = (torch.stack(side).double() for side in zip(*counts, strict=True))
+        columns = [of_source[:, labels == c] @ source[labels == c] for c in range(classes)]
+        found.append(_solve_bbse(torch.stack(columns, -1) / len(source), of_target @ target / len(target)))
+    tail = LEVEL / (2 * classes)
+    low, high = torch.cat(found).quantile(torch.tensor([tail, 1 - tail], dtype=torch.double), dim=0)
     return low, high
 
 
+def _draw_counts(rows: int, generator: torch.Generator) -> Tensor:
+    """How often each of so many rows is in a sample of as many, with replacement."""
+    return torch.randint(rows, (rows,), generator=generator).bincount(minlength=rows)
+
+
 def _normalise(shares: Tensor) -> Tensor:
+    """None below 0 and with the sum 1: equal ones where nothing is left."""
     clipped = shares.clamp_min(0)
-    return clipped / clipped.sum() if clipped.sum() > 0 else torch.full_like(shares, 1 / len(shares))
+    total = clipped.sum(-1, keepdim=True)
+    return torch.where(total > 0, clipped / total, 1 / shares.shape[-1])

@@ -9,6 +9,7 @@ that confidence and accuracy go together on the target as they do on the source.
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
 from collections.abc import Iterable, Sequence
+from math import exp, sqrt
 from statistics import fmean, median
 
 import torch
@@ -19,7 +20,8 @@ from tl_runner.functional.divergence import Estimate
 
 ROWS = 1000  # that are transported, at most: the assignment takes time with their cube
 TINY = 1e-12  # of a probability whose logarithm is taken
-HALVINGS = 60  # of an interval of temperatures, to the last bit of a double
+STEPS, ENOUGH = 60, 1e-9  # of the search for a temperature, and the relative step at which it ends
+LONGEST = 3.0  # of a step in log T
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures
 Z = 1.645  # standard deviations to either side of the middle 90 % of a normal distribution
 
@@ -83,17 +85,26 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
     The labels are smoothed, 1/(n + 2) of each to all classes alike, as if one more row of n + 2 could be wrong (Platt
     1999): a model that is right on every row is not made sure of everything. The loss is convex in β = 1/T, with the
-    derivative mean(E_softmax(βz)[z] − Σ_c y_c z_c), which is 0 at its least.
+    derivative mean(E_q[z] − Σ_c y_c z_c) and the curvature mean(Var_q[z]) of q = softmax(βz). Newton's steps in log β
+    find where the derivative is 0; one that leaves the bracket halves it.
     """
     z = probabilities.double().clamp_min(TINY).log()
     doubt = 1 / (len(z) + 2)
-    chosen = (1 - doubt) * z.gather(1, labels[:, None])[:, 0] + doubt * z.mean(-1)
-    low, high = 1 / HOTTEST, 1 / COLDEST
-    for _ in range(HALVINGS):
-        beta = (low + high) / 2
-        slope = (((beta * z).softmax(-1) * z).sum(-1) - chosen).mean()
+    chosen = ((1 - doubt) * z.gather(1, labels[:, None])[:, 0] + doubt * z.mean(-1)).mean().item()
+    low, high, beta = 1 / HOTTEST, 1 / COLDEST, 1.0
+    for _ in range(STEPS):
+        q = (beta * z).softmax(-1)
+        qz = q * z
+        mean = qz.sum(-1)
+        slope = mean.mean().item() - chosen
+        curvature = ((qz * z).sum(-1) - mean.square()).mean().item()
         low, high = (beta, high) if slope < 0 else (low, beta)
-    return 2 / (low + high)
+        step = -slope / max(beta * curvature, TINY)
+        found = beta * exp(min(max(step, -LONGEST), LONGEST))
+        last, beta = beta, found if low <= found <= high else sqrt(low * high)
+        if abs(beta - last) <= ENOUGH * beta:
+            break
+    return 1 / beta
 
 
 def confidence(probabilities: Tensor) -> Tensor:

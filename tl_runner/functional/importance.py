@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tl_runner.functional.logistic import Logistic, fit_logistic, split_stratified_folds
+from tl_runner.functional.logistic import cross_fit, fit_logistic, split_stratified_folds
 from tl_runner.functional.losses import squared_distances
 
 CHUNK = 1024  # rows of a block of distances
@@ -68,7 +68,7 @@ def density_ratio(
     weights = ratio(log_odds(source, target, seed, C, folds), n)
     if others is None:
         return weights
-    of_others = _classify_domain(*_by_domain(source, target), C).logits(others)[:, 0]
+    of_others = fit_logistic(*_by_domain(source, target), 2, C / source.shape[-1]).logits(others)[:, 0]
     return torch.cat([weights, of_others.clamp(max=MOST).exp() * n / m])
 
 
@@ -87,21 +87,13 @@ def log_odds(source: Tensor, target: Tensor, seed: int, C: float = 1.0, folds: i
     """
     x, is_target = _by_domain(source, target)
     fold_of = torch.from_numpy(split_stratified_folds(is_target.numpy(), folds, seed % 2**32))
-    found = torch.empty(len(x), dtype=torch.double)
-    for fold in range(folds):
-        held_out = fold_of == fold
-        found[held_out] = _classify_domain(x[~held_out], is_target[~held_out], C).logits(x[held_out])[:, 0]
-    return found
-
-
-def _classify_domain(x: Tensor, is_target: Tensor, C: float) -> Logistic:  # noqa: N803
-    return fit_logistic(x, is_target, 2, C / x.shape[1])
+    return cross_fit(x, is_target, 2, C / x.shape[-1], fold_of)[..., 0]
 
 
 def _by_domain(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """All rows, the source's first, and whether each is the target's."""
-    is_target = torch.cat([torch.zeros(len(source)), torch.ones(len(target))])
-    return torch.cat([source, target]).double(), is_target.long()
+    is_target = torch.cat([torch.zeros(source.shape[-2]), torch.ones(target.shape[-2])])
+    return torch.cat([source, target], -2).double(), is_target.long()
 
 
 def effective_rows(weights: Tensor) -> Tensor:
