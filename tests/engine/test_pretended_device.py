@@ -226,7 +226,7 @@ def test_what_does_not_wait_is_not_held_against_a_method(does, away):
 
 @pytest.mark.parametrize("does", MIXED)
 def test_what_was_left_on_the_cpu_is_found(does, away):
-    with pytest.raises(RuntimeError, match="Expected (all tensors to be on the same|a 'pretended') device"):
+    with pytest.raises(RuntimeError, match=r"Expected (all tensors to be on the same|a 'pretended') device"):
         away(learn, Planted(does), NAME)
 
 
