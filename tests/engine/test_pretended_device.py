@@ -191,7 +191,10 @@ PLANTS: dict[str, Callable[[Tensor, Tensor], object]] = {
     "mask": lambda x, loss: x[x > 0],
     "unique": lambda x, loss: x.unique(),
     "made there": lambda x, loss: torch.tensor([1.0, 2.0], device=x.device),
+    "a number made there": lambda x, loss: torch.tensor(2.0, device=x.device),
     "blocking": lambda x, loss: torch.ones(3).to(x.device),
+    "copied into": lambda x, loss: torch.empty_like(x[0, 0, 0]).copy_(torch.ones(x.shape[-1])),
+    "copied from": lambda x, loss: torch.empty(x.shape[-1]).copy_(x[0, 0, 0]),
     "index": lambda x, loss: x[torch.arange(3)],
 }
 

@@ -25,6 +25,7 @@ if not hasattr(registration, "_setup_privateuseone_for_python_backend"):
 HERE = Path(__file__)
 PLACES = Path(tl_runner.__file__).parent, HERE.parents[1]  # the package and its tests
 ATEN = torch.ops.aten
+COPIES = {ATEN._to_copy.default, ATEN.copy_.default}
 WRITTEN_AT = {ATEN.index_put_.default, ATEN.index_put.default, ATEN._index_put_impl_.default}
 DEPENDS = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 
@@ -92,50 +93,64 @@ class PretendedDevice(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         goes_to = kwargs.get("device")
-        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        held = [leaf for leaf in leaves if isinstance(leaf, Held)]
-        if not held and (goes_to is None or goes_to.type != NAME):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not any(isinstance(x, Held) for x in tensors) and (goes_to is None or goes_to.type != NAME):
             return func(*args, **kwargs)
-        copies = func in (ATEN._to_copy.default, ATEN.copy_.default)
-        others = [leaf for leaf in leaves if not isinstance(leaf, Held) and leaf.ndim]
-        indexes = func is ATEN.index.Tensor or func in WRITTEN_AT
-        at = [leaf for leaf in args[1] if isinstance(leaf, Tensor)] if indexes else []
-        if held and not copies and any(all(leaf is not index for index in at) for leaf in others):
-            raise RuntimeError(f"Expected all tensors to be on the same device: {func} got some of the CPU")
-        if isinstance(generator := kwargs.get("generator"), torch.Generator):
-            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{generator.device.type}'")
-        arrives = goes_to is None or goes_to.type == NAME
-        if copies:
-            leaves_it = not isinstance(args[0], Held) if func is ATEN.copy_.default else not arrives
-            blocks = not (kwargs.get("non_blocking") or args[2:] == (True,))
-            if leaves_it or (others and blocks):
-                self._wait()
-            arrives = not leaves_it
-        elif indexes:
-            masks = any(index.dtype in (torch.bool, torch.uint8) for index in at)
-            filled = func in WRITTEN_AT and args[2].numel() == 1  # then it is `masked_fill_`
-            if (masks and not filled) or any(not isinstance(index, Held) for index in at):
-                self._wait()
-        elif DEPENDS.intersection(func.tags):
-            self._wait()
-        if goes_to is not None and goes_to.type == NAME:
-            kwargs = {**kwargs, "device": torch.device("cpu")}
-        if func is ATEN._to_copy.default:  # to another device it is a copy in any case
-            kwargs = {**kwargs, "non_blocking": False}
-        found = func(*tree_map(_open, args), **tree_map(_open, kwargs))
-        if not arrives:
-            return args[0] if func is ATEN.copy_.default else found
+        _refuse_other_devices(func, args, kwargs, tensors)
+        if _waits(func, args, goes_to, bool(kwargs.get("non_blocking"))):
+            self.waits[_find_caller()] += 1
+        here = dict(kwargs)
+        if func is ATEN._to_copy.default:
+            here["non_blocking"] = False  # between CPU and CPU it has no meaning
+        if goes_to is not None:
+            here["device"] = torch.device("cpu")
+        found = func(*tree_map(_open, args), **tree_map(_open, here))
+        if func is ATEN.copy_.default:
+            return args[0]
+        if goes_to is not None and goes_to.type != NAME:
+            return found
         return return_and_correct_aliasing(func, args, kwargs, tree_map(_close, found))
 
-    def _wait(self) -> None:
-        frame = sys._getframe(2)
-        while frame:
-            file = Path(frame.f_code.co_filename)
-            if file != HERE and (found := [place for place in PLACES if file.is_relative_to(place)]):
-                self.waits[file.relative_to(found[0].parent).as_posix()] += 1
-                return
-            frame = frame.f_back
-        self.waits["elsewhere"] += 1
+
+def _refuse_other_devices(func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> None:
+    """A number of the CPU may stand beside tensors of the device, as in PyTorch, and so may an index and a copy."""
+    if isinstance(generator := kwargs.get("generator"), torch.Generator):
+        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{generator.device.type}'")
+    others = [x for x in tensors if not isinstance(x, Held) and x.ndim]
+    at = _find_indices(func, args)
+    if func not in COPIES and any(all(x is not index for index in at) for x in others):
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got some of the CPU")
+
+
+def _waits(func: Any, args: Any, goes_to: torch.device | None, non_blocking: bool) -> bool:
+    """Whether the host waits for the device in this call."""
+    if func is ATEN.copy_.default:
+        into, of, *rest = args
+        return not isinstance(into, Held) or not (isinstance(of, Held) or non_blocking or rest == [True])
+    if func is ATEN._to_copy.default:
+        leaves = goes_to is not None and goes_to.type != NAME
+        return leaves or not (isinstance(args[0], Held) or non_blocking)
+    if at := _find_indices(func, args):
+        masks = any(index.dtype in (torch.bool, torch.uint8) for index in at)
+        filled = func in WRITTEN_AT and args[2].numel() == 1  # then it is `masked_fill_`
+        return (masks and not filled) or not all(isinstance(index, Held) for index in at)
+    return not DEPENDS.isdisjoint(func.tags)
+
+
+def _find_indices(func: Any, args: Any) -> list[Tensor]:
+    indexes = func is ATEN.index.Tensor or func in WRITTEN_AT
+    return [index for index in args[1] if isinstance(index, Tensor)] if indexes else []
+
+
+def _find_caller() -> str:
+    """The innermost file of ours that led here."""
+    frame = sys._getframe(2)
+    while frame:
+        file = Path(frame.f_code.co_filename)
+        if file != HERE and (found := [place for place in PLACES if file.is_relative_to(place)]):
+            return file.relative_to(found[0].parent).as_posix()
+        frame = frame.f_back
+    return "elsewhere"
 
 
 def _open(value: Any) -> Any:
