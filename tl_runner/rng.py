@@ -90,7 +90,7 @@ def restore_state(state: Mapping[str, Any]) -> None:
 
 @lru_cache(maxsize=32)  # an epoch's order per stream and domain: drawn once, sliced at every step
 def _order(rng: Rng, length: int, epoch: int, device: torch.device) -> Tensor:
-    return torch.randperm(length, generator=rng.child(epoch).generator()).to(device)
+    return torch.randperm(length, generator=rng.child(epoch).generator()).to(device, non_blocking=True)
 
 
 def rows(rng: Rng, length: int, n: int, step: int, device: torch.device | str = "cpu") -> Tensor:
@@ -113,7 +113,7 @@ def weighted_rows(rng: Rng, chances: Tensor, n: int, step: int, device: torch.de
     Pure, as `rows`.
     """
     generator = rng.child("weighted", step).generator()
-    return torch.multinomial(chances.double(), n, replacement=True, generator=generator).to(device)
+    return torch.multinomial(chances.double(), n, replacement=True, generator=generator).to(device, non_blocking=True)
 
 
 def allot_rows(n: int, sizes: Sequence[int], by: Literal["balanced", "proportional"]) -> list[int]:
@@ -154,9 +154,10 @@ def episodes(rng: Rng, labels: Tensor, shape: tuple[int, int, int, int], step: i
             again = -(-(shots + queries) // len(found))
             order = torch.cat([torch.randperm(len(found), generator=generator) for _ in range(again)])
             drawn.append(found[order[: shots + queries]])
-    return torch.cat(drawn).to(labels.device)
+    return torch.cat(drawn).to(labels.device, non_blocking=True)
 
 
+@lru_cache(maxsize=8)  # by the tensor itself: its labels leave the device once, not at every step
 def _members(labels: Tensor) -> list[Tensor]:
     """The row numbers of each class that has rows, on the CPU."""
     listed = labels.cpu()

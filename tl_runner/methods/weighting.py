@@ -80,7 +80,7 @@ class Weighting(Method, ABC):
             requirements.trained_features(model, resources)
         source, target, val = rows_to_compare(model, pair, self.view, resources.cache)
         weights, of_val = self.weights(source, target, resources.rng.seed, val).split([len(source), len(val)])
-        self.effective_rows = count_effective_rows(weights)
+        self.effective_rows = count_effective_rows(weights).to(model.device)  # the loop would bring it at each step
         return model, pair.weighted(weights, of_val)
 
     def phases(self, model: Model) -> Sequence[Phase]:
