@@ -92,12 +92,14 @@ def tell_goals(reached: dict[str, float]) -> int:
     plain = reached[f"{MAIN}, plain loop"]
     print(f"\ngoal: at most {SLOWEST} × the plain loop ({MAIN}): {plain:.2f} ×")
     missed = plain > SLOWEST
-    peers = {name: 1 / ratio for name, ratio in reached.items() if name.split(", ")[-1].startswith(("skada", "pytorch"))}
+    peers = {
+        name: 1 / ratio for name, ratio in reached.items() if name.split(", ")[-1].startswith(("skada", "pytorch"))
+    }
     if not peers:
         print(f'goal: at least {FASTER} × the fastest peer: not measured; pip install "tl_runner[peers]"')
         return int(missed)
     fastest = min(peers, key=lambda name: peers[name])
-    print(f"goal: at least {FASTER} × the fastest peer ({fastest.split(', ')[-1]}): {peers[fastest]:.2f} ×")
+    print(f"goal: at least {FASTER} × the fastest peer ({fastest}): {peers[fastest]:.2f} ×")
     return int(missed or peers[fastest] < FASTER)
 
 
@@ -235,8 +237,7 @@ def check_equal(words: str) -> None:
 
 def find_peers(words: str) -> dict[str, Window]:
     """The loops of the peers that are installed."""
-    peers: dict[str, Callable[[Task], Window]] = {"skada": train_skada, "pytorch_adapt": train_pytorch_adapt}
-    return {name: train(build_task(words)) for name, train in peers.items() if find_spec(name)}
+    return {name: train(build_task(words)) for name, train in PEERS.items() if find_spec(name)}
 
 
 def train_skada(task: Task) -> Window:
@@ -251,7 +252,7 @@ def train_skada(task: Task) -> Window:
     options = {"optimizer": torch.optim.AdamW, "lr": LR, "batch_size": ROWS, "train_split": None, "verbose": 0}
     steps = min(len(y), len(target)) // ROWS * EPOCHS
     options |= {"max_epochs": EPOCHS, "warm_start": True}
-    net = DAN(network, "features", reg=1.0, sigmas=[0.25, 0.5, 1.0, 2.0, 4.0], **options)
+    net = DAN(network, "features", reg=1, sigmas=[0.25, 0.5, 1.0, 2.0, 4.0], **options)
     rows = torch.cat([x, target]).numpy()
     labels = torch.cat([y, torch.full_like(y[: len(target)], -1)]).numpy()
     domain = torch.cat([torch.full((len(x),), 1), torch.full((len(target),), -2)]).numpy()
@@ -280,6 +281,8 @@ def train_pytorch_adapt(task: Task) -> Window:
             hook({**batch, "G": backbone, "C": head})
         yield WINDOW
 
+
+PEERS: dict[str, Callable[[Task], Window]] = {"skada": train_skada, "pytorch_adapt": train_pytorch_adapt}
 
 if __name__ == "__main__":
     main()
