@@ -1,13 +1,13 @@
 """What a training step costs: ours, the same arithmetic written out by hand, and the peers, paired in one run.
 
     python scripts/bench_step.py                   # three minutes; on a machine that does nothing else
-    pip install "tl_runner[peers]"                 # for the rows of skada and pytorch-adapt
 
 Handwritten digits -> other handwritten digits, rotated; an MLP 64-128-10, or `small`; 64 rows of each domain; one
 thread. Every loop is timed in windows of some hundred steps, all loops in turn (A B C A B C …), start-up left out. The
 plain loop is what one would write for one method: a permutation an epoch, the method's loss, clipping, AdamW, a cosine,
-the losses read every ten steps. It ends at our weights, which is checked first. The peers train the same network by
-MMD with five kernels, ready batches handed to pytorch-adapt, which has no loop without its own data loader.
+the losses read every ten steps; it comes to our weights, which is checked first. The peers train the same network with
+the same optimiser by their MMD with five kernels (their defaults have more): skada by its `fit`, pytorch-adapt by its
+hooks and its data loader, and by its hooks alone, which are handed the plain loop's batches.
 The exit code is 1 where a goal is missed.
 """
 
@@ -28,12 +28,14 @@ from bench_train import Task, build_task
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
 
 from tl_runner.functional.losses import coral, mmd2, ramp, reverse
 from tl_runner.methods.dann import DANN
 from tl_runner.methods.discriminator import discriminator_loss
 from tl_runner.rng import Rng
 
+INSTALL = 'pip install "tl_runner[peers]" skorch "setuptools<81"'  # what pytorch-adapt needs imports pkg_resources
 WINDOW, ROWS, LOG_EVERY, LR, STEPS = 100, 64, 10, 0.003, 1_000_000
 EPOCHS = 12  # of skada a window, eight steps each
 TOLERANCE = 1e-5  # of a weight after ten steps of 0.003 each: the same arithmetic, in float32
@@ -66,7 +68,8 @@ def main() -> None:
         found = time_in_turns(loops, rounds)
         for loop, times in found.items():
             ratios = [ours / it for ours, it in zip(found["ours"], times, strict=True)]
-            reached[f"{name}, {loop}"] = statistics.median(ratios)
+            if name == MAIN:
+                reached[loop] = statistics.median(ratios)
             print(f"| {name} | {loop} | {spread(times)} | {spread(ratios)} |")
     sys.exit(tell_goals(reached))
 
@@ -89,18 +92,15 @@ def spread(values: list[float]) -> str:
 
 def tell_goals(reached: dict[str, float]) -> int:
     """Print each goal and what was reached; returns how the process should end."""
-    plain = reached[f"{MAIN}, plain loop"]
-    print(f"\ngoal: at most {SLOWEST} × the plain loop ({MAIN}): {plain:.2f} ×")
-    missed = plain > SLOWEST
-    peers = {
-        name: 1 / ratio for name, ratio in reached.items() if name.split(", ")[-1].startswith(("skada", "pytorch"))
-    }
-    if not peers:
-        print(f'goal: at least {FASTER} × the fastest peer: not measured; pip install "tl_runner[peers]"')
-        return int(missed)
-    fastest = min(peers, key=lambda name: peers[name])
-    print(f"goal: at least {FASTER} × the fastest peer ({fastest}): {peers[fastest]:.2f} ×")
-    return int(missed or peers[fastest] < FASTER)
+    plain = reached["plain loop"]
+    print(f"\ngoal ({MAIN}): at most {SLOWEST} × the plain loop; reached {plain:.2f} ×")
+    faster = {name: 1 / reached[name] for name in PEERS if name in reached}
+    if not faster:
+        print(f"goal ({MAIN}): at least {FASTER} × as fast as the fastest peer; not measured, for want of {INSTALL}")
+        return int(plain > SLOWEST)
+    least = min(faster, key=lambda name: faster[name])
+    print(f"goal ({MAIN}): at least {FASTER} × as fast as the fastest peer, {least}; reached {faster[least]:.2f} ×")
+    return int(plain > SLOWEST or faster[least] < FASTER)
 
 
 def train_ours(task: Task) -> Window:
@@ -237,12 +237,12 @@ def check_equal(words: str) -> None:
 
 def find_peers(words: str) -> dict[str, Window]:
     """The loops of the peers that are installed."""
-    return {name: train(build_task(words)) for name, train in PEERS.items() if find_spec(name)}
+    return {name: train(build_task(words)) for name, (package, train) in PEERS.items() if find_spec(package)}
 
 
 def train_skada(task: Task) -> Window:
     """DAN by its `fit`, which goes on where it was."""
-    from skada.deep import DAN
+    from skada.deep import DAN  # pyright: ignore[reportMissingImports]
 
     (x, y), target = read_rows(task)
     backbone, head = write_network(task)
@@ -261,28 +261,70 @@ def train_skada(task: Task) -> Window:
         yield steps
 
 
-def train_pytorch_adapt(task: Task) -> Window:
-    """Its hook for a distance and a classifier, given batches that are drawn as the plain loop draws them."""
-    from pytorch_adapt.hooks import AlignerHook, AlignerPlusCHook
-    from pytorch_adapt.layers import MMDLoss
-    from pytorch_adapt.layers.utils import get_kernel_scales
-
+def train_hooks(task: Task) -> Window:
+    """pytorch-adapt's hook for a distance and a classifier, handed batches as the plain loop draws them."""
     (source_x, source_y), target_x = read_rows(task)
+    hook = build_hook(task)
+    sources, targets = draw_rows("source", len(source_y)), draw_rows("target", len(target_x))
+    domain = {"src_domain": torch.zeros(ROWS), "target_domain": torch.ones(ROWS)}
+    while True:
+        for rows in islice(sources, WINDOW):
+            drawn = {"src_imgs": source_x[rows], "src_labels": source_y[rows], "target_imgs": target_x[next(targets)]}
+            hook({**drawn, **domain})
+        yield WINDOW
+
+
+def train_hooks_and_loader(task: Task) -> Window:
+    """The same by the library's own data sets and loader."""
+    from pytorch_adapt.datasets import (  # pyright: ignore[reportMissingImports]
+        CombinedSourceAndTargetDataset,
+        DataloaderCreator,
+        SourceDataset,
+        TargetDataset,
+    )
+
+    source, target = read_rows(task)
+    joined = CombinedSourceAndTargetDataset(SourceDataset(TensorDataset(*source)), TargetDataset(Rows(target)))
+    loader = DataloaderCreator(batch_size=ROWS)(train=joined)["train"]
+    hook = build_hook(task)
+    while True:
+        for _ in range(EPOCHS):
+            for drawn in loader:
+                hook(drawn)
+        yield EPOCHS * len(loader)
+
+
+class Rows(Dataset[Tensor]):
+    """Inputs without labels."""
+
+    def __init__(self, x: Tensor):
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.x[row]
+
+
+def build_hook(task: Task) -> Callable[[dict[str, Tensor]], object]:
+    """A step of pytorch-adapt from a batch."""
+    from pytorch_adapt.hooks import AlignerHook, AlignerPlusCHook  # pyright: ignore[reportMissingImports]
+    from pytorch_adapt.layers import MMDLoss  # pyright: ignore[reportMissingImports]
+    from pytorch_adapt.layers.utils import get_kernel_scales  # pyright: ignore[reportMissingImports]
+
     backbone, head = write_network(task)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=LR)
     distance = MMDLoss(get_kernel_scales(low=-2, high=2, num_kernels=5), mmd_type="quadratic")
     hook = AlignerPlusCHook([optimizer], aligner_hook=AlignerHook(distance), softmax=False)
-    sources, targets = draw_rows("source", len(source_y)), draw_rows("target", len(target_x))
-    ones, zeros = torch.ones(ROWS), torch.zeros(ROWS)
-    while True:
-        for rows in islice(sources, WINDOW):
-            batch = {"src_imgs": source_x[rows], "src_labels": source_y[rows], "src_domain": zeros}
-            batch |= {"target_imgs": target_x[next(targets)], "target_domain": ones}
-            hook({**batch, "G": backbone, "C": head})
-        yield WINDOW
+    return lambda batch: hook({**batch, "G": backbone, "C": head})
 
 
-PEERS: dict[str, Callable[[Task], Window]] = {"skada": train_skada, "pytorch_adapt": train_pytorch_adapt}
+PEERS: dict[str, tuple[str, Callable[[Task], Window]]] = {
+    "skada": ("skada", train_skada),
+    "pytorch-adapt": ("pytorch_adapt", train_hooks_and_loader),
+    "pytorch-adapt, batches ready": ("pytorch_adapt", train_hooks),
+}
 
 if __name__ == "__main__":
     main()
