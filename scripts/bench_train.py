@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import tl_runner  # noqa: F401  (it sets how threads wait, before torch loads, as in tl-run)
 
@@ -24,6 +25,7 @@ from tl_runner import config
 from tl_runner.core import Method, Model, Resources
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
+from tl_runner.domains import Pair
 from tl_runner.engine.device import apply_kernels, claim_device
 from tl_runner.rng import Rng
 from tl_runner.training.loop import Cursor, Point, train
@@ -43,10 +45,24 @@ DEFAULT = [
 ]
 
 
-def points(words: str, steps: int = STEPS) -> Iterator[Point]:
-    """The points of an endless run, one per window of so many steps."""
+class Task(NamedTuple):
+    """A composed configuration, ready to train."""
+
+    parts: config.Parts
+    model: Model
+    method: Method
+    pair: Pair
+
+    def train(self) -> Iterator[Point]:
+        model, method, parts = self.model, self.method, self.parts
+        settled = parts.train, parts.optimizer, parts.schedule, parts.augment
+        return train(model, method, self.pair, *settled, Rng(0), Cursor())
+
+
+def build_task(words: str) -> Task:
+    """What these overrides compose: an endless run, examined never."""
     with initialize_config_module("tl_runner.conf", version_base="1.3"):
-        overrides = [*words.split(), f"train.log_every={steps}", "train.steps=1000000", "train.evaluations=1"]
+        overrides = ["train.steps=1000000", "train.evaluations=1", *words.split()]
         content = OmegaConf.to_container(compose("config", overrides=overrides))
     assert isinstance(content, dict)
     parts = config.load_parts({str(key): value for key, value in content.items()})
@@ -58,8 +74,12 @@ def points(words: str, steps: int = STEPS) -> Iterator[Point]:
         model = Model(backbone, width, pair.classes, parts.train.batchnorm)
     assert isinstance(parts.method, Method)
     model, pair = parts.method.prepare(model, pair, Resources(Rng(0)))
-    model, method = apply_kernels(model.to(device), parts.train), parts.method.to(device)
-    return train(model, method, pair, parts.train, parts.optimizer, parts.schedule, parts.augment, Rng(0), Cursor())
+    return Task(parts, apply_kernels(model.to(device), parts.train), parts.method.to(device), pair)
+
+
+def points(words: str, steps: int = STEPS) -> Iterator[Point]:
+    """The points of an endless run, one per window of so many steps."""
+    return build_task(f"{words} train.log_every={steps}").train()
 
 
 def main() -> None:

@@ -127,6 +127,24 @@ def test_the_knobs_for_speed_train_too(task, plan):
     assert points[-1].step == 4 and all(torch.isfinite(p).all() for p in model.parameters())
 
 
+class Modes(Probe):
+    """Notes whether a step finds the network and the method in training."""
+
+    def terms(self, model, batch, progress):
+        self.seen.append(all(part.training for whole in (model, self) for part in whole.modules()))
+        return Terms(model.encode(batch).supervise())
+
+
+def test_every_step_trains_in_the_mode_of_training_whatever_was_done_at_a_point(task):
+    pair, model = task
+    method, plan = Modes(), Train(steps=6, log_every=2, batch=10)
+    model.eval()
+    for _ in train(model, method, pair, plan, optimizers.sgd, optimizers.constant, augment.none, Rng(0), Cursor()):
+        model.eval()
+        method.eval()
+    assert method.seen == [True] * 6
+
+
 class Spent(Probe):
     """Two phases that share an iterator of parameters: the first one empties it."""
 

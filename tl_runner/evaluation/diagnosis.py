@@ -25,7 +25,7 @@ from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separat
 from tl_runner.functional.logistic import choose_class, cross_fit, split_folds
 from tl_runner.functional.metrics import accuracy
 from tl_runner.models.batchnorm import DomainModels
-from tl_runner.models.features import Readout, freeze_features, iter_batches
+from tl_runner.models.features import freeze_features, iter_batches, read_out
 from tl_runner.storage.sections import (
     BoundTerms,
     ClassAccuracies,
@@ -131,7 +131,7 @@ class Diagnose:
         for name in sides.target.stages:
             stages = [side.eval().backbone.get_submodule(name) for side in (sides.source, sides.target)]
             flows = [[stage(x) for x in flow] for stage, flow in zip(stages, flows, strict=True)]
-            source, target = (torch.cat([Readout()(x).float().cpu() for x in flow]) for flow in flows)
+            source, target = (torch.cat([read_out(x).float().cpu() for x in flow]) for flow in flows)
             apart = separate_domains(source, target)
             found[name] = Interval(*apart.a_distance) if apart else None
         return found

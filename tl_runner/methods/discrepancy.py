@@ -2,16 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_runner.core import Batch, Encoded, Method, Model, Terms
 from tl_runner.functional import losses
 from tl_runner.methods.strength import Strength
-from tl_runner.models.features import Readout
+from tl_runner.models.features import read_out
 
 HEAD = "head"  # the layer of the logits
 
@@ -25,7 +26,7 @@ class Compared(NamedTuple):
 
     def add_up(self, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Σ_layers distance(source, target)."""
-        return torch.stack([distance(source, target) for source, target in self.layers]).sum()
+        return reduce(torch.add, [distance(source, target) for source, target in self.layers])
 
 
 class Discrepancy(Method, ABC):
@@ -65,6 +66,5 @@ class Discrepancy(Method, ABC):
     def _compare(self, layer: str, seen: Encoded, model: Model) -> tuple[Tensor, Tensor]:
         if layer == HEAD:
             return model.head(seen.source), model.head(seen.target)
-        readout: nn.Module = Readout()
-        source, target = readout(seen.get_map(layer, "source")), readout(seen.get_map(layer, "target"))
+        source, target = read_out(seen.get_map(layer, "source")), read_out(seen.get_map(layer, "target"))
         return (F.normalize(source, dim=-1), F.normalize(target, dim=-1)) if self.normalise else (source, target)

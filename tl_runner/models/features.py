@@ -27,14 +27,19 @@ ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large imag
 TOKEN = 256  # numbers that a token stands for: 32 texts of 128 tokens (of 512 MiniLM took twice as long on a CPU)
 
 
-class Readout(nn.Module):
+def read_out(x: Tensor) -> Tensor:
     """One vector a row: the mean over the positions of a map (n, c, h, w) or the tokens (n, t, c); vectors stay.
 
     Padding, which is tokens of zeros, does not count.
     """
+    return x.flatten(2).mean(-1) if x.ndim == 4 else masked_mean(x) if x.ndim == 3 else x.flatten(1)
+
+
+class Readout(nn.Module):
+    """`read_out` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(2).mean(-1) if x.ndim == 4 else masked_mean(x) if x.ndim == 3 else x.flatten(1)
+        return read_out(x)
 
 
 class Embedded:

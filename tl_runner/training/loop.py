@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from tl_runner.core import STREAMS, Batch, Group, Method, Model, Phase, Stream, Terms
@@ -20,6 +20,7 @@ from tl_runner.rng import Rng
 from tl_runner.training.averaging import Average, Averaging
 from tl_runner.training.batches import Augment, Balance, ByDomain, Chances, balance_classes, draw_batch
 from tl_runner.training.checkpoint_selection import Evidence
+from tl_runner.training.clipping import clip_gradients
 from tl_runner.training.plain_optimizers import PlainOptimizer
 
 SOURCE_MODEL = "source model"  # the phase of points of the source model's training, which trackers leave out
@@ -124,6 +125,7 @@ def train(
     if unknown := set(method.needs) - set(STREAMS):
         raise UserError(f"{type(method).__name__}.needs names {min(unknown)!r}; a batch has source, target and granted")
     device = model.device
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16")
     window: list[dict[str, Tensor]] = []
     phases, read = method.phases(model), frozenset[Stream]()
     if not phases and not cursor.points:
@@ -136,30 +138,31 @@ def train(
         engine = cursor.optimizer = optimizer(resolve_backbone_rates(optimizer, begin_phase(phase, model, method)))
         average = cursor.average = begin_average(plan, model, steps)
         peaks = [group["lr"] for group in engine.param_groups]
+        trained = [parameter for group in engine.param_groups for parameter in group["params"]]
         if first < cursor.step < first + steps:
             engine.load_state_dict({**cursor.optimizer_state})
             if average:
                 average.load(cursor.averaged)
+        set_training(model, method)
         for step in range(max(first, cursor.step), first + steps):
             local = step - first
             if phase.refresh and (step == first or plan.examines(step)):
                 with torch.no_grad():
                     phase.refresh(model, pair)
-            model.train()
-            method.train()
+                set_training(model, method)
             for group, peak in zip(engine.param_groups, peaks, strict=True):
                 group["lr"] = peak * schedule(local / steps)
             chances: Chances = balanced if shares is None or shares.chances is None else {"source": shares.chances}
             batch = draw_batch(
                 pair, streams, plan.batch, rng, step, augment, device, phase.episodes, chances, plan.domains
             )
-            with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+            with precision:
                 terms = method.terms(model, batch, step / plan.steps)
             watched = check_terms(terms, method, model)
             engine.zero_grad()
-            torch.stack(list(terms.values())).sum().backward()
+            torch.autograd.backward([*terms.values()])  # the gradient of their sum, without adding them up
             if plan.clip is not None:
-                nn.utils.clip_grad_norm_([p for g in engine.param_groups for p in g["params"]], plan.clip)
+                clip_gradients(trained, plan.clip)
             engine.step()
             if average:
                 average.follow(local + 1)
@@ -170,6 +173,7 @@ def train(
             if cursor.step % plan.log_every == 0 or plan.examines(cursor.step):
                 cursor.points += 1
                 yield Point(cursor.step, plan.steps, _means(window, cursor.step), cursor.rows, phase.name, read)
+                set_training(model, method)
                 window.clear()
 
 
@@ -181,6 +185,12 @@ def begin_phase(phase: Phase, model: Model, method: Method) -> list[Group]:
     for parameter in chain(model.parameters(), method.parameters()):
         parameter.requires_grad_(parameter in trained)
     return groups
+
+
+def set_training(model: Model, method: Method) -> None:
+    """The mode of training: whoever saw the model at a point may have left it in another."""
+    model.train()
+    method.train()
 
 
 def begin_average(plan: Train, model: Model, steps: int) -> Average | None:
