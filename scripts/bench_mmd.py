@@ -36,7 +36,7 @@ SIZES = [(64, 256), (32, 64), (32, 2048), (128, 256), (512, 64), (512, 2048)]  #
 LEAST = 7  # rounds
 STEPS = 1000  # of a turn, over the rows of a side
 # the extra, and what the packages import without asking for it: skada.deep and an old torchmetrics
-INSTALL = 'pip install "tl_runner[peers]" skorch "setuptools<81"'
+INSTALL = 'pip install "tl_runner[peers]"'
 
 
 def compute_plainly(source: Tensor, target: Tensor) -> Tensor:

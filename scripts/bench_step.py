@@ -30,12 +30,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from tl_runner.functional.losses import coral, mmd2, ramp, reverse
+from tl_runner.functional.losses import coral, ramp, reverse
+from tl_runner.functional.mmd import mmd2
 from tl_runner.methods.dann import DANN
 from tl_runner.methods.discriminator import discriminator_loss
 from tl_runner.rng import Rng
 
-INSTALL = 'pip install "tl_runner[peers]" skorch "setuptools<81"'  # what pytorch-adapt needs imports pkg_resources
+INSTALL = 'pip install "tl_runner[peers]"'  # what pytorch-adapt needs imports pkg_resources
 WINDOW, ROWS, LOG_EVERY, LR, STEPS = 100, 64, 10, 0.003, 1_000_000
 EPOCHS = 12  # of skada a window, eight steps each
 TOLERANCE = 1e-5  # of a weight after ten steps of 0.003 each: the same arithmetic, in float32

@@ -94,9 +94,7 @@ class Waits(SourceOnly):
         return terms
 
 
-@pytest.mark.parametrize(
-    "read", [float, bool, torch.Tensor.item, torch.Tensor.nonzero, lambda loss: not loss]
-)
+@pytest.mark.parametrize("read", [float, bool, torch.Tensor.item, torch.Tensor.nonzero, lambda loss: not loss])
 def test_a_read_in_a_method_is_counted(read):
     _, reads = count_calls(Waits(read), STEPS)
     assert reads.total() == STEPS + 1

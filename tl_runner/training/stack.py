@@ -24,7 +24,6 @@ from tl_runner.errors import DivergedError
 from tl_runner.models.features import FeatureModel
 from tl_runner.models.learning_rates import resolve_backbone_rates
 from tl_runner.rng import Rng
-from tl_runner.training.averaging import Average
 from tl_runner.training.batches import Augment, balance_classes, draw_batch
 from tl_runner.training.loop import (
     WAITING,
@@ -41,7 +40,6 @@ from tl_runner.training.loop import (
     split_steps,
     train,
 )
-from tl_runner.training.plain_optimizers import PlainOptimizer
 from tl_runner.training.stacked_numbers import Numbers, find_numbers
 from tl_runner.training.stacked_optimizers import StackedOptimizer, stack_optimizers
 
@@ -187,7 +185,7 @@ def _train_together(members: list[Member]) -> Iterator[None]:
                         rows = member.cursor.rows
                         member.ahead.append(Point(step + 1, plan.steps, means, rows, phase.name, read))
                 window.clear()
-                program.note()
+                program.optimizer.note_steps()
                 yield
                 if any(member.over for member in members):
                     members = [member for member in members if not member.over]
@@ -289,10 +287,6 @@ class Program:
             self.optimizer.clip(self.clip)
         self.optimizer.step([member.schedule(done) for member in self.members])
         return {name: value.detach().float() for name, value in {**terms, **metrics}.items()}
-
-    def note(self) -> None:
-        """Let each member's own optimiser know how far it is."""
-        self.optimizer.note()
 
     def _draw(self, step: int, streams: Any) -> tuple[dict[str, Any], Sequence[int], int | None]:
         """The batch of every member, stacked; or the batch of all where it is one, which is then on no dimension."""

@@ -50,8 +50,9 @@ class StackedOptimizer(ABC):
     def move(self, slot: Slot, gradient: Tensor, rates: Tensor) -> None:
         """Step one stacked parameter, in place, at these rates (M,)."""
 
-    def note(self) -> None:
-        """Write into the members' own optimisers what is no view of the stack."""
+    @abstractmethod
+    def note_steps(self) -> None:
+        """Write into the members' own optimisers how many steps they have taken, which is no view of the stack."""
 
     def zero_grad(self) -> None:
         for slot in self.slots:
@@ -77,7 +78,8 @@ class StackedOptimizer(ABC):
     def _stack_state(self, slot: Slot, key: str) -> Tensor:
         """What the members' own optimisers have under this name, zeros where they have none; theirs become views."""
         kept = [optimizer.states.setdefault(own, {}) for optimizer, own in zip(self.optimizers, slot.own, strict=True)]
-        stacked = torch.stack([of[key] if key in of else torch.zeros_like(own) for of, own in zip(kept, slot.own)])
+        found = [of.get(key) for of in kept]
+        stacked = torch.stack([torch.zeros_like(slot.own[0]) if tensor is None else tensor for tensor in found])
         for of, view in zip(kept, stacked, strict=True):
             of[key] = view
         return stacked
@@ -99,6 +101,9 @@ class StackedSGD(StackedOptimizer):
         buffer = slot.state["momentum"].mul_(momentum).add_(gradient)
         moved = torch.where(slot.along(self.nesterov).bool(), gradient + momentum * buffer, buffer)
         slot.stacked.sub_(slot.along(rates) * moved)
+
+    def note_steps(self) -> None:
+        """It counts none."""
 
 
 class StackedAdamW(StackedOptimizer):
@@ -123,7 +128,7 @@ class StackedAdamW(StackedOptimizer):
         spread = square.sqrt().div_(slot.along(root)).add_(slot.along(self.eps))
         slot.stacked.sub_((slot.along(size) * mean).div_(spread))
 
-    def note(self) -> None:
+    def note_steps(self) -> None:
         for slot, taken in self.steps.items():
             for optimizer, own in zip(self.optimizers, slot.own, strict=True):
                 optimizer.states[own]["step"] = taken
