@@ -67,7 +67,7 @@ def test_mmd_is_that_of_the_loss_and_its_p_that_of_a_loop_over_permutations():
 @pytest.mark.parametrize("move", [0.0, 0.3])
 def test_p_counts_as_float64_does_though_most_permutations_are_compared_in_float32(move):
     source, target = gaussians(move, 1, n=200, m=150)
-    kernel, generator = losses.rbf(torch.cat([source, target])).double(), torch.Generator().manual_seed(0)
+    kernel, generator = mmd.rbf(torch.cat([source, target])).double(), torch.Generator().manual_seed(0)
     values = []
     for order in [torch.arange(350)] + [torch.randperm(350, generator=generator) for _ in range(400)]:
         of_source = order < 200

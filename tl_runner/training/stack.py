@@ -235,10 +235,10 @@ class Program:
         self.members = members
         for member, phase in zip(members, phases, strict=True):
             groups = begin_phase(phase, member.model, member.method)
-            member.cursor.optimizer = member.optimizer(resolve_backbone_rates(member.optimizer, groups))
+            optimizer = member.cursor.optimizer = member.optimizer(resolve_backbone_rates(member.optimizer, groups))
             member.cursor.average = begin_average(member.plan, member.model, steps)
             if resumes:
-                member.cursor.optimizer.load_state_dict({**member.cursor.optimizer_state})
+                optimizer.load_state_dict({**member.cursor.optimizer_state})
                 if member.cursor.average:
                     member.cursor.average.load(member.cursor.averaged)
         self.chances = [
@@ -261,7 +261,7 @@ class Program:
         shared = {id(tensor): tensor for tensor in [*first.parameters(), *first.buffers()]}
         self.prototype = deepcopy(first, shared)  # it shares the tensors, and has attributes of its own
         self.prototype.train()
-        optimizers = [member.cursor.optimizer for member in self.members]
+        optimizers: Sequence[Any] = [member.cursor.optimizer for member in self.members]
         names = {id(parameter): name for name, parameter in first.named_parameters()}
         self.optimizer: StackedOptimizer = stack_optimizers(optimizers, lambda p: self.tensors[names[id(p)]])
         clips = [float("inf") if m.plan.clip is None else m.plan.clip for m in self.members]
