@@ -47,7 +47,7 @@ def ordered(hows: Sequence[str], **third: Any) -> list[Job]:
 
 
 def swept(orders: Sequence[Job], **named: Any) -> dict[int, Outcome]:
-    outcomes = {o.record.seed: o for o in run_locally(iter(orders), PLACES, lambda: False, False, **named)}
+    outcomes = {o.record.seed: o for o in run_locally(([job] for job in orders), PLACES, lambda: False, False, **named)}
     assert len(outcomes) == len(orders)
     return outcomes
 
@@ -111,7 +111,7 @@ def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):
 @pytest.mark.slow
 def test_two_sweeps_at_once_share_the_runs_that_both_want():
     def one(seeds: range) -> list[Outcome]:
-        return [*run_locally(iter([orders[seed] for seed in seeds]), PLACES, lambda: False, False)]
+        return [*run_locally(iter([[orders[seed]] for seed in seeds]), PLACES, lambda: False, False)]
 
     orders = ordered(["fine"] * 8)
     with ThreadPoolExecutor(2) as pool:
@@ -128,7 +128,7 @@ def test_a_source_model_that_two_runs_want_at_once_is_trained_once():
     config, choices = composed(*SMALL, "method=finetune", "pretrain.steps=100", "outputs=outputs")
     other = composed(*SMALL, "method=l2sp", "pretrain.steps=100", "outputs=outputs")
     orders = [Job(describe_run(config, choices)), Job(describe_run(*other))]
-    outcomes = [*run_locally(iter(orders), PLACES, lambda: False, False)]
+    outcomes = [*run_locally(([job] for job in orders), PLACES, lambda: False, False)]
     assert [outcome.record.status for outcome in outcomes] == ["ok", "ok"]
     assert sorted(outcome.record.training.source_model.shared for outcome in outcomes) == [False, True]
     assert len({outcome.record.training.source_model.id for outcome in outcomes}) == 1

@@ -14,60 +14,65 @@ TICK = 0.2  # seconds between looks at whether the sweep shall stop
 
 
 def run_locally(
-    jobs: Iterator[Job],
+    groups: Iterator[Sequence[Job]],
     places: Sequence[Slot],
     asked: Callable[[], bool],
     full_error: bool,
     under_way: Callable[[Sequence[Job]], None] = lambda running: None,
     unpromising: Callable[[Job], bool] = lambda job: False,
 ) -> Iterator[Outcome]:
-    """Make the orders, and yield what became of each as soon as it is known.
+    """Make the jobs, those of a group by one process, side by side; yield what became of each as soon as it is known.
 
-    An order is drawn when a slot is free and the outcomes before have been taken, so that who draws them may learn from
+    A group is drawn when a slot is free and the outcomes before have been taken, so that who draws it may learn from
     those. `under_way` is told what runs now, every TICK; a run that is `unpromising` then is stopped. When the sweep is
-    `asked` to stop, running jobs leave a checkpoint and end, and the orders that are left are waiting. A worker that
+    `asked` to stop, running jobs leave a checkpoint and end, and the groups that are left are waiting. A worker that
     is still at work when this generator is closed is killed.
     """
     free = list(places)
     workers: list[Worker] = []
     idle: list[Worker] = []
-    busy: dict[Future[Outcome], Worker] = {}
+    busy: dict[Future[list[Outcome]], Worker] = {}
     stopping: set[Path] = set()
     scratch = TemporaryDirectory(prefix="tl-run-", ignore_cleanup_errors=True)
     try:
         more = True
         while more or busy:
             while more and (idle or free):
-                job = next(jobs, None)
-                if job is None:
+                group = next(groups, None)
+                if group is None:
                     more = False
-                elif asked():
-                    yield Outcome(job.record, job.variant, "queued")
-                elif earlier := _find_skippable(job):
-                    yield Outcome(earlier, job.variant, "skipped", earlier.error or "")
-                else:
+                    break
+                left: list[Job] = []
+                for job in group:
+                    if asked():
+                        yield Outcome(job.record, job.variant, "queued")
+                    elif earlier := _find_skippable(job):
+                        yield Outcome(earlier, job.variant, "skipped", earlier.error or "")
+                    else:
+                        left.append(job)
+                if left:
                     if not idle:
                         workers.append(Worker(free.pop(0), Path(scratch.name), full_error))
                         idle.append(workers[-1])
                     worker = idle.pop()
-                    busy[worker.give(job)] = worker
-            under_way([worker.job for worker in busy.values() if worker.job])
+                    busy[worker.give(left)] = worker
+            under_way([job for worker in busy.values() for job in worker.jobs])
             for future in _over(busy):
                 worker = busy.pop(future)
                 idle.append(worker)
-                yield worker.take()
+                yield from worker.take()
             for worker in busy.values():
-                job = worker.job
-                if job and job.record.folder not in stopping and (asked() or unpromising(job)):
-                    stopping.add(job.record.folder)
-                    worker.stop()
+                for job in worker.jobs:
+                    if job.record.folder not in stopping and (asked() or unpromising(job)):
+                        stopping.add(job.record.folder)
+                        worker.stop(job)
     finally:
         for worker in workers:
             worker.close()
         scratch.cleanup()
 
 
-def _over(busy: Mapping[Future[Outcome], Worker]) -> set[Future[Outcome]]:
+def _over(busy: Mapping[Future[list[Outcome]], Worker]) -> set[Future[list[Outcome]]]:
     """What workers are through with, or have left; waits a TICK for it."""
     done, _ = wait(busy, timeout=TICK, return_when=FIRST_COMPLETED)
     return done | {future for future, worker in busy.items() if worker.gone}

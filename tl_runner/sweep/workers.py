@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
@@ -32,11 +33,12 @@ GRACE = 10.0  # seconds after its timeout in which a run may stop by itself
 
 _context = multiprocessing.get_context("forkserver")
 _inbox: Connection | None = None  # of this process, if it is a worker: ids of runs that shall stop
+_stopping: set[str] = set()  # those that have come
 _output: Path | None = None  # what it has printed
 
 
 class Worker:
-    """A slot with its process; it is started with its first order and again after it died."""
+    """A slot with its process; it is started with its first jobs and again after it died."""
 
     def __init__(self, slot: Slot, folder: Path, full_error: bool):
         _serve()
@@ -47,14 +49,15 @@ class Worker:
         self._pool = ProcessPool(1, **self._process)
         self._pid: int | None = None
         self._missed = 0  # times in a row that its process was looked for and was not there
-        self.job: Job | None = None
-        self._future: Future[Outcome] | None = None
+        self.jobs: Sequence[Job] = ()
+        self._future: Future[list[Outcome]] | None = None
 
-    def give(self, job: Job) -> "Future[Outcome]":
-        self.job, self._pid, self._missed = job, None, 0
-        limit = job.record.config.get("timeout")
+    def give(self, jobs: Sequence[Job]) -> "Future[list[Outcome]]":
+        """Have the jobs made: one by itself, several side by side, see `engine.group`."""
+        self.jobs, self._pid, self._missed = jobs, None, 0
+        limit = jobs[0].record.config.get("timeout")  # with one, a run is made by itself: see `fusing`
         hard = limit + GRACE if isinstance(limit, int | float) else None
-        arguments = (job, self.slot, self.full_error)
+        arguments = (jobs, self.slot, self.full_error)
         for left in reversed(range(PATIENCE)):
             try:
                 self._future = self._pool.schedule(_work, args=arguments, timeout=hard)
@@ -72,15 +75,15 @@ class Worker:
         """Whether its process has left without a word; pebble takes an exit code of 0 for the end of its work."""
         while self._outbox.poll():
             run, pid = self._outbox.recv()
-            if self.job and run == self.job.record.id:  # and not an earlier one, of a process before
+            if self.jobs and run == self.jobs[0].record.id:  # and not an earlier one, of a process before
                 self._pid = pid
         self._missed = self._missed + 1 if self._pid and not _lives(self._pid) else 0
         return self._missed > PATIENCE
 
-    def take(self) -> Outcome:
-        """The outcome of its order, which is over: by itself, or because the process is gone."""
-        assert self.job and self._future
-        job, self.job = self.job, None
+    def take(self) -> list[Outcome]:
+        """The outcomes of its jobs, which are over: by themselves, or because the process is gone."""
+        assert self.jobs and self._future
+        jobs, self.jobs = self.jobs, ()
         try:
             if self._future.done():
                 return self._future.result()
@@ -90,15 +93,14 @@ class Worker:
             error = f"did not stop within {GRACE:g} s after its timeout, and was killed"
         except ProcessExpired as death:
             error = _cause(death.exitcode)
-        gather(self.output, job.record)
-        outcome = mark_lost(job, error, stopping=False)
-        log = outcome.record.folder / "run.log"
-        return outcome._replace(message=f"{outcome.message}\nIts output is in {log}") if log.exists() else outcome
+        log = jobs[0].record.folder / "run.log"
+        gather(self.output, jobs[0].record)
+        lost = [mark_lost(job, error, stopping=False) for job in jobs]
+        return [_say_where(outcome, log) for outcome in lost]
 
-    def stop(self) -> None:
-        """Ask its run to leave a checkpoint at its next point, and end."""
-        if self.job:
-            self._outbox.send(self.job.record.id)
+    def stop(self, job: Job) -> None:
+        """Ask this run to leave a checkpoint at its next point, and end."""
+        self._outbox.send(job.record.id)
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -109,6 +111,13 @@ class Worker:
         self.close()
         _serve()
         self._pool = ProcessPool(1, **self._process)
+
+
+def _say_where(outcome: Outcome, log: Path) -> Outcome:
+    """The outcome of a run whose process is gone; those that have ended before have nothing to say of it."""
+    if not log.exists() or outcome.record.status == "ok":
+        return outcome
+    return outcome._replace(message=f"{outcome.message}\nIts output is in {log}")
 
 
 def gather(output: Path, record: RunRecord) -> None:
@@ -165,32 +174,41 @@ def _die_with_launcher() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _work(job: Job, slot: Slot, full_error: bool) -> Outcome:
-    """In a worker: make the run with what its slot has."""
+def _work(jobs: Sequence[Job], slot: Slot, full_error: bool) -> list[Outcome]:
+    """In a worker: make the runs with what its slot has."""
     assert _inbox
-    _inbox.send((job.record.id, os.getpid()))
-    record = job.record
-    if record.config.get("threads") is None:
-        record.config = {**record.config, "threads": slot.threads}
-    if slot.device and record.config.get("device") == "auto":
-        record.config = {**record.config, "device": slot.device}
+    _inbox.send((jobs[0].record.id, os.getpid()))
+    _stopping.clear()
+    for record in (job.record for job in jobs):
+        if record.config.get("threads") is None:
+            record.config = {**record.config, "threads": slot.threads}
+        if slot.device and record.config.get("device") == "auto":
+            record.config = {**record.config, "device": slot.device}
     warnings = WarningCollector()
     logging.getLogger("tl_runner").addHandler(warnings)
     try:
-        outcome = run_job(job, lambda: _is_stop_requested(record.id), run_silently, full_error)
+        outcomes = _make(jobs, full_error)
     finally:
         logging.getLogger("tl_runner").removeHandler(warnings)
         sys.stdout.flush()
         sys.stderr.flush()
         assert _output
-        gather(_output, record)
-    return outcome._replace(warnings=tuple(warnings.messages))
+        gather(_output, jobs[0].record)
+    said = tuple(dict.fromkeys(warnings.messages))  # runs that are alike say the same
+    return [outcomes[0]._replace(warnings=said), *outcomes[1:]]
 
 
-def _is_stop_requested(run: str) -> bool:
+def _make(jobs: Sequence[Job], full_error: bool) -> list[Outcome]:
+    if len(jobs) == 1:
+        return [run_job(jobs[0], lambda: _is_stop_requested(jobs[0]), run_silently, full_error)]
+    from tl_runner.engine.group import run_group
+
+    return [*run_group(jobs, _is_stop_requested, full_error)]
+
+
+def _is_stop_requested(job: Job) -> bool:
     """Whether the launcher wants this run to stop; what it wanted of earlier ones is past."""
     assert _inbox
     while _inbox.poll():
-        if _inbox.recv() == run:
-            return True
-    return False
+        _stopping.add(_inbox.recv())
+    return job.record.id in _stopping

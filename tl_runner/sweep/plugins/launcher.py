@@ -1,14 +1,17 @@
-"""The launcher of `tl-run -m`: jobs in worker processes on this machine."""
+"""The launchers of `tl-run -m` on this machine: jobs in worker processes, each by itself or several as one."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tl_runner.engine.job import Job, Outcome
+from tl_runner.sweep.fusing import describe_groups, group_jobs
 from tl_runner.sweep.launching import Launching
 from tl_runner.sweep.slots import count_slots
 
 if TYPE_CHECKING:
     from tl_runner.report.sweep_progress import SweepProgress
+
+WORTH_IT = 20  # runs, from which on it is said that they could train as stacks
 
 
 class Local(Launching):
@@ -25,4 +28,27 @@ class Local(Launching):
         from tl_runner.sweep.local import run_locally
 
         places = count_slots(self.n_jobs, self.jobs_per_gpu)
-        return run_locally(iter(runs), places, self.stopping, self.command.full_error, shown.under_way)
+        if (fused := group_jobs(runs, len(places)).fused) >= WORTH_IT:
+            self.command.said.append(
+                f"hydra/launcher=fused trains {fused} of these runs in stacks, in less time; their last digits differ"
+            )
+        return run_locally(([job] for job in runs), places, self.stopping, self.command.full_error, shown.under_way)
+
+
+class Fused(Launching):
+    """As `Local`, but that runs which differ in their seeds and in numbers alone train as stacks: see `fusing`."""
+
+    def __init__(self, n_jobs: int | str = "auto"):
+        self.n_jobs = n_jobs
+
+    @property
+    def places(self) -> int:
+        return len(count_slots(self.n_jobs, 1))
+
+    def run_jobs(self, runs: Sequence[Job], shown: "SweepProgress") -> Iterator[Outcome]:
+        from tl_runner.sweep.local import run_locally
+
+        places = count_slots(self.n_jobs, 1)
+        groups = group_jobs(runs, len(places))
+        self.command.said.append(describe_groups(groups))
+        return run_locally(iter(groups.jobs), places, self.stopping, self.command.full_error, shown.under_way)

@@ -97,7 +97,7 @@ class TlOptuna(Sweeper):
 
         assert isinstance(self.launcher, Local)
         places, command = count_slots(self.launcher.n_jobs, self.launcher.jobs_per_gpu), self.command
-        jobs, prune = (each.job for each in search.jobs()), search.unpromising
+        jobs, prune = ([each.job] for each in search.jobs()), search.unpromising
         command.working = True
         with show_sweep_progress(search.remaining_runs) as shown:
             ended = run_locally(jobs, places, lambda: command.stopping, command.full_error, shown.under_way, prune)

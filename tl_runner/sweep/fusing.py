@@ -1,0 +1,115 @@
+"""Which jobs of a sweep can be made as a group, by one process and as one stack: by their configurations, without torch.
+
+Jobs of a group have the same data, backbone and method, and differ in their seed and in numbers: see `training.stack`.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil
+from typing import Any, NamedTuple
+
+from tl_runner.engine.job import Job
+from tl_runner.option_names import name_parts
+
+# Methods whose terms a test compares under a stack with each run alone, and their options that may differ within one.
+NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "source_only": (),
+    "target_only": (),
+    "mmd": ("weight",),
+    "coral": ("weight",),
+    "dann": ("weight", "lr_critic"),
+    "finetune": ("lr_decay",),
+    "l2sp": ("weight_backbone", "weight_head"),
+    "balanced": ("gamma",),
+    "feature_extract": ("C", "k"),
+}
+OF_FEATURES = ("feature_extract",)  # which train on what a backbone has computed once, whatever it is
+BACKBONES = ("mlp", "linear", "identity")  # convolutions train slower in a stack than alone
+GROUPS_OF_NUMBERS = ("optimizer", "schedule")  # of which every number may differ
+MEMBERS, LARGE_MEMBERS = 32, 8  # of a group at most; each holds its network, and a large backbone with it
+FEWEST = 4  # members that a group is split down to, so that every core has one
+
+
+class Groups(NamedTuple):
+    """The jobs of a sweep in groups, and how many of them are alone for each reason."""
+
+    jobs: list[list[Job]]
+    alone: dict[str, int]
+
+    @property
+    def fused(self) -> int:
+        """How many jobs are in groups of several."""
+        return sum(len(group) for group in self.jobs if len(group) > 1)
+
+
+def group_jobs(jobs: Sequence[Job], places: int) -> Groups:
+    """Jobs that are alike, together; at least one group for each place where there are enough."""
+    alike: dict[str, list[Job]] = {}
+    single, alone = list[list[Job]](), dict[str, int]()
+    for job in jobs:
+        if why := explain_alone(job.record.config):
+            single.append([job])
+            alone[why] = alone.get(why, 0) + 1
+        else:
+            alike.setdefault(_describe_likeness(job.record.config), []).append(job)
+    found: list[list[Job]] = []
+    for members in alike.values():
+        if len(members) == 1:
+            alone["no other run is like it"] = alone.get("no other run is like it", 0) + 1
+        found += _split(members, places)
+    return Groups([*found, *single], alone)
+
+
+def explain_alone(config: Mapping[str, Any]) -> str | None:
+    """Why this run can't be in a stack; None where it can."""
+    named = name_parts(config)
+    method, backbone, train = named["method"], named["backbone"], named["train"]
+    name, network = method["_target_"], backbone["_target_"]
+    checks: Iterable[tuple[Callable[[], bool], str]] = (
+        (lambda: name not in NUMBERS, f"method={name} is not known to train in a stack"),
+        (lambda: name not in OF_FEATURES and network not in BACKBONES, f"backbone={network} trains faster alone"),
+        (lambda: bool(backbone.get("dropout") or method.get("dropout")), "dropout draws from the process's generator"),
+        (lambda: config.get("shares") != "none", f"shares={config.get('shares')} changes what is drawn"),
+        (lambda: config.get("timeout") is not None, "timeout= is of one run"),
+        (lambda: str(config.get("device")).startswith("cuda"), "stacks are for a CPU"),
+        (lambda: train.get("precision") != "fp32" or bool(train.get("compile")), "train.precision and train.compile"
+         " are for one network at a time"),
+        (lambda: bool(train.get("channels_last")), "train.channels_last is for one network at a time"),
+        (lambda: method.get("wise", 1.0) != 1.0, "method.wise keeps the weights that fine-tuning started from"),
+        (lambda: bool(method.get("lora_rank")), "method.lora_rank adds adapters"),
+    )  # fmt: skip
+    return next((why for applies, why in checks if applies()), None)
+
+
+def describe_groups(groups: Groups) -> str:
+    """One line for the user."""
+    stacks = [group for group in groups.jobs if len(group) > 1]
+    told = f"fused: {groups.fused} runs in {len(stacks)} stacks"
+    why = "; ".join(f"{reason} ({count})" for reason, count in groups.alone.items())
+    return f"{told}, {sum(groups.alone.values())} alone: {why}" if why else told
+
+
+def _describe_likeness(config: Mapping[str, Any]) -> str:
+    """What members of a group have in common: all but seeds and numbers."""
+    named = name_parts(config)
+    left = {key: value for key, value in named.items() if key != "seed"}
+    for group in GROUPS_OF_NUMBERS:
+        left[group] = {key: value for key, value in named[group].items() if not _is_number(value)}
+    may_differ = NUMBERS[named["method"]["_target_"]]
+    left["method"] = {key: value for key, value in named["method"].items() if key not in may_differ}
+    left["train"] = {key: value for key, value in named["train"].items() if key != "clip"}
+    return json.dumps(left, sort_keys=True, default=str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _split(members: Sequence[Job], places: int) -> list[list[Job]]:
+    """Groups of nearly equal size; runs of one seed stay together, since they read the same rows."""
+    ordered = sorted(members, key=lambda job: job.record.seed)
+    network = name_parts(members[0].record.config)["backbone"]["_target_"]
+    most = MEMBERS if network in BACKBONES else LARGE_MEMBERS
+    count = max(ceil(len(ordered) / most), min(places, len(ordered) // FEWEST), 1)
+    ends = [round(len(ordered) * part / count) for part in range(count + 1)]
+    return [ordered[first:end] for first, end in zip(ends, ends[1:], strict=False)]
