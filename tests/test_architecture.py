@@ -61,7 +61,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("option_names", "rng", "storage", "tasks", "trackers", "training"),
     },
     "report": {"engine", "options", "plurals", "storage", "training"},
-    "sweep": {"engine", "errors", "experiments", "functional", "options", "pairs", "plurals", "report", "storage"},
+    "sweep": {
+        *("engine", "errors", "experiments", "functional", "option_names", "options", "pairs", "plurals", "report"),
+        "storage",
+    },
     "cli": {
         "engine",
         "errors",

@@ -259,9 +259,8 @@ def locate(target: str, group: str) -> Any:
     except Exception as error:  # whatever a module of a user's does when it is imported
         raise UserError(f"{group}._target_={path} can't be imported: {type(error).__name__}: {error}") from error
     if not callable(getattr(found, name, None)):
-        raise UserError(
-            f"{group}._target_={path}: {module} has no class or function {name!r}{nearest(name, dir(found))}"
-        )
+        known = [each for each in dir(found) if callable(getattr(found, each))]
+        raise UserError(f"{group}._target_={path}: {module} has no class or function {name!r}{nearest(name, known)}")
     return getattr(found, name)
 
 

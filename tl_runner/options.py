@@ -142,7 +142,8 @@ USAGE = """tl-run – which way of transferring works on your data?
   tl-report [PATH …] [--html FILE]                  compare the runs found there; also tl-report diff RUN1 RUN2
   tl-screen, tl-predict, tl-export                  before training, and after: see their --help"""
 
-FOOTER = """hydra/launcher also takes fused (runs that differ in numbers train as one program), basic (one after another, in one process), ray, submitit_slurm, submitit_local.
+FOOTER = """hydra/launcher also takes fused (runs that differ in numbers train as one program), basic (one after
+another, in one process), ray, submitit_slurm, submitit_local.
 HYDRA_FULL_ERROR=1 shows the traceback of an error. Runs are stored in outputs/runs. See README.md."""
 
 

@@ -66,7 +66,7 @@ def test_the_temperature_is_where_the_derivative_is_0_or_an_end(sharpness, flipp
     p, labels = calibrated(60, sharpness=sharpness, seed=4)
     labels = torch.where(torch.arange(60) < 60 * flipped, (labels + 1) % 4, labels)
     z, smooth = p.clamp_min(ea.TINY).log(), F.one_hot(labels, 4) * (1 - 1 / 62) + 1 / 62 / 4
-    low, high = 1 / ea.HOTTEST, 1 / ea.COLDEST
+    low, high, beta = 1 / ea.HOTTEST, 1 / ea.COLDEST, 1.0
     for _ in range(60):
         beta = (low + high) / 2
         cold = (((beta * z).softmax(-1) - smooth) * z).sum() < 0

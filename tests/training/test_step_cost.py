@@ -71,7 +71,7 @@ def count_calls(method: Method, log_every: int) -> tuple[Counter[str], Counter[s
 
 
 # kernels of a step, and of a point: the mean of each term since the point before
-@pytest.mark.parametrize(("method", "of_step", "of_point"), [(SourceOnly(), 65, 1), (MMD(), 217, 1)])
+@pytest.mark.parametrize(("method", "of_step", "of_point"), [(SourceOnly(), 65, 1), (MMD(), 135, 1)])
 def test_kernels_and_reads_of_a_step(method, of_step, of_point):
     kernels, reads = count_calls(method, STEPS)
     longer, more = count_calls(method, 2 * STEPS)

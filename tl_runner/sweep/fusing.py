@@ -1,15 +1,17 @@
-"""Which jobs of a sweep can be made as a group, by one process and as one stack: by their configurations, without torch.
+"""Which jobs of a sweep can be made as a group, by one process and as one stack: told by their configurations.
 
 Jobs of a group have the same data, backbone and method, and differ in their seed and in numbers: see `training.stack`.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from math import ceil
 from typing import Any, NamedTuple
 
 from tl_runner.engine.job import Job
 from tl_runner.option_names import name_parts
+from tl_runner.plurals import count_noun
 
 # Methods whose terms a test compares under a stack with each run alone, and their options that may differ within one.
 NUMBERS: Mapping[str, tuple[str, ...]] = {
@@ -84,7 +86,7 @@ def explain_alone(config: Mapping[str, Any]) -> str | None:
 def describe_groups(groups: Groups) -> str:
     """One line for the user."""
     stacks = [group for group in groups.jobs if len(group) > 1]
-    told = f"fused: {groups.fused} runs in {len(stacks)} stacks"
+    told = f"fused: {count_noun(groups.fused, 'run')} in {count_noun(len(stacks), 'stack')}"
     why = "; ".join(f"{reason} ({count})" for reason, count in groups.alone.items())
     return f"{told}, {sum(groups.alone.values())} alone: {why}" if why else told
 
@@ -112,4 +114,4 @@ def _split(members: Sequence[Job], places: int) -> list[list[Job]]:
     most = MEMBERS if network in BACKBONES else LARGE_MEMBERS
     count = max(ceil(len(ordered) / most), min(places, len(ordered) // FEWEST), 1)
     ends = [round(len(ordered) * part / count) for part in range(count + 1)]
-    return [ordered[first:end] for first, end in zip(ends, ends[1:], strict=False)]
+    return [ordered[first:end] for first, end in pairwise(ends)]

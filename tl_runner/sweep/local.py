@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tl_runner.engine.job import Job, Outcome, find_skippable
-from tl_runner.storage.record import RunRecord
 from tl_runner.sweep.slots import Slot
 from tl_runner.sweep.workers import Worker
 
@@ -42,15 +41,9 @@ def run_locally(
                 if group is None:
                     more = False
                     break
-                left: list[Job] = []
-                for job in group:
-                    if asked():
-                        yield Outcome(job.record, job.variant, "queued")
-                    elif earlier := _find_skippable(job):
-                        yield Outcome(earlier, job.variant, "skipped", earlier.error or "")
-                    else:
-                        left.append(job)
-                if left:
+                known = [_find_outcome(job, asked()) for job in group]
+                yield from filter(None, known)
+                if left := [job for job, outcome in zip(group, known, strict=True) if outcome is None]:
                     if not idle:
                         workers.append(Worker(free.pop(0), Path(scratch.name), full_error))
                         idle.append(workers[-1])
@@ -78,8 +71,12 @@ def _over(busy: Mapping[Future[list[Outcome]], Worker]) -> set[Future[list[Outco
     return done | {future for future, worker in busy.items() if worker.gone}
 
 
-def _find_skippable(job: Job) -> RunRecord | None:
+def _find_outcome(job: Job, stopping: bool) -> Outcome | None:
+    """What becomes of a job without being made; None where it is to be made."""
+    if stopping:
+        return Outcome(job.record, job.variant, "queued")
     try:
-        return find_skippable(job.record)
+        earlier = find_skippable(job.record)
     except Exception:  # the worker meets it too, as an error of this run alone
         return None
+    return Outcome(earlier, job.variant, "skipped", earlier.error or "") if earlier else None

@@ -41,7 +41,7 @@ from tl_runner.training.loop import (
     train,
 )
 from tl_runner.training.stacked_numbers import Numbers, find_numbers
-from tl_runner.training.stacked_optimizers import StackedOptimizer, stack_optimizers
+from tl_runner.training.stacked_optimizers import StackedOptimizer, check_kinds, stack_optimizers
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +137,13 @@ class Seat:
 def check_alike(members: Sequence[Member]) -> None:
     """Raise `UnstackableError` where these runs can't be one program."""
     first = members[0]
+    if len(members) < 2:
+        raise UnstackableError("no other run is like it")
     for member in members:
         plan = member.plan
+        phases = member.method.phases(member.model)
+        if not phases:
+            raise UnstackableError("the method takes no steps")
         if replace(plan, clip=None) != replace(first.plan, clip=None):
             raise UnstackableError("train differs in more than its clipping")
         if plan.precision != "fp32" or plan.compile or plan.channels_last:
@@ -147,12 +152,23 @@ def check_alike(members: Sequence[Member]) -> None:
             raise UnstackableError("shares= changes what is drawn between two points")
         if member.model.device.type != "cpu":
             raise UnstackableError("stacks are for a CPU")
-        if any(phase.refresh or phase.episodes for phase in member.method.phases(member.model)):
+        if any(phase.refresh or phase.episodes for phase in phases):
             raise UnstackableError("a phase of the method computes something from all rows, or draws small tasks")
         if dropped := [part for part in _parts(member).modules() if isinstance(part, nn.Dropout) and part.p > 0]:
             raise UnstackableError(f"dropout ({dropped[0].p}) draws from the process's generator")
-    if len(members) < 2:
-        raise UnstackableError("no other run is like it")
+    try:
+        find_numbers([member.method for member in members])
+        check_kinds([member.optimizer([Group(member.model.parameters())]) for member in members])
+    except ValueError as error:
+        raise UnstackableError(str(error)) from error
+    _check_shapes(members)
+
+
+def _check_shapes(members: Sequence[Member]) -> None:
+    shapes = [{name: tensor.shape for name, tensor in _list_tensors(member).items()} for member in members]
+    for other in shapes:
+        if differing := [name for name in shapes[0].keys() | other.keys() if shapes[0].get(name) != other.get(name)]:
+            raise UnstackableError(f"{min(differing)} has other shapes")
 
 
 def _train_together(members: list[Member]) -> Iterator[None]:
@@ -329,18 +345,14 @@ def _stack_trees(trees: Sequence[Any]) -> Any:
 def stack_tensors(members: Sequence[Member]) -> dict[str, Tensor]:
     """The members' parameters and buffers, (M, …) by name; each member's own become views of them.
 
-    Of a network whose features are computed before, the backbone has no part in the terms and is left out. Raises
-    `UnstackableError` where names or shapes differ.
+    Of a network whose features are computed before, the backbone has no part in the terms and is left out.
     """
     named = [_list_tensors(member) for member in members]
     found = {}
     for name, tensor in named[0].items():
-        of_all = [each.get(name) for each in named]
-        if any(each is None or each.shape != tensor.shape for each in of_all) or len(named[0]) != len(named[-1]):
-            raise UnstackableError(f"{name} has other shapes")
-        stacked = torch.stack([each.detach() for each in of_all if each is not None])
+        of_all = [each[name] for each in named]
+        stacked = torch.stack([each.detach() for each in of_all])
         for own, view in zip(of_all, stacked, strict=True):
-            assert own is not None
             own.data = view
         found[name] = stacked.requires_grad_(tensor.requires_grad)
     return found

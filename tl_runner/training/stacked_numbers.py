@@ -56,11 +56,8 @@ def _list_places(owners: Sequence[Any], above: Path = ()) -> Iterator[Path]:
 
 def _is_plain_object(value: Any) -> bool:
     """An object of ours with attributes of its own, such as `Strength`; modules are stacked by their tensors."""
-    return type(value).__module__.startswith("tl_runner.") and hasattr(value, "__dict__") and not callable_class(value)
-
-
-def callable_class(value: Any) -> bool:
-    return isinstance(value, nn.Module | type)
+    ours = type(value).__module__.startswith("tl_runner.") and hasattr(value, "__dict__")
+    return ours and not isinstance(value, nn.Module | type)
 
 
 def _are_same(values: Sequence[Any]) -> bool:

@@ -137,14 +137,15 @@ class StackedAdamW(StackedOptimizer):
 KINDS: dict[type[PlainOptimizer], type[StackedOptimizer]] = {PlainSGD: StackedSGD, PlainAdamW: StackedAdamW}
 
 
-def stack_optimizers(
-    optimizers: Sequence[PlainOptimizer], find_stack: Callable[[nn.Parameter], Tensor]
-) -> StackedOptimizer:
-    """The optimisers as one; `find_stack` gives the stack that a parameter of the first is in.
-
-    Raises `ValueError` where they are not of one kind that can be stacked.
-    """
+def check_kinds(optimizers: Sequence[object]) -> None:
+    """Raise `ValueError` where they are not of one kind that can be stacked."""
     kinds = {type(optimizer) for optimizer in optimizers}
     if len(kinds) > 1 or not kinds <= KINDS.keys():
         raise ValueError(f"the optimiser {' and '.join(sorted(kind.__name__ for kind in kinds))} is not stacked")
-    return KINDS[kinds.pop()](optimizers, find_stack)
+
+
+def stack_optimizers(
+    optimizers: Sequence[PlainOptimizer], find_stack: Callable[[nn.Parameter], Tensor]
+) -> StackedOptimizer:
+    """The optimisers as one; `find_stack` gives the stack that a parameter of the first is in."""
+    return KINDS[type(optimizers[0])](optimizers, find_stack)

@@ -1,0 +1,72 @@
+"""Which jobs are made as a group, and the launcher that makes them so."""
+
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, described
+
+from tl_runner.engine.job import Job
+from tl_runner.sweep.fusing import MEMBERS, describe_groups, explain_alone, group_jobs
+
+MLP = [*QUICK, "backbone=mlp"]
+
+
+def jobs(*points, words=("method=mmd",)):
+    return [Job(described(Path("outputs"), *MLP, *words, *point.split())) for point in points]
+
+
+def test_jobs_that_differ_in_seeds_and_numbers_are_one_group():
+    found = group_jobs(
+        jobs(
+            "seed=0",
+            "seed=1 method.weight=1",
+            "optimizer.lr=0.1 train.clip=null",
+            "schedule=constant",
+            "train.batch=16",
+            "dataset.size=16",
+            "backbone.width=32",
+            "method.schedule=linear",
+        ),
+        places=1,
+    )
+    assert sorted(map(len, found.jobs), reverse=True) == [3, 1, 1, 1, 1, 1]
+    assert found.fused == 3 and found.alone == {"no other run is like it": 5}
+
+
+def test_a_group_is_split_for_every_place_and_never_too_large():
+    many = jobs(*(f"seed={seed} method.weight={weight}" for seed in (1, 0) for weight in range(20)))
+    groups = group_jobs(many, places=1).jobs
+    assert sorted(map(len, groups)) == [20, 20] and max(map(len, groups)) <= MEMBERS
+    assert [{job.record.seed for job in group} for group in groups] == [{0}, {1}]
+    assert [len(group) for group in group_jobs(many[:7], places=2).jobs] == [7]
+    assert [len(group) for group in group_jobs(many[:8], places=2).jobs] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("method=fixmatch", "method=fixmatch is not known to train in a stack"),
+        ("method=mmd backbone=small", "backbone=small trains faster alone"),
+        ("method=dann", "dropout draws from the process's generator"),
+        ("method=mmd timeout=60", "timeout= is of one run"),
+        ("method=mmd shares=bbse", "shares=bbse changes what is drawn"),
+        ("method=mmd train.precision=bf16", "train.precision and train.compile are for one network at a time"),
+        ("method=finetune granted=5 method.lora_rank=2", "method.lora_rank adds adapters"),
+    ],
+)
+def test_what_is_made_alone_has_a_reason(words, why):
+    (job,) = jobs("", words=words.split())
+    assert explain_alone(job.record.config) == why
+    told = describe_groups(group_jobs([job], 2))
+    assert told == f"fused: 0 runs in 0 stacks, 1 alone: {why} (1)"
+
+
+def test_the_launcher_makes_groups_and_says_so(typed):
+    words = [*MLP, "method=source_only,fixmatch", "optimizer.lr=0.001,0.002", "seed=0,1", "hydra.launcher.n_jobs=1"]
+    said = typed("tl-run", "-m", "hydra/launcher=fused", *words)
+    assert said.code == 0 and "8 runs, 0 failed" in said.out
+    assert "fused: 4 runs in 1 stack, 4 alone: method=fixmatch is not known to train in a stack (4)" in " ".join(
+        said.out.split()
+    )
+    again = typed("tl-run", "-m", "hydra/launcher=fused", *words)
+    assert again.out.count("skipped") >= 8

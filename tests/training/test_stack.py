@@ -1,0 +1,202 @@
+"""Runs trained as one stack come to what each comes to alone: in float64, where rounding can't hide a mistake."""
+
+import re
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from conftest import built
+
+from tl_runner.core import Model, Resources
+from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.split import split_domains
+from tl_runner.datasets.synthetic import blobs
+from tl_runner.domains import Split
+from tl_runner.errors import DivergedError
+from tl_runner.methods.dann import DANN
+from tl_runner.methods.feature_extract import FeatureExtract
+from tl_runner.methods.mmd import MMD
+from tl_runner.methods.source_only import SourceOnly
+from tl_runner.models.backbones import mlp
+from tl_runner.rng import Rng
+from tl_runner.sweep.fusing import NUMBERS
+from tl_runner.training import augment, optimizers
+from tl_runner.training.loop import WAITING, Cursor, Train
+from tl_runner.training.stack import Member, Seat, Stack
+
+PLAN = Train(steps=20, batch=16, evaluations=2, log_every=7)
+ADAMW = (partial(optimizers.adamw, lr=0.003), partial(optimizers.adamw, lr=0.02, beta1=0.8, weight_decay=0.1))
+SGD = (partial(optimizers.sgd, lr=0.01), partial(optimizers.sgd, lr=0.1, momentum=0.5, nesterov=False))
+IN_FLOAT32 = {"dann"}  # whose loss is: AdamW makes a step of a rounding error where a gradient is nearly 0
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """A split in float64."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.split.take(rows).double()
+
+
+def member(method: Any, seed: int, optimizer: Any = ADAMW[0], plan: Train = PLAN, schedule: Any = optimizers.cosine):
+    """A run on the seed's own data and network; the same words make the same again."""
+    pair, _, _ = split_domains(blobs(seed, samples=120), seed, Budget("count", 5), torch.device("cpu"))
+    if "granted" not in method.needs:
+        pair = replace(pair, granted=None, held_out=None)
+    with Rng(seed).child("model").as_default():
+        backbone, width = mlp(pair.shape, width=8, depth=2)
+        model = Model(backbone, width, pair.classes, "per_domain")
+    model, pair = method.prepare(model, pair, Resources(Rng(seed)))
+    if pair.granted:
+        pair.granted.x.take(torch.zeros(1, dtype=torch.long))  # features are computed now, by the network in float32
+    pair = pair.mapped(Doubled)
+    return Member(model.double(), method.double(), pair, plan, optimizer, schedule, augment.none, Rng(seed), Cursor())
+
+
+def make(name: str, **options: Any) -> Any:
+    method = built(name)
+    return type(method)(**{**({"dropout": 0.0} if name == "dann" else {}), **options})
+
+
+def words_of(member):
+    """What `loop.train` would be called with."""
+    return [getattr(member, name) for name in Member.__dataclass_fields__ if name not in ("ahead", "over")]
+
+
+def train_together(members):
+    """All points of each member, by turns, as `engine.group` takes them."""
+    stack = Stack()
+    seats = [Seat(stack) for _ in members]
+    at_work = {
+        place: seat.train(*words_of(each)) for place, (seat, each) in enumerate(zip(seats, members, strict=True))
+    }
+    found, errors = [[] for _ in members], {}
+    while at_work:
+        for place, points in [*at_work.items()]:
+            try:
+                found[place].append(next(points))
+            except StopIteration:
+                del at_work[place]
+            except DivergedError as error:
+                errors[place] = str(error)
+                seats[place].leave()
+                del at_work[place]
+    assert all(points[0].phase == WAITING for points in found)
+    return [points[1:] for points in found], seats, errors
+
+
+def compare(together, alone, points, tolerance=1e-9):
+    """Weights, and the terms of each point."""
+    for mine, its, seen in zip(together, alone, points, strict=True):
+        expected = [*its.train_alone()]
+        assert [point.step for point in seen] == [point.step for point in expected]
+        for one, other in zip(seen, expected, strict=True):
+            assert one.terms == pytest.approx(other.terms, rel=1e-5) and one.rows == other.rows
+            assert one.phase == other.phase and one.streams == other.streams
+        for (name, one), other in zip(mine.model.state_dict().items(), its.model.state_dict().values(), strict=True):
+            gap = (one.double() - other.double()).abs().max()
+            assert gap <= tolerance, f"{name}: {gap}"
+        for one, other in zip(mine.method.state_dict().values(), its.method.state_dict().values(), strict=True):
+            assert torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, SGD) for name in sorted(NUMBERS)] + [(name, ADAMW) for name in sorted({*NUMBERS} - IN_FLOAT32)],
+    ids=lambda value: value if isinstance(value, str) else "sgd" if value is SGD else "adamw",
+)
+def test_each_method_that_is_fused_comes_to_what_it_comes_to_alone(name, kind):
+    first, second = ({option: value for option in NUMBERS[name] if option != "k"} for value in (0.3, 0.8))
+    if name == "feature_extract":
+        first["head"] = second["head"] = "linear"
+
+    def members():
+        return [member(make(name, **options), seed, kind[seed]) for seed, options in enumerate((first, second))]
+
+    together = members()
+    points, seats, _ = train_together(together)
+    assert all(seat.fused for seat in seats), seats[0].why
+    compare(together, members(), points, 1e-5 if name in IN_FLOAT32 else 1e-9)
+
+
+def test_members_have_their_own_clipping_schedules_and_averages():
+    def members():
+        plans = [replace(PLAN, clip=clip, average="ema") for clip in (None, 0.05, 1.0)]
+        schedules = (optimizers.constant, optimizers.cosine, partial(optimizers.cosine, warmup=0.3))
+        return [member(MMD(), 0, plan=plan, schedule=at) for plan, at in zip(plans, schedules, strict=True)]
+
+    together, alone = members(), members()
+    points, _, _ = train_together(together)
+    compare(together, alone, points)
+    for mine, its in zip(together, alone, strict=True):
+        for name, tensor in mine.cursor.average.tensors.items():
+            assert torch.allclose(tensor, its.cursor.average.tensors[name], rtol=0, atol=1e-9)
+    weights = [each.model.head.weight for each in together]
+    assert not torch.allclose(weights[0], weights[1])  # they did differ
+
+
+def test_a_member_that_diverges_ends_alone():
+    def members():
+        return [
+            member(SourceOnly(), seed, partial(optimizers.sgd, lr=lr)) for seed, lr in enumerate((0.01, 1e200, 0.02))
+        ]
+
+    together, alone = members(), members()
+    points, _, errors = train_together(together)
+    assert [*errors] == [1] and "not a finite number" in errors[1]
+    compare([together[0], together[2]], [alone[0], alone[2]], [points[0], points[2]])
+
+
+def test_a_member_that_was_cut_continues_alone_and_in_a_stack():
+    whole = [member(MMD(), seed) for seed in (0, 1)]
+    for each in whole:
+        list(each.train_alone())
+    cut, stack = [member(MMD(), seed) for seed in (0, 1)], Stack()
+    at_work = [Seat(stack).train(*words_of(each)) for each in cut]
+    for _ in range(2):  # the one before any step, and that of step 7
+        for points in at_work:
+            next(points)
+    again = [member(MMD(), seed) for seed in (0, 1)]
+    for old, new in zip(cut, again, strict=True):
+        new.model.load_state_dict(old.model.state_dict())
+        new.cursor = Cursor(**deepcopy(old.cursor.state()))
+        assert new.cursor.step == 7
+    one = member(MMD(), 0)
+    one.model.load_state_dict(cut[0].model.state_dict())
+    one.cursor = Cursor(**deepcopy(cut[0].cursor.state()))
+    list(one.train_alone())
+    points, seats, _ = train_together(again)
+    assert seats[0].fused and [point.step for point in points[0]] == [10, 14, 20]
+    for mine, its in zip([*again, one], [*whole, whole[0]], strict=True):
+        for a, b in zip(mine.model.parameters(), its.model.parameters(), strict=True):
+            assert torch.allclose(a, b, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        (lambda: [member(DANN(), seed) for seed in (0, 1)], "dropout .0.2. draws from"),
+        (lambda: [member(MMD(), 0)], "no other run is like it"),
+        (lambda: [member(MMD(), 0), member(MMD(), 1, plan=replace(PLAN, batch=8))], "train differs"),
+        (lambda: [member(MMD(schedule="ramp"), 0), member(MMD(schedule="linear"), 1)], "schedule differs"),
+        (lambda: [member(MMD(), 0), member(MMD(), 1, SGD[0])], "optimiser"),
+        (lambda: [member(FeatureExtract(), seed) for seed in (0, 1)], "takes no steps"),
+    ],
+    ids=["dropout", "single", "batch", "word", "optimisers", "fitted"],
+)
+def test_what_is_no_stack_trains_alone_and_says_why(members, why):
+    together, alone = members(), members()
+    points, seats, _ = train_together(together)
+    assert not any(seat.fused for seat in seats)
+    assert all(re.search(why, seat.why) for seat in seats), seats[0].why
+    assert [[point.step for point in seen] for seen in points] == [
+        [point.step for point in each.train_alone()] for each in alone
+    ]
