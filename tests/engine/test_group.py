@@ -90,7 +90,7 @@ def test_each_run_has_its_own_log(tmp_path):
         late[0] += 1
         return job is jobs[0] and late[0] > 3
 
-    [*run_group(jobs, is_first)]
+    assert len([*run_group(jobs, is_first)]) == 3
     logs = [(job.record.folder / "run.log").read_text() for job in jobs]
     assert ["interrupted" in log for log in logs] == [True, False, False]
 

@@ -114,12 +114,12 @@ def compare(together, alone, points, tolerance=1e-9):
     ids=lambda value: value if isinstance(value, str) else "sgd" if value is SGD else "adamw",
 )
 def test_each_method_that_is_fused_comes_to_what_it_comes_to_alone(name, kind):
-    first, second = ({option: value for option in NUMBERS[name] if option != "k"} for value in (0.3, 0.8))
+    options: list[dict[str, Any]] = [{key: value for key in NUMBERS[name] if key != "k"} for value in (0.3, 0.8)]
     if name == "feature_extract":
-        first["head"] = second["head"] = "linear"
+        options = [{**each, "head": "linear"} for each in options]
 
     def members():
-        return [member(make(name, **options), seed, kind[seed]) for seed, options in enumerate((first, second))]
+        return [member(make(name, **each), seed, kind[seed]) for seed, each in enumerate(options)]
 
     together = members()
     points, seats, _ = train_together(together)
@@ -139,7 +139,7 @@ def test_members_have_their_own_clipping_schedules_and_averages():
     for mine, its in zip(together, alone, strict=True):
         for name, tensor in mine.cursor.average.tensors.items():
             assert torch.allclose(tensor, its.cursor.average.tensors[name], rtol=0, atol=1e-9)
-    weights = [each.model.head.weight for each in together]
+    weights = [each.model.get_parameter("head.weight") for each in together]
     assert not torch.allclose(weights[0], weights[1])  # they did differ
 
 
