@@ -9,6 +9,7 @@ from conftest import QUICK, described
 from support.failing import exhausted
 
 from tl_runner.engine import shared_data
+from tl_runner.engine.dry_run import plan_jobs
 from tl_runner.engine.group import run_group
 from tl_runner.engine.job import Job, run_job
 from tl_runner.storage.record import RunRecord, read_stored
@@ -106,3 +107,11 @@ def test_a_stack_of_features_trains_heads_alone(tmp_path):
     rows = found.data.rows["target"][2]
     assert abs((found.headline or 0) - (alone.record.headline or 0)) * rows <= 2
     assert torch.get_num_threads() == 1
+
+
+def test_the_seconds_of_a_stack_are_no_estimate_of_a_run(tmp_path):
+    jobs = describe_jobs(tmp_path)
+    assert len([*run_group(jobs[:2], lambda job: False)]) == 2
+    assert [planned.seconds for planned in plan_jobs(jobs)] == [0.0, 0.0, None]
+    run_job(Job(described(tmp_path, *MLP, "seed=5")), lambda: False, exhausted)
+    assert (plan_jobs(jobs)[2].seconds or 0) > 0

@@ -25,7 +25,8 @@ from tl_runner.rng import Rng
 from tl_runner.sweep.fusing import NUMBERS
 from tl_runner.training import augment, optimizers
 from tl_runner.training.loop import WAITING, Cursor, Train
-from tl_runner.training.stack import Member, Seat, Stack
+from tl_runner.training.stack import Seat, Stack
+from tl_runner.training.stacked_program import Member
 
 PLAN = Train(steps=20, batch=16, evaluations=2, log_every=7)
 ADAMW = (partial(optimizers.adamw, lr=0.003), partial(optimizers.adamw, lr=0.02, beta1=0.8, weight_decay=0.1))

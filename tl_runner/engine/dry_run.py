@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from tl_runner.engine.job import Job, find_skippable
 from tl_runner.storage.lock import is_owned
 from tl_runner.storage.record import RunRecord, find_on_other_data, read_records, read_stored
+from tl_runner.storage.sections import FUSED
 
 State = Literal["new", "complete", "diverged", "to resume", "to retry", "to rerun", "running"]
 
@@ -50,6 +51,8 @@ def _state(record: RunRecord) -> State:
 
 
 def _estimate(record: RunRecord, ended: Sequence[RunRecord]) -> float | None:
+    """Its seconds by runs like it; not by those of a stack, whose seconds are those of all its members."""
+    ended = [earlier for earlier in ended if earlier.environment.engine != FUSED]
     for alike in ([r for r in ended if r.setting == record.setting], [r for r in ended if r.choices == record.choices]):
         if alike:
             return fmean(r.seconds or 0.0 for r in alike)

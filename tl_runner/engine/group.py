@@ -9,10 +9,9 @@ from functools import partial
 from tl_runner.engine.job import Job, Outcome, follow_job
 from tl_runner.engine.run import run
 from tl_runner.engine.shared_data import Shared
+from tl_runner.storage.sections import FUSED
 from tl_runner.training.loop import Point
 from tl_runner.training.stack import Seat, Stack
-
-FUSED = "fused"  # the engine, as the record names it
 
 
 def run_group(jobs: Sequence[Job], should_stop: Callable[[Job], bool], full_error: bool = False) -> Iterator[Outcome]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 # its step too.
 Metrics = dict[str, int | float]
 
+FUSED = "fused"
+
 
 @dataclass
 class Environment:
@@ -19,7 +21,7 @@ class Environment:
     dirty: bool | None = None  # whether it holds uncommitted changes
     device: str | None = None
     threads: int | None = None
-    engine: str | None = None
+    engine: str | None = None  # eager, compiled, or FUSED: in a stack with others, whose time is in its seconds too
     resumed: int | None = None
 
 
