@@ -6,7 +6,7 @@ import pytest
 from conftest import QUICK, described
 
 from tl_runner.engine.job import Job
-from tl_runner.sweep.fusing import MEMBERS, describe_groups, explain_alone, group_jobs
+from tl_runner.sweep.fusing import MEMBERS, describe_fused, explain_alone, group_jobs
 
 MLP = [*QUICK, "backbone=mlp"]
 
@@ -51,21 +51,22 @@ def test_a_group_is_split_for_every_place_and_never_too_large():
         ("method=mmd timeout=60", "timeout= is of one run"),
         ("method=mmd shares=bbse", "shares=bbse changes what is drawn"),
         ("method=mmd train.precision=bf16", "train.precision and train.compile are for one network at a time"),
+        ("method=feature_extract granted=5", "method.head=auto takes no steps"),
         ("method=finetune granted=5 method.lora_rank=2", "method.lora_rank adds adapters"),
     ],
 )
 def test_what_is_made_alone_has_a_reason(words, why):
     (job,) = jobs("", words=words.split())
     assert explain_alone(job.record.config) == why
-    told = describe_groups(group_jobs([job], 2))
-    assert told == f"fused: 0 runs in 0 stacks, 1 alone: {why} (1)"
+    told = describe_fused([], group_jobs([job], 2))
+    assert told == f"fused: 0 runs of 0 that were made; alone: {why} (1)"
 
 
 def test_the_launcher_makes_groups_and_says_so(typed):
     words = [*MLP, "method=source_only,fixmatch", "optimizer.lr=0.001,0.002", "seed=0,1", "hydra.launcher.n_jobs=1"]
     said = typed("tl-run", "-m", "hydra/launcher=fused", *words)
     assert said.code == 0 and "8 runs, 0 failed" in said.out
-    assert "fused: 4 runs in 1 stack, 4 alone: method=fixmatch is not known to train in a stack (4)" in " ".join(
+    assert "fused: 4 runs of 8 that were made; alone: method=fixmatch is not known to train in a stack (4)" in " ".join(
         said.out.split()
     )
     again = typed("tl-run", "-m", "hydra/launcher=fused", *words)

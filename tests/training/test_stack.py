@@ -15,7 +15,6 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Split
-from tl_runner.errors import DivergedError
 from tl_runner.methods.dann import DANN
 from tl_runner.methods.feature_extract import FeatureExtract
 from tl_runner.methods.mmd import MMD
@@ -72,26 +71,32 @@ def words_of(member):
     return [getattr(member, name) for name in Member.__dataclass_fields__ if name not in ("ahead", "over")]
 
 
-def train_together(members):
-    """All points of each member, by turns, as `engine.group` takes them."""
+def begin(members):
+    """Seats of a stack, and each member's points, all of whom wait for the others."""
     stack = Stack()
     seats = [Seat(stack) for _ in members]
-    at_work = {
-        place: seat.train(*words_of(each)) for place, (seat, each) in enumerate(zip(seats, members, strict=True))
-    }
-    found, errors = [[] for _ in members], {}
+    at_work = [seat.train(*words_of(each)) for seat, each in zip(seats, members, strict=True)]
+    assert all(next(points).phase == WAITING and seat.ready for points, seat in zip(at_work, seats, strict=True))
+    stack.begin()
+    return stack, seats, at_work
+
+
+def train_together(members):
+    """All points of each member, by turns, as `engine.group` takes them; the stack, its seats, and errors by member."""
+    stack, seats, begun = begin(members)
+    at_work, errors = dict(enumerate(begun)), {}
+    found = [[] for _ in members]
     while at_work:
         for place, points in [*at_work.items()]:
             try:
                 found[place].append(next(points))
             except StopIteration:
                 del at_work[place]
-            except DivergedError as error:
-                errors[place] = str(error)
+            except Exception as error:
+                errors[place] = error
                 seats[place].leave()
                 del at_work[place]
-    assert all(points[0].phase == WAITING for points in found)
-    return [points[1:] for points in found], seats, errors
+    return found, stack, seats, errors
 
 
 def compare(together, alone, points, tolerance=1e-9):
@@ -123,8 +128,8 @@ def test_each_method_that_is_fused_comes_to_what_it_comes_to_alone(name, kind):
         return [member(make(name, **each), seed, kind[seed]) for seed, each in enumerate(options)]
 
     together = members()
-    points, seats, _ = train_together(together)
-    assert all(seat.fused for seat in seats), seats[0].why
+    points, stack, seats, _ = train_together(together)
+    assert all(seat.fused for seat in seats), stack.why
     compare(together, members(), points, 1e-5 if name in IN_FLOAT32 else 1e-9)
 
 
@@ -135,7 +140,7 @@ def test_members_have_their_own_clipping_schedules_and_averages():
         return [member(MMD(), 0, plan=plan, schedule=at) for plan, at in zip(plans, schedules, strict=True)]
 
     together, alone = members(), members()
-    points, _, _ = train_together(together)
+    points, *_ = train_together(together)
     compare(together, alone, points)
     for mine, its in zip(together, alone, strict=True):
         for name, tensor in mine.cursor.average.tensors.items():
@@ -151,8 +156,8 @@ def test_a_member_that_diverges_ends_alone():
         ]
 
     together, alone = members(), members()
-    points, _, errors = train_together(together)
-    assert [*errors] == [1] and "not a finite number" in errors[1]
+    points, _, _, errors = train_together(together)
+    assert [*errors] == [1] and "not a finite number" in str(errors[1])
     compare([together[0], together[2]], [alone[0], alone[2]], [points[0], points[2]])
 
 
@@ -160,11 +165,10 @@ def test_a_member_that_was_cut_continues_alone_and_in_a_stack():
     whole = [member(MMD(), seed) for seed in (0, 1)]
     for each in whole:
         list(each.train_alone())
-    cut, stack = [member(MMD(), seed) for seed in (0, 1)], Stack()
-    at_work = [Seat(stack).train(*words_of(each)) for each in cut]
-    for _ in range(2):  # the one before any step, and that of step 7
-        for points in at_work:
-            next(points)
+    cut = [member(MMD(), seed) for seed in (0, 1)]
+    _, _, at_work = begin(cut)
+    for points in at_work:
+        next(points)  # to step 7
     again = [member(MMD(), seed) for seed in (0, 1)]
     for old, new in zip(cut, again, strict=True):
         new.model.load_state_dict(old.model.state_dict())
@@ -174,7 +178,7 @@ def test_a_member_that_was_cut_continues_alone_and_in_a_stack():
     one.model.load_state_dict(cut[0].model.state_dict())
     one.cursor = Cursor(**deepcopy(cut[0].cursor.state()))
     list(one.train_alone())
-    points, seats, _ = train_together(again)
+    points, _, seats, _ = train_together(again)
     assert seats[0].fused and [point.step for point in points[0]] == [10, 14, 20]
     for mine, its in zip([*again, one], [*whole, whole[0]], strict=True):
         for a, b in zip(mine.model.parameters(), its.model.parameters(), strict=True):
@@ -195,9 +199,35 @@ def test_a_member_that_was_cut_continues_alone_and_in_a_stack():
 )
 def test_what_is_no_stack_trains_alone_and_says_why(members, why):
     together, alone = members(), members()
-    points, seats, _ = train_together(together)
+    points, stack, seats, _ = train_together(together)
     assert not any(seat.fused for seat in seats)
-    assert all(re.search(why, seat.why) for seat in seats), seats[0].why
+    assert re.search(why, stack.why)
     assert [[point.step for point in seen] for seen in points] == [
         [point.step for point in each.train_alone()] for each in alone
     ]
+
+
+class Late:
+    """A schedule that fails from a share of training on."""
+
+    def __init__(self, share):
+        self.share = share
+
+    def __call__(self, progress):
+        if progress >= self.share:
+            raise RuntimeError("no rate")
+        return 1.0
+
+
+def test_an_error_amid_a_step_is_every_members_and_none_ends_half_trained():
+    members = [member(MMD(), 0, schedule=schedule) for schedule in (optimizers.constant, Late(0.6))]
+    points, _, _, errors = train_together(members)
+    assert [str(errors[place]) for place in (0, 1)] == ["no rate"] * 2
+    assert [point.step for point in points[0]] == [7, 10]
+
+
+def test_an_error_before_any_step_is_left_to_the_run_that_it_is_of():
+    members, alone = ([member(MMD(), 0, schedule=at) for at in (optimizers.constant, Late(0.0))] for _ in range(2))
+    points, _, seats, errors = train_together(members)
+    assert [*errors] == [1] and str(errors[1]) == "no rate" and not any(seat.fused for seat in seats)
+    compare(members[:1], alone[:1], points[:1])

@@ -26,10 +26,10 @@ def run_group(jobs: Sequence[Job], should_stop: Callable[[Job], bool], full_erro
     for seat, points in [*at_work.items()]:  # up to where its training waits for the others
         while not seat.ready and seat in at_work:
             yield from _take_turn(seat, points, at_work)
+    stack.begin()
     while at_work:
         for seat, points in [*at_work.items()]:
-            if seat.fused:
-                records[seat].environment.engine = FUSED
+            records[seat].environment.engine = FUSED if seat.fused else "eager"
             yield from _take_turn(seat, points, at_work)
 
 

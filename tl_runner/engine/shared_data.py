@@ -1,11 +1,12 @@
 """The data of a run, and what runs in one process that read the same data make once."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -22,6 +23,9 @@ from tl_runner.rng import Rng
 from tl_runner.storage.record import RunRecord
 from tl_runner.storage.sections import DataInfo
 
+T = TypeVar("T")
+Said = list[logging.LogRecord]
+
 
 class Data(NamedTuple):
     """The domains of a run, split, with the target's sealed answers; what the record says of them, and their texts."""
@@ -37,16 +41,14 @@ class Shared:
     """What runs of one process read and measure alike, each kind by what it depends on."""
 
     def __init__(self) -> None:
-        self._data: dict[str, Data] = {}
-        self._setups: dict[str, Setup] = {}
+        self._data: dict[str, tuple[Data, Said]] = {}
+        self._setups: dict[str, tuple[Setup, Said]] = {}
 
     def read_data(self, record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Data:
         """The domains as this run splits them. Its answers are sealed, whoever has opened those of another run."""
         named = {name: record.config[name] for name in ("dataset", "backbone", "seed", "granted")}
         key = json.dumps([named, str(device), needs_granted], sort_keys=True, default=str)
-        if key not in self._data:
-            self._data[key] = read_data(record, parts, device, needs_granted)
-        found = self._data[key]
+        found = _make_once(self._data, key, lambda: read_data(record, parts, device, needs_granted))
         return found._replace(answers=copy(found.answers))
 
     def measure_start(
@@ -56,9 +58,36 @@ class Shared:
         depends = ("dataset", "backbone", "seed", "granted", "pretrain", "augment", "train", "diagnose")
         named = {name: config[name] for name in depends}
         key = json.dumps([named, start, str(model.device)], sort_keys=True, default=str)
-        if key not in self._setups:
-            self._setups[key] = diagnose.before(model, pair, start == "features", cache)
-        return self._setups[key]._replace(pair=pair)
+        found = _make_once(self._setups, key, lambda: diagnose.before(model, pair, start == "features", cache))
+        return found._replace(pair=pair)
+
+
+class _Listener(logging.Handler):
+    """Keeps what is logged, to be logged again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record)
+
+
+def _make_once(made: dict[str, tuple[T, Said]], key: str, make: Callable[[], T]) -> T:
+    """What has been made under this key, or is made now. What was logged meanwhile is every run's to log."""
+    logger = logging.getLogger("tl_runner")
+    if key in made:
+        found, said = made[key]
+        for record in said:
+            logger.handle(record)
+        return found
+    listener = _Listener()
+    logger.addHandler(listener)
+    try:
+        made[key] = make(), listener.said
+    finally:
+        logger.removeHandler(listener)
+    return made[key][0]
 
 
 def read_data(record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Data:

@@ -9,9 +9,10 @@ from itertools import pairwise
 from math import ceil
 from typing import Any, NamedTuple
 
-from tl_runner.engine.job import Job
+from tl_runner.engine.job import Job, Outcome
 from tl_runner.option_names import name_parts
 from tl_runner.plurals import count_noun
+from tl_runner.storage.sections import FUSED
 
 # Methods whose terms a test compares under a stack with each run alone, and their options that may differ within one.
 NUMBERS: Mapping[str, tuple[str, ...]] = {
@@ -70,6 +71,7 @@ def explain_alone(config: Mapping[str, Any]) -> str | None:
     checks: Iterable[tuple[Callable[[], bool], str]] = (
         (lambda: name not in NUMBERS, f"method={name} is not known to train in a stack"),
         (lambda: name not in OF_FEATURES and network not in BACKBONES, f"backbone={network} trains faster alone"),
+        (lambda: method.get("head", "linear") != "linear", f"method.head={method.get('head')} takes no steps"),
         (lambda: bool(backbone.get("dropout") or method.get("dropout")), "dropout draws from the process's generator"),
         (lambda: config.get("shares") != "none", f"shares={config.get('shares')} changes what is drawn"),
         (lambda: config.get("timeout") is not None, "timeout= is of one run"),
@@ -83,12 +85,13 @@ def explain_alone(config: Mapping[str, Any]) -> str | None:
     return next((why for applies, why in checks if applies()), None)
 
 
-def describe_groups(groups: Groups) -> str:
-    """One line for the user."""
-    stacks = [group for group in groups.jobs if len(group) > 1]
-    told = f"fused: {count_noun(groups.fused, 'run')} in {count_noun(len(stacks), 'stack')}"
+def describe_fused(outcomes: Sequence[Outcome], groups: Groups) -> str:
+    """One line for the user: how many runs that were made trained in stacks, and why others can't."""
+    made = [outcome for outcome in outcomes if outcome.what == "ran"]
+    fused = sum(outcome.record.environment.engine == FUSED for outcome in made)
+    told = f"fused: {count_noun(fused, 'run')} of {len(made)} that were made"
     why = "; ".join(f"{reason} ({count})" for reason, count in groups.alone.items())
-    return f"{told}, {sum(groups.alone.values())} alone: {why}" if why else told
+    return f"{told}; alone: {why}" if why else told
 
 
 def _describe_likeness(config: Mapping[str, Any]) -> str:

@@ -36,36 +36,55 @@ class UnstackableError(Exception):
 
 
 class Stack:
-    """A group of runs, each of which trains through a seat of its own."""
+    """A group of runs, each of which trains through a seat of its own; `why` they can't be one program, if so."""
 
     def __init__(self) -> None:
-        self.members: list[Member] = []
-        self._programs: list[Iterator[None]] | None = None
+        self.why = ""
+        self._members: list[Member] = []
+        self._programs: list[tuple[list[Member], Iterator[None]]] = []
+
+    def join(self, member: Member) -> None:
+        self._members.append(member)
+
+    def begin(self) -> None:
+        """All that will train have joined: see whether they can be one program."""
+        members = [member for member in self._members if not member.over]
+        try:
+            check_alike(members)
+        except UnstackableError as error:
+            self.why = str(error)
+            return
+        for step in sorted({member.cursor.step for member in members}):  # some may have been interrupted before
+            together = [member for member in members if member.cursor.step == step]
+            self._programs.append((together, _train_together(together)))
 
     def advance(self) -> None:
-        """Train every member up to its next point. Raises `UnstackableError`, before any step, where that can't be."""
-        if self._programs is None:
-            members = [member for member in self.members if not member.over]
-            check_alike(members)
-            steps = sorted({member.cursor.step for member in members})  # some may have been interrupted before
-            at = [[member for member in members if member.cursor.step == step] for step in steps]
-            self._programs = [_train_together(together) for together in at]
-        for program in self._programs:
-            next(program, None)
+        """Train every member up to its next point, or to an error that is then each one's: one step is of all."""
+        for members, program in self._programs:
+            try:
+                next(program, None)
+            except Exception as error:
+                for member in members:
+                    if not member.over:
+                        member.ahead.append(error)
 
 
 class Seat:
-    """A run's place in a stack. `fused` says whether it trained there, or alone, and `why`."""
+    """A run's place in a stack. `fused` says whether it trains there, or alone."""
 
     def __init__(self, stack: Stack):
         self._stack = stack
         self._member: Member | None = None
-        self.fused, self.why = False, ""
+        self._is_alone = False
 
     @property
     def ready(self) -> bool:
         """Whether its run has come to its training."""
         return self._member is not None
+
+    @property
+    def fused(self) -> bool:
+        return not self._stack.why and not self._is_alone
 
     def train(self, *words: Any) -> Iterator[Point]:
         """As `loop.train`, with a first point, WAITING, after which all other members must have come as far.
@@ -73,21 +92,22 @@ class Seat:
         From then on the members take turns, each one point a turn: the first to ask trains all.
         """
         member = self._member = Member(*words)
-        self._stack.members.append(member)
-        yield Point(member.cursor.step, member.plan.steps, {}, member.cursor.rows, WAITING)
-        try:
-            while True:
-                if not member.ahead:
-                    self._stack.advance()
-                if not member.ahead:
-                    return
-                self.fused = True
-                point = member.ahead.popleft()
-                if isinstance(point, DivergedError):
-                    raise point
+        start = member.cursor.step
+        self._stack.join(member)
+        yield Point(start, member.plan.steps, {}, member.cursor.rows, WAITING)
+        while not self._stack.why:
+            if not member.ahead:
+                self._stack.advance()
+            if not member.ahead:
+                return
+            point = member.ahead.popleft()
+            if isinstance(point, Point):
                 yield point
-        except UnstackableError as error:
-            self.why = str(error)
+            elif isinstance(point, DivergedError) or member.cursor.step > start:
+                raise point
+            else:  # no step was taken: alone, the run meets it by itself, or another one has caused it
+                break
+        self._is_alone = True
         yield from member.train_alone()
 
     def leave(self) -> None:

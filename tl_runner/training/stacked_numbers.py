@@ -41,6 +41,8 @@ def find_numbers(methods: Sequence[Any]) -> Numbers:
 
 
 def _list_places(owners: Sequence[Any], above: Path = ()) -> Iterator[Path]:
+    if any(vars(owner).keys() != vars(owners[0]).keys() for owner in owners):
+        raise ValueError(f"{type(owners[0]).__name__} has not the same attributes in each run")
     for name, value in vars(owners[0]).items():
         if name in INTERNAL:
             continue
@@ -61,6 +63,8 @@ def _is_plain_object(value: Any) -> bool:
 
 
 def _are_same(values: Sequence[Any]) -> bool:
+    if isinstance(values[0], Tensor):
+        return all(isinstance(each, Tensor) and torch.equal(each, values[0]) for each in values)
     return all(repr(each) == repr(values[0]) for each in values)
 
 

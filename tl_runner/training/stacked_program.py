@@ -12,7 +12,6 @@ from torch.func import functional_call
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Terms
 from tl_runner.domains import Labelled, Pair
-from tl_runner.errors import DivergedError
 from tl_runner.models.features import FeatureModel
 from tl_runner.models.learning_rates import resolve_backbone_rates
 from tl_runner.rng import Rng
@@ -49,7 +48,7 @@ class Member:
     rng: Rng
     cursor: Cursor
     shares: Shares | None = None
-    ahead: deque[Point | DivergedError] = field(default_factory=deque)
+    ahead: deque[Point | Exception] = field(default_factory=deque)
     over: bool = False
 
     def train_alone(self) -> Iterator[Point]:

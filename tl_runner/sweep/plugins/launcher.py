@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tl_runner.engine.job import Job, Outcome
-from tl_runner.sweep.fusing import describe_groups, group_jobs
+from tl_runner.sweep.fusing import describe_fused, group_jobs
 from tl_runner.sweep.launching import Launching
 from tl_runner.sweep.slots import count_slots
 
@@ -50,5 +50,8 @@ class Fused(Launching):
 
         places = count_slots(self.n_jobs, 1)
         groups = group_jobs(runs, len(places))
-        self.command.said.append(describe_groups(groups))
-        return run_locally(iter(groups.jobs), places, self.stopping, self.command.full_error, shown.under_way)
+        outcomes: list[Outcome] = []
+        for outcome in run_locally(iter(groups.jobs), places, self.stopping, self.command.full_error, shown.under_way):
+            outcomes.append(outcome)
+            yield outcome
+        self.command.said.append(describe_fused(outcomes, groups))
