@@ -1,4 +1,4 @@
-"""scripts/bench_gpu.py: the code runs here at tiny sizes, and a machine without a CUDA device is told so."""
+"""scripts/bench_gpu.py: its code runs here at tiny sizes, and without a CUDA device it says that it needs one."""
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
