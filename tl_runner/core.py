@@ -358,6 +358,8 @@ class Terms(dict[str, Tensor]):
         self.metrics = dict(metrics or {})
 
 
+INTERNAL = {*vars(nn.Module())}  # attributes of every module, which are not its own
+
 Start = Literal["backbone", "source", "features", "scratch"]
 SourceLabels = Literal["throughout", "start", "unused"]
 

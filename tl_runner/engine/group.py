@@ -27,9 +27,10 @@ def run_group(jobs: Sequence[Job], should_stop: Callable[[Job], bool], full_erro
         while not seat.ready and seat in at_work:
             yield from _take_turn(seat, points, at_work)
     stack.begin()
+    own = {seat: record.environment.engine for seat, record in records.items()}
     while at_work:
         for seat, points in [*at_work.items()]:
-            records[seat].environment.engine = FUSED if seat.fused else "eager"
+            records[seat].environment.engine = FUSED if seat.fused else own[seat]
             yield from _take_turn(seat, points, at_work)
 
 

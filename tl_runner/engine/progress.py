@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_runner import rng
+from tl_runner.core import INTERNAL
 from tl_runner.evaluation.class_shares import TrackedShares
 from tl_runner.models.batchnorm import DomainModels, pack_statistics
 from tl_runner.training.checkpoint_selection import Evidence
 from tl_runner.training.loop import Cursor
 
 LooseTensors = list[tuple[Tensor, int]]  # alone or in a list, each with how often it was written to
-INTERNAL = {*vars(nn.Module())}  # attributes of every method, which are not its own
 
 log = logging.getLogger(__name__)
 

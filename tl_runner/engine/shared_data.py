@@ -2,9 +2,11 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -62,17 +64,6 @@ class Shared:
         return found._replace(pair=pair)
 
 
-class _Listener(logging.Handler):
-    """Keeps what is logged, to be logged again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record)
-
-
 def _make_once(made: dict[str, tuple[T, Said]], key: str, make: Callable[[], T]) -> T:
     """What has been made under this key, or is made now. What was logged meanwhile is every run's to log."""
     logger = logging.getLogger("tl_runner")
@@ -81,10 +72,10 @@ def _make_once(made: dict[str, tuple[T, Said]], key: str, make: Callable[[], T])
         for record in said:
             logger.handle(record)
         return found
-    listener = _Listener()
+    listener = BufferingHandler(sys.maxsize)
     logger.addHandler(listener)
     try:
-        made[key] = make(), listener.said
+        made[key] = make(), listener.buffer
     finally:
         logger.removeHandler(listener)
     return made[key][0]

@@ -4,7 +4,8 @@ Jobs of a group have the same data, backbone and method, and differ in their see
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import ceil
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ class Groups(NamedTuple):
     """The jobs of a sweep in groups, and how many of them are alone for each reason."""
 
     jobs: list[list[Job]]
-    alone: dict[str, int]
+    alone: Counter[str]
 
     @property
     def fused(self) -> int:
@@ -48,17 +49,17 @@ class Groups(NamedTuple):
 def group_jobs(jobs: Sequence[Job], places: int) -> Groups:
     """Jobs that are alike, together; at least one group for each place where there are enough."""
     alike: dict[str, list[Job]] = {}
-    single, alone = list[list[Job]](), dict[str, int]()
+    single, alone = list[list[Job]](), Counter[str]()
     for job in jobs:
         if why := explain_alone(job.record.config):
             single.append([job])
-            alone[why] = alone.get(why, 0) + 1
+            alone[why] += 1
         else:
             alike.setdefault(_describe_likeness(job.record.config), []).append(job)
     found: list[list[Job]] = []
     for members in alike.values():
         if len(members) == 1:
-            alone["no other run is like it"] = alone.get("no other run is like it", 0) + 1
+            alone["no other run is like it"] += 1
         found += _split(members, places)
     return Groups([*found, *single], alone)
 
@@ -68,21 +69,21 @@ def explain_alone(config: Mapping[str, Any]) -> str | None:
     named = name_parts(config)
     method, backbone, train = named["method"], named["backbone"], named["train"]
     name, network = method["_target_"], backbone["_target_"]
-    checks: Iterable[tuple[Callable[[], bool], str]] = (
-        (lambda: name not in NUMBERS, f"method={name} is not known to train in a stack"),
-        (lambda: name not in OF_FEATURES and network not in BACKBONES, f"backbone={network} trains faster alone"),
-        (lambda: method.get("head", "linear") != "linear", f"method.head={method.get('head')} takes no steps"),
-        (lambda: bool(backbone.get("dropout") or method.get("dropout")), "dropout draws from the process's generator"),
-        (lambda: config.get("shares") != "none", f"shares={config.get('shares')} changes what is drawn"),
-        (lambda: config.get("timeout") is not None, "timeout= is of one run"),
-        (lambda: str(config.get("device")).startswith("cuda"), "stacks are for a CPU"),
-        (lambda: train.get("precision") != "fp32" or bool(train.get("compile")), "train.precision and train.compile"
+    checks: Iterable[tuple[bool, str]] = (
+        (name not in NUMBERS, f"method={name} is not known to train in a stack"),
+        (name not in OF_FEATURES and network not in BACKBONES, f"backbone={network} trains faster alone"),
+        (method.get("head", "linear") != "linear", f"method.head={method.get('head')} takes no steps"),
+        (bool(backbone.get("dropout") or method.get("dropout")), "dropout draws from the process's generator"),
+        (config.get("shares") != "none", f"shares={config.get('shares')} changes what is drawn"),
+        (config.get("timeout") is not None, "timeout= is of one run"),
+        (str(config.get("device")).startswith("cuda"), "stacks are for a CPU"),
+        (train.get("precision") != "fp32" or bool(train.get("compile")), "train.precision and train.compile"
          " are for one network at a time"),
-        (lambda: bool(train.get("channels_last")), "train.channels_last is for one network at a time"),
-        (lambda: method.get("wise", 1.0) != 1.0, "method.wise keeps the weights that fine-tuning started from"),
-        (lambda: bool(method.get("lora_rank")), "method.lora_rank adds adapters"),
+        (bool(train.get("channels_last")), "train.channels_last is for one network at a time"),
+        (method.get("wise", 1.0) != 1.0, "method.wise keeps the weights that fine-tuning started from"),
+        (bool(method.get("lora_rank")), "method.lora_rank adds adapters"),
     )  # fmt: skip
-    return next((why for applies, why in checks if applies()), None)
+    return next((why for applies, why in checks if applies), None)
 
 
 def describe_fused(outcomes: Sequence[Outcome], groups: Groups) -> str:

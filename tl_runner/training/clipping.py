@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -17,4 +17,9 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if gradients:
         norm = torch.linalg.vector_norm(torch.stack([*torch._foreach_norm(gradients)]))
-        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(gradients, shrink_to(limit, norm))
+
+
+def shrink_to(limit: float | Tensor, norm: Tensor) -> Tensor:
+    """What a gradient of this norm is multiplied by: min(1, limit / ‖∇‖), with torch's 1e-6 beside the norm."""
+    return (limit / (norm + 1e-6)).clamp(max=1.0)

@@ -96,6 +96,13 @@ class Cursor:
     optimizer: Optimizer | PlainOptimizer | None = None  # in use
     average: Average | None = None  # in use
 
+    def restore(self) -> None:
+        """Set the optimiser and the average in use to what it starts from."""
+        if self.optimizer:
+            self.optimizer.load_state_dict({**self.optimizer_state})
+        if self.average:
+            self.average.load(self.averaged)
+
     def state(self) -> dict[str, Any]:
         state = self.optimizer.state_dict() if self.optimizer else {}
         averaged = self.average.tensors if self.average else {}
@@ -140,9 +147,7 @@ def train(
         peaks = [group["lr"] for group in engine.param_groups]
         trained = [parameter for group in engine.param_groups for parameter in group["params"]]
         if first < cursor.step < first + steps:
-            engine.load_state_dict({**cursor.optimizer_state})
-            if average:
-                average.load(cursor.averaged)
+            cursor.restore()
         set_training(model, method)
         for step in range(max(first, cursor.step), first + steps):
             local = step - first

@@ -7,7 +7,6 @@ A member's own network and optimiser hold views of the stack, so whoever examine
 as if it had trained alone. All members take turns at each point: see `Seat.train`.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,8 +26,6 @@ from tl_runner.training.loop import (
 from tl_runner.training.stacked_numbers import find_numbers
 from tl_runner.training.stacked_optimizers import check_kinds
 from tl_runner.training.stacked_program import Member, Parts, Program, list_tensors
-
-log = logging.getLogger(__name__)
 
 
 class UnstackableError(Exception):
@@ -161,12 +158,12 @@ def _train_together(members: list[Member]) -> Iterator[None]:
     phases = zip(*(split_steps(member.method.phases(member.model), plan.steps) for member in members), strict=True)
     read = frozenset()
     for parts in phases:
-        (phase, first, steps), own = parts[0], {id(m): part[0] for m, part in zip(members, parts, strict=True)}
+        (phase, first, steps), own = parts[0], {m: part[0] for m, part in zip(members, parts, strict=True)}
         streams = list_streams(phase, members[0].method, members[0].pair)
         read |= streams if steps else frozenset()
         if start >= first + steps:
             continue
-        program = Program(members, [own[id(member)] for member in members], steps, first < start < first + steps)
+        program = Program(members, [own[member] for member in members], steps, first < start < first + steps)
         window: list[dict[str, Tensor]] = []
         for step in range(max(first, start), first + steps):
             local = step - first
@@ -191,7 +188,7 @@ def _train_together(members: list[Member]) -> Iterator[None]:
                     members = [member for member in members if not member.over]
                     if not members:
                         return
-                    program = program.without_those_over(members)
+                    program.drop_ended()
 
 
 def _list_means(window: Sequence[Mapping[str, Tensor]], step: int) -> list[dict[str, float] | DivergedError]:

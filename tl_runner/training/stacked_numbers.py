@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Path = tuple[str, ...]  # of attributes, from the method
+from tl_runner.core import INTERNAL
 
-INTERNAL = {*vars(nn.Module())}  # attributes of every module, which are not its own
+Path = tuple[str, ...]  # of attributes, from the method
 
 
 @dataclass(frozen=True)

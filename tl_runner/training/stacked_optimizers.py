@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from tl_runner.training.clipping import shrink_to
 from tl_runner.training.plain_optimizers import PlainAdamW, PlainOptimizer, PlainSGD
-
-EPS = 1e-6  # beside the norm that a gradient is divided by, as in `torch.nn.utils.clip_grad_norm_`
 
 
 class Slot:
@@ -63,7 +62,7 @@ class StackedOptimizer(ABC):
         """Scale each member's gradient down to its norm (M,), if it is longer."""
         moved = [slot for slot in self.slots if slot.stacked.grad is not None]
         lengths = [slot.stacked.grad.flatten(1).norm(dim=1) for slot in moved]  # pyright: ignore[reportOptionalMemberAccess]
-        factor = (largest / (torch.stack(lengths, 1).norm(dim=1) + EPS)).clamp(max=1.0)
+        factor = shrink_to(largest, torch.stack(lengths, 1).norm(dim=1))
         for slot in moved:
             slot.stacked.grad.mul_(slot.along(factor))  # pyright: ignore[reportOptionalMemberAccess]
 

@@ -79,24 +79,21 @@ class Program:
         self.members = members
         for member, phase in zip(members, phases, strict=True):
             groups = begin_phase(phase, member.model, member.method)
-            optimizer = member.cursor.optimizer = member.optimizer(resolve_backbone_rates(member.optimizer, groups))
+            member.cursor.optimizer = member.optimizer(resolve_backbone_rates(member.optimizer, groups))
             member.cursor.average = begin_average(member.plan, member.model, steps)
             if resumes:
-                optimizer.load_state_dict({**member.cursor.optimizer_state})
-                if member.cursor.average:
-                    member.cursor.average.load(member.cursor.averaged)
+                member.cursor.restore()
         self.chances = [
             balance_classes(m.pair, m.plan.balance, list_streams(phase, m.method, m.pair))
             for m, phase in zip(members, phases, strict=True)
         ]
         self._stack()
 
-    def without_those_over(self, members: Sequence[Member]) -> "Program":
-        """The same of fewer members: their tensors are stacked anew."""
+    def drop_ended(self) -> None:
+        """Go on without the members that are over: the tensors of the others are stacked anew."""
         self.chances = [of for of, member in zip(self.chances, self.members, strict=True) if not member.over]
-        self.members = members
+        self.members = [member for member in self.members if not member.over]
         self._stack()
-        return self
 
     def _stack(self) -> None:
         self.tensors = stack_tensors(self.members)

@@ -11,7 +11,7 @@ from tl_runner.sweep.slots import count_slots
 if TYPE_CHECKING:
     from tl_runner.report.sweep_progress import SweepProgress
 
-WORTH_IT = 20  # runs, from which on it is said that they could train as stacks
+WORTH_IT = 20  # the fewest runs for which `Local` advises stacks
 
 
 class Local(Launching):
@@ -28,7 +28,7 @@ class Local(Launching):
         from tl_runner.sweep.local import run_locally
 
         places = count_slots(self.n_jobs, self.jobs_per_gpu)
-        if (fused := group_jobs(runs, len(places)).fused) >= WORTH_IT:
+        if len(runs) >= WORTH_IT and (fused := group_jobs(runs, len(places)).fused) >= WORTH_IT:
             self.command.said.append(
                 f"hydra/launcher=fused trains {fused} of these runs in stacks, in less time; their last digits differ"
             )
