@@ -84,7 +84,7 @@ def draw_images(
         chosen = choose_size({role: [file.path for file in each] for role, each in files.items()}, how)
         size = chosen.pixels
     images = {role: decode_images(each, size, cache, " + ".join(names[role]), how) for role, each in files.items()}
-    bad = {role: side.facts.bad for role, side in images.items()}
+    bad = {role: side.bad for role, side in images.items()}
     _judge(sides, bad, reading.on_bad)
     if how.bit_depth is not None and not any(side.facts.numbers.deep_images for side in images.values()):
         raise UserError(f"dataset.bit_depth={how.bit_depth}: no file holds more than 8 bits a pixel; leave it out")

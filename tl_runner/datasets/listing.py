@@ -16,7 +16,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from tl_runner.datasets.arrays import NUMPY
-from tl_runner.datasets.decoded import File
+from tl_runner.datasets.decoded_once import File
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.part_names import parts_among
 from tl_runner.datasets.picture import extensions
