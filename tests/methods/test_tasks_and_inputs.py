@@ -16,8 +16,8 @@ from tl_runner.domains import Pair
 from tl_runner.engine.preparation import check_task
 from tl_runner.engine.texts import TextEncoding, add_tokenizer
 from tl_runner.errors import UserError
+from tl_runner.models.inputs import build_backbone
 from tl_runner.models.text_backbones import embedding_gru
-from tl_runner.models.tokens import build_backbone
 from tl_runner.rng import Rng
 from tl_runner.tasks import EVERY_TASK
 

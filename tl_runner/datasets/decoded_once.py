@@ -51,9 +51,9 @@ T = TypeVar("T", bound=Told)
 class Decoder(NamedTuple, Generic[T]):
     """How files become rows of `size` bytes each.
 
-    `decode` gives a row and what was met, or why there is none. `nothing` is what is told of no file, `read` takes from
-    JSON what `Told.facts` gave, and raises `KeyError`, `TypeError` or `ValueError` where it is something else. `made_by`
-    is all that rows depend on beside the files; `smaller` says which option makes them smaller.
+    `made_by` is all that rows depend on beside the files. `decode` gives a row and what was met, or why there is none.
+    `nothing` is what is told of no file; `read` takes from JSON what `Told.facts` gave, and raises `KeyError`,
+    `TypeError` or `ValueError` where it is something else. `smaller` says which option makes rows smaller.
     """
 
     noun: str

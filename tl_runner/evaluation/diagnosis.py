@@ -25,7 +25,7 @@ from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separat
 from tl_runner.functional.logistic import choose_class, cross_fit, split_folds
 from tl_runner.functional.metrics import accuracy
 from tl_runner.models.batchnorm import DomainModels
-from tl_runner.models.features import freeze_features, iter_batches, read_out
+from tl_runner.models.features import INCOMPARABLE, freeze_features, iter_batches, read_out
 from tl_runner.storage.sections import (
     BoundTerms,
     ClassAccuracies,
@@ -104,7 +104,7 @@ class Diagnose:
                 joint_error=joint_error(source.features, labels[:ROWS], of_target, answers[known][: len(of_target)]),
             )
         if self.level == "full":
-            if before.pair.input != "text":  # the numbers of its words say nothing of how far texts are apart
+            if before.pair.input not in INCOMPARABLE:
                 inputs = (
                     _concatenate_rows(_first(split, sides.target), sides.target) for split in _validation(before.pair)
                 )

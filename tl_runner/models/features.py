@@ -4,7 +4,7 @@ Once means once a machine: they are kept under a hash of the network, the rows a
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.core import Model
-from tl_runner.domains import Pair, Split, look_ahead
+from tl_runner.domains import InputKind, Pair, Split, look_ahead
 from tl_runner.errors import UserError
 from tl_runner.models.tokens import masked_mean
 from tl_runner.storage.cache import keep_cached, load_cached
@@ -25,6 +25,11 @@ from tl_runner.storage.cache import keep_cached, load_cached
 ROWS, NUMBERS = 1024, 2**20  # that a forward pass takes in, at most: large images a few at a time, whose maps an
 # allocator keeps for the next ones (on a CPU, four times as many took a third longer)
 TOKEN = 256  # numbers that a token stands for: 32 texts of 128 tokens (of 512 MiniLM took twice as long on a CPU)
+
+INCOMPARABLE: Mapping[InputKind, str] = {  # why inputs themselves are not compared
+    "text": "these rows are texts, and the numbers of their words say nothing of how alike two texts are",
+    "audio": "these rows are waveforms, whose samples say nothing of how alike two sounds are",
+}
 
 
 def read_out(x: Tensor) -> Tensor:
@@ -179,13 +184,10 @@ def rows_to_compare(
     """Training rows of source and target (n, d), (m, d), and the source's validation rows (k, d), on the CPU.
 
     They are flattened inputs, or the model's features. Raises `UserError` where inputs are texts, whose token ids are
-    names and no numbers.
+    names and no numbers, or waveforms, which differ in all samples where they are heard alike.
     """
-    if view == "inputs" and pair.input == "text":
-        raise UserError(
-            "these rows are texts, and the numbers of their words say nothing of how alike two texts are: compare what"
-            " the source model makes of them by method.view=features"
-        )
+    if view == "inputs" and (why := INCOMPARABLE.get(pair.input)):
+        raise UserError(f"{why}: compare what the source model makes of them by method.view=features")
     source, _ = pair.labelled_source
     if view == "features":
         _, pair = freeze_features(model, pair, cache)
