@@ -1,9 +1,11 @@
 """Shifts of sound against what they say: decibels, seconds, Hz, factors and shares, each measured from the outside."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tl_runner.datasets.sound_shifts import (
     SOUND_SHIFTS,
@@ -57,7 +59,7 @@ def test_reverberation_is_the_convolution_with_the_response_as_loud_as_before():
     x = torch.randn(2, 500, generator=seeded(1))
     heard = SOUND_SHIFTS["reverb"](x, 1, RATE, seeded(2))
     response = draw_response(2, 0.2, RATE, seeded(2))
-    slow = torch.stack([sum(response[:, k, None] * torch.nn.functional.pad(x, (k, 0))[:, :500] for k in range(500))])[0]
+    slow = torch.stack([response[:, k, None] * F.pad(x, (k, 0))[:, :500] for k in range(500)]).sum(0)
     slow = slow * (power(x) / power(slow)).sqrt()[:, None]
     torch.testing.assert_close(heard, slow.float(), atol=1e-4, rtol=0)
     torch.testing.assert_close(power(heard), power(x), rtol=1e-4, atol=0)
@@ -65,9 +67,8 @@ def test_reverberation_is_the_convolution_with_the_response_as_loud_as_before():
 
 def test_a_telephone_passes_the_band_and_stops_what_is_outside():
     """Tones: 3 dB less at the corners, next to nothing less within, 48 dB less an octave outside."""
-    gains = {
-        hz: (power(keep_band(tone(hz), 300, 3400, RATE)) / power(tone(hz))).item() for hz in (150, 300, 1000, 3400)
-    }
+    heard = {hz: keep_band(tone(hz), 300, 3400, RATE) for hz in (150, 300, 1000, 3400)}
+    gains = {hz: (power(x) / power(tone(hz))).item() for hz, x in heard.items()}
     assert gains[1000] == pytest.approx(1, abs=1e-3)
     assert gains[300] == pytest.approx(0.5, abs=0.01) and gains[3400] == pytest.approx(0.5, abs=0.01)
     assert 10 * math.log10(gains[150]) == pytest.approx(-48, abs=0.5)
@@ -104,14 +105,12 @@ def test_a_shift_is_seeded_takes_whole_numbers_and_grows_with_its_severity(shift
     assert torch.equal(x, before) and all(each.dtype == torch.int16 and each.shape == x.shape for each in shifted)
     assert torch.equal(shift_sound(x, shift, 3, RATE, seeded(4)), shifted[2])
     spectra = [torch.fft.rfft(each.float()).abs().mean((0, 1)) for each in (x, *shifted)]
-    likeness = [
-        torch.nn.functional.cosine_similarity(x.float(), each.float(), dim=-1).mean().item() for each in shifted
-    ]
+    likeness = [F.cosine_similarity(x.float(), each.float(), dim=-1).mean().item() for each in shifted]
     worse = {
         "reverb": [power(each[..., 1000:].float()).mean().item() for each in clicks(shift)],  # late energy of a click
         "speed": [(spectrum - spectra[0]).abs().mean().item() for spectrum in spectra[1:]],
     }.get(shift, [1 - each for each in likeness])
-    assert all(a < b for a, b in zip(worse, worse[1:], strict=False)), worse
+    assert all(a < b for a, b in pairwise(worse)), worse
 
 
 def clicks(shift: str) -> list[torch.Tensor]:

@@ -49,8 +49,8 @@ SOUNDS = {
     "s": Sound((2400, 3000, 3500), 0.0, 0.5, 0.08),
     "t": Sound((1800, 2600, 3400), 0.0, 0.3, 0.03),
 }
-WORDS = ("masa", "mesa", "misa", "mosa", "musa", "tara", "tera", "tora")
-SPEAKERS = {"low": Speaker(110, 1.0, 1.0, 0.02), "high": Speaker(205, 1.17, 1.15, 0.15)}
+WORDS = ("masa", "mesa", "tora", "tera", "rimo", "sumo", "tasi", "reto")
+SPEAKERS = {"low": Speaker(110, 1.0, 1.0, 0.02), "high": Speaker(220, 1.22, 1.2, 0.25)}
 
 
 def speak(y: NDArray[np.int64], speaker: Speaker, samples: int, sample_rate: int, draw: Generator) -> Floats:

@@ -47,6 +47,6 @@ def _middles(n: int, device: torch.device) -> Tensor:
 
 
 def _outside(position: Tensor, width: Tensor, place: Tensor) -> Tensor:
-    """Which positions (k,) in [0, 1] lie in no mask of a row: (n, k) bool; of masks the widths and places (masks, n)."""
+    """Which positions (k,) in [0, 1] lie in no mask of a row: (n, k) bool; of masks width and place (masks, n)."""
     centre = width / 2 + place * (1 - width)
     return ((position - centre[..., None]).abs() >= width[..., None] / 2).all(0)
