@@ -61,7 +61,7 @@ def reader() -> Any:
         import soundfile
     except (ImportError, OSError) as error:  # without its wheel it looks for the system's libsndfile
         raise UserError(
-            'sound files are read by the library soundfile, which is not here: pip install "tl-runner[audio]"'
+            'sound files are read by the library soundfile, which is not here: pip install "tl_runner[audio]"'
         ) from error
     return soundfile
 
