@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+TWICE = 2  # words are made at twice the rate: a resonance near half the rate of what is made would drown the others
 FRAME = 0.005  # seconds for which the resonances stay
 BANDWIDTHS = (80.0, 110.0, 170.0)  # of the three resonances, in Hz
 TILT = 0.7  # of a low-pass y_t = x_t + 0.7 y_{t−1}: a voice loses power towards high frequencies
@@ -49,25 +50,25 @@ SOUNDS = {
     "s": Sound((2400, 3000, 3500), 0.0, 0.5, 0.08),
     "t": Sound((1800, 2600, 3400), 0.0, 0.3, 0.03),
 }
-WORDS = ("masa", "mesa", "tora", "tera", "rimo", "sumo", "tasi", "reto")
-SPEAKERS = {"low": Speaker(110, 1.0, 1.0, 0.02), "high": Speaker(220, 1.22, 1.2, 0.25)}
+WORDS = ("masa", "mesa", "misa", "mosa", "musa", "tara", "tera", "tora")
+SPEAKERS = {"low": Speaker(110, 1.0, 1.0, 0.02), "high": Speaker(230, 1.3, 1.3, 0.4)}
 
 
 def speak(y: NDArray[np.int64], speaker: Speaker, samples: int, sample_rate: int, draw: Generator) -> Floats:
     """A word of `WORDS` for each of y (n,), as a waveform (n, samples) in [−1, 1], somewhere in faint noise."""
-    n = len(y)
-    frames = -(-samples // round(FRAME * sample_rate))
+    n, rate, made = len(y), TWICE * sample_rate, TWICE * samples
+    hop = round(FRAME * rate)
+    frames = -(-made // hop)
     resonances, voice, noise = _draw_tracks(y, speaker, frames, samples / sample_rate, draw)
     pitch = speaker.pitch * _vary(draw, n)[:, None] * np.linspace(1.08, 0.92, frames)  # it falls towards the end
-    hop = round(FRAME * sample_rate)
-    of_frame = np.minimum(np.arange(samples) // hop, frames - 1)
-    turns = np.cumsum(pitch[:, of_frame] / sample_rate, axis=1) + draw.random((n, 1))
-    pulses = np.diff(np.floor(turns), axis=1, prepend=np.floor(turns[:, :1])) * np.sqrt(
-        sample_rate / pitch[:, of_frame]
-    )
-    hiss = draw.standard_normal((n, samples))
+    of_frame = np.arange(made) // hop
+    step = pitch[:, of_frame] / rate
+    turns = np.floor(np.cumsum(step, axis=1) + draw.random((n, 1)))
+    pulses = np.diff(turns, axis=1, prepend=turns[:, :1]) / np.sqrt(step)  # of one power at any pitch
+    hiss = draw.standard_normal((n, made))
     source = voice[:, of_frame] * (pulses + speaker.breath * hiss) + noise[:, of_frame] * hiss
-    waves = _resonate(source, resonances, hop, sample_rate)
+    spectrum = np.fft.rfft(_resonate(source, resonances, hop, rate))
+    waves = np.fft.irfft(spectrum[:, : samples // 2 + 1], samples)
     waves *= (draw.uniform(0.3, 0.7, n) / np.abs(waves).max(1))[:, None]
     level = np.sqrt(np.mean(waves**2, axis=1)) * 10 ** (-draw.uniform(*NOISE, n) / 20)
     return np.clip(waves + level[:, None] * draw.standard_normal((n, samples)), -1, 1)
@@ -108,20 +109,17 @@ def _resonate(source: Floats, resonances: Floats, hop: int, sample_rate: int) ->
     """
     r = np.exp(-np.pi * np.array(BANDWIDTHS) / sample_rate)[:, None]
     c = -(r**2)
-    highest = 0.48 * sample_rate
-    heard = np.empty_like(source.T)
+    given = np.ascontiguousarray(source.T)  # a moment of all rows lies together
+    heard = np.empty_like(given)
     last, before = np.zeros((3, len(source))), np.zeros((3, len(source)))
     tilt = np.zeros(len(source))
     for start in range(0, source.shape[1], hop):
-        f = np.minimum(resonances[:, :, start // hop].T, highest)
-        b = 2 * r * np.cos(2 * np.pi * f / sample_rate)
+        b = 2 * r * np.cos(2 * np.pi * resonances[:, :, start // hop].T / sample_rate)
         a = 1 - b - c
         for t in range(start, min(start + hop, source.shape[1])):
-            tilt = source[:, t] + TILT * tilt
-            given = tilt
+            x = tilt = given[t] + TILT * tilt
             for k in range(3):
-                new = a[k] * given + b[k] * last[k] + c[k] * before[k]
-                before[k], last[k] = last[k], new
-                given = new
-            heard[t] = given
+                x = a[k] * x + b[k] * last[k] + c[k] * before[k]
+                before[k], last[k] = last[k], x
+            heard[t] = x
     return heard.T.copy()
