@@ -1,7 +1,7 @@
 """Makes the runs behind docs/sound.md, digits of synthesised speech in other voices, and the page's table.
 
     scripts/make_spoken_words WORDS                                          # the recordings, see its first lines
-    python scripts/bench_sound.py --data WORDS --outputs RUNS [--jobs 1]     # makes the runs, or resumes, and keeps them
+    python scripts/bench_sound.py --data WORDS --outputs RUNS [--jobs 1]     # makes the runs, or resumes, and keeps
     python scripts/bench_sound.py --write docs/sound.md                      # the page's table, of what is kept
 
 What is kept lies in docs/measured/sound. Nothing was tuned on these seeds.
@@ -109,7 +109,7 @@ def page(rows: Sequence[Row], compared: Sequence[Row]) -> Iterator[str]:
     """A table for each task: accuracies, and differences to the two baselines with the same labels."""
     over_target = {(row["pair"], row["one"], row["granted"]): row for row in compared}
     for target, title in TASKS.items():
-        of_task = [row for row in rows if row["pair"] == _find_pair(rows, target)]
+        of_task = [row for row in rows if f"target={target}" in row["pair"].split()]
         n = sorted({int(row["n"]) for row in of_task})
         failed = sum(int(row["failed"]) for row in of_task)
         seeds = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
@@ -120,8 +120,9 @@ def page(rows: Sequence[Row], compared: Sequence[Row]) -> Iterator[str]:
             over = over_target.get((row["pair"], row["label"], row["granted"]))
             spread = f"{percent(row['target'])} ± {percent(row['target_sd'])}"
             source = "–" if row["label"] == "target_only" else percent(row["source"])
-            cells = [f"`{row['label']}`", row["granted"], spread, list_gain(row), list_gain(over) if over else "", source]
-            yield f"| {' | '.join(cells)} | {float(row['seconds']):.0f} |"
+            gains = list_gain(row), list_gain(over) if over else ""
+            cells = f"`{row['label']}`", row["granted"], spread, *gains, source, f"{float(row['seconds']):.0f}"
+            yield f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
