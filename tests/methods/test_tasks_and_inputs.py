@@ -1,6 +1,7 @@
 """What docs/methods.md says that methods predict, and from what, against the methods themselves."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def sounds() -> tuple[Pair, Model]:
 
 @pytest.mark.parametrize("name", [*FOR_CLASSES, *sorted(OF_TEXTS)])
 def test_a_method_learns_from_sound_or_is_listed(name, sounds):
-    learns_or_refuses(name, *sounds, OF_INPUTS | OF_TEXTS)
+    pair, model = sounds
+    pair = replace(pair, granted=None) if name == "adabn" else pair  # which would have no use for them
+    learns_or_refuses(name, pair, model, OF_INPUTS | OF_TEXTS)
 
 
 @pytest.mark.parametrize("name", sorted(OF_INPUTS))
