@@ -14,9 +14,10 @@ from support.sounds import tone, write, write_domains
 from tl_runner.datasets import recordings
 from tl_runner.datasets.audio import audio
 from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.domain_names import list_domain_names
 from tl_runner.datasets.recording import measure_recording, read_recording
 from tl_runner.datasets.split import PARTS, Drawn, describe_seeds, fingerprint, split_domains
-from tl_runner.datasets.spoken_words import WORDS, Speaker, speak
+from tl_runner.datasets.spoken_words import SPEAKERS, WORDS, Speaker, speak
 from tl_runner.domains import FULL_SCALE, Pair
 from tl_runner.errors import UserError
 from tl_runner.models.spectrogram import LogMel
@@ -194,6 +195,11 @@ def test_files_are_decoded_once_until_one_changes(root, monkeypatch):
     assert pair.input == "audio" and pair.target.train.take(torch.arange(3)).abs().max() < 1
     with pytest.raises(UserError, match=r"dataset\.shift=noise needs the target in memory"):
         loaded(memory=0.0, shift="noise")
+
+
+def test_its_domains_can_be_paired(root):
+    assert list_domain_names("audio", {"root": "data"}) == ["a", "b"]
+    assert list_domain_names("audio", {"root": None}) == [*SPEAKERS]
 
 
 # Groups: a speaker is in one split
