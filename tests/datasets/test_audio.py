@@ -14,9 +14,10 @@ from support.sounds import tone, write, write_domains
 from tl_runner.datasets import recordings
 from tl_runner.datasets.audio import audio
 from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.domain_names import list_domain_names
 from tl_runner.datasets.recording import measure_recording, read_recording
 from tl_runner.datasets.split import PARTS, Drawn, describe_seeds, fingerprint, split_domains
-from tl_runner.datasets.spoken_words import WORDS, Speaker, speak
+from tl_runner.datasets.spoken_words import SPEAKERS, WORDS, Speaker, speak
 from tl_runner.domains import FULL_SCALE, Pair
 from tl_runner.errors import UserError
 from tl_runner.models.spectrogram import LogMel
@@ -196,6 +197,11 @@ def test_files_are_decoded_once_until_one_changes(root, monkeypatch):
         loaded(memory=0.0, shift="noise")
 
 
+def test_its_domains_can_be_paired(root):
+    assert list_domain_names("audio", {"root": "data"}) == ["a", "b"]
+    assert list_domain_names("audio", {"root": None}) == [*SPEAKERS]
+
+
 # Groups: a speaker is in one split
 
 
@@ -205,16 +211,19 @@ def test_a_speaker_by_folder_or_by_the_name_of_the_file_stays_in_one_split(root)
             file.rename(file.with_name(f"anna{int(file.stem) % 4}_{file.stem}.wav"))
     by_name = loaded(group="^[^_]+")
     assert by_name.target.group is not None and {*by_name.target.group} == {"anna0", "anna1", "anna2", "anna3"}
-    assert {*loaded(group=r"anna(\d)_").target.group} == {*"0123"}  # pyright: ignore[reportGeneralTypeIssues]
+    by_number = loaded(group=r"anna(\d)_").target.group
+    assert by_number is not None and {*by_number} == {*"0123"}
     for domain in "ab":
         for file in sorted((root / domain).rglob("*.wav")):
             (file.parent / file.stem[:5]).mkdir(exist_ok=True)
             file.rename(file.parent / file.stem[:5] / file.name)
     drawn = loaded(group="folder")
-    assert drawn.target.group is not None and [*drawn.target.group] == [*by_name.target.group]
+    group = drawn.target.group
+    assert group is not None and group.tolist() == by_name.target.group.tolist()
     _, answers, info = split_domains(drawn, 0, NOTHING, CPU)
     assert sum(info.notes["divided"]["target"]["groups"].values()) == 4
-    rows = [{drawn.target.group[i] for i in getattr(answers.places, part).tolist()} for part in PARTS]
+    assert answers.places is not None
+    rows = [{group[i] for i in getattr(answers.places, part).tolist()} for part in PARTS]
     assert not rows[0] & rows[1] and not rows[0] & rows[2] and not rows[1] & rows[2]
 
 

@@ -125,3 +125,8 @@ def test_crnn_reads_in_order_and_takes_any_image():
     assert not torch.allclose(net(x), net(x.flip(-1)), atol=1e-4)
     with pytest.raises(UserError, match="backbone=crnn reads images"):
         crnn((8,))
+
+
+def test_a_spectrogram_that_is_too_small_for_a_network_is_refused_with_what_makes_it_larger():
+    with pytest.raises(UserError, match=r"at least 8×8 pixels, got 32×6\. .*32 bands \(dataset\.mels\) × 6 columns"):
+        build_backbone(resnet18, (1, 800), None, SOUND)

@@ -20,8 +20,8 @@ def write(path: Path, wave: Wave, rate: int = 16000, subtype: str | None = None)
 
 def write_domains(root: Path, domains: str = "ab", files: int = 8, ending: str = ".wav", rate: int = 16000) -> Path:
     """Two classes, a low and a high tone with noise, of so many files in each of the domains; every file is another."""
-    draw = np.random.default_rng(0)
     for domain in domains:
+        draw = np.random.default_rng(ord(domain))
         for name, hz in (("high", 1500), ("low", 300)):
             for i in range(files):
                 wave = tone(hz * draw.uniform(0.9, 1.1), rate=rate)

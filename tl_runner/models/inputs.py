@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Any
 
+from tl_runner.errors import UserError
 from tl_runner.models.backbones import Backbone, Stages
 from tl_runner.models.spectrogram import LogMel
 from tl_runner.models.tokens import Tokenizer
@@ -21,7 +22,12 @@ def build_backbone(
     if sound is None:
         return backbone(shape)
     spectrogram = LogMel(sound)
-    behind, width = backbone((1, sound.mels, spectrogram.count_frames(shape[-1])))
+    columns = spectrogram.count_frames(shape[-1])
+    try:
+        behind, width = backbone((1, sound.mels, columns))
+    except UserError as error:
+        seen = f"{sound.mels} bands (dataset.mels) × {columns} columns (by dataset.hop)"
+        raise UserError(f"{error}. Of sound it sees the spectrogram: {seen}") from error
     stages = Stages(OrderedDict([("spectrogram", spectrogram), *behind.named_children()]))
     stages.settled = getattr(behind, "settled", {})
     return stages, width
