@@ -40,7 +40,6 @@ COMPARED = ("pair", "one", "other", "granted", "n", "difference", "low", "high")
 BOUNDS = ("ε_T", "ε_S", "½d", "λ*", "ε_S + ½d + λ*")
 Row = Mapping[str, str]  # of a kept table
 TO_COME = {
-    "speech": "digits spoken by others",
     "detection": "objects in other scenes",
     "zero_shot": "classes without training examples, recognised by their text descriptions",
     "cross_modal": "from images to text and back",

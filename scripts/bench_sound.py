@@ -18,6 +18,7 @@ from bench_experiments import Row, list_gain, percent, read
 from bench_methods import SEEDS, put, round_value
 
 from tl_runner import experiments
+from tl_runner.plurals import count_noun
 from tl_runner.report.contrasts import contrast
 from tl_runner.report.leaderboard import build_leaderboard
 from tl_runner.report.settings import group_settings
@@ -109,11 +110,12 @@ def page(rows: Sequence[Row], compared: Sequence[Row]) -> Iterator[str]:
     """A table for each task: accuracies, and differences to the two baselines with the same labels."""
     over_target = {(row["pair"], row["one"], row["granted"]): row for row in compared}
     for target, title in TASKS.items():
-        of_task = [row for row in rows if f"target={target}" in row["pair"].split()]
+        if not (of_task := [row for row in rows if f"target={target}" in row["pair"].split()]):
+            continue
         n = sorted({int(row["n"]) for row in of_task})
         failed = sum(int(row["failed"]) for row in of_task)
         seeds = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
-        yield from ("", f"**espeak → {target}**, {title} ({seeds} seeds a row, {failed} runs failed)", "")
+        yield from ("", f"**espeak → {target}**, {title} ({seeds} seeds a row, {count_noun(failed, 'run')} failed)", "")
         yield "| method | labels a class | target, % | − source_only (95 %) | − target_only (95 %) | source, % | s |"
         yield "|---|--:|--:|--:|--:|--:|--:|"
         for row in of_task:
