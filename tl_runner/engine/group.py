@@ -3,8 +3,10 @@
 Each is made by `engine.run` as ever, with its own folder, record, curve and checkpoint. They take turns, a point each.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from tl_runner.engine.job import Job, Outcome, follow_job
 from tl_runner.engine.run import run
@@ -38,9 +40,12 @@ def _take_turn(
     seat: Seat, points: Generator[Point, None, Outcome], at_work: dict[Seat, Generator[Point, None, Outcome]]
 ) -> Iterator[Outcome]:
     """Make the next point of a run; its outcome where there is none."""
+    home = Path.cwd()
     try:
         next(points)
     except StopIteration as end:
         seat.leave()
         del at_work[seat]
         yield end.value
+    finally:
+        os.chdir(home)  # which a method may have left

@@ -18,7 +18,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -35,6 +35,17 @@ _context = multiprocessing.get_context("forkserver")
 _inbox: Connection | None = None  # of this process, if it is a worker: ids of runs that shall stop
 _stopping: set[str] = set()  # those that have come
 _output: Path | None = None  # what it has printed
+
+
+class Taken(NamedTuple):
+    """The outcomes of jobs that are over, and those that were at work side by side when `error` ended their process.
+
+    Nobody knows which of these has done it.
+    """
+
+    outcomes: Sequence[Outcome]
+    again: Sequence[Job] = ()
+    error: str = ""
 
 
 class Worker:
@@ -80,13 +91,13 @@ class Worker:
         self._missed = self._missed + 1 if self._pid and not _lives(self._pid) else 0
         return self._missed > PATIENCE
 
-    def take(self) -> list[Outcome]:
-        """The outcomes of its jobs, which are over: by themselves, or because the process is gone."""
+    def take(self) -> Taken:
+        """What became of its jobs, which are over: by themselves, or because the process is gone."""
         assert self.jobs and self._future
         jobs, self.jobs = self.jobs, ()
         try:
             if self._future.done():
-                return self._future.result()
+                return Taken(self._future.result())
             self._renew()
             error = _cause(0)
         except TimeoutError:
@@ -95,8 +106,11 @@ class Worker:
             error = _cause(death.exitcode)
         log = jobs[0].record.folder / "run.log"
         gather(self.output, jobs[0].record)
-        lost = [mark_lost(job, error, stopping=False) for job in jobs]
-        return [_say_where(outcome, log) for outcome in lost]
+        lost = [_say_where(mark_lost(job, error, stopping=False), log) for job in jobs]
+        if len(jobs) == 1:
+            return Taken(lost)
+        again = [job for job, outcome in zip(jobs, lost, strict=True) if outcome.record.status == "failed"]
+        return Taken([outcome for outcome in lost if outcome.record.status != "failed"], again, error)
 
     def stop(self, job: Job) -> None:
         """Ask this run to leave a checkpoint at its next point, and end."""
