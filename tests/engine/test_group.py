@@ -83,6 +83,24 @@ def test_a_run_that_fails_ends_alone_and_what_is_complete_is_skipped(tmp_path):
     assert sorted(outcome.what for outcome in again) == ["ran", "skipped", "skipped"]
 
 
+def test_a_group_of_which_no_run_comes_to_its_training(tmp_path):
+    bad = [Job(described(tmp_path, *MLP, "dataset.source=nowhere", f"seed={seed}")) for seed in (0, 1)]
+    assert all(outcome.failed for outcome in run_group(bad, lambda job: False))
+    assert {outcome.what for outcome in run_group(describe_jobs(tmp_path), lambda job: True)} == {"stopped"}
+
+
+def test_each_run_has_its_own_warnings_and_its_own_reason(tmp_path):
+    jobs = [*describe_jobs(tmp_path), Job(described(tmp_path, *MLP, "backbone.width=32"))]
+    jobs[1].record.folder.mkdir(parents=True)
+    (jobs[1].record.folder / "run.json").write_text("torn")
+    found = {outcome.record.id: outcome for outcome in run_group(jobs, lambda job: False)}
+    outcomes = [found[job.record.id] for job in jobs]
+    assert [len(outcome.warnings) for outcome in outcomes] == [0, 1, 0, 0] and "can't be read" in outcomes[1].warnings[
+        0
+    ]
+    assert [outcome.alone for outcome in outcomes] == ["", "", "", "no other run is like it"]
+
+
 def test_each_run_has_its_own_log(tmp_path):
     jobs = describe_jobs(tmp_path)
     late = [0]

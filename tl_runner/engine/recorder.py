@@ -104,11 +104,12 @@ class Recording:
 
         `over`: the run has come to its end, good or bad, and needs its checkpoint no more.
         """
-        if self._log:
-            self._log.close()
         self.save()
         if self.tracker:
-            self.tracker.end(self.record)
+            with self.listen():
+                self.tracker.end(self.record)
+        if self._log:
+            self._log.close()
         if over:
             for file in self.folder.glob("checkpoint*.pt"):
                 file.unlink()

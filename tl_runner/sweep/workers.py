@@ -5,7 +5,6 @@ What a run prints goes to its log, what kills a worker is put on the record of i
 """
 
 import faulthandler
-import logging
 import multiprocessing
 import os
 import signal
@@ -22,9 +21,8 @@ from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
-from tl_runner.engine.job import Job, Outcome, run_job
-from tl_runner.storage.record import RunRecord
-from tl_runner.sweep.remote import WarningCollector, mark_lost, run_silently
+from tl_runner.engine.job import Job, Outcome, collect_warnings, run_job
+from tl_runner.sweep.remote import mark_lost, run_silently
 from tl_runner.sweep.slots import Slot
 
 IMPORTED = ["tl_runner.engine.run", "safetensors.torch", "scipy.optimize"]  # once, by the server: what every run needs
@@ -104,11 +102,12 @@ class Worker:
             error = f"did not stop within {GRACE:g} s after its timeout, and was killed"
         except ProcessExpired as death:
             error = _cause(death.exitcode)
-        log = jobs[0].record.folder / "run.log"
-        gather(self.output, jobs[0].record)
-        lost = [_say_where(mark_lost(job, error, stopping=False), log) for job in jobs]
+        except Exception as fault:  # a fault of ours in what makes a group: its runs meet their own
+            error = f"the group failed ({type(fault).__name__}: {fault})"
+        gather(self.output, jobs)
+        lost = [mark_lost(job, error, stopping=False) for job in jobs]
         if len(jobs) == 1:
-            return Taken(lost)
+            return Taken([_say_where(lost[0], jobs[0].record.folder / "run.log")])
         again = [job for job, outcome in zip(jobs, lost, strict=True) if outcome.record.status == "failed"]
         return Taken([outcome for outcome in lost if outcome.record.status != "failed"], again, error)
 
@@ -129,16 +128,18 @@ class Worker:
 
 def _say_where(outcome: Outcome, log: Path) -> Outcome:
     """The outcome of a run whose process is gone; those that have ended before have nothing to say of it."""
-    if not log.exists() or outcome.record.status == "ok":
+    if not log.exists() or outcome.record.status != "failed":
         return outcome
     return outcome._replace(message=f"{outcome.message}\nIts output is in {log}")
 
 
-def gather(output: Path, record: RunRecord) -> None:
-    """Move what a worker printed to the end of the log of the run that it was at."""
-    if output.exists() and output.stat().st_size and record.folder.is_dir():
-        with (record.folder / "run.log").open("ab") as log:
-            log.write(b"printed while the run was made:\n" + output.read_bytes())
+def gather(output: Path, jobs: Sequence[Job]) -> None:
+    """Move what a worker printed to the end of the log of the run that it was at, or of the first of a group's."""
+    folder = jobs[0].record.folder
+    if output.exists() and output.stat().st_size and folder.is_dir():
+        made = "the run was" if len(jobs) == 1 else f"{len(jobs)} runs, this one among them, were"
+        with (folder / "run.log").open("ab") as log:
+            log.write(f"printed while {made} made:\n".encode() + output.read_bytes())
         os.truncate(output, 0)
 
 
@@ -198,23 +199,21 @@ def _work(jobs: Sequence[Job], slot: Slot, full_error: bool) -> list[Outcome]:
             record.config = {**record.config, "threads": slot.threads}
         if slot.device and record.config.get("device") == "auto":
             record.config = {**record.config, "device": slot.device}
-    warnings = WarningCollector()
-    logging.getLogger("tl_runner").addHandler(warnings)
     try:
-        outcomes = _make(jobs, full_error)
+        return _make(jobs, full_error)
     finally:
-        logging.getLogger("tl_runner").removeHandler(warnings)
         sys.stdout.flush()
         sys.stderr.flush()
         assert _output
-        gather(_output, jobs[0].record)
-    said = tuple(dict.fromkeys(warnings.messages))  # runs that are alike say the same
-    return [outcomes[0]._replace(warnings=said), *outcomes[1:]]
+        gather(_output, jobs)
 
 
 def _make(jobs: Sequence[Job], full_error: bool) -> list[Outcome]:
     if len(jobs) == 1:
-        return [run_job(jobs[0], lambda: _is_stop_requested(jobs[0]), run_silently, full_error)]
+        warnings: list[str] = []
+        with collect_warnings(warnings):
+            outcome = run_job(jobs[0], lambda: _is_stop_requested(jobs[0]), run_silently, full_error)
+        return [outcome._replace(warnings=tuple(warnings))]
     from tl_runner.engine.group import run_group
 
     return [*run_group(jobs, _is_stop_requested, full_error)]

@@ -36,7 +36,7 @@ Found = tuple[dict[str, Tensor], dict[str, Tensor]]  # terms and metrics by name
 
 @dataclass(eq=False)
 class Member:
-    """One of the runs: what `loop.train` takes, and the points that others have not taken from it yet."""
+    """One of the runs: what `loop.train` takes, and its points that were trained and are not taken yet."""
 
     model: Model
     method: Method
@@ -50,6 +50,8 @@ class Member:
     shares: Shares | None = None
     ahead: deque[Point | Exception] = field(default_factory=deque)
     over: bool = False
+    alone: str = ""  # why it is in no program
+    threads: int = field(default_factory=torch.get_num_threads)  # that it trains with
 
     def train_alone(self) -> Iterator[Point]:
         return train(

@@ -28,11 +28,14 @@ class Local(Launching):
         from tl_runner.sweep.local import run_locally
 
         places = count_slots(self.n_jobs, self.jobs_per_gpu)
-        if len(runs) >= WORTH_IT and (fused := group_jobs(runs, len(places)).fused) >= WORTH_IT:
+        jobs, made = ([job] for job in runs), list[Job]()
+        for outcome in run_locally(jobs, places, self.stopping, self.command.full_error, shown.under_way):
+            made += [Job(outcome.record)] if outcome.what == "ran" else []
+            yield outcome
+        if len(made) >= WORTH_IT and (fused := group_jobs(made, places).fused) >= WORTH_IT:
             self.command.said.append(
                 f"hydra/launcher=fused trains {fused} of these runs in stacks, in less time; their last digits differ"
             )
-        return run_locally(([job] for job in runs), places, self.stopping, self.command.full_error, shown.under_way)
 
 
 class Fused(Launching):
@@ -49,7 +52,7 @@ class Fused(Launching):
         from tl_runner.sweep.local import run_locally
 
         places = count_slots(self.n_jobs, 1)
-        groups = group_jobs(runs, len(places))
+        groups = group_jobs(runs, places)
         outcomes: list[Outcome] = []
         for outcome in run_locally(iter(groups.jobs), places, self.stopping, self.command.full_error, shown.under_way):
             outcomes.append(outcome)
