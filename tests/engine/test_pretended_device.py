@@ -142,7 +142,6 @@ def test_a_step_waits_for_its_point_alone_and_learns_what_it_learns_on_the_cpu(n
         pytest.importorskip("transformers", reason="needs the extra [text]")
     here, there = take_turns(away, name)
     check_waits(name, there.waits)
-    assert not any(here.waits)
     if name not in OF_TEXTS:  # on a CPU columns of padding are left out, so that dropout draws other numbers
         torch.testing.assert_close(there.logits, here.logits, rtol=1e-4, atol=1e-5)  # there the optimiser is torch's
 

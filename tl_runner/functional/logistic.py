@@ -124,8 +124,13 @@ def cross_fit(
 
 
 def standardise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the deviation (…, d) of each column of rows (…, n, d), 1 for that of a constant one."""
+    """The mean and the deviation (…, d) of each column of rows (…, n, d), 1 for that of a constant one.
+
+    Raises `ValueError` where a number is not finite: no fit would be one.
+    """
     mean = x.mean(-2)
+    if not mean.isfinite().all():
+        raise ValueError("logistic regression of rows that are not all finite numbers")
     var = (x - mean[..., None, :]).square().mean(-2)  # three times as fast as torch.var down the columns
     rounding = x.shape[-2] * torch.finfo(x.dtype).eps
     constant = var <= rounding * var + (rounding * mean).square()

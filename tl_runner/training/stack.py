@@ -25,7 +25,7 @@ from tl_runner.training.loop import (
 )
 from tl_runner.training.stacked_numbers import find_numbers
 from tl_runner.training.stacked_optimizers import check_kinds
-from tl_runner.training.stacked_program import Member, Parts, Program, list_tensors
+from tl_runner.training.stacked_program import Member, Program, list_modules, list_tensors
 
 
 class UnstackableError(Exception):
@@ -137,10 +137,8 @@ def check_alike(members: Sequence[Member]) -> None:
             raise UnstackableError("stacks are for a CPU")
         if any(phase.refresh or phase.episodes for phase in phases):
             raise UnstackableError("a phase of the method computes something from all rows, or draws small tasks")
-        if dropped := [
-            part for part in Parts(member.model, member.method).modules() if isinstance(part, nn.Dropout) and part.p > 0
-        ]:
-            raise UnstackableError(f"dropout ({dropped[0].p}) draws from the process's generator")
+        if any(isinstance(part, nn.Dropout) and part.p > 0 for part in list_modules(member)):
+            raise UnstackableError("dropout draws from the process's generator")
     if len(members) < 2:
         raise UnstackableError("no other run is like it")
     try:

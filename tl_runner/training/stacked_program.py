@@ -16,6 +16,7 @@ from tl_runner.models.features import FeatureModel
 from tl_runner.models.learning_rates import resolve_backbone_rates
 from tl_runner.rng import Rng
 from tl_runner.training.batches import Augment, balance_classes, draw_batch
+from tl_runner.training.contract import check_terms, check_unread
 from tl_runner.training.loop import (
     Cursor,
     Point,
@@ -23,8 +24,6 @@ from tl_runner.training.loop import (
     Train,
     begin_average,
     begin_phase,
-    check_terms,
-    check_unread,
     list_streams,
     train,
 )
@@ -188,6 +187,16 @@ def stack_tensors(members: Sequence[Member]) -> dict[str, Tensor]:
 def list_tensors(member: Member) -> dict[str, Tensor]:
     """The parameters and buffers of a member by name, its method's among them."""
     parts = Parts(member.model, member.method)
-    left_out = "model.backbone." if isinstance(member.model, FeatureModel) else "\n"
     named = {**dict(parts.named_parameters()), **dict(parts.named_buffers())}
-    return {name: tensor for name, tensor in named.items() if not name.startswith(left_out)}
+    return {name: tensor for name, tensor in named.items() if not _is_over(member, name)}
+
+
+def list_modules(member: Member) -> list[nn.Module]:
+    """What takes part in a member's steps."""
+    parts = Parts(member.model, member.method)
+    return [module for name, module in parts.named_modules() if not _is_over(member, name)]
+
+
+def _is_over(member: Member, name: str) -> bool:
+    """Whether this part of the network has done its work: the backbone, where features are computed before."""
+    return isinstance(member.model, FeatureModel) and f"{name}.".startswith("model.backbone.")
