@@ -11,15 +11,18 @@ ten and a diagnosis. Processor seconds include the start of Python. The exit cod
 """
 
 import argparse
+import ctypes
 import math
 import os
 import resource
 import statistics
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tl_runner.plurals import count_noun
 from tl_runner.storage.record import read_records
 
 ROWS = ["dataset=digits", "dataset.source=handwritten", "dataset.shift=invert", "dataset.size=64", "backbone=lite0",
@@ -30,6 +33,7 @@ WAYS = {"one process": ["hydra/launcher=basic"], "stacks": ["hydra/launcher=fuse
 SEEDS = (1, 5)
 GOAL = 1.2  # × one pass and heads by hand
 BY_HAND = "--by-hand"
+PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
 def main() -> None:
@@ -48,18 +52,23 @@ def main() -> None:
         for _ in range(said.repeats):
             by_hand = time_process([__file__, BY_HAND, str(seeds), str(said.points // seeds)])
             found.setdefault("by hand", []).append(by_hand)
+            print(f"{count_noun(seeds, 'seed')}, by hand: {by_hand:.1f} s", file=sys.stderr, flush=True)
             for level in [said.only] if said.only else levels:
                 for way, launcher in WAYS.items():
                     seconds = time_sweep([*levels[level], *launcher], seeds, said.points // seeds)
                     found.setdefault(f"{way}, {level}", []).append(seconds)
+                    print(f"{count_noun(seeds, 'seed')}, {way}, {level}: {seconds:.1f} s", file=sys.stderr, flush=True)
         for name, times in found.items():
             ratio = statistics.median(a / b for a, b in zip(times, found["by hand"], strict=True))
-            reached[f"{seeds} seeds, {name}"] = ratio
+            if name.startswith("stacks"):
+                reached[f"{count_noun(seeds, 'seed')}, {name}"] = ratio
             spread = f"{statistics.median(times):.1f} | {min(times):.1f} – {max(times):.1f}"
             print(f"| {seeds} × {said.points // seeds} | {name} | {spread} | {ratio:.2f} |", flush=True)
-    best = min((name for name in reached if "by hand" not in name), key=lambda name: reached[name])
-    print(f"goal: at most {GOAL} × by hand; reached {reached[best]:.2f} ({best})")
-    sys.exit(reached[best] > GOAL)
+    print(
+        f"goals: stacks in at most {GOAL} × by hand; reached "
+        + "; ".join(f"{name}: {x:.2f}" for name, x in reached.items())
+    )
+    sys.exit(any(x > GOAL for x in reached.values()))
 
 
 def time_sweep(words: list[str], seeds: int, rates: int) -> float:
@@ -74,10 +83,14 @@ def time_sweep(words: list[str], seeds: int, rates: int) -> float:
 
 
 def time_process(words: list[str]) -> float:
-    """Processor seconds of a Python process on one thread, with those of its children."""
+    """Processor seconds of a Python process on one thread, with those of all processes that it started (on Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a sweep's workers leave behind is ours to wait for
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, env={**os.environ, **one})
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

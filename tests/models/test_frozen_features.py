@@ -9,7 +9,7 @@ from torch import nn
 
 from tl_runner.core import Model
 from tl_runner.domains import InMemory
-from tl_runner.models import features
+from tl_runner.models import features, frozen_features
 from tl_runner.models.frozen_features import FeatureCache, embed_split
 from tl_runner.storage.cache import drop_oldest, load_cached
 
@@ -113,15 +113,17 @@ def test_token_ids_share_no_rows(tmp_path, monkeypatch):
     assert embed(tmp_path, model, ids.flip(0))[1] == 64
 
 
-def test_what_was_not_read_for_longest_goes_first(tmp_path):
-    model = build_model()
+def test_what_was_not_read_for_longest_goes_first(tmp_path, monkeypatch):
+    model, foreign = build_model(), tmp_path / "model.safetensors"
+    foreign.write_bytes(bytes(10_000))
     for n in (16, 32, 48):
-        embed(tmp_path / "mine", model, draw_rows(n) + n)
-    oldest, middle, newest = sorted((tmp_path / "mine").iterdir(), key=lambda file: file.stat().st_size)
+        embed(tmp_path, model, draw_rows(n) + n)
+    oldest, middle, newest = sorted(tmp_path.glob("*-*"), key=lambda file: file.stat().st_size)
     for age, file in enumerate((newest, middle, oldest)):
         os.utime(file, (1000 + age, 1000 + age))
     assert load_cached(middle)  # reads it now
-    drop_oldest(tmp_path, middle.stat().st_size + oldest.stat().st_size)
+    drop_oldest([oldest, middle, newest], middle.stat().st_size + oldest.stat().st_size)
     assert not newest.exists() and middle.exists() and oldest.exists()
-    drop_oldest(tmp_path, middle.stat().st_size)
-    assert middle.exists() and not oldest.exists()
+    monkeypatch.setattr(frozen_features, "LIMIT", 1)
+    embed(tmp_path, model, draw_rows(20))
+    assert [*tmp_path.iterdir()] == [foreign]

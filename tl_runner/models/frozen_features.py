@@ -9,8 +9,8 @@ the rows of a split, and a hash of each row:
 hold. No seed, split, method or data set is in it: whoever freezes the same network finds what it made of the same rows.
 A split that is new takes the rows that it has in common with earlier ones, at other seeds say, from their files.
 
-The folder `features` keeps `LIMIT` bytes; what was not read for the longest time goes first. It may be deleted at any
-time. Without a folder (`cache=None`) nothing is kept.
+The folder of a backbone keeps `LIMIT` bytes; what was not read for longest goes first. It may be deleted at any time.
+Without a folder (`cache=None`) nothing is kept.
 """
 
 from collections.abc import Callable, Sequence, Set
@@ -31,6 +31,7 @@ from tl_runner.storage.cache import drop_oldest, keep_cached, load_cached
 
 LIMIT = 20 * 2**30
 HASH = 16  # bytes
+ANY = "[0-9a-f]" * 2 * HASH  # hash in the name of a file
 
 
 class Embedded:
@@ -72,7 +73,7 @@ class FeatureCache:
         features = self._compute(split, rows)
         hashes = torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8).view(-1, HASH)
         if keep_cached(file, {"features": features, "rows": hashes}):
-            drop_oldest(self.folder.parent, LIMIT)
+            drop_oldest(self.folder.glob(f"{ANY}-{ANY}.safetensors"), LIMIT)
         return features
 
     @cached_property

@@ -5,7 +5,7 @@ Nobody waits for anybody: processes that compute the same write the same bytes u
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,11 +46,11 @@ def keep_cached(file: Path, tensors: Mapping[str, Tensor]) -> bool:
     return True
 
 
-def drop_oldest(folder: Path, limit: int) -> None:
-    """Delete tensors below the folder until `limit` bytes are left: those first that were not read for longest."""
+def drop_oldest(files: Iterable[Path], limit: int) -> None:
+    """Delete files until `limit` bytes of them are left: those first that were not read for longest."""
     known = dict[Path, os.stat_result]()
-    for file in folder.rglob("*.safetensors"):
-        with suppress(OSError):  # which another process has deleted
+    for file in files:
+        with suppress(OSError):  # another process has deleted it
             known[file] = file.stat()
     size = sum(found.st_size for found in known.values())
     for file in sorted(known, key=lambda file: known[file].st_mtime):
