@@ -24,8 +24,10 @@ from tl_runner.functional.class_shares import bbse, bootstrap_bbse, count_shares
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separate_domains
 from tl_runner.functional.logistic import choose_class, cross_fit, split_folds
 from tl_runner.functional.metrics import accuracy
+from tl_runner.functional.remembered import remember_results
 from tl_runner.models.batchnorm import DomainModels
-from tl_runner.models.features import freeze_features, iter_batches, read_out
+from tl_runner.models.features import iter_batches, read_out
+from tl_runner.models.frozen_features import freeze_features
 from tl_runner.storage.sections import (
     BoundTerms,
     ClassAccuracies,
@@ -178,6 +180,7 @@ def warn_of_shares(found: ClassShares, classes: Sequence[str]) -> None:
         )
 
 
+@remember_results
 def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor) -> float | None:
     """λ* = min_h ε_s(h) + ε_t(h), by one linear classifier of both domains' features, each domain with half the weight.
 

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Terms
 from tl_runner.domains import Labelled, Pair
-from tl_runner.models.features import FeatureModel
+from tl_runner.models.frozen_features import FeatureModel
 from tl_runner.models.learning_rates import resolve_backbone_rates
 from tl_runner.rng import Rng
 from tl_runner.training.batches import Augment, balance_classes, draw_batch
