@@ -78,7 +78,8 @@ class Recording:
             self._log = logging.FileHandler(self.folder / "run.log", encoding="utf-8", errors="backslashreplace")
             self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("tl_runner")
-        logger.setLevel(logging.INFO)
+        if logger.level != logging.INFO:  # each time it is set, every logger of the process forgets its own
+            logger.setLevel(logging.INFO)
         logger.addHandler(self._log)
         try:
             yield
