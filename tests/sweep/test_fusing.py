@@ -1,14 +1,14 @@
 """Which jobs are made as a group, and the launcher that makes them so."""
 
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from conftest import QUICK, described
-from hydra_plugins.tl_runner import launcher
 
 from tl_runner.engine.job import Job, Outcome
 from tl_runner.sweep.fusing import MEMBERS, describe_fused, explain_alone, group_jobs
+from tl_runner.sweep.plugins.launcher import Local
 
 MLP = [*QUICK, "backbone=mlp"]
 
@@ -81,8 +81,9 @@ def test_stacks_are_advised_for_as_many_runs_as_were_made(complete, advised, mon
     what = ["skipped"] * complete + ["ran"] * (21 - complete)
     outcomes = [Outcome(job.record, "", became) for job, became in zip(runs, what, strict=True)]
     monkeypatch.setattr("tl_runner.sweep.local.run_locally", lambda *_: iter(outcomes))
-    local, said = launcher.Local(n_jobs=1), []
-    local.command = SimpleNamespace(said=said, full_error=False, stopping=False)
-    assert [*local.run_jobs(runs, SimpleNamespace(under_way=None))] == outcomes
+    command, shown = Mock(said=(said := [])), Mock()
+    local = Local(n_jobs=1)
+    local.command = command
+    assert [*local.run_jobs(runs, shown)] == outcomes
     assert bool(said) == advised
     assert not said or f"trains {21 - complete} of these runs" in said[0]
