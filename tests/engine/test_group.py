@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import QUICK, described
+from omegaconf import OmegaConf
 from support.failing import exhausted
 
-from tl_runner.engine import shared_data
+from tl_runner.engine import recorder, shared_data
 from tl_runner.engine.dry_run import plan_jobs
 from tl_runner.engine.group import run_group
 from tl_runner.engine.job import Job, run_job
@@ -49,6 +50,14 @@ def test_runs_of_one_seed_read_their_data_once_and_open_their_own_answers(tmp_pa
     monkeypatch.setattr(shared_data, "read_data", lambda *words: read.append(1) or inner(*words))
     outcomes = [*run_group(describe_jobs(tmp_path), lambda job: False)]
     assert len(read) == 2 and all(outcome.record.headline is not None for outcome in outcomes)
+
+
+def test_runs_of_a_group_claim_their_device_once(tmp_path, monkeypatch):
+    claimed, claim = [], shared_data.claim_device
+    monkeypatch.setattr(shared_data, "claim_device", lambda *words: claimed.append(words) or claim(*words))
+    jobs = describe_jobs(tmp_path, "device=cpu", "threads=1")
+    assert [outcome.record.status for outcome in run_group(jobs, lambda job: False)] == ["ok"] * 3
+    assert claimed == [("cpu", 1)]
 
 
 def test_a_run_that_stops_leaves_a_checkpoint_and_the_others_go_on(tmp_path):
@@ -133,3 +142,10 @@ def test_the_seconds_of_a_stack_are_no_estimate_of_a_run(tmp_path):
     assert [planned.seconds for planned in plan_jobs(jobs)] == [0.0, 0.0, None]
     run_job(Job(described(tmp_path, *MLP, "seed=5")), lambda: False, exhausted)
     assert (plan_jobs(jobs)[2].seconds or 0) > 0
+
+
+def test_a_configuration_is_written_as_omegaconf_writes_it(tmp_path):
+    """Whatever keys are taken from runs before it."""
+    for job in describe_jobs(tmp_path):
+        config = {**job.record.config, "odd": {"1e3": "1e3", 2: [None, "yes", float("nan"), []], "ä": "a: b\nc"}}
+        assert recorder._yaml(config) == OmegaConf.to_yaml(OmegaConf.create(config)).encode()

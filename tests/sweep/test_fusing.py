@@ -1,12 +1,14 @@
 """Which jobs are made as a group, and the launcher that makes them so."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from conftest import QUICK, described
 
 from tl_runner.engine.job import Job, Outcome
 from tl_runner.sweep.fusing import MEMBERS, describe_fused, explain_alone, group_jobs
+from tl_runner.sweep.plugins.launcher import Local
 from tl_runner.sweep.slots import Slot
 
 ONE, TWO = ([Slot(number, 1, None) for number in range(count)] for count in (1, 2))
@@ -87,3 +89,17 @@ def test_the_launcher_makes_groups_and_says_so(typed):
     )
     again = typed("tl-run", "-m", "hydra/launcher=fused", *words)
     assert again.out.count("skipped") >= 8
+
+
+@pytest.mark.parametrize(("complete", "advised"), [(0, True), (1, True), (2, False), (21, False)])
+def test_stacks_are_advised_for_as_many_runs_as_were_made(complete, advised, monkeypatch):
+    runs = jobs(*(f"seed={seed}" for seed in range(21)))
+    what = ["skipped"] * complete + ["ran"] * (21 - complete)
+    outcomes = [Outcome(job.record, "", became) for job, became in zip(runs, what, strict=True)]
+    monkeypatch.setattr("tl_runner.sweep.local.run_locally", lambda *_: iter(outcomes))
+    command, shown = Mock(said=(said := [])), Mock()
+    local = Local(n_jobs=1)
+    local.command = command
+    assert [*local.run_jobs(runs, shown)] == outcomes
+    assert bool(said) == advised
+    assert not said or f"trains {21 - complete} of these runs" in said[0]

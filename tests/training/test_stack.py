@@ -1,6 +1,7 @@
 """Runs trained as one stack come to what each comes to alone: in float64, where rounding can't hide a mistake."""
 
 import re
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -165,6 +166,21 @@ def test_what_differs_is_a_number_or_refused(values, found):
     else:
         numbers = find_numbers(holders)
         assert [value.tolist() for value in numbers.values] == ([] if found is None else [found])
+
+
+@pytest.mark.parametrize("name", sorted(NUMBERS))
+def test_a_step_is_made_of_operators_that_vmap_knows(name):
+    """Those that it does not know are decomposed by Python in every step, after half a second of imports."""
+    options = {"head": "linear"} if name == "feature_extract" else {}
+    together = [member(make(name, **options), seed, plan=replace(PLAN, steps=2)) for seed in (0, 1)]
+    files = set()
+    sys.setprofile(lambda frame, event, argument: files.add(frame.f_code.co_filename))
+    try:
+        train_together(together)
+    finally:
+        sys.setprofile(None)
+    assert any("torch/_functorch" in file for file in files)
+    assert not [file for file in files if "torch/_decomp" in file or "torch/_refs" in file]
 
 
 def test_members_have_their_own_clipping_schedules_and_averages():
