@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from pebble import ProcessExpired, ProcessPool
 
 from tl_runner.engine.job import Job, Outcome, collect_warnings, run_job
+from tl_runner.plurals import count_noun
 from tl_runner.sweep.remote import mark_lost, run_silently
 from tl_runner.sweep.slots import Slot
 
@@ -137,7 +138,7 @@ def gather(output: Path, jobs: Sequence[Job]) -> None:
     """Move what a worker printed to the end of the log of the run that it was at, or of the first of a group's."""
     folder = jobs[0].record.folder
     if output.exists() and output.stat().st_size and folder.is_dir():
-        made = "the run was" if len(jobs) == 1 else f"{len(jobs)} runs, this one among them, were"
+        made = "the run was" if len(jobs) == 1 else f"{count_noun(len(jobs), 'run')}, this one among them, were"
         with (folder / "run.log").open("ab") as log:
             log.write(f"printed while {made} made:\n".encode() + output.read_bytes())
         os.truncate(output, 0)
