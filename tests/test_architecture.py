@@ -93,6 +93,7 @@ ONLY_IN = {
     "pandas": {"notebook", "report"},
     "omegaconf": {"config", "engine", "option_names", "sweep"},
     "pyarrow": {"datasets"},
+    "soundfile": {"datasets"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "onnxscript": {"inference"},

@@ -19,9 +19,10 @@ from tl_runner.errors import UserError
 from tl_runner.tasks import Task
 
 UNKNOWN = -1  # the class number of a row that has no label; a quantity that is not known is NaN
-IMAGE = 3  # dimensions of an input: channels, height, width
+IMAGE, WAVE = 3, 2  # dimensions of an input: channels, height, width; one channel, samples
+FULL_SCALE = 2**15  # of a waveform of whole numbers: what ±1 is
 
-InputKind = Literal["images", "table", "text"]
+InputKind = Literal["images", "table", "text", "audio"]
 Part = Literal["train", "val", "test"]
 
 
@@ -31,8 +32,15 @@ def has_label(y: Tensor) -> Tensor:
 
 
 def kind_of_input(x: Tensor) -> InputKind:
-    """What rows of inputs (n, …) are made of: token ids are whole numbers, and an image has three dimensions."""
-    return "text" if x.dtype == torch.int64 else "images" if x.ndim == 1 + IMAGE else "table"
+    """What rows of inputs (n, …) are made of.
+
+    Token ids are whole numbers, an image has three dimensions, and a waveform is (1, samples).
+    """
+    if x.dtype == torch.int64:
+        return "text"
+    if x.ndim == 1 + WAVE and x.shape[1] == 1:
+        return "audio"
+    return "images" if x.ndim == 1 + IMAGE else "table"
 
 
 class Labelled(NamedTuple):
@@ -57,10 +65,10 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """A split held whole on the device: rows of float32 or of token ids, or images as bytes.
+    """A split held whole on the device: rows of float32 or of token ids, images as bytes, waveforms as int16.
 
-    Bytes are made float32 in [0, 1] when taken. Images come out with `size` pixels a side, if that is set. `texts` (n,)
-    are what token ids were made of, to be shown.
+    Bytes are made float32 in [0, 1] when taken, int16 in [−1, 1]. Images come out with `size` pixels a side, if that
+    is set. `texts` (n,) are what token ids were made of, to be shown.
     """
 
     x: Tensor
@@ -76,7 +84,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Rows of a memory-mapped tensor of image bytes, brought to the device a batch at a time.
+    """Rows of a memory-mapped tensor of image bytes or waveforms, brought to the device a batch at a time.
 
     `look_ahead` has a thread read the rows of the next batch while the network is at work on this one. `take` waits for
     them if it is asked for just these, and reads others itself: a wrong guess costs time and changes nothing.
@@ -123,7 +131,7 @@ def look_ahead(split: Split, rows: Tensor) -> None:
 
 
 def _as_input(x: Tensor, size: int | None) -> Tensor:
-    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    x = x.float() / 255 if x.dtype == torch.uint8 else x.float() / FULL_SCALE if x.dtype == torch.int16 else x
     if size is None or x.shape[-2:] == (size, size):
         return x
     return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tl_runner.datasets import decoded
+from tl_runner.datasets import decoded, decoded_once
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.folder import image_folder
 from tl_runner.datasets.picture import copy_pixels, extensions, resize_to_square, square
@@ -896,14 +896,14 @@ def test_what_is_half_written_or_damaged_is_not_believed(tmp_path, monkeypatch, 
 def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):
     plain(tmp_path / "data")
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    monkeypatch.setattr(decoded_once.shutil, "disk_usage", lambda _: usage._replace(free=100))
     with pytest.raises(UserError, match=r"take 0\.0 GiB, but cache/images has 0\.0 free.*outputs="):
         loaded()
 
 
 def test_a_long_decode_says_how_far_it_is(tmp_path, monkeypatch, caplog):
     plain(tmp_path / "data")
-    monkeypatch.setattr(decoded, "PATIENCE", -1.0)
+    monkeypatch.setattr(decoded_once, "PATIENCE", -1.0)
     loaded()
     assert "decoded 10 of 10 images of b" in caplog.text
 

@@ -572,7 +572,7 @@ def test_the_views_of_bi_tuning_are_as_they_are_asked_for(option, task):
 
 def test_bi_tuning_of_rows_that_have_no_views_is_refused():
     pair, model = table()
-    with pytest.raises(UserError, match="only images have views here: these rows are 10 numbers"):
+    with pytest.raises(UserError, match="only images and sound have views here: these rows are 10 numbers"):
         prepare(BiTuning(), model, pair, source_head=SOURCE_HEAD)
 
 

@@ -210,7 +210,7 @@ def test_every_dataset_that_has_files_is_known():
     files = (CONF / "dataset").glob("*.yaml")
     nodes = {file.stem: name_part("dataset", OmegaConf.to_container(OmegaConf.load(file))) for file in files}
     placed = {node["_target_"] for node in nodes.values() if {"root", "file"} & {*node}}
-    assert placed == {*data_files.CIFAR, "fashion", "image_folder", "image_list", "table", "text"}
+    assert placed == {*data_files.CIFAR, "fashion", "image_folder", "image_list", "table", "text", "audio"}
     for name in ("digits", "blobs", "synthetic"):
         later = {*data_files.LATER, *(key.removeprefix(f"{name}.") for key in data_files.LATER)}
         known = {key: value for key, value in nodes[name].items() if key not in later}

@@ -15,7 +15,7 @@ def list_domain_names(dataset: str, options: Mapping[str, Any]) -> list[str]:
     if dataset == "digits":
         return [*DIGITS]
     root, file, column = (options.get(key) for key in ("root", "file", "domain"))
-    if dataset in ("image_folder", "text") and root:
+    if dataset in ("image_folder", "text", "audio") and root:
         follow = str(options.get("follow_links")).lower() == "true"
         return _list_folders(Path(str(root)).expanduser(), follow)
     if dataset in ("table", "csv", "text") and file and column:

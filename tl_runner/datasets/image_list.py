@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
 
-from tl_runner.datasets.decoded import File
+from tl_runner.datasets.decoded_once import File
 from tl_runner.datasets.labelled import TEST, TRAIN, ScoreOn, WhetherLabelled
 from tl_runner.datasets.listed_images import Reading, draw_images
 from tl_runner.datasets.listing import ClassFolder, Listing, quoted

@@ -84,8 +84,8 @@ def draw_images(
         chosen = choose_size({role: [file.path for file in each] for role, each in files.items()}, how)
         size = chosen.pixels
     images = {role: decode_images(each, size, cache, " + ".join(names[role]), how) for role, each in files.items()}
-    bad = {role: side.facts.bad for role, side in images.items()}
-    _judge(sides, bad, reading.on_bad)
+    bad = {role: side.bad for role, side in images.items()}
+    judge_unreadable(sides, bad, reading.on_bad)
     if how.bit_depth is not None and not any(side.facts.numbers.deep_images for side in images.values()):
         raise UserError(f"dataset.bit_depth={how.bit_depth}: no file holds more than 8 bits a pixel; leave it out")
     for role, side in images.items():
@@ -117,7 +117,7 @@ def draw_images(
     return Drawn(source_rows, score_on_rows(target_rows, reading.score_on), notes, on_disk=on_disk)
 
 
-def _judge(sides: DomainFolders, bad: Mapping[str, Mapping[int, str]], on_bad: OnBad) -> None:
+def judge_unreadable(sides: DomainFolders, bad: Mapping[str, Mapping[int, str]], on_bad: OnBad) -> None:
     """Refuse or report the unreadable files of both domains together."""
     files = {role: [file for each in side for file in each.files] for role, side in sides.items()}
     told = [f"{str(files[role][i].path)!r} ({reason})" for role in bad for i, reason in bad[role].items()]

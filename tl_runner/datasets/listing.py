@@ -16,10 +16,11 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from tl_runner.datasets.arrays import NUMPY
-from tl_runner.datasets.decoded import File
+from tl_runner.datasets.decoded_once import File
 from tl_runner.datasets.labelled import WhetherLabelled
 from tl_runner.datasets.part_names import parts_among
 from tl_runner.datasets.picture import extensions
+from tl_runner.datasets.recording import SOUND_ENDINGS
 from tl_runner.datasets.split import PARTS
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
@@ -49,6 +50,10 @@ IMAGES = FileKind(
     "; .npy arrays are read if dataset.channels says how many bands they have",
 )  # fmt: skip
 IMAGES_AND_ARRAYS = IMAGES._replace(endings=lambda: extensions() | {NUMPY}, advice="")
+RECORDINGS = FileKind(
+    "recording", "a recording", "RECORDING.wav", "the extension of a sound file (.wav, .flac, .ogg, .mp3, .aiff)",
+    lambda: SOUND_ENDINGS,
+)  # fmt: skip
 TEXTS = FileKind("text", "a text", "TEXT.txt", "the extension .txt", lambda: frozenset({".txt"}))
 
 

@@ -50,7 +50,8 @@ CHUNK = 1024  # rows hashed at a time: a memory-mapped tensor may be larger than
 class Raw(NamedTuple):
     """All rows of a domain before they are cut.
 
-    x (n, …) float32, or uint8 for images of any size; y (n,) int64, the position in `classes`, or `UNKNOWN` of a target
+    x (n, …) float32, uint8 for images of any size, or int16 for waveforms (n, 1, samples), whose `SoundInfo` is in the
+    notes of `Drawn` as `sound`; y (n,) int64, the position in `classes`, or `UNKNOWN` of a target
     row without a label. Where a `quantity` of that name is to be predicted there are no classes, and y is float64, NaN
     of a row without a label. Rows of texts hold these in `texts` (n,); x (n, 2) are then hashes of them. `part` (n,)
     says where the makers of the data put a row, as a position in `PARTS`; a part without a row is cut from train.
@@ -314,7 +315,13 @@ def fingerprint(raw: Raw) -> str:
 
 
 def _range(domains: Iterable[Domain]) -> list[float]:
-    """The least and the largest number of all training inputs; bytes are taken as [0, 1], and so are token ids."""
+    """The least and the largest number of all training inputs; bytes are taken as [0, 1], and so are token ids.
+
+    Waveforms of whole numbers are taken as [−1, 1].
+    """
+    domains = [*domains]
+    if any(side.train.x.dtype == torch.int16 for side in domains if isinstance(side.train, InMemory | OnDisk)):
+        return [-1.0, 1.0]
     held = [side.train.x for side in domains if isinstance(side.train, InMemory) and side.train.x.is_floating_point()]
     if not held:
         return [0.0, 1.0]
@@ -364,10 +371,11 @@ def _count_members(source: Domain | None) -> dict[str, list[int]] | None:
 
 
 def _refuse_copies(raws: Mapping[str, Raw], content: Mapping[str, NDArray[np.uint64]]) -> None:
-    """Images and texts that are in both domains; rows of a table may well be equal: `table` has a check of its own."""
+    """Images, texts and recordings that are in both domains; a table's rows may be equal: `table` checks on its own."""
     target = raws["target"]
-    if "source" in raws and (target.x.dtype == torch.uint8 or target.texts is not None):
-        what = "image" if target.texts is None else "text"
+    nouns = {torch.uint8: "image", torch.int16: "recording"}
+    what = nouns.get(target.x.dtype) if target.texts is None else "text"
+    if "source" in raws and what:
         again = int(np.isin(content["target"], content["source"]).sum())
         if again == len(content["target"]):
             raise UserError(f"every {what} of the target also occurs in the source: there is nothing to transfer")

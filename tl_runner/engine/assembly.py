@@ -13,7 +13,8 @@ from tl_runner.core import Model
 from tl_runner.domains import Answers, Pair
 from tl_runner.engine.shared_data import Shared
 from tl_runner.engine.texts import TextEncoding
-from tl_runner.models.tokens import Tokenizer, build_backbone
+from tl_runner.models.inputs import build_backbone
+from tl_runner.models.tokens import Tokenizer
 from tl_runner.rng import Rng
 from tl_runner.storage.provenance import identify_maker
 from tl_runner.storage.record import RunRecord
@@ -57,7 +58,7 @@ def assemble(
     )
     tokenizer = text.tokenizer if text else None
     with rng.child("model").as_default():
-        backbone, width = build_backbone(parts.backbone, pair.shape, tokenizer)
+        backbone, width = build_backbone(parts.backbone, pair.shape, tokenizer, data.sound)
         model = Model(backbone, width, pair.task, parts.train.batchnorm).to(device)
         model.pretrained = config.starts_trained(parts.backbone)
     return Assembly(

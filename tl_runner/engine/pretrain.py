@@ -56,6 +56,8 @@ def identify_source(assembled: Assembly) -> dict[str, Any]:
     parts = {name: assembled.config[name] for name in ("backbone", "augment")}
     if assembled.tokenizer:  # which may know words of the target's texts
         parts["tokenizer"] = blake2b(json.dumps(assembled.tokenizer.state()).encode(), digest_size=8).hexdigest()
+    if assembled.data.sound:
+        parts["sound"] = asdict(assembled.data.sound)
     return {**of_source, **parts, "machine": dict(assembled.machine)}
 
 

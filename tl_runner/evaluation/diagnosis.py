@@ -27,7 +27,7 @@ from tl_runner.functional.metrics import accuracy
 from tl_runner.functional.remembered import remember_results
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import iter_batches, read_out
-from tl_runner.models.frozen_features import freeze_features
+from tl_runner.models.frozen_features import INCOMPARABLE, freeze_features
 from tl_runner.storage.sections import (
     BoundTerms,
     ClassAccuracies,
@@ -107,7 +107,7 @@ class Diagnose:
                 joint_error=joint_error(source.features, labels[:ROWS], of_target, answers[known][: len(of_target)]),
             )
         if self.level == "full":
-            if before.pair.input != "text":  # the numbers of its words say nothing of how far texts are apart
+            if before.pair.input not in INCOMPARABLE:
                 inputs = (
                     _concatenate_rows(_first(split, sides.target), sides.target) for split in _validation(before.pair)
                 )

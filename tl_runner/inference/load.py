@@ -11,8 +11,9 @@ from tl_runner.core import Model
 from tl_runner.errors import UserError
 from tl_runner.models.batchnorm import Side, unpack_statistics
 from tl_runner.models.heads import Calibrated, InUnit, rebuild_head
+from tl_runner.models.inputs import build_backbone
 from tl_runner.models.tokenizers import rebuild_tokenizer
-from tl_runner.models.tokens import Tokenizer, build_backbone
+from tl_runner.models.tokens import Tokenizer
 from tl_runner.preprocessing.batching import Preprocessing
 from tl_runner.preprocessing.recorded import read_preprocessing
 from tl_runner.storage.record import RunRecord, read_record
@@ -58,7 +59,7 @@ def load(run: str | Path, domain: Side = "target") -> Trained:
         )
     shape, tokenizer = tuple(record.data.shape), read_tokenizer(folder) if record.data.input == "text" else None
     part = config.build({**config.drop_weights(record.config["backbone"]), **record.training.backbone}, "backbone")
-    backbone, width = build_backbone(part, shape, tokenizer)
+    backbone, width = build_backbone(part, shape, tokenizer, record.data.sound)
     quantity = record.data.quantity
     task = Regression(quantity.name) if quantity else Classification(tuple(record.data.classes))
     model = rebuild_head(Model(backbone, width, task), shape, record.training.model or {})

@@ -71,11 +71,11 @@ class BiTuning(Method):
         self.next = 0  # place in the queue
 
     def prepare(self, model: Model, pair: Pair, resources: Resources) -> tuple[Model, Pair]:
-        if pair.input != "images":
+        if pair.input not in ("images", "audio"):
             rows = "texts" if pair.input == "text" else f"{' × '.join(map(str, pair.shape))} numbers"
             raise UserError(
-                "bi_tuning compares two random views of a granted row, and only images have views here: these rows are"
-                f" {rows}. Use method=finetune, l2sp, delta or bss"
+                "bi_tuning compares two random views of a granted row, and only images and sound have views here: these"
+                f" rows are {rows}. Use method=finetune, l2sp, delta or bss"
             )
         with resources.rng.child("projector").as_default():
             self.projector = nn.Linear(model.width, self.projection).to(model.device)

@@ -13,7 +13,7 @@ The folder of a backbone keeps `LIMIT` bytes; what was not read for longest goes
 Without a folder (`cache=None`) nothing is kept.
 """
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from copy import deepcopy
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -24,12 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from tl_runner.core import Model
-from tl_runner.domains import Pair, Split, Subset
+from tl_runner.domains import InputKind, Pair, Split, Subset
 from tl_runner.errors import UserError
 from tl_runner.models.features import batch_size, gather_rows, iter_batches
 from tl_runner.storage.cache import drop_oldest, keep_cached, load_cached
 
 LIMIT = 20 * 2**30
+INCOMPARABLE: Mapping[InputKind, str] = {  # why inputs themselves are not compared
+    "text": "these rows are texts, and the numbers of their words say nothing of how alike two texts are",
+    "audio": "these rows are waveforms, whose samples say nothing of how alike two sounds are",
+}
 HASH = 16  # bytes
 ANY = "[0-9a-f]" * 2 * HASH  # hash in the name of a file
 
@@ -187,13 +191,10 @@ def rows_to_compare(
     """Training rows of source and target (n, d), (m, d), and the source's validation rows (k, d), on the CPU.
 
     They are flattened inputs, or the model's features. Raises `UserError` where inputs are texts, whose token ids are
-    names and no numbers.
+    names and no numbers, or waveforms, which differ in all samples where they are heard alike.
     """
-    if view == "inputs" and pair.input == "text":
-        raise UserError(
-            "these rows are texts, and the numbers of their words say nothing of how alike two texts are: compare what"
-            " the source model makes of them by method.view=features"
-        )
+    if view == "inputs" and (why := INCOMPARABLE.get(pair.input)):
+        raise UserError(f"{why}: compare what the source model makes of them by method.view=features")
     source, _ = pair.labelled_source
     if view == "features":
         _, pair = freeze_features(model, pair, cache)

@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_runner.core import TokenIds
 from tl_runner.domains import InputKind
 from tl_runner.errors import UserError
 
-NOUNS: dict[InputKind, str] = {"images": "images", "table": "rows of numbers", "text": "texts"}
+NOUNS: dict[InputKind, str] = {"images": "images", "table": "rows of numbers", "text": "texts", "audio": "sound"}
 
 
 class Tokenizer(Protocol):
@@ -98,7 +98,9 @@ def check_input(backbone: Any, kind: InputKind) -> None:
     reads = find_fit(backbone) is not None
     name = getattr(getattr(backbone, "func", backbone), "__name__", "this")
     if reads and kind != "text":
-        others = "small, resnet18 or timm" if kind == "images" else "mlp, linear or identity"
+        others = {"images": "small, resnet18 or timm", "audio": "small, crnn or resnet18"}.get(
+            kind, "mlp, linear or identity"
+        )
         raise UserError(f"backbone={name} reads texts, and this dataset has {NOUNS[kind]}: use backbone={others}")
     if not reads and kind == "text":
         raise UserError(
@@ -127,10 +129,3 @@ def trim_padding(ids: Tensor, pad: int) -> Tensor:
         return ids
     used = (ids != pad).any(0).nonzero()
     return ids[:, : int(used[-1]) + 1 if len(used) else 1]
-
-
-def build_backbone(
-    backbone: Any, shape: tuple[int, ...], tokenizer: Tokenizer | None = None
-) -> tuple[nn.Sequential, int]:
-    """A backbone for inputs of this shape, and its width."""
-    return backbone(shape) if tokenizer is None else backbone(shape, tokenizer)

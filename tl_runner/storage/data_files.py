@@ -211,7 +211,7 @@ def _find_named_files(dataset: Mapping[str, Any], home: Path) -> Iterator[Named]
             for name in _list(dataset[key]):
                 label = _label(dataset, key, name)
                 yield from (Named(label, path) for path in list_table_files(name, home))
-    elif ours in ("image_folder", "text"):
+    elif ours in ("image_folder", "text", "audio"):
         for key in ("source", "target", "test"):
             for name in _list(dataset.get(key)):
                 if path := _domain(resolve_path(root, home), name):

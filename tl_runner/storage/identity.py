@@ -20,7 +20,7 @@ from tl_runner.storage.data_files import drop_later_options, resolve_path
 # Keys, or GROUP.KEY, that came after the first runs: left alone, they are in no id.
 LATER = {"shares": "none", "pretrain.transfer": "all", "method.squared": True, "method.lora_rank": 0,
          "train.balance": "none", "train.domains": "balanced", "method.wise": 1.0, "train.average": "none",
-         "train.average_decay": 0.999}  # fmt: skip
+         "train.average_decay": 0.999, "augment.gain": 6.0}  # fmt: skip
 
 # GROUP.KEY: values that came later, and the earlier ones that they stand for. Where a head may be `auto`, that is the
 # logistic one for classes; for a quantity, which came later too, logistic is refused.

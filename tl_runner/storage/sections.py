@@ -60,6 +60,20 @@ class ImageSize:
 
 
 @dataclass
+class SoundInfo:
+    """How waveforms become log-mel spectrograms, the first stage of a model that takes them: see `models.spectrogram`.
+
+    `sample_rate` is in Hz, `window` and `hop` in milliseconds.
+    """
+
+    sample_rate: int
+    mels: int
+    window: float
+    hop: float
+    normalise: Literal["utterance", "domain", "none"]
+
+
+@dataclass
 class DataInfo:
     """What a run learned from and was scored on. Mappings have a `source`, if there is one, and a `target`."""
 
@@ -67,7 +81,7 @@ class DataInfo:
     read: dict[str, int] | None = None  # how many files and bytes these are
     fingerprint: dict[str, str] = field(default_factory=dict)  # a hash of each domain's arrays
     shape: list[int] = field(default_factory=list)  # of an input
-    input: Literal["images", "table", "text"] | None = None  # what an input is made of; None in early records
+    input: Literal["images", "table", "text", "audio"] | None = None  # what an input is made of; None in early records
     task: Literal["classification", "regression"] = "classification"
     quantity: QuantityInfo | None = None  # what a regression predicts
     classes: list[str] = field(default_factory=list)  # of the target
@@ -83,6 +97,7 @@ class DataInfo:
     pixel_format: dict[str, Any] | None = None  # how image files became bytes
     resize: str | None = None  # what resized the images
     size: ImageSize | None = None  # where the size was left to the run
+    sound: SoundInfo | None = None  # of waveforms
     label_knowledge: dict[str, Any] | None = None  # by what it is known which classes both domains have
     notes: dict[str, Any] = field(default_factory=dict)  # anything else that the dataset says of itself
 

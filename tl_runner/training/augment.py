@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tl_runner.domains import kind_of_input
 from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
+from tl_runner.training.sound_views import mask, move_and_amplify
 
 NO_VIEWS = "texts have no random views here, and this learns from them"
 
@@ -21,16 +23,23 @@ def none(x: Tensor, seed: int) -> Tensor:
 
 
 def shift(x: Tensor, seed: int, shift: float = 0.125) -> Tensor:
-    """Each image (n, c, h, w) moved by up to `shift` of its sides, its edges mirrored: the weak view without a flip."""
-    return weak(x, seed, shift, flip=False)
+    """Each image (n, c, h, w) moved by up to `shift` of its sides, its edges mirrored: the weak view without a flip.
+
+    Of sound (n, 1, samples) it is the weak view at the recording's own loudness.
+    """
+    return weak(x, seed, shift, flip=False, gain=0.0)
 
 
-def weak(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True) -> Tensor:
+def weak(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True, gain: float = 6.0) -> Tensor:
     """Each image (n, c, h, w) moved by up to `shift` of its sides, its edges mirrored, and half of them flipped.
 
-    Whole pixels, so that no value changes: the view of FixMatch (Sohn et al. 2020).
+    Whole pixels, so that no value changes: the view of FixMatch (Sohn et al. 2020). Sound (n, 1, samples) is moved by
+    up to `shift` of its length, and up to `gain` dB louder or softer: see `sound_views`.
     """
     check_range(0, 0.5, shift=shift)
+    check_range(0, 60, gain=gain)
+    if kind_of_input(x) == "audio":
+        return move_and_amplify(x, _uniform(x, seed, 2), shift, gain)
     _images(x)
     n, _, height, width = x.shape
     chance = _uniform(x, seed, 3)
@@ -43,15 +52,20 @@ def weak(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True) -> Tenso
     return x[image[:, None, None, None], channel[:, None, None], line[:, None, :, None], column[:, None, None, :]]
 
 
-def strong(x: Tensor, seed: int, shift: float = 0.125, flip: bool = True, magnitude: float = 0.5) -> Tensor:
+def strong(
+    x: Tensor, seed: int, shift: float = 0.125, flip: bool = True, magnitude: float = 0.5, gain: float = 6.0
+) -> Tensor:
     """The weak view, then each image turned, scaled, sheared, its light changed, and a square of it made grey.
 
     At `magnitude` 1: up to 45°, a scale of 1 ± 0.5, a shear of ±0.5, brightness ±0.5, contrast × (1 ± 0.9), a square
     of half the height; every amount is drawn per image, uniformly, and in proportion to `magnitude`. In the
     spirit of RandAugment (Cubuk et al. 2020), whose many operations it folds into one warp and one map of colours.
+    From sound (n, 1, samples) bands of frequency and spans of time are taken, each up to 40 % at 1: see `sound_views`.
     """
     check_range(0, 1, magnitude=magnitude)
-    x = weak(x, seed, shift, flip)
+    x = weak(x, seed, shift, flip, gain)
+    if kind_of_input(x) == "audio":
+        return mask(x, _uniform(x, Rng(seed).child("strong").seed, 8), magnitude)
     height, width = x.shape[2:]
     turn, scale, shear, light, contrast, top, left = 2 * _uniform(x, Rng(seed).child("strong").seed, 7) - 1
     angle, zoom = math.pi / 4 * magnitude * turn, 1 + 0.5 * magnitude * scale
@@ -89,8 +103,10 @@ def corrupt_columns(x: Tensor, seed: int, share: float = 0.6) -> Tensor:
 
 
 def strong_view(x: Tensor, seed: int, magnitude: float = 0.5, flip: bool = False) -> Tensor:
-    """A strong view of rows: `strong` of images, `corrupt_columns` of a table with `magnitude` as its share."""
-    return strong(x, seed, flip=flip, magnitude=magnitude) if x.ndim == 4 else corrupt_columns(x, seed, magnitude)
+    """A strong view of rows: `strong` of images and sound, `corrupt_columns` of a table, its share the `magnitude`."""
+    if kind_of_input(x) in ("images", "audio"):
+        return strong(x, seed, flip=flip, magnitude=magnitude)
+    return corrupt_columns(x, seed, magnitude)
 
 
 def _uniform(x: Tensor, seed: int, k: int) -> Tensor:
@@ -111,5 +127,6 @@ def _each(values: Tensor) -> Tensor:
 def _images(x: Tensor) -> None:
     if x.ndim != 4:
         raise UserError(
-            "augment=shift, weak and strong are random views of images, and these rows are not images: use augment=none"
+            "augment=shift, weak and strong are random views of images and of sound, and these rows are neither: use"
+            " augment=none"
         )
