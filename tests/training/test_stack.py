@@ -272,6 +272,17 @@ def test_a_member_of_another_shape_trains_alone_and_the_others_do_not():
     compare(members, alone, points)
 
 
+def test_a_member_at_another_step_is_told_so():
+    later = member(MMD(), 1)
+    _, at_work = begin([later, member(MMD(), 9)])
+    next(at_work[0])
+    again = member(MMD(), 1)
+    again.model.load_state_dict(later.model.state_dict())
+    again.cursor = Cursor(**later.cursor.state())
+    seats, _ = begin([member(MMD(), 0), member(MMD(), 2), again])
+    assert [seat.alone for seat in seats] == ["", "", "the runs like it stand at other steps"]
+
+
 def test_a_stack_that_nobody_joins_is_empty():
     Stack().begin()
 

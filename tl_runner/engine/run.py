@@ -32,6 +32,7 @@ from tl_runner.functional.estimated_accuracy import estimate_accuracy
 from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, statistics
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
+from tl_runner.storage.sections import FUSED
 from tl_runner.tasks import Classification, Regression
 from tl_runner.training.averaging import settle_weights
 from tl_runner.training.loop import WAITING, Point, train
@@ -84,6 +85,8 @@ def _make(recording: Recording, train: Callable[..., Iterator[Point]], shared: S
     shares = TrackedShares.start(settings.shares, pair, plan.balance)
     progress = restore_progress(stored, model, method, made := recording.identify_maker(), shares)
     recording.resume_curve(progress)
+    if progress.cursor.step and stored and stored.get("engine") == FUSED:
+        recording.note(environment={"engine": FUSED})  # so that who wants runs to the bit sees that it is not one
     for trained in train(
         model,
         method,
@@ -108,7 +111,7 @@ def _make(recording: Recording, train: Callable[..., Iterator[Point]], shared: S
             progress.consider(evidence, predicted, parts.select, sides, shares and shares.facts)
             point = point._replace(evidence=evidence)
         recording.append_point(point)
-        with checkpoint.around(lambda: progress.state(model, method, made, shares)):
+        with checkpoint.around(lambda: progress.state(model, method, made, record.environment.engine, shares)):
             yield point
 
     conclude(recording, assembled, setup, model, pair, progress, shares)

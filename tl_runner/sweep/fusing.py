@@ -33,6 +33,8 @@ OF_FEATURES = ("feature_extract",)  # which train on what a backbone has compute
 BACKBONES = ("mlp", "linear", "identity")  # convolutions train slower in a stack than alone
 GROUPS_OF_NUMBERS = ("optimizer", "schedule")  # of which every number may differ
 MEMBERS, LARGE_MEMBERS = 32, 8  # of a group at most; each holds its network, and a large backbone with it
+DROPOUT = "dropout draws from the process's generator"
+UNTRAINED = "it ended before it trained"
 FEWEST = 4  # members of a part, when a group is split so that every core has one
 
 
@@ -76,7 +78,8 @@ def explain_alone(config: Mapping[str, Any], on_gpu: bool = False) -> str | None
         (name not in NUMBERS, f"method={name} is not known to train in a stack"),
         (name not in OF_FEATURES and network not in BACKBONES, f"backbone={network} trains faster alone"),
         (method.get("head", "linear") != "linear", f"method.head={method.get('head')} takes no steps"),
-        (bool(backbone.get("dropout") or method.get("dropout")), "dropout draws from the process's generator"),
+        (bool(backbone.get("dropout")), f"{DROPOUT}: set backbone.dropout=0 to fuse"),
+        (bool(method.get("dropout")), f"{DROPOUT}: set method.dropout=0 to fuse"),
         (config.get("shares") != "none", f"shares={config.get('shares')} changes what is drawn"),
         (config.get("timeout") is not None, "timeout= is of one run"),
         (config.get("device") != "cpu" and (on_gpu or config.get("device") != "auto"), "stacks are for a CPU"),
@@ -90,12 +93,17 @@ def explain_alone(config: Mapping[str, Any], on_gpu: bool = False) -> str | None
 
 
 def describe_fused(outcomes: Sequence[Outcome], groups: Groups) -> str:
-    """One line for the user: how many of the runs that were made trained in stacks, and why others did not."""
+    """One line for the user: how many of the runs that were made trained in stacks, and why others did not.
+
+    Empty where none was made.
+    """
     made = [outcome for outcome in outcomes if outcome.what == "ran"]
+    if not made:
+        return ""
     single = [outcome for outcome in made if outcome.record.environment.engine != FUSED]
-    reasons = Counter(groups.alone.get(each.record.folder, each.alone) for each in single)
+    reasons = Counter(each.alone or groups.alone.get(each.record.folder) or UNTRAINED for each in single)
     told = f"fused: {count_noun(len(made) - len(single), 'run')} of {len(made)} that were made"
-    why = "; ".join(f"{reason} ({count})" for reason, count in reasons.items() if reason)
+    why = "; ".join(f"{reason} ({count})" for reason, count in reasons.items())
     return f"{told}; alone: {why}" if why else told
 
 

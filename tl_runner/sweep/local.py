@@ -9,11 +9,12 @@ from tempfile import TemporaryDirectory
 from tl_runner.engine.job import Job, Outcome, find_skippable
 from tl_runner.plurals import count_noun
 from tl_runner.sweep.slots import Slot
-from tl_runner.sweep.workers import Worker
+from tl_runner.sweep.workers import Taken, Worker
 
 log = logging.getLogger(__name__)
 
 TICK = 0.2  # seconds between looks at whether the sweep shall stop
+DIED = "the process that trained it in a stack died"
 
 
 def run_locally(
@@ -38,6 +39,7 @@ def run_locally(
     busy: dict[Future[list[Outcome]], Worker] = {}
     stopping: set[Path] = set()
     again: list[Sequence[Job]] = []
+    killed: set[Path] = set()  # runs that are made again
     scratch = TemporaryDirectory(prefix="tl-run-", ignore_cleanup_errors=True)
     try:
         more = True
@@ -60,11 +62,11 @@ def run_locally(
                 worker = busy.pop(future)
                 idle.append(worker)
                 taken = worker.take()
-                if taken.again:
-                    those = count_noun(len(taken.again), "run")
-                    log.warning("%s side by side: %s; each is made by itself now", those, taken.error)
-                again += [[job] for job in taken.again]
-                yield from taken.outcomes
+                again += _split_up(taken)
+                killed |= {job.record.folder for job in taken.again}
+                yield from (
+                    each._replace(alone=DIED) if each.record.folder in killed else each for each in taken.outcomes
+                )
             for worker in busy.values():
                 for job in worker.jobs:
                     if job.record.folder not in stopping and (asked() or unpromising(job)):
@@ -74,6 +76,14 @@ def run_locally(
         for worker in workers:
             worker.close()
         scratch.cleanup()
+
+
+def _split_up(taken: Taken) -> list[Sequence[Job]]:
+    """The jobs of a group whose process died, each by itself."""
+    if taken.again:
+        those = count_noun(len(taken.again), "run")
+        log.warning("the process of %s side by side %s; each is made by itself now", those, taken.error)
+    return [[job] for job in taken.again]
 
 
 def _over(busy: Mapping[Future[list[Outcome]], Worker]) -> set[Future[list[Outcome]]]:

@@ -104,9 +104,9 @@ class Worker:
         except ProcessExpired as death:
             error = _cause(death.exitcode)
         except Exception as fault:  # a fault of ours in what makes a group: its runs meet their own
-            error = f"the group failed ({type(fault).__name__}: {fault})"
+            error = f"failed ({type(fault).__name__}: {fault})"
         gather(self.output, jobs)
-        lost = [mark_lost(job, error, stopping=False) for job in jobs]
+        lost = [mark_lost(job, f"its process {error}", stopping=False) for job in jobs]
         if len(jobs) == 1:
             return Taken([_say_where(lost[0], jobs[0].record.folder / "run.log")])
         again = [job for job, outcome in zip(jobs, lost, strict=True) if outcome.record.status == "failed"]
@@ -165,10 +165,10 @@ def _lives(pid: int) -> bool:
 
 def _cause(code: int | None) -> str:
     if code is None or code >= 0:
-        return f"its process exited with code {code}"
+        return f"exited with code {code}"
     name = signal.Signals(-code).name
     killed = " – by the system, which ran out of memory, or by hand" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{killed}"
+    return f"was killed by {name}{killed}"
 
 
 def _begin(inbox: Connection, output: Path) -> None:

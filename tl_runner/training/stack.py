@@ -7,6 +7,7 @@ A member's own network and optimiser hold views of the stack, so whoever examine
 as if it had trained alone. All members take turns at each point: see `Seat.train`.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,13 +45,19 @@ class Stack:
 
     def begin(self) -> None:
         """All that will train have joined: see which of them can be one program, and why others can't."""
-        alike: dict[Hashable, list[Member]] = {}
+        alike: dict[tuple[int, Hashable], list[Member]] = {}
         for member in self._members:
-            if not member.over:
-                alike.setdefault(_describe_likeness(member), []).append(member)
-        for together in alike.values():
+            if not member.over:  # some may have been interrupted before, at other steps
+                alike.setdefault((member.cursor.step, _describe_likeness(member)), []).append(member)
+        kinds = Counter(kind for _, kind in alike)
+        for (_, kind), together in alike.items():
             try:
                 check_alike(together)
+                if len(together) == 1:
+                    elsewhere = kinds[kind] > 1
+                    raise UnstackableError(
+                        "the runs like it stand at other steps" if elsewhere else "no other run is like it"
+                    )
             except UnstackableError as error:
                 for member in together:
                     member.alone = str(error)
@@ -117,9 +124,9 @@ class Seat:
 
 
 def _describe_likeness(member: Member) -> Hashable:
-    """What members of a program have in common; some may have been interrupted before, and stand at later steps."""
+    """What members of a program have in common, beside the step at which they stand."""
     shapes = frozenset((name, tensor.shape) for name, tensor in list_tensors(member).items())
-    return member.cursor.step, replace(member.plan, clip=None), member.threads, shapes
+    return replace(member.plan, clip=None), member.threads, shapes
 
 
 def check_alike(members: Sequence[Member]) -> None:
@@ -139,8 +146,6 @@ def check_alike(members: Sequence[Member]) -> None:
             raise UnstackableError("a phase of the method computes something from all rows, or draws small tasks")
         if any(isinstance(part, nn.Dropout) and part.p > 0 for part in list_modules(member)):
             raise UnstackableError("dropout draws from the process's generator")
-    if len(members) < 2:
-        raise UnstackableError("no other run is like it")
     try:
         find_numbers([member.method for member in members])
         check_kinds([member.optimizer([Group(member.model.parameters())]) for member in members])

@@ -61,4 +61,5 @@ class Fused(Launching):
         for outcome in run_locally(iter(groups.jobs), places, self.stopping, self.command.full_error, shown.under_way):
             outcomes.append(outcome)
             yield outcome
-        self.command.said.append(describe_fused(outcomes, groups))
+        if told := describe_fused(outcomes, groups):
+            self.command.said.append(told)
