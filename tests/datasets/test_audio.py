@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.signal import lfilter
 from support.sounds import tone, write, write_domains
 
 from tl_runner.datasets import recordings
 from tl_runner.datasets.audio import audio
 from tl_runner.datasets.budget import Budget
+from tl_runner.datasets.domain_names import list_domain_names
 from tl_runner.datasets.recording import measure_recording, read_recording
 from tl_runner.datasets.split import PARTS, Drawn, describe_seeds, fingerprint, split_domains
-from tl_runner.datasets.spoken_words import WORDS, Speaker, speak
+from tl_runner.datasets.spoken_words import SPEAKERS, WORDS, Speaker, resonate, speak
 from tl_runner.domains import FULL_SCALE, Pair
 from tl_runner.errors import UserError
 from tl_runner.models.spectrogram import LogMel
@@ -93,6 +95,20 @@ def test_a_shorter_vocal_tract_has_higher_resonances():
         return float((power * np.linspace(0, 4000, len(power))).sum() / power.sum())
 
     assert 1.1 * centre(1.0) < centre(1.2) < 1.3 * centre(1.0)
+
+
+def test_resonators_are_the_recursive_filters_of_scipy():
+    """Each with a gain of 1 at 0 Hz and its poles at r e^(±iθ), behind the voice's low-pass; resonances that stay."""
+    x = np.random.default_rng(0).standard_normal((2, 600))
+    hz, bandwidths = np.array([[500.0, 1500, 2500], [300, 900, 2200]]), np.array([80, 110, 170])
+    heard = resonate(x, np.repeat(hz[..., None], 15, axis=2), 40, 16000)
+    for row, resonances in enumerate(hz):
+        slow = lfilter([1], [1, -0.7], x[row])
+        poles = np.exp((-np.pi * bandwidths + 2j * np.pi * resonances) / 16000)
+        for pole in poles:
+            denominator = np.poly([pole, pole.conj()]).real
+            slow = lfilter([denominator.sum()], denominator, slow)
+        np.testing.assert_allclose(heard[row], slow, rtol=1e-9, atol=1e-12)
 
 
 def test_a_network_that_learnt_one_speaker_errs_on_the_other():
@@ -196,6 +212,11 @@ def test_files_are_decoded_once_until_one_changes(root, monkeypatch):
         loaded(memory=0.0, shift="noise")
 
 
+def test_its_domains_can_be_paired(root):
+    assert list_domain_names("audio", {"root": "data"}) == ["a", "b"]
+    assert list_domain_names("audio", {"root": None}) == [*SPEAKERS]
+
+
 # Groups: a speaker is in one split
 
 
@@ -212,8 +233,9 @@ def test_a_speaker_by_folder_or_by_the_name_of_the_file_stays_in_one_split(root)
             (file.parent / file.stem[:5]).mkdir(exist_ok=True)
             file.rename(file.parent / file.stem[:5] / file.name)
     drawn = loaded(group="folder")
-    group = drawn.target.group
-    assert group is not None and group.tolist() == by_name.target.group.tolist()
+    assert drawn.target.group is not None
+    group = drawn.target.group.tolist()
+    assert group == by_name.target.group.tolist()
     _, answers, info = split_domains(drawn, 0, NOTHING, CPU)
     assert sum(info.notes["divided"]["target"]["groups"].values()) == 4
     assert answers.places is not None

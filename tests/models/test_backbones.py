@@ -18,7 +18,7 @@ from tl_runner.models.weights import fill, read_weights, spread_channels, unwrap
 
 ALL = [path.removeprefix("backbone/").removesuffix(".yaml") for path in YAMLS if path.startswith("backbone/")]
 NAMES = [name for name in ALL if find_fit(config.locate(name, "backbone")) is None]  # of numbers, and not of texts
-IMAGE = {"small", "resnet18", "resnet50", "timm", "lite0"}
+IMAGE = {"small", "crnn", "resnet18", "resnet50", "timm", "lite0"}
 
 
 @pytest.mark.parametrize("name", NAMES)

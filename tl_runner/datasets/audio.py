@@ -1,6 +1,7 @@
 """Sound: words of two synthetic speakers, or recordings of a user's own in a folder per domain and class."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,19 +69,14 @@ def audio(
     check_range(20, samples=samples)
     severity = severity_of(shift, severity)
     if root is None:
-        of_files: dict[str, Any] = {
-            "labels": labels,
-            "label_set": label_set,
-            "labelled": labelled,
-            "score_on": score_on,
-        }
-        _refuse_options("is for recordings of yours: name their folder, dataset.root=FOLDER",
-                        **of_files, test=test, group=group, on_bad=on_bad, memory=memory)  # fmt: skip
+        of_files = {"labels": labels, "label_set": label_set, "labelled": labelled, "score_on": score_on, "test": test}
+        of_files |= {"group": group, "on_bad": on_bad, "memory": memory}
+        _refuse_options(of_files, "is for recordings of yours: name their folder, dataset.root=FOLDER")
         cut = Cut(RATE if sample_rate == "auto" else sample_rate, 0)
         cut = cut._replace(samples=round((SECONDS if seconds == "auto" else seconds) * cut.sample_rate))
         drawn = _draw_words(seed, source, target, samples, cut)
     else:
-        _refuse_options("is for words of synthetic speakers, and dataset.root for recordings", samples=samples)
+        _refuse_options({"samples": samples}, "is for words of synthetic speakers, and dataset.root for recordings")
         reading = Reading(labels, label_set, labelled, score_on, group, sample_rate, seconds, on_bad, memory)
         asked: dict[str, Several] = {"source": source, "target": target, "test": test}
         drawn, cut = draw_recordings(Path(root).expanduser(), asked, reading, cache)
@@ -116,8 +112,8 @@ def _draw_words(seed: int, source: Several, target: str | None, samples: int, cu
     return Drawn(raw(str(source)), raw(next(name for name in names if name != source)), {}, fresh=True)
 
 
-def _refuse_options(why: str, **given: Any) -> None:
-    """Options that mean nothing here, where they are not left alone."""
+def _refuse_options(given: Mapping[str, Any], why: str) -> None:
+    """Refuse options that mean nothing here, where they are not left alone."""
     defaults = inspect.signature(audio).parameters
     if said := [key for key, value in given.items() if value != defaults[key].default]:
         raise UserError(f"dataset.{said[0]} {why}")

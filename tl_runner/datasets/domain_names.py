@@ -8,6 +8,7 @@ from tl_runner.datasets.dialect import Dialect
 from tl_runner.errors import UserError
 
 DIGITS = ("sans", "serif", "mono", "handwritten")  # `rendered` is all fonts together
+SPEAKERS = ("low", "high")
 
 
 def list_domain_names(dataset: str, options: Mapping[str, Any]) -> list[str]:
@@ -15,6 +16,8 @@ def list_domain_names(dataset: str, options: Mapping[str, Any]) -> list[str]:
     if dataset == "digits":
         return [*DIGITS]
     root, file, column = (options.get(key) for key in ("root", "file", "domain"))
+    if dataset == "audio" and not root:
+        return [*SPEAKERS]
     if dataset in ("image_folder", "text", "audio") and root:
         follow = str(options.get("follow_links")).lower() == "true"
         return _list_folders(Path(str(root)).expanduser(), follow)

@@ -67,7 +67,7 @@ def speak(y: NDArray[np.int64], speaker: Speaker, samples: int, sample_rate: int
     pulses = np.diff(turns, axis=1, prepend=turns[:, :1]) / np.sqrt(step)  # of one power at any pitch
     hiss = draw.standard_normal((n, made))
     source = voice[:, of_frame] * (pulses + speaker.breath * hiss) + noise[:, of_frame] * hiss
-    spectrum = np.fft.rfft(_resonate(source, resonances, hop, rate))
+    spectrum = np.fft.rfft(resonate(source, resonances, hop, rate))
     waves = np.fft.irfft(spectrum[:, : samples // 2 + 1], samples)
     waves *= (draw.uniform(0.3, 0.7, n) / np.abs(waves).max(1))[:, None]
     level = np.sqrt(np.mean(waves**2, axis=1)) * 10 ** (-draw.uniform(*NOISE, n) / 20)
@@ -101,11 +101,11 @@ def _vary(draw: Generator, size: int | tuple[int, ...]) -> Floats:
     return 1 + SPREAD * np.clip(draw.standard_normal(size), -3, 3)
 
 
-def _resonate(source: Floats, resonances: Floats, hop: int, sample_rate: int) -> Floats:
+def resonate(source: Floats, resonances: Floats, hop: int, sample_rate: int) -> Floats:
     """Each row (n, samples) through three resonators in a row, all rows side by side.
 
     y_t = (1 − b − c) x_t + b y_{t−1} + c y_{t−2}; c = −r², b = 2 r cos(2π f / rate), r = exp(−π bandwidth / rate).
-    Klatt, JASA 1980.
+    Resonances (n, 3, frames) in Hz stay for `hop` samples. Klatt, JASA 1980.
     """
     r = np.exp(-np.pi * np.array(BANDWIDTHS) / sample_rate)[:, None]
     c = -(r**2)
