@@ -107,12 +107,14 @@ class Recording:
 
         `over`: the run has come to its end, good or bad, and needs its checkpoint no more.
         """
-        self.save()
-        if self.tracker:
-            with self.listen():
-                self.tracker.end(self.record)
-        if self._log:
-            self._log.close()
+        try:
+            self.save()
+            if self.tracker:
+                with self.listen():
+                    self.tracker.end(self.record)
+        finally:
+            if self._log:
+                self._log.close()
         if over:
             for file in self.folder.glob("checkpoint*.pt"):
                 file.unlink()
