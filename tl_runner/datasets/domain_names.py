@@ -8,12 +8,15 @@ from tl_runner.datasets.dialect import Dialect
 from tl_runner.errors import UserError
 
 DIGITS = ("sans", "serif", "mono", "handwritten")  # `rendered` is all fonts together
+CITIES = ("north", "south")
 
 
 def list_domain_names(dataset: str, options: Mapping[str, Any]) -> list[str]:
     """The domains of a dataset under these options; raises `UserError` where they can't be told."""
     if dataset == "digits":
         return [*DIGITS]
+    if dataset == "road_signs":
+        return [*CITIES]
     root, file, column = (options.get(key) for key in ("root", "file", "domain"))
     if dataset in ("image_folder", "text") and root:
         follow = str(options.get("follow_links")).lower() == "true"
