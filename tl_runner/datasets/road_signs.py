@@ -40,7 +40,7 @@ def road_signs(
     seed: int,
     source: CityName = "north",
     target: CityName = "north",
-    samples: int = 2000,
+    samples: int = 1000,
     size: int = 32,
     shift: ImageShift | None = None,
     severity: int | None = None,
