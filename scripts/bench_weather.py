@@ -69,7 +69,9 @@ def page(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
         source = "–" if method == CEILING else percent(str(_mean(of, "source")))
         yield f"| `{method}` | {' | '.join(scores)} | {source} |"
     runs, failed = (sum(int(row[key]) for row in rows) for key in ("n", "failed"))
-    yield from ("", f"{runs} runs, {failed} failed.")
+    least, most = (of(int(row["n"]) for row in rows) for of in (min, max))
+    seeds = f"{least}" if least == most else f"{least} to {most}"
+    yield from ("", f"{runs} runs, {failed} failed; n = {seeds} a cell.")
 
 
 def arrange(rows: Sequence[Mapping[str, str]]) -> Cells:

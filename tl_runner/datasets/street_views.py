@@ -24,8 +24,8 @@ class Camera(NamedTuple):
     radius: Range  # of the face, where half of the image's side is 1
     height: Range  # of the face's centre: −1 is the upper edge, 1 the lower one
     tilt: Range  # radians
-    narrow: Range  # what a view from the side leaves of the width
-    flat: Range  # what a view from above or below leaves of the height
+    narrow: Range  # the share of the width that a view from the side leaves
+    flat: Range  # the share of the height that a view from above or below leaves
 
 
 class City(NamedTuple):
@@ -36,8 +36,8 @@ class City(NamedTuple):
     skies: tuple[Colour, ...]
     walls: tuple[Colour, ...]  # what is below the horizon: façades, or hedges and hills
     horizon: Range  # −1 to 1, as a camera's height
-    rough: float  # how uneven walls are
-    windows: float  # how dark
+    rough: float  # how uneven walls and the horizon are, as a share
+    windows: float  # the share of the light that windows take; 0 is none
     pole: Colour
 
 
@@ -48,9 +48,8 @@ def photograph(city: City, y: Tensor, side: int, generator: torch.Generator) -> 
 
 
 def _photograph(city: City, faces: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Bytes (n, 3, side / 2, side / 2) of these faces (n, 4, …)."""
+    """Bytes (n, 3, side / FINE, side / FINE) of these faces (n, 4, …)."""
     n = len(faces)
-
     scene = _draw_street(city, n, side, generator)
     matrix, offset = _aim(city.camera, n, generator)
     sign = warp(faces, matrix, offset, side)
@@ -76,7 +75,7 @@ def _aim(camera: Camera, n: int, generator: torch.Generator) -> tuple[Tensor, Te
 
 
 def _draw_street(city: City, n: int, side: int, generator: torch.Generator) -> Tensor:
-    """Sky, and below an uneven horizon walls with windows or none: (n, 3, side, side) in [0, 1]."""
+    """Sky, and below an uneven horizon walls, with windows if the city has some: (n, 3, side, side) in [0, 1]."""
     waves = torch.zeros(n, 1, side, side)
     for cells in (3, 6, 12, 24):
         noise = torch.randn(n, 1, cells, cells, generator=generator)
