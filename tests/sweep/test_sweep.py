@@ -87,6 +87,14 @@ def test_whatever_ends_the_third_of_five_jobs_ends_no_other(how, told, monkeypat
     assert {outcome.what for outcome in again.values()} == {"skipped"}
 
 
+def test_what_kills_the_process_of_a_group_fails_alone(caplog):
+    orders = ordered(["fine", "fine", "is_killed", "fine"])
+    outcomes = {outcome.record.seed: outcome for outcome in run_locally(iter([orders]), PLACES, lambda: False, False)}
+    assert [outcomes[seed].record.status for seed in range(4)] == ["ok", "ok", "failed", "ok"]
+    assert "SIGKILL" in outcomes[2].message
+    assert "4 runs side by side: its process was killed by SIGKILL" in caplog.text
+
+
 def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):
     orders = ordered(["waits", "fine", "fine", "fine"])
     hit: list[int] = []

@@ -8,7 +8,7 @@ from tl_runner.datasets.split import warn_of_absent_classes
 from tl_runner.domains import Pair
 from tl_runner.engine.assembly import Assembly, assemble
 from tl_runner.engine.auto_trials import resolve_method
-from tl_runner.engine.device import claim_device, describe_device
+from tl_runner.engine.device import describe_device
 from tl_runner.engine.preparation import check_task, describe_training, prepare_training
 from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.progress import Progress, restore_progress
@@ -64,7 +64,7 @@ def _make(recording: Recording, train: Callable[..., Iterator[Point]], shared: S
     recording.track(parts.tracker)
     checkpoint = recording.open_checkpoint(settings.checkpoint_every)
     stored = recording.read_checkpoint(checkpoint)
-    device = claim_device(settings.device, stored["made"]["threads"] if stored else settings.threads)
+    device = shared.claim_device(settings.device, stored["made"]["threads"] if stored else settings.threads)
     recording.note(environment=describe_device(device, plan))
     assembled = assemble(record, parts, device, "granted" in parts.method.needs, shared)
     recording.note(data=assembled.data, granted=assembled.granted, training={"backbone": assembled.settled})

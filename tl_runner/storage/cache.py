@@ -4,7 +4,9 @@ Nobody waits for anybody: processes that compute the same write the same bytes u
 """
 
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -20,12 +22,15 @@ def load_cached(file: Path) -> dict[str, Tensor] | None:
     from safetensors.torch import load_file
 
     try:
-        return load_file(file)
+        found = load_file(file)
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
         log.warning("%s can't be used, recomputing it: %s", file, error)
         return None
+    with suppress(OSError):  # of a cache that is for reading alone
+        os.utime(file)  # when it was read last: see `drop_oldest`
+    return found
 
 
 def keep_cached(file: Path, tensors: Mapping[str, Tensor]) -> bool:
@@ -39,3 +44,18 @@ def keep_cached(file: Path, tensors: Mapping[str, Tensor]) -> bool:
         log.warning("%s could not be cached for other runs: %s", file, error)
         return False
     return True
+
+
+def drop_oldest(files: Iterable[Path], limit: int) -> None:
+    """Delete files until `limit` bytes of them are left: those first that were not read for longest."""
+    known = dict[Path, os.stat_result]()
+    for file in files:
+        with suppress(OSError):  # another process has deleted it
+            known[file] = file.stat()
+    size = sum(found.st_size for found in known.values())
+    for file in sorted(known, key=lambda file: known[file].st_mtime):
+        if size <= limit:
+            return
+        with suppress(OSError):  # a file that is in use on Windows goes another time
+            file.unlink()
+        size -= known[file].st_size
