@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": {"errors", "option_names"},
     "datasets": {"domains", "errors", "plurals", "rng", "storage", "tasks"},
     "models": {"core", "domains", "errors", "functional", "options", "rng", "storage", "tasks"},
-    "preprocessing": {"datasets", "errors", "models", "plurals", "storage"},
+    "preprocessing": {"datasets", "domains", "errors", "models", "plurals", "storage"},
     "training": {"core", "domains", "errors", "models", "options", "rng"},
     "evaluation": {"core", "domains", "errors", "functional", "models", "storage", "tasks", "training"},
     "config": {

@@ -11,8 +11,9 @@ log = logging.getLogger(__name__)
 DESCRIPTION = """\
 Write the model of a finished run as one file that runs without tl_runner, and check that it computes the same.
 It takes inputs as the run's dataset gave them (images: pixels from 0 to 1; its normalisation is in the file. Texts:
-token ids of any length up to the run's; the tokenizer is in the file's metadata), any number of rows a call, as
-`input`, and gives the softmax `probabilities` of the classes."""
+token ids of any length up to the run's; the tokenizer is in the file's metadata. Sound: waveforms from -1 to 1, at the
+run's rate and of its length; the spectrogram is made in the file), any number of rows a call, as `input`, and gives the
+softmax `probabilities` of the classes."""
 NOTES = """\
 formats:
   onnx         for ONNX Runtime and others; needs pip install "tl_runner[export]"

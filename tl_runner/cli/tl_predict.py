@@ -1,4 +1,4 @@
-"""tl-predict: what a run's model says of new images, rows or texts."""
+"""tl-predict: what a run's model says of new images, rows, texts or sound."""
 
 import argparse
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # seconds after which progress is printed
 DESCRIPTION = """\
-Predict new images, table rows or texts with the model of a finished run, prepared as the run's own were.
+Predict new images, table rows, texts or sound with the model of a finished run, prepared as the run's own were.
 Prints CSV: path, predicted (class), probability (of that class), then the probability of every class; of a run that
 predicts a quantity: path, predicted (value)."""
 NOTES = """\
@@ -29,6 +29,7 @@ A run on images takes image files of any size, and folders: all images in them, 
 part is resized to the size of the run's own images. A run on tables takes CSV files with the columns it learnt from,
 in any order; its rows are named FILE:LINE, where the header is line 1, and none is left out. A run on texts takes
 .txt files of a text each, CSV files and JSON lines with the column that it read (dataset.text), and folders of them.
+A run on sound takes sound files of any rate and length, and folders: resampled, and cut or padded, as its own were.
 
 examples:
   tl-predict outputs/runs/image_folder/mmd-small-s0-0123456789 photos/ one_more.jpg --out predictions.csv
@@ -46,14 +47,18 @@ def main() -> None:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, which holds run.json")
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="*", type=Path, help="image files, CSV files, text files, or folders"
+        "inputs",
+        metavar="INPUT",
+        nargs="*",
+        type=Path,
+        help="files of images, tables, texts or sound, or folders",
     )
     parser.add_argument("--test", action="store_true", help="the target's test split, by the test.csv of the run")
     parser.add_argument(
         "--out", metavar="FILE.csv", type=Path, help="write the CSV to this file, atomically (default: print it)"
     )
     parser.add_argument(
-        "--on-bad", choices=["error", "skip"], default="error", help="at an image or a text that can't be read"
+        "--on-bad", choices=["error", "skip"], default="error", help="at an image, a text or a sound that can't be read"
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: CUDA if available")
     parser.add_argument(

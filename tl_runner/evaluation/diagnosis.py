@@ -28,6 +28,7 @@ from tl_runner.functional.remembered import remember_results
 from tl_runner.models.batchnorm import DomainModels
 from tl_runner.models.features import iter_batches, read_out
 from tl_runner.models.frozen_features import INCOMPARABLE, freeze_features
+from tl_runner.models.spectrogram import find_sound
 from tl_runner.storage.sections import (
     BoundTerms,
     ClassAccuracies,
@@ -114,7 +115,9 @@ class Diagnose:
                 diagnosis.inputs = self._gap(*inputs)
             diagnosis.stages = StageDistances(before.stages, self._stages(sides, before.pair))
         known = figure_data.Side(source, labels) if source and labels is not None else None
-        figures = figure_data.collect_figure_data(before.pair, pair, known, figure_data.Side(target, answers))
+        figures = figure_data.collect_figure_data(
+            before.pair, pair, known, figure_data.Side(target, answers), find_sound(sides.target)
+        )
         return diagnosis, {**figures, "labels": figure_data.pack_labels(answers, pair.task)}
 
     def _gap(self, source: Tensor | None = None, target: Tensor | None = None) -> Gap | None:

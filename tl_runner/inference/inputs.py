@@ -10,6 +10,7 @@ from tl_runner.errors import UserError, nearest
 from tl_runner.plurals import count_noun, pluralize
 from tl_runner.preprocessing.batching import Input, Preprocessing
 from tl_runner.preprocessing.images import Images
+from tl_runner.preprocessing.sounds import Sounds
 from tl_runner.preprocessing.texts import PLAIN, Texts
 from tl_runner.storage.image_lists import read_list
 from tl_runner.storage.litter import is_litter
@@ -34,7 +35,8 @@ def list_test_inputs(run: Path, preprocessing: Preprocessing) -> list[Input]:
         raise UserError(f"{run} has no test.csv: its dataset is not made of files")
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         names = [row[0] for row in csv.reader(lines)][1:]
-    if isinstance(preprocessing, Images) or (isinstance(preprocessing, Texts) and names[0].lower().endswith(PLAIN)):
+    plain = isinstance(preprocessing, Texts) and names[0].lower().endswith(PLAIN)
+    if plain or isinstance(preprocessing, Images | Sounds):
         found = [Input(Path(name)) for name in names]
     else:
         places = [name.rpartition(":") for name in names]
@@ -42,6 +44,11 @@ def list_test_inputs(run: Path, preprocessing: Preprocessing) -> list[Input]:
             Input(Path(path), [int(line) for _, _, line in group])
             for path, group in groupby(places, key=lambda place: place[0])
         ]
+    if isinstance(preprocessing, Sounds) and preprocessing.shift != "none":
+        raise UserError(
+            f"the files of {file} are not what the run was scored on, which is their sound after dataset.shift="
+            f"{preprocessing.shift}: name them to predict them as they are"
+        )
     if absent := [str(path) for path, _ in found if not path.is_file()]:
         raise UserError(
             f"{len(absent)} of {count_noun(len(found), 'file')} of {file} {pluralize(len(absent), 'is')} missing, such"

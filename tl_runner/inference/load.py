@@ -28,7 +28,7 @@ class Trained(NamedTuple):
     `model(preprocessing(input, …))` are the logits (n, C), whose columns `classes` names; `.softmax(-1)` are the
     probabilities that tl-predict prints. Where a run predicts a quantity there are no classes, and the model gives it
     (n, 1) in its own unit. `preprocessing` takes image files or Pillow images of a run on images; CSV files or rows
-    {column: value} of one on tables; texts, or a Path of a file of them, of one on texts.
+    {column: value} of one on tables; texts, or a Path of a file of them, of one on texts; sound files of one on sound.
     """
 
     model: Model

@@ -95,3 +95,8 @@ class LogMel(nn.Module):
             mean, deviation = v.mean((1, 2), keepdim=True), v.std((1, 2), correction=0, keepdim=True)
             v = 0.5 + (v - mean) / (4 * deviation.clamp_min(FLAT))
         return v[:, None]
+
+
+def find_sound(model: nn.Module) -> SoundInfo | None:
+    """How a model reads waveforms; None where it reads something else."""
+    return next((part.sound for part in model.modules() if isinstance(part, LogMel)), None)

@@ -8,6 +8,7 @@ from tl_runner.datasets.pixel_format import PixelFormat
 from tl_runner.models.tokens import Tokenizer
 from tl_runner.preprocessing.batching import Preprocessing, Unknown
 from tl_runner.preprocessing.images import RGB, Images
+from tl_runner.preprocessing.sounds import Sounds
 from tl_runner.preprocessing.tables import Columns
 from tl_runner.preprocessing.texts import Texts
 from tl_runner.storage.sections import DataInfo
@@ -18,13 +19,15 @@ IMAGE = 3  # dimensions of an input: channels, height, width
 def read_preprocessing(data: DataInfo, dataset: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> Preprocessing:
     """The preprocessing of a run, by its record's `data` and the `dataset` node of its configuration; pure.
 
-    Texts where the run kept a tokenizer of them, images where an input has three dimensions, a table where the record
-    holds the encoding of its columns.
+    Texts where the run kept a tokenizer of them, sound where the record says how a model reads it, images where an
+    input has three dimensions, a table where the record holds the encoding of its columns.
     """
     shape = tuple(data.shape)
     target = dataset.get("_target_", "?")
     if tokenizer is not None:
         return Texts(tokenizer, dataset.get("text", Texts.column), _dialect(dataset))
+    if data.sound is not None:
+        return Sounds(data.sound.sample_rate, shape[-1], dataset.get("shift", Sounds.shift))
     if len(shape) == IMAGE:
         return _images(shape, data, target)
     if not data.encoding or "columns" not in data.encoding:

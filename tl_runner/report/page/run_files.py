@@ -4,6 +4,7 @@ Only sums stay in memory: predictions of thousands of runs would not fit. A file
 the page tells, and what was in it counts as missing.
 """
 
+import csv
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -69,6 +70,19 @@ class RunFiles:
         """The texts that the diagnosis left by this name; none of a run on anything else."""
         packed = self.diagnosis(name)
         return [] if packed is None else [row.tobytes().rstrip(b"\0").decode("utf-8", "replace") for row in packed]
+
+    @cached_property
+    def test_names(self) -> list[str]:
+        """The files of the target's test split, in the order of its rows; none of a run that read none."""
+        file = self.record.folder / "test.csv"
+        try:
+            with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+                return [row[0] for row in csv.reader(lines) if row][1:]
+        except FileNotFoundError:
+            return []
+        except (OSError, csv.Error) as error:
+            self.faults.append(f"{file} can't be read: {error}")
+            return []
 
     @cached_property
     def labels(self) -> NDArray[Any] | None:

@@ -1,8 +1,6 @@
 """Samples of both domains, with what models made of them, and what a run by weights weighed most and least."""
 
-import base64
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -10,16 +8,14 @@ from numpy.typing import NDArray
 
 from tl_runner.report.page.figure import Figure, FigureTable, Gallery, LabelledPicture
 from tl_runner.report.page.groups import BASELINES, SettingRuns
+from tl_runner.report.page.pictures import RIGHT, shorten_names, uri
 from tl_runner.report.page.run_files import RunFiles
+from tl_runner.report.page.sound_samples import draw_sounds
 from tl_runner.report.page.text_samples import draw_texts
 from tl_runner.storage.record import RunRecord
 
-LARGE = 96  # pixels a side at most
-SMALL = 64  # up to here every pixel is kept; larger images are photographs, and made JPEG
-SHORT = 16  # letters of a name that fit below a sample
 COLUMNS = 10  # of a table's rows
 MOST = 4  # settings of weights
-RIGHT = {True: "right", False: "wrong", None: "no label says whether it is right"}
 
 
 def figure(groups: Sequence[SettingRuns]) -> Figure:
@@ -29,6 +25,8 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
     called = {id(run): group.name for group in groups for run in group.runs}
     if read := _of_one_sight(several, "target_texts")[:2]:
         return draw_texts("samples", title, read, [called[id(run)] for run in read])
+    if heard := _of_one_sight(several, "target_spectrograms")[:2]:
+        return draw_sounds("samples", title, heard, [called[id(run)] for run in heard])
     runs = _of_one_sight(several, "target_samples")[:2]
     if not runs:
         return Figure(
@@ -37,7 +35,7 @@ def figure(groups: Sequence[SettingRuns]) -> Figure:
             missing="No run of this pair has sample images to show (tables have none, diagnose=none leaves them out).",
         )
     names = [called[id(run)] for run in runs]
-    short = [name if len(name) <= SHORT else f"({number})" for number, name in enumerate(names, 1)]
+    short = shorten_names(names)
     galleries = []
     for side in ("source", "target"):
         shown = [
@@ -87,20 +85,6 @@ def draw_weighted_rows(groups: Sequence[SettingRuns]) -> Figure:
     if len(found) > MOST:
         caption += f" {MOST} of {len(found)} settings with weights are shown."
     return Figure("weighed", title, caption, galleries=galleries, cells=cells)
-
-
-def uri(image: NDArray[np.uint8]) -> str:
-    """A (c, h, w) image of bytes as a data URI. Of other than 1 or 3 channels the first is shown."""
-    from PIL import Image
-
-    planes = image if len(image) == 3 else image[:1]
-    picture = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)).squeeze())
-    small = max(picture.size) <= SMALL
-    if not small:
-        picture.thumbnail((LARGE, LARGE))
-    held, kind = BytesIO(), "PNG" if small else "JPEG"
-    picture.save(held, kind, **({"optimize": True} if small else {"quality": 85}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 def _pictures(side: str, runs: Sequence[tuple[str, RunFiles]]) -> list[LabelledPicture]:
