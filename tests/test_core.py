@@ -11,7 +11,7 @@ from tl_runner.methods import requirements
 from tl_runner.methods.frozen_copy import FrozenCopy
 from tl_runner.methods.sum import OncePerInput
 from tl_runner.models.backbones import small
-from tl_runner.models.features import FeatureModel
+from tl_runner.models.frozen_features import FeatureModel
 from tl_runner.rng import Rng
 from tl_runner.tasks import Classification
 

@@ -10,7 +10,8 @@ from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import Drawn, Encoding, Raw, split_domains
 from tl_runner.datasets.synthetic import blobs
 from tl_runner.domains import Domain, InMemory, LabelledSplit, Labels, OnDisk, Pair, Subset, look_ahead
-from tl_runner.models.features import Embedded, FeatureModel, freeze_features, iter_batches
+from tl_runner.models.features import iter_batches
+from tl_runner.models.frozen_features import Embedded, FeatureModel, freeze_features
 from tl_runner.tasks import Classification
 
 CPU = torch.device("cpu")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tl_runner.datasets import image_shifts
-from tl_runner.datasets.image_shifts import IMAGE_SHIFTS, GreyShift, ImageShift, severity_of, shift_images, warp
+from tl_runner.datasets.image_shifts import IMAGE_SHIFTS, GreyShift, ImageShift, severity_of, shift_images
+from tl_runner.datasets.warp import warp
 from tl_runner.errors import UserError
 
 

@@ -284,7 +284,7 @@ def test_a_board_tells_failures_at_once_and_notes_once(tmp_path):
     assert "5/20 digits small mmd optimizer.lr=1 seed=0  train" in text and "seed=1  starting" in text
     assert "0 of 4 done · 2 running · 2 queued · 0 failed" in text
     assert text.count("failed: digits small mmd optimizer.lr=1 seed=") == 2 and text.count("[bold]why[/bold]") == 2
-    assert text.count("a note") == 1 and "seed=0: stopped, its checkpoint is kept" in text
+    assert text.count("a note") == 1 and "seed=0: stopped before its first point, to start anew" in text
     assert "3 of 4 done · 0 running · 1 queued · 2 failed" in text
 
 

@@ -37,6 +37,7 @@ from tl_runner.datasets.split import split_domains
 from tl_runner.domains import InMemory, Labels, OnDisk, Pair, Split
 from tl_runner.engine import run as engine
 from tl_runner.engine.device import apply_kernels
+from tl_runner.engine.shared_data import Shared
 from tl_runner.methods.auto import Auto
 from tl_runner.models import backbones
 from tl_runner.models.tokens import list_ids
@@ -142,7 +143,6 @@ def test_a_step_waits_for_its_point_alone_and_learns_what_it_learns_on_the_cpu(n
         pytest.importorskip("transformers", reason="needs the extra [text]")
     here, there = take_turns(away, name)
     check_waits(name, there.waits)
-    assert not any(here.waits)
     if name not in OF_TEXTS:  # on a CPU columns of padding are left out, so that dropout draws other numbers
         torch.testing.assert_close(there.logits, here.logits, rtol=1e-4, atol=1e-5)  # there the optimiser is torch's
 
@@ -238,7 +238,7 @@ def make_run(outputs: Path, device: str, *overrides: str, cut: int = 0) -> RunRe
     config, choices = composed(*QUICK, *overrides, "device=cpu")
     record = describe_run({**config, "outputs": str(outputs / device)}, choices)
     with pytest.MonkeyPatch.context() as patch, PretendedDevice():
-        patch.setattr(engine, "claim_device", lambda *_: torch.device(device))
+        patch.setattr(Shared, "claim_device", lambda *_: torch.device(device))
         if cut:
             points = engine.run(record)
             for _ in range(cut):

@@ -1,7 +1,6 @@
 """What was cut off goes on where it was, and ends as if nothing had happened, to the last bit."""
 
 import random
-from collections import OrderedDict
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,11 @@ import pytest
 import torch
 from conftest import METHODS, QUICK, composed, some_slow
 from support.equal_runs import curve, equal
-from torch import nn
 
 from tl_runner import rng
-from tl_runner.core import Model
-from tl_runner.domains import InMemory
 from tl_runner.engine.run import run
 from tl_runner.errors import DivergedError
 from tl_runner.methods.source_only import SourceOnly
-from tl_runner.models.features import Embedded
 from tl_runner.storage.checkpoint import Checkpoint
 from tl_runner.storage.record import RunRecord, describe_run
 
@@ -228,20 +223,6 @@ def test_features_of_a_frozen_backbone_are_computed_once_a_machine(tmp_path, mon
     again = described(tmp_path, *words, "method.head=ncm", "force=true")
     to_the_end(run(again))
     assert half.read_bytes() == whole and again.scores == other.scores
-
-
-def test_features_of_other_weights_or_rows_are_others(tmp_path):
-    torch.manual_seed(0)
-    x = torch.rand(6, 3)
-
-    def features(model: Model, x: torch.Tensor) -> torch.Tensor:
-        return Embedded(InMemory(x), model, tmp_path).take(torch.arange(len(x)))
-
-    one, other = (Model(nn.Sequential(OrderedDict(map=nn.Linear(3, 2))), 2, ["a", "b"]) for _ in range(2))
-    for model, rows in ((one, x), (other, x), (one, x + 1), (one, x)):
-        with torch.no_grad():
-            assert torch.equal(features(model, rows), model.backbone(rows))
-    assert len([*tmp_path.iterdir()]) == 3
 
 
 def test_a_curve_that_ends_before_the_checkpoint_is_made_again(tmp_path, caplog):

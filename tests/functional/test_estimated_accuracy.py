@@ -42,7 +42,8 @@ def test_on_the_sources_own_rows_doc_and_atc_are_its_accuracy():
     assert ea.share_above_threshold(ea.confidence(source), ea.confidence(source), int((~right).sum())) == accuracy(
         source, labels
     )
-    assert ea.transport_share(source, source, labels) == accuracy(source, labels)
+    costs = ea.transport_costs(source, ea.count_labels(labels, source.shape[-1]))
+    assert ea.transport_share(costs, source, labels) == accuracy(source, labels)
 
 
 def test_a_temperature_undoes_a_scaling_and_is_scipys():

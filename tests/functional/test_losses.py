@@ -91,3 +91,18 @@ def test_supervised_is_the_cross_entropy_of_each_stream():
         log_p = F.log_softmax(head(rows.x), -1)
         by_hand = -sum(log_p[i, label] for i, label in enumerate(rows.y)) / len(rows.y)
         torch.testing.assert_close(terms[name], by_hand)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
+def test_losses_of_rows_are_torchs_cross_entropy_to_the_bit(half):
+    x, weight, w = features(64, 8, 0), features(8, 10, 1).requires_grad_(), features(64, 1, 2)[:, 0]
+    y = torch.arange(64) % 10
+
+    def differentiate(loss):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found = loss(x @ weight, y)
+            return found, *torch.autograd.grad((w * found).mean(), weight)
+
+    found = differentiate(losses.row_losses)
+    expected = differentiate(lambda outputs, y: F.cross_entropy(outputs, y, reduction="none"))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -17,7 +17,7 @@ from support import failing
 from tl_runner.engine.job import Job, Outcome, run_job
 from tl_runner.storage.record import describe_run, read_record, read_records
 from tl_runner.sweep import workers
-from tl_runner.sweep.local import TICK, run_locally
+from tl_runner.sweep.local import DIED, TICK, run_locally
 from tl_runner.sweep.slots import Slot
 
 PLACES = [Slot(0, 1, None), Slot(1, 1, None)]
@@ -85,6 +85,15 @@ def test_whatever_ends_the_third_of_five_jobs_ends_no_other(how, told, monkeypat
 
     again = swept([order for order in orders if order.record.seed != 2])
     assert {outcome.what for outcome in again.values()} == {"skipped"}
+
+
+def test_what_kills_the_process_of_a_group_fails_alone(caplog):
+    orders = ordered(["fine", "fine", "is_killed", "fine"])
+    outcomes = {outcome.record.seed: outcome for outcome in run_locally(iter([orders]), PLACES, lambda: False, False)}
+    assert [outcomes[seed].record.status for seed in range(4)] == ["ok", "ok", "failed", "ok"]
+    assert "SIGKILL" in outcomes[2].message
+    assert {outcome.alone for outcome in outcomes.values()} == {DIED}
+    assert "the process of 4 runs side by side was killed by SIGKILL" in caplog.text
 
 
 def test_a_killed_worker_costs_its_own_run_only_and_that_goes_on(tmp_path):

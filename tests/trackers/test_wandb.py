@@ -112,6 +112,22 @@ def test_wandb_has_the_curve_the_configuration_and_the_scores(made, record, capf
     assert capfd.readouterr() == ("", "")
 
 
+def test_wandb_keeps_two_runs_that_are_made_side_by_side(made, record):
+    records = [record, replace(record, id="other", seed=7)]
+    trackers = [Guarded(wandb, each) for each in records]
+    for point in made.points:
+        for tracker in trackers:
+            tracker.point(point)
+    for tracker, each in zip(trackers, records, strict=True):
+        tracker.end(each)
+    assert all(tracker.alive for tracker in trackers)
+    found = [kept(folder) for folder in folders(record.outputs)]
+    assert len(found) == 2
+    for each in found:
+        agree(each.curve, series(made.curve))
+        assert each.summary["status"] == "ok" and each.exit_code == 0
+
+
 def test_wandb_tells_nothing_of_the_machine(made, record, monkeypatch):
     for name, value in {"MODE": "online", "PROJECT": "elsewhere", "RUN_ID": "another", "DIR": "/nowhere"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)

@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tl_runner.datasets.fonts import find_fonts
 from tl_runner.datasets.halves import TargetShares, limit_shares
-from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images, warp
+from tl_runner.datasets.image_shifts import GreyShift, severity_of, shift_images
 from tl_runner.datasets.pool import pool
 from tl_runner.datasets.source_names import name_sources
 from tl_runner.datasets.split import Drawn, Raw
+from tl_runner.datasets.warp import warp
 from tl_runner.errors import UserError, check_range
 from tl_runner.rng import Rng
 
@@ -126,19 +128,6 @@ def rendered(
     rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(n, 2, 2)
     slant = torch.stack([uniform(1.0, 1.6), shear, zero, uniform(0.8, 1.25)], -1).view(n, 2, 2)
     return through_8x8(warp(fonts[font, y][:, None], rotation @ slant)), y
-
-
-@cache
-def find_fonts() -> list[Path]:
-    """The DejaVu fonts that ship inside matplotlib, which is not imported; its two display fonts are left out."""
-    spec = find_spec("matplotlib")
-    folders = [Path(place) / "mpl-data" / "fonts" / "ttf" for place in (spec and spec.submodule_search_locations) or ()]
-    files = sorted(file for folder in folders for file in folder.glob("DejaVu*.ttf") if "Display" not in file.name)
-    if not files:
-        raise UserError(
-            "dataset.source=rendered draws the DejaVu fonts that ship inside matplotlib: none were found there"
-        )
-    return files
 
 
 @cache

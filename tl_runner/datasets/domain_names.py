@@ -7,17 +7,18 @@ from typing import Any
 from tl_runner.datasets.dialect import Dialect
 from tl_runner.errors import UserError
 
-DIGITS = ("sans", "serif", "mono", "handwritten")  # `rendered` is all fonts together
-SPEAKERS = ("low", "high")
+EMBEDDED = {
+    "digits": ("sans", "serif", "mono", "handwritten"),  # `rendered` is all fonts together
+    "road_signs": ("north", "south"),
+    "audio": ("low", "high"),  # without a folder of recordings
+}
 
 
 def list_domain_names(dataset: str, options: Mapping[str, Any]) -> list[str]:
     """The domains of a dataset under these options; raises `UserError` where they can't be told."""
-    if dataset == "digits":
-        return [*DIGITS]
     root, file, column = (options.get(key) for key in ("root", "file", "domain"))
-    if dataset == "audio" and not root:
-        return [*SPEAKERS]
+    if dataset in EMBEDDED and not root:
+        return [*EMBEDDED[dataset]]
     if dataset in ("image_folder", "text", "audio") and root:
         follow = str(options.get("follow_links")).lower() == "true"
         return _list_folders(Path(str(root)).expanduser(), follow)

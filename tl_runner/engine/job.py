@@ -4,7 +4,8 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -40,7 +41,7 @@ class Outcome(NamedTuple):
 
     ran: the run was made; its record says how it ended. skipped: it was complete, or had diverged, before. locked:
     another process is making it. stopped: it was asked to stop, and can be resumed. queued: it did not start. pruned: a
-    search stopped it for good.
+    search stopped it for good. warnings: to be printed. alone: why it did not train in the stack of its group.
     """
 
     record: RunRecord
@@ -48,10 +49,33 @@ class Outcome(NamedTuple):
     what: Literal["ran", "skipped", "locked", "stopped", "queued", "pruned"]
     message: str = ""
     warnings: tuple[str, ...] = ()
+    alone: str = ""
 
     @property
     def failed(self) -> bool:
         return self.what in ("ran", "skipped") and self.record.status != "ok"
+
+
+@contextmanager
+def collect_warnings(messages: list[str]) -> Iterator[None]:
+    """Within, what the package warns of is added to the messages: the process of the command prints them."""
+    collector = _WarningCollector(messages)
+    logger = logging.getLogger("tl_runner")
+    logger.addHandler(collector)
+    try:
+        yield
+    finally:
+        logger.removeHandler(collector)
+
+
+class _WarningCollector(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR:  # errors are in the run's outcome
+            self.messages.append(record.getMessage())
 
 
 def run_job(

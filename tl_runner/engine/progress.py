@@ -62,11 +62,16 @@ class Progress:
             self.weights = {name: w.detach().to("cpu", copy=True) for name, w in pack_statistics(sides).items()}
 
     def state(
-        self, model: nn.Module, method: nn.Module, made: Mapping[str, Any], shares: TrackedShares | None = None
+        self,
+        model: nn.Module,
+        method: nn.Module,
+        made: Mapping[str, Any],
+        engine: str | None = None,
+        shares: TrackedShares | None = None,
     ) -> dict[str, Any]:
         """All of it with the model's and the method's parameters and the generators, in plain types and tensors.
 
-        `made` says by what it is made: code, machine and data.
+        `made` says by what it is made: code, machine and data. `engine`: see `Environment`.
         """
         self._warn_of_loose_tensors(method)
         return {
@@ -83,6 +88,7 @@ class Progress:
             "class_shares": shares.state() if shares else None,
             "chance": rng.get_state(),
             "made": dict(made),
+            "engine": engine,
         }
 
     def _warn_of_loose_tensors(self, method: nn.Module) -> None:

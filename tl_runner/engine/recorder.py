@@ -3,11 +3,13 @@
 import csv
 import json
 import logging
+import pickle
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
+from functools import lru_cache
 from io import StringIO
 from math import isfinite
 from pathlib import Path
@@ -78,7 +80,8 @@ class Recording:
             self._log = logging.FileHandler(self.folder / "run.log", encoding="utf-8", errors="backslashreplace")
             self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("tl_runner")
-        logger.setLevel(logging.INFO)
+        if logger.level != logging.INFO:  # each time it is set, every logger of the process forgets its own
+            logger.setLevel(logging.INFO)
         logger.addHandler(self._log)
         try:
             yield
@@ -104,11 +107,14 @@ class Recording:
 
         `over`: the run has come to its end, good or bad, and needs its checkpoint no more.
         """
-        if self._log:
-            self._log.close()
-        self.save()
-        if self.tracker:
-            self.tracker.end(self.record)
+        try:
+            self.save()
+            if self.tracker:
+                with self.listen():
+                    self.tracker.end(self.record)
+        finally:
+            if self._log:
+                self._log.close()
         if over:
             for file in self.folder.glob("checkpoint*.pt"):
                 file.unlink()
@@ -263,9 +269,15 @@ def record_lost_process(record: RunRecord, error: str) -> None:
 
 
 def _yaml(config: Mapping[str, Any]) -> bytes:
+    return "".join(_yaml_of_key(pickle.dumps(item)) for item in config.items()).encode()
+
+
+@lru_cache(maxsize=64)
+def _yaml_of_key(pickled: bytes) -> str:
+    """Of a key and its value, which most runs of a sweep have in common: each costs up to a millisecond."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode()
+    return OmegaConf.to_yaml(OmegaConf.create(dict([pickle.loads(pickled)])))
 
 
 def _strict(leaf: Any) -> Any:

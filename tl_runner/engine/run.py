@@ -8,7 +8,7 @@ from tl_runner.datasets.split import warn_of_absent_classes
 from tl_runner.domains import Pair
 from tl_runner.engine.assembly import Assembly, assemble
 from tl_runner.engine.auto_trials import resolve_method
-from tl_runner.engine.device import claim_device, describe_device
+from tl_runner.engine.device import describe_device
 from tl_runner.engine.preparation import check_task, describe_training, prepare_training
 from tl_runner.engine.pretrain import start_model
 from tl_runner.engine.progress import Progress, restore_progress
@@ -32,6 +32,7 @@ from tl_runner.functional.estimated_accuracy import estimate_accuracy
 from tl_runner.models.batchnorm import by_domain_statistics, load_statistics, statistics
 from tl_runner.models.heads import gives_probabilities
 from tl_runner.storage.record import RunRecord
+from tl_runner.storage.sections import FUSED
 from tl_runner.tasks import Classification, Regression
 from tl_runner.training.averaging import settle_weights
 from tl_runner.training.loop import WAITING, Point, train
@@ -64,7 +65,7 @@ def _make(recording: Recording, train: Callable[..., Iterator[Point]], shared: S
     recording.track(parts.tracker)
     checkpoint = recording.open_checkpoint(settings.checkpoint_every)
     stored = recording.read_checkpoint(checkpoint)
-    device = claim_device(settings.device, stored["made"]["threads"] if stored else settings.threads)
+    device = shared.claim_device(settings.device, stored["made"]["threads"] if stored else settings.threads)
     recording.note(environment=describe_device(device, plan))
     assembled = assemble(record, parts, device, "granted" in parts.method.needs, shared)
     recording.note(data=assembled.data, granted=assembled.granted, training={"backbone": assembled.settled})
@@ -84,6 +85,8 @@ def _make(recording: Recording, train: Callable[..., Iterator[Point]], shared: S
     shares = TrackedShares.start(settings.shares, pair, plan.balance)
     progress = restore_progress(stored, model, method, made := recording.identify_maker(), shares)
     recording.resume_curve(progress)
+    if progress.cursor.step and stored and stored.get("engine") == FUSED:
+        recording.note(environment={"engine": FUSED})  # so that who wants runs to the bit sees that it is not one
     for trained in train(
         model,
         method,
@@ -108,7 +111,7 @@ def _make(recording: Recording, train: Callable[..., Iterator[Point]], shared: S
             progress.consider(evidence, predicted, parts.select, sides, shares and shares.facts)
             point = point._replace(evidence=evidence)
         recording.append_point(point)
-        with checkpoint.around(lambda: progress.state(model, method, made, shares)):
+        with checkpoint.around(lambda: progress.state(model, method, made, record.environment.engine, shares)):
             yield point
 
     conclude(recording, assembled, setup, model, pair, progress, shares)

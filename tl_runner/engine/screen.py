@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tl_runner import config
-from tl_runner.core import Model, SourceModel
+from tl_runner.core import SourceModel
 from tl_runner.domains import LabelledSplit, Pair, Split, Subset
 from tl_runner.engine.assembly import assemble
 from tl_runner.engine.device import claim_device, describe_device
@@ -26,7 +26,8 @@ from tl_runner.functional.divergence import ROWS as COMPARED
 from tl_runner.functional.divergence import mmd_test, separate_domains
 from tl_runner.functional.estimated_accuracy import bound_estimate, estimate_accuracy, fit_temperature
 from tl_runner.functional.transferability import admit, h_score, leep, linear_error, logme, nce
-from tl_runner.models.features import Embedded, cut_model, gather_rows
+from tl_runner.models.features import cut_model
+from tl_runner.models.frozen_features import FeatureCache
 from tl_runner.models.learning_rates import new_stages
 from tl_runner.rng import Rng
 from tl_runner.storage.provenance import collect_provenance
@@ -97,7 +98,8 @@ def screen(
     found = []
     for stage in wanted:
         started, last = time.monotonic(), stage == model.stages[-1]
-        embed = partial(embed_rows, model if last else cut_model(model, stage, pair.shape), cache=assembled.features)
+        part = model if last else cut_model(model, stage, pair.shape)
+        embed = partial(embed_rows, FeatureCache(assembled.features, part))
         scores, rows = _score_features(embed, whose, labelled, assembled.rng, source_model if last else None)
         scores |= _measure_distances(embed, pair)
         if "error" in scores and "a_distance" in scores:
@@ -186,10 +188,10 @@ def _estimate_target(embed: Embed, source_model: SourceModel, pair: Pair) -> dic
     return dict(zip(("estimated", "estimated_low", "estimated_high"), found, strict=True))
 
 
-def embed_rows(part: Model, split: Split, rows: Tensor, cache: Path) -> Tensor:
-    """What this part of a model makes of these rows, (n, d) on the CPU; cached. `UserError` where it is not finite."""
-    whole = len(rows) == len(split)
-    found = gather_rows(Embedded(split if whole else Subset(split, rows.to(part.device)), part, cache))
+def embed_rows(cache: FeatureCache, split: Split, rows: Tensor) -> Tensor:
+    """What the cache's part of a model makes of these rows, (n, d) on the CPU. `UserError` where it is not finite."""
+    part, whole = cache.model, len(rows) == len(split)
+    found = cache.embed(split if whole else Subset(split, rows.to(part.device))).cpu()
     if not bool(torch.isfinite(found).all()):
         raise UserError(f"the features at stage {part.stage or part.stages[-1]!r} are not finite numbers")
     return found

@@ -18,6 +18,7 @@ from tl_runner.core import Model, Start
 from tl_runner.datasets.budget import Budget
 from tl_runner.datasets.split import split_domains
 from tl_runner.domains import Answers, Pair
+from tl_runner.engine.device import claim_device
 from tl_runner.engine.image_size import settle_size
 from tl_runner.engine.texts import TextEncoding, add_tokenizer
 from tl_runner.evaluation.diagnosis import Diagnose, Setup
@@ -45,6 +46,13 @@ class Shared:
     def __init__(self) -> None:
         self._data: dict[str, tuple[Data, Said]] = {}
         self._setups: dict[str, tuple[Setup, Said]] = {}
+        self._devices: dict[tuple[str, int | None], torch.device] = {}
+
+    def claim_device(self, name: str, threads: int | None) -> torch.device:
+        """See `device.claim_device`, which looks through all libraries that the process has loaded."""
+        if (name, threads) not in self._devices:
+            self._devices[name, threads] = claim_device(name, threads)
+        return self._devices[name, threads]
 
     def read_data(self, record: RunRecord, parts: Parts, device: torch.device, needs_granted: bool) -> Data:
         """The domains as this run splits them. Its answers are sealed, whoever has opened those of another run."""

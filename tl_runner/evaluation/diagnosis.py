@@ -24,8 +24,10 @@ from tl_runner.functional.class_shares import bbse, bootstrap_bbse, count_shares
 from tl_runner.functional.divergence import FOLDS, ROWS, SEED, mmd_test, separate_domains
 from tl_runner.functional.logistic import choose_class, cross_fit, split_folds
 from tl_runner.functional.metrics import accuracy
+from tl_runner.functional.remembered import remember_results
 from tl_runner.models.batchnorm import DomainModels
-from tl_runner.models.features import INCOMPARABLE, freeze_features, iter_batches, read_out
+from tl_runner.models.features import iter_batches, read_out
+from tl_runner.models.frozen_features import INCOMPARABLE, freeze_features
 from tl_runner.models.spectrogram import find_sound
 from tl_runner.storage.sections import (
     BoundTerms,
@@ -41,6 +43,7 @@ from tl_runner.storage.sections import (
 Level = Literal["basic", "full", "none"]
 MANY = 100  # classes, up to which intervals of their shares are computed
 FEW = 3  # classes that a warning names
+CHOSEN = 1e-7  # the tolerance of a fit that is asked for the class of each row alone: one Newton step less, of five
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +184,7 @@ def warn_of_shares(found: ClassShares, classes: Sequence[str]) -> None:
         )
 
 
+@remember_results
 def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor) -> float | None:
     """λ* = min_h ε_s(h) + ε_t(h), by one linear classifier of both domains' features, each domain with half the weight.
 
@@ -197,7 +201,7 @@ def joint_error(source: Tensor, source_labels: Tensor, target: Tensor, target_la
     fold_of = torch.from_numpy(split_folds(n + m, FOLDS, SEED))
     if len(present) < 2 or any(len(known[fold_of != fold].unique()) < 2 for fold in range(FOLDS)):
         return None
-    wrong = choose_class(cross_fit(x, known, len(present), 0.1, fold_of, weights)) != known
+    wrong = choose_class(cross_fit(x, known, len(present), 0.1, fold_of, weights, CHOSEN)) != known
     return (wrong[~of_target].double().mean() + wrong[of_target].double().mean()).item()
 
 

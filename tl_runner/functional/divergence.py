@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tl_runner.functional import importance, mmd
+from tl_runner.functional.remembered import remember_results
 from tl_runner.rng import Rng
 
 ROWS = 500  # of a side, at most, that are compared: the interval of an A-distance is then about ±0.1
@@ -64,6 +65,7 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+@remember_results
 def separate_domains(source: Tensor, target: Tensor) -> Separation | None:
     """How well a logistic regression tells the domains apart: the first rows of each side, as many of both.
 
@@ -78,6 +80,7 @@ class MMDTest(NamedTuple):
     p: float
 
 
+@remember_results
 def mmd_test(source: Tensor, target: Tensor, permutations: int) -> MMDTest | None:
     """`mmd.mmd2` and the chance of as large a value where both sides are drawn from one distribution.
 

@@ -41,13 +41,14 @@ def estimate_accuracy(target: Tensor, source: Tensor, labels: Tensor, temperatur
     target, source = scale_temperature(target, temperature), scale_temperature(source, temperature)
     right = source.argmax(-1) == labels
     wrong = int((~right).sum())
+    costs = transport_costs(target, count_labels(labels, source.shape[-1]))
     return {
         "ac": average_confidence(target),
         "doc": difference_of_confidences(target, source, right),
         "atc_mc": share_above_threshold(confidence(target), confidence(source), wrong),
         "atc_ne": share_above_threshold(-losses.row_entropy(target), -losses.row_entropy(source), wrong),
-        "cot": transport_accuracy(target, source, labels),
-        "cott": transport_share(target, source, labels),
+        "cot": transport_accuracy(costs),
+        "cott": transport_share(costs, source, labels),
     }
 
 
@@ -136,12 +137,15 @@ def find_threshold(scores: Tensor, below: int) -> float:
     return float(scores.sort().values[below - 1]) if below else float("-inf")
 
 
-def transport_accuracy(target: Tensor, source: Tensor, labels: Tensor) -> float:
-    """COT: 1 − the least mean cost 1 − p_y of giving target rows labels as frequent as the source's (Lu 2023)."""
-    return 1 - transport_costs(target, count_labels(labels, source.shape[-1])).mean().item()
+def transport_accuracy(costs: Tensor) -> float:
+    """COT: 1 − the least mean cost 1 − p_y of giving target rows labels as frequent as the source's (Lu 2023).
+
+    `costs` are the `transport_costs` of target rows by the source's `count_labels`.
+    """
+    return 1 - costs.mean().item()
 
 
-def transport_share(target: Tensor, source: Tensor, labels: Tensor) -> float:
+def transport_share(costs: Tensor, source: Tensor, labels: Tensor) -> float:
     """COTT: the share of target rows whose cost is below the threshold that the source's errors set (Lu et al. 2023).
 
     Costs are those of `transport_accuracy`; on the source as many rows lie above the threshold as the model gets wrong.
@@ -149,7 +153,7 @@ def transport_share(target: Tensor, source: Tensor, labels: Tensor) -> float:
     counts = count_labels(labels, source.shape[-1])
     source, labels = source[:ROWS], labels[:ROWS]
     wrong = int((source.argmax(-1) != labels).sum())
-    return share_above_threshold(-transport_costs(target, counts), -transport_costs(source, counts), wrong)
+    return share_above_threshold(-costs, -transport_costs(source, counts), wrong)
 
 
 def count_labels(labels: Tensor, classes: int) -> Tensor:

@@ -9,8 +9,10 @@ weights follow: (n + k,), in the same scale.
 # pyright: strict, reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 
+from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,8 +88,15 @@ def log_odds(source: Tensor, target: Tensor, seed: int, C: float = 1.0, folds: i
     domains apart, and weights rest on a row or two.
     """
     x, is_target = _by_domain(source, target)
-    fold_of = torch.from_numpy(split_stratified_folds(is_target.numpy(), folds, seed % 2**32))
+    fold_of = _split_folds(source.shape[-2], target.shape[-2], folds, seed % 2**32)
     return cross_fit(x, is_target, 2, C / x.shape[-1], fold_of)[..., 0]
+
+
+@lru_cache(maxsize=8)
+def _split_folds(n: int, m: int, folds: int, seed: int) -> Tensor:
+    """The fold of each of n + m rows: the same at every evaluation of a run."""
+    is_target = np.repeat([0, 1], [n, m])
+    return torch.from_numpy(split_stratified_folds(is_target, folds, seed))
 
 
 def _by_domain(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

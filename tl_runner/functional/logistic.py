@@ -107,10 +107,12 @@ def cross_fit(
     C: float,  # noqa: N803
     fold_of: Tensor,
     weights: Tensor | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Tensor:
     """The logits (…, n, K) of each row by the `fit_logistic` of the rows of all other folds, numbered 0, 1, … in (n,).
 
-    The folds start at the fit of all rows, which lies near each of theirs.
+    The folds start at the fit of all rows, which lies near each of theirs, and end at a `tolerance` of the largest
+    derivative of the loss per row.
     """
     mean, scale = standardise(x := x.double())
     w = torch.ones(x.shape[:-1], dtype=torch.double) if weights is None else weights.double()
@@ -118,14 +120,19 @@ def cross_fit(
     x, w = (x - mean[..., None, :]) / scale[..., None, :], C * w[..., None, :] * fitted
     problems, together = (_share_rows(x, y, classes, each) for each in (w, w.mean(-2, keepdim=True)))
     start = _minimise(together, torch.zeros_like(together.observed), ROUGH)
-    theta = _minimise(problems, start.where(~problems.absent, 0.0), TOLERANCE)
+    theta = _minimise(problems, start.where(~problems.absent, 0.0), tolerance)
     logits = _logits(problems, theta)
     return logits.gather(-3, fold_of.expand(*logits.shape[:-3], 1, *logits.shape[-2:]))[..., 0, :, :].mT
 
 
 def standardise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the deviation (…, d) of each column of rows (…, n, d), 1 for that of a constant one."""
+    """The mean and the deviation (…, d) of each column of rows (…, n, d), 1 for that of a constant one.
+
+    Raises `ValueError` where a number is not finite: no fit would be one.
+    """
     mean = x.mean(-2)
+    if not mean.isfinite().all():
+        raise ValueError("logistic regression of rows that are not all finite numbers")
     var = (x - mean[..., None, :]).square().mean(-2)  # three times as fast as torch.var down the columns
     rounding = x.shape[-2] * torch.finfo(x.dtype).eps
     constant = var <= rounding * var + (rounding * mean).square()

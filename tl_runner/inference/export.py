@@ -79,6 +79,7 @@ def export(trained: Trained, samples: Tensor, to: Format, out: Path, facts: dict
     model = Predictor(trained.model).eval()
     said = {**facts, "classes": trained.classes, "preprocessing": trained.preprocessing.facts, "output": model.output}
     write, read = WAYS[to]
+    torch.compiler.reset()  # else the length of a model that was exported before may be taken for a constant
     with open_atomically(out) as file:
         with _in_words(to):
             write(model, samples[:3], said, file)  # more than one row: a size of 1 would be taken for a constant

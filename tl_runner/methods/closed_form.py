@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tl_runner.core import Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import check_range
-from tl_runner.models.features import freeze_features, gather_rows, move_source
+from tl_runner.models.features import gather_rows, move_source
+from tl_runner.models.frozen_features import freeze_features
 from tl_runner.models.heads import Fitted, fit_head, settle_head
 from tl_runner.rng import Rng
 from tl_runner.tasks import EVERY_TASK

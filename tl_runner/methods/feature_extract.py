@@ -8,7 +8,8 @@ from torch import Tensor
 from tl_runner.core import Batch, Group, Method, Model, Phase, Resources
 from tl_runner.domains import Pair
 from tl_runner.errors import check_range
-from tl_runner.models.features import cut_model, freeze_features, gather_rows
+from tl_runner.models.features import cut_model, gather_rows
+from tl_runner.models.frozen_features import freeze_features
 from tl_runner.models.heads import Fitted, InverseRegularisation, NumberOfNeighbours, fit_head, settle_head
 from tl_runner.tasks import EVERY_TASK
 

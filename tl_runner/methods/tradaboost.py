@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tl_runner.core import Method, Model, Phase, Resources
 from tl_runner.domains import Labelled, Pair
 from tl_runner.errors import check_range
-from tl_runner.models.features import freeze_features, gather_rows
+from tl_runner.models.features import gather_rows
+from tl_runner.models.frozen_features import freeze_features
 from tl_runner.models.heads import Votes, WeightedMedian, linear_classifier, linear_regressor
 from tl_runner.tasks import EVERY_TASK
 

@@ -22,7 +22,7 @@ from tl_runner.domains import Pair
 from tl_runner.errors import UserError
 from tl_runner.functional import importance
 from tl_runner.methods import requirements
-from tl_runner.models.features import rows_to_compare
+from tl_runner.models.frozen_features import rows_to_compare
 from tl_runner.tasks import EVERY_TASK
 
 log = logging.getLogger(__name__)

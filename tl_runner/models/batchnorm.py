@@ -19,7 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tl_runner.core import Model, Stream
 from tl_runner.domains import Pair, Split, Subset
 from tl_runner.errors import UserError
-from tl_runner.models.features import FeatureModel, rows_per_batch
+from tl_runner.models.features import rows_per_batch
+from tl_runner.models.frozen_features import FeatureModel
 from tl_runner.models.lora import merge_adapters, remove_adapters
 from tl_runner.models.substitution import substitute_tensors
 

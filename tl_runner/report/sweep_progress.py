@@ -62,7 +62,9 @@ class SweepProgress:
             where = f"\n{log}" if log.exists() and str(log) not in told else ""
             complain(self.errors, f"{name}: {told}{where}", f"{outcome.record.status}: ")
         elif outcome.what in ("locked", "stopped"):
-            complain(self.errors, f"{name}: {outcome.message or 'stopped, its checkpoint is kept'}", "note: ", "yellow")
+            kept = any(outcome.record.folder.glob("checkpoint*.pt"))
+            stopped = "stopped, its checkpoint is kept" if kept else "stopped before its first point, to start anew"
+            complain(self.errors, f"{name}: {outcome.message or stopped}", "note: ", "yellow")
         elif not self.console.is_terminal:
             reached = outcome.record.headline
             accuracy = "" if reached is None else f"  target {format_percent(reached)}"

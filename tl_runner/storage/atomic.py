@@ -9,16 +9,18 @@ from typing import IO
 
 
 @contextmanager
-def open_atomically(path: Path, keeping: Path | None = None) -> Iterator[IO[bytes]]:
+def open_atomically(path: Path, keeping: Path | None = None, sync: bool = True) -> Iterator[IO[bytes]]:
     """A file to be filled, under its name once the block has ended well: temporary beside it, synced, then renamed.
 
-    What had this name before is gone, or goes by the name `keeping`.
+    What had this name before is gone, or goes by the name `keeping`. Without `sync` a machine that loses its power may
+    leave it empty.
     """
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             yield file.file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
@@ -28,7 +30,7 @@ def open_atomically(path: Path, keeping: Path | None = None) -> Iterator[IO[byte
     Path(file.name).replace(path)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """The whole file or none of it."""
-    with open_atomically(path) as file:
+def write_atomically(path: Path, content: bytes, sync: bool = True) -> None:
+    """The whole file or none of it; see `open_atomically`."""
+    with open_atomically(path, sync=sync) as file:
         file.write(content)

@@ -50,7 +50,7 @@ class Claim:
     def write(self) -> None:
         self._describe_owner = time.monotonic()
         try:
-            write_atomically(self.path, json.dumps(self.content).encode())
+            write_atomically(self.path, json.dumps(self.content).encode(), sync=False)  # no owner outlives its machine
         except OSError as error:  # a full disk, say: the kernel's lock still stands
             log.warning("no heartbeat could be written: %s", error)
 

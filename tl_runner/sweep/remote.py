@@ -4,7 +4,6 @@ A backend sends a job to a process and brings its outcome back. Each run finds o
 interrupted or locked. So a process that is lost costs no more than the work since its last checkpoint.
 """
 
-import logging
 import os
 import platform
 import signal
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tl_runner.engine.job import Job, Outcome, find_skippable, run_job
+from tl_runner.engine.job import Job, Outcome, collect_warnings, find_skippable, run_job
 from tl_runner.engine.recorder import record_lost_process
 from tl_runner.errors import LockedError
 from tl_runner.storage.lock import claim_lock, read_owner
@@ -48,15 +47,14 @@ class RemoteJob:
         if record.config.get("threads") is None:
             record.config = {**record.config, "threads": self.threads}
         before = {number: signal.signal(number, lambda got, _: came.add(got)) for number in STOP}
-        warnings, log = WarningCollector(), logging.getLogger("tl_runner")
-        log.addHandler(warnings)
+        warnings: list[str] = []
         try:
-            outcome = run_job(self.job, lambda: bool(came), run_silently, self.full_error)
+            with collect_warnings(warnings):
+                outcome = run_job(self.job, lambda: bool(came), run_silently, self.full_error)
         finally:
-            log.removeHandler(warnings)
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return outcome._replace(warnings=tuple(warnings.messages)), came
+        return outcome._replace(warnings=tuple(warnings)), came
 
 
 class Backend(Protocol):
@@ -135,15 +133,3 @@ def run_silently(points: Any, _: Any) -> Any:
             next(points)
         except StopIteration as end:
             return end.value
-
-
-class WarningCollector(logging.Handler):
-    """Collects a run's warnings, which the process of the command prints."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: Any) -> None:
-        if record.levelno < logging.ERROR:  # errors are in the run's outcome
-            self.messages.append(record.getMessage())

@@ -5,7 +5,6 @@ What a run prints goes to its log, what kills a worker is put on the record of i
 """
 
 import faulthandler
-import logging
 import multiprocessing
 import os
 import signal
@@ -18,13 +17,13 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
-from tl_runner.engine.job import Job, Outcome, run_job
-from tl_runner.storage.record import RunRecord
-from tl_runner.sweep.remote import WarningCollector, mark_lost, run_silently
+from tl_runner.engine.job import Job, Outcome, collect_warnings, run_job
+from tl_runner.plurals import count_noun
+from tl_runner.sweep.remote import mark_lost, run_silently
 from tl_runner.sweep.slots import Slot
 
 IMPORTED = ["tl_runner.engine.run", "safetensors.torch", "scipy.optimize"]  # once, by the server: what every run needs
@@ -35,6 +34,17 @@ _context = multiprocessing.get_context("forkserver")
 _inbox: Connection | None = None  # of this process, if it is a worker: ids of runs that shall stop
 _stopping: set[str] = set()  # those that have come
 _output: Path | None = None  # what it has printed
+
+
+class Taken(NamedTuple):
+    """The outcomes of jobs that are over, and those that were at work side by side when `error` ended their process.
+
+    Nobody knows which of these has done it.
+    """
+
+    outcomes: Sequence[Outcome]
+    again: Sequence[Job] = ()
+    error: str = ""
 
 
 class Worker:
@@ -80,23 +90,27 @@ class Worker:
         self._missed = self._missed + 1 if self._pid and not _lives(self._pid) else 0
         return self._missed > PATIENCE
 
-    def take(self) -> list[Outcome]:
-        """The outcomes of its jobs, which are over: by themselves, or because the process is gone."""
+    def take(self) -> Taken:
+        """What became of its jobs, which are over: by themselves, or because the process is gone."""
         assert self.jobs and self._future
         jobs, self.jobs = self.jobs, ()
         try:
             if self._future.done():
-                return self._future.result()
+                return Taken(self._future.result())
             self._renew()
             error = _cause(0)
         except TimeoutError:
             error = f"did not stop within {GRACE:g} s after its timeout, and was killed"
         except ProcessExpired as death:
             error = _cause(death.exitcode)
-        log = jobs[0].record.folder / "run.log"
-        gather(self.output, jobs[0].record)
-        lost = [mark_lost(job, error, stopping=False) for job in jobs]
-        return [_say_where(outcome, log) for outcome in lost]
+        except Exception as fault:  # a fault of ours in what makes a group: its runs meet their own
+            error = f"failed ({type(fault).__name__}: {fault})"
+        gather(self.output, jobs)
+        lost = [mark_lost(job, f"its process {error}", stopping=False) for job in jobs]
+        if len(jobs) == 1:
+            return Taken([_say_where(lost[0], jobs[0].record.folder / "run.log")])
+        again = [job for job, outcome in zip(jobs, lost, strict=True) if outcome.record.status == "failed"]
+        return Taken([outcome for outcome in lost if outcome.record.status != "failed"], again, error)
 
     def stop(self, job: Job) -> None:
         """Ask this run to leave a checkpoint at its next point, and end."""
@@ -115,16 +129,18 @@ class Worker:
 
 def _say_where(outcome: Outcome, log: Path) -> Outcome:
     """The outcome of a run whose process is gone; those that have ended before have nothing to say of it."""
-    if not log.exists() or outcome.record.status == "ok":
+    if not log.exists() or outcome.record.status != "failed":
         return outcome
     return outcome._replace(message=f"{outcome.message}\nIts output is in {log}")
 
 
-def gather(output: Path, record: RunRecord) -> None:
-    """Move what a worker printed to the end of the log of the run that it was at."""
-    if output.exists() and output.stat().st_size and record.folder.is_dir():
-        with (record.folder / "run.log").open("ab") as log:
-            log.write(b"printed while the run was made:\n" + output.read_bytes())
+def gather(output: Path, jobs: Sequence[Job]) -> None:
+    """Move what a worker printed to the end of the log of the run that it was at, or of the first of a group's."""
+    folder = jobs[0].record.folder
+    if output.exists() and output.stat().st_size and folder.is_dir():
+        made = "the run was" if len(jobs) == 1 else f"{count_noun(len(jobs), 'run')}, this one among them, were"
+        with (folder / "run.log").open("ab") as log:
+            log.write(f"printed while {made} made:\n".encode() + output.read_bytes())
         os.truncate(output, 0)
 
 
@@ -149,10 +165,10 @@ def _lives(pid: int) -> bool:
 
 def _cause(code: int | None) -> str:
     if code is None or code >= 0:
-        return f"its process exited with code {code}"
+        return f"exited with code {code}"
     name = signal.Signals(-code).name
     killed = " – by the system, which ran out of memory, or by hand" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{killed}"
+    return f"was killed by {name}{killed}"
 
 
 def _begin(inbox: Connection, output: Path) -> None:
@@ -184,23 +200,21 @@ def _work(jobs: Sequence[Job], slot: Slot, full_error: bool) -> list[Outcome]:
             record.config = {**record.config, "threads": slot.threads}
         if slot.device and record.config.get("device") == "auto":
             record.config = {**record.config, "device": slot.device}
-    warnings = WarningCollector()
-    logging.getLogger("tl_runner").addHandler(warnings)
     try:
-        outcomes = _make(jobs, full_error)
+        return _make(jobs, full_error)
     finally:
-        logging.getLogger("tl_runner").removeHandler(warnings)
         sys.stdout.flush()
         sys.stderr.flush()
         assert _output
-        gather(_output, jobs[0].record)
-    said = tuple(dict.fromkeys(warnings.messages))  # runs that are alike say the same
-    return [outcomes[0]._replace(warnings=said), *outcomes[1:]]
+        gather(_output, jobs)
 
 
 def _make(jobs: Sequence[Job], full_error: bool) -> list[Outcome]:
     if len(jobs) == 1:
-        return [run_job(jobs[0], lambda: _is_stop_requested(jobs[0]), run_silently, full_error)]
+        warnings: list[str] = []
+        with collect_warnings(warnings):
+            outcome = run_job(jobs[0], lambda: _is_stop_requested(jobs[0]), run_silently, full_error)
+        return [outcome._replace(warnings=tuple(warnings))]
     from tl_runner.engine.group import run_group
 
     return [*run_group(jobs, _is_stop_requested, full_error)]

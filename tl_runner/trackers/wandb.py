@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
 
 from tl_runner.errors import UserError
 from tl_runner.storage.record import RunRecord
@@ -72,6 +73,9 @@ def wandb(
     return WandbRun(library, place, project or record.choices["dataset"], mode, record)
 
 
+_at_work: WeakSet["WandbRun"] = WeakSet()  # in this process: runs of a stack are made side by side
+
+
 class WandbRun:
     """The run of Weights & Biases of a run.
 
@@ -82,6 +86,7 @@ class WandbRun:
     def __init__(self, library: Any, place: Path, project: str, mode: str, record: RunRecord):
         self.library = library
         self.record = record
+        _at_work.add(self)
         name = name_place(record)
         _claim_folder(place / "wandb")
         for earlier in (place / "wandb").glob(f"offline-run-*-{name}") if mode == "offline" else ():
@@ -112,7 +117,8 @@ class WandbRun:
         self.run.summary.update({**final(record), "status": record.status, "error": record.error or ""})
         with _hooks_restored():
             self.run.finish(exit_code=EXIT.get(record.status, 1))
-        if self.library.run is None:  # its process would end a run of the user's own, too
+        _at_work.discard(self)
+        if not _at_work and self.library.run is None:  # else it would end other runs of ours, or one of the user's
             self.library.teardown()  # waits until the file is whole, and a job's process ends without Python's atexit
 
 

@@ -17,9 +17,9 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if gradients:
         norm = torch.linalg.vector_norm(torch.stack([*torch._foreach_norm(gradients)]))
-        torch._foreach_mul_(gradients, shrink_to(limit, norm))
+        torch._foreach_mul_(gradients, clipping_factor(limit, norm))
 
 
-def shrink_to(limit: float | Tensor, norm: Tensor) -> Tensor:
+def clipping_factor(limit: float | Tensor, norm: Tensor) -> Tensor:
     """What a gradient of this norm is multiplied by: min(1, limit / ‖∇‖), with torch's 1e-6 beside the norm."""
     return (limit / (norm + 1e-6)).clamp(max=1.0)

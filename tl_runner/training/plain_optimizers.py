@@ -44,7 +44,12 @@ class PlainOptimizer(ABC):
         return {"state": {at: self.states[p] for at, p in enumerate(self._parameters()) if p in self.states}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.states = {p: state["state"][at] for at, p in enumerate(self._parameters()) if at in state["state"]}
+        """Go on from a state, which stays as it is."""
+        self.states = {
+            parameter: {name: value.clone() if isinstance(value, Tensor) else value for name, value in kept.items()}
+            for at, parameter in enumerate(self._parameters())
+            if (kept := state["state"].get(at)) is not None
+        }
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.param_groups for parameter in group["params"]]

@@ -7,7 +7,8 @@ A member's own network and optimiser hold views of the stack, so whoever examine
 as if it had trained alone. All members take turns at each point: see `Seat.train`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from tl_runner.training.loop import (
 )
 from tl_runner.training.stacked_numbers import find_numbers
 from tl_runner.training.stacked_optimizers import check_kinds
-from tl_runner.training.stacked_program import Member, Parts, Program, list_tensors
+from tl_runner.training.stacked_program import Member, Program, list_modules, list_tensors
 
 
 class UnstackableError(Exception):
@@ -33,46 +34,54 @@ class UnstackableError(Exception):
 
 
 class Stack:
-    """A group of runs, each of which trains through a seat of its own; `why` they can't be one program, if so."""
+    """A group of runs, each of which trains through a seat of its own. Those of them that are alike are one program."""
 
     def __init__(self) -> None:
-        self.why = ""
         self._members: list[Member] = []
-        self._programs: list[tuple[list[Member], Iterator[None]]] = []
+        self._programs: dict[Member, tuple[list[Member], Iterator[None]]] = {}
 
     def join(self, member: Member) -> None:
         self._members.append(member)
 
     def begin(self) -> None:
-        """All that will train have joined: see whether they can be one program."""
-        members = [member for member in self._members if not member.over]
-        try:
-            check_alike(members)
-        except UnstackableError as error:
-            self.why = str(error)
-            return
-        for step in sorted({member.cursor.step for member in members}):  # some may have been interrupted before
-            together = [member for member in members if member.cursor.step == step]
-            self._programs.append((together, _train_together(together)))
-
-    def advance(self) -> None:
-        """Train every member up to its next point, or to an error that is then each one's: one step is of all."""
-        for members, program in self._programs:
+        """All that will train have joined: see which of them can be one program, and why others can't."""
+        alike: dict[tuple[int, Hashable], list[Member]] = {}
+        for member in self._members:
+            if not member.over:  # some may have been interrupted before, at other steps
+                alike.setdefault((member.cursor.step, _describe_likeness(member)), []).append(member)
+        kinds = Counter(kind for _, kind in alike)
+        for (_, kind), together in alike.items():
             try:
-                next(program, None)
-            except Exception as error:
-                for member in members:
-                    if not member.over:
-                        member.ahead.append(error)
+                check_alike(together)
+                if len(together) == 1:
+                    elsewhere = kinds[kind] > 1
+                    raise UnstackableError(
+                        "the runs like it stand at other steps" if elsewhere else "no other run is like it"
+                    )
+            except UnstackableError as error:
+                for member in together:
+                    member.alone = str(error)
+            else:
+                program = together, _train_together(together)
+                self._programs |= dict.fromkeys(together, program)
+
+    def advance(self, member: Member) -> None:
+        """Train its program up to the next point, or to an error that is then each member's: one step is of all."""
+        together, program = self._programs[member]
+        try:
+            next(program, None)
+        except Exception as error:
+            for each in together:
+                if not each.over:
+                    each.ahead.append(error)
 
 
 class Seat:
-    """A run's place in a stack. `fused` says whether it trains there, or alone."""
+    """A run's place in a stack."""
 
     def __init__(self, stack: Stack):
         self._stack = stack
         self._member: Member | None = None
-        self._is_alone = False
 
     @property
     def ready(self) -> bool:
@@ -80,31 +89,32 @@ class Seat:
         return self._member is not None
 
     @property
-    def fused(self) -> bool:
-        return not self._stack.why and not self._is_alone
+    def alone(self) -> str:
+        """Why its run trains alone; empty where it trains in the stack."""
+        return self._member.alone if self._member else ""
 
     def train(self, *words: Any) -> Iterator[Point]:
         """As `loop.train`, with a first point, WAITING, after which all other members must have come as far.
 
-        From then on the members take turns, each one point a turn: the first to ask trains all.
+        From then on the members take turns, each one point a turn: the first to ask trains its whole program.
         """
         member = self._member = Member(*words)
         start = member.cursor.step
         self._stack.join(member)
         yield Point(start, member.plan.steps, {}, member.cursor.rows, WAITING)
-        while not self._stack.why:
+        while not member.alone:
             if not member.ahead:
-                self._stack.advance()
+                self._stack.advance(member)
             if not member.ahead:
                 return
             point = member.ahead.popleft()
             if isinstance(point, Point):
+                assert point.step == member.cursor.step, "the weights are those of another point"
                 yield point
             elif isinstance(point, DivergedError) or member.cursor.step > start:
                 raise point
             else:  # no step was taken: alone, the run meets it by itself, or another one has caused it
-                break
-        self._is_alone = True
+                member.alone = f"the stack can't take a step ({type(point).__name__}: {point})"
         yield from member.train_alone()
 
     def leave(self) -> None:
@@ -113,18 +123,19 @@ class Seat:
             self._member.over = True
 
 
+def _describe_likeness(member: Member) -> Hashable:
+    """What members of a program have in common, beside the step at which they stand."""
+    shapes = frozenset((name, tensor.shape) for name, tensor in list_tensors(member).items())
+    return replace(member.plan, clip=None), member.threads, shapes
+
+
 def check_alike(members: Sequence[Member]) -> None:
-    """Raise `UnstackableError` where these runs can't be one program."""
-    first = members[0]
-    if len(members) < 2:
-        raise UnstackableError("no other run is like it")
+    """Raise `UnstackableError` where these runs, of one likeness, can't be one program."""
     for member in members:
         plan = member.plan
         phases = member.method.phases(member.model)
         if not phases:
             raise UnstackableError("the method takes no steps")
-        if replace(plan, clip=None) != replace(first.plan, clip=None):
-            raise UnstackableError("train differs in more than its clipping")
         if plan.precision != "fp32" or plan.compile or plan.channels_last:
             raise UnstackableError("train.precision, compile and channels_last are for one network at a time")
         if member.shares is not None:
@@ -133,23 +144,13 @@ def check_alike(members: Sequence[Member]) -> None:
             raise UnstackableError("stacks are for a CPU")
         if any(phase.refresh or phase.episodes for phase in phases):
             raise UnstackableError("a phase of the method computes something from all rows, or draws small tasks")
-        if dropped := [
-            part for part in Parts(member.model, member.method).modules() if isinstance(part, nn.Dropout) and part.p > 0
-        ]:
-            raise UnstackableError(f"dropout ({dropped[0].p}) draws from the process's generator")
+        if any(isinstance(part, nn.Dropout) and part.p > 0 for part in list_modules(member)):
+            raise UnstackableError("dropout draws from the process's generator")
     try:
         find_numbers([member.method for member in members])
         check_kinds([member.optimizer([Group(member.model.parameters())]) for member in members])
     except ValueError as error:
         raise UnstackableError(str(error)) from error
-    _check_shapes(members)
-
-
-def _check_shapes(members: Sequence[Member]) -> None:
-    shapes = [{name: tensor.shape for name, tensor in list_tensors(member).items()} for member in members]
-    for other in shapes:
-        if differing := [name for name in shapes[0].keys() | other.keys() if shapes[0].get(name) != other.get(name)]:
-            raise UnstackableError(f"{min(differing)} has other shapes")
 
 
 def _train_together(members: list[Member]) -> Iterator[None]:

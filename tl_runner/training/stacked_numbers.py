@@ -50,7 +50,7 @@ def _list_places(owners: Sequence[Any], above: Path = ()) -> Iterator[Path]:
         if all(type(each) in (int, float) for each in values):
             if any(each != value for each in values):
                 yield (*above, name)
-        elif _is_plain_object(value):
+        elif all(map(_is_plain_object, values)):
             yield from _list_places(values, (*above, name))
         elif not _are_same(values):
             raise ValueError(f"{'.'.join((*above, name))} differs, and is no number")
@@ -63,9 +63,17 @@ def _is_plain_object(value: Any) -> bool:
 
 
 def _are_same(values: Sequence[Any]) -> bool:
-    if isinstance(values[0], Tensor):
-        return all(isinstance(each, Tensor) and torch.equal(each, values[0]) for each in values)
-    return all(repr(each) == repr(values[0]) for each in values)
+    first = values[0]
+    if any(type(each) is not type(first) for each in values):
+        return False
+    if isinstance(first, Tensor):
+        return all(torch.equal(each, first) for each in values)
+    if callable(first):  # modules, functions, and those with some arguments given
+        return all(repr(each) == repr(first) for each in values)
+    try:
+        return all(each == first for each in values)
+    except (RuntimeError, ValueError):  # a list of tensors, an array: nothing of ours has one
+        return False
 
 
 def _get(owner: Any, place: Path) -> Any:

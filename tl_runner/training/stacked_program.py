@@ -12,10 +12,11 @@ from torch.func import functional_call
 
 from tl_runner.core import Batch, Group, Method, Model, Phase, Terms
 from tl_runner.domains import Labelled, Pair
-from tl_runner.models.features import FeatureModel
+from tl_runner.models.frozen_features import FeatureModel
 from tl_runner.models.learning_rates import resolve_backbone_rates
 from tl_runner.rng import Rng
 from tl_runner.training.batches import Augment, balance_classes, draw_batch
+from tl_runner.training.contract import check_terms, check_unread
 from tl_runner.training.loop import (
     Cursor,
     Point,
@@ -23,8 +24,6 @@ from tl_runner.training.loop import (
     Train,
     begin_average,
     begin_phase,
-    check_terms,
-    check_unread,
     list_streams,
     train,
 )
@@ -36,7 +35,7 @@ Found = tuple[dict[str, Tensor], dict[str, Tensor]]  # terms and metrics by name
 
 @dataclass(eq=False)
 class Member:
-    """One of the runs: what `loop.train` takes, and the points that others have not taken from it yet."""
+    """One of the runs: what `loop.train` takes, and its points that were trained and are not taken yet."""
 
     model: Model
     method: Method
@@ -50,6 +49,8 @@ class Member:
     shares: Shares | None = None
     ahead: deque[Point | Exception] = field(default_factory=deque)
     over: bool = False
+    alone: str = ""  # why it is in no program
+    threads: int = field(default_factory=torch.get_num_threads)  # that it trains with
 
     def train_alone(self) -> Iterator[Point]:
         return train(
@@ -151,11 +152,19 @@ class Program:
 def _pack(batch: Batch) -> dict[str, Any]:
     """What a batch is made of, without what is not there: `torch.vmap` takes tensors alone."""
     parts = {name: part for name, part in batch.parts().items() if part is not None}
-    return {name: _without_none(part) if isinstance(part, Labelled) else part for name, part in parts.items()}
+    return {name: _list_columns(part) if isinstance(part, Labelled) else part for name, part in parts.items()}
 
 
-def _without_none(rows: Labelled) -> tuple[Tensor, ...]:
-    return tuple(column for column in rows if column is not None)
+def _list_columns(rows: Labelled) -> tuple[Tensor, ...]:
+    """The inputs, labels and weights of the rows; classes without weights all weigh 1.
+
+    `losses` has the mean of weighed rows from their own losses, which `torch.vmap` stacks as they are. Of rows without
+    weights it is `F.cross_entropy`, for which torch has but a decomposition: twice as slow, after 0.4 s of imports.
+    """
+    x, y, w = rows
+    if w is None:
+        return (x, y) if y.is_floating_point() else (x, y, torch.ones(len(y), device=y.device))
+    return x, y, w
 
 
 def _stack_trees(trees: Sequence[Any]) -> Any:
@@ -186,6 +195,16 @@ def stack_tensors(members: Sequence[Member]) -> dict[str, Tensor]:
 def list_tensors(member: Member) -> dict[str, Tensor]:
     """The parameters and buffers of a member by name, its method's among them."""
     parts = Parts(member.model, member.method)
-    left_out = "model.backbone." if isinstance(member.model, FeatureModel) else "\n"
     named = {**dict(parts.named_parameters()), **dict(parts.named_buffers())}
-    return {name: tensor for name, tensor in named.items() if not name.startswith(left_out)}
+    return {name: tensor for name, tensor in named.items() if not _is_over(member, name)}
+
+
+def list_modules(member: Member) -> list[nn.Module]:
+    """What takes part in a member's steps."""
+    parts = Parts(member.model, member.method)
+    return [module for name, module in parts.named_modules() if not _is_over(member, name)]
+
+
+def _is_over(member: Member, name: str) -> bool:
+    """Whether this part of the network has done its work: the backbone, where features are computed before."""
+    return isinstance(member.model, FeatureModel) and f"{name}.".startswith("model.backbone.")

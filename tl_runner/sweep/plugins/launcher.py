@@ -1,6 +1,7 @@
 """The launchers of `tl-run -m` on this machine: jobs in worker processes, each by itself or several as one."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_runner.engine.job import Job, Outcome
@@ -11,7 +12,7 @@ from tl_runner.sweep.slots import count_slots
 if TYPE_CHECKING:
     from tl_runner.report.sweep_progress import SweepProgress
 
-WORTH_IT = 20  # the fewest runs for which `Local` advises stacks
+WORTH_IT = 20  # the fewest runs that were made for which `Local` advises stacks
 
 
 class Local(Launching):
@@ -27,12 +28,18 @@ class Local(Launching):
     def run_jobs(self, runs: Sequence[Job], shown: "SweepProgress") -> Iterator[Outcome]:
         from tl_runner.sweep.local import run_locally
 
-        places = count_slots(self.n_jobs, self.jobs_per_gpu)
-        if len(runs) >= WORTH_IT and (fused := group_jobs(runs, len(places)).fused) >= WORTH_IT:
+        places, groups, made = count_slots(self.n_jobs, self.jobs_per_gpu), ([job] for job in runs), set[Path]()
+        for outcome in run_locally(groups, places, self.stopping, self.command.full_error, shown.under_way):
+            if outcome.what == "ran":
+                made.add(outcome.record.folder)
+            yield outcome
+        if len(made) < WORTH_IT:  # what was complete before costs nothing
+            return
+        fused = group_jobs([job for job in runs if job.record.folder in made], places).fused
+        if fused >= WORTH_IT:
             self.command.said.append(
                 f"hydra/launcher=fused trains {fused} of these runs in stacks, in less time; their last digits differ"
             )
-        return run_locally(([job] for job in runs), places, self.stopping, self.command.full_error, shown.under_way)
 
 
 class Fused(Launching):
@@ -49,9 +56,10 @@ class Fused(Launching):
         from tl_runner.sweep.local import run_locally
 
         places = count_slots(self.n_jobs, 1)
-        groups = group_jobs(runs, len(places))
+        groups = group_jobs(runs, places)
         outcomes: list[Outcome] = []
         for outcome in run_locally(iter(groups.jobs), places, self.stopping, self.command.full_error, shown.under_way):
             outcomes.append(outcome)
             yield outcome
-        self.command.said.append(describe_fused(outcomes, groups))
+        if told := describe_fused(outcomes, groups):
+            self.command.said.append(told)
