@@ -31,6 +31,7 @@ TASKS = {"flite": "another synthesiser", "caribbean": "another accent", "german"
 WITHOUT_LABELS = "source_only,adabn,coral,mmd,dann,mcc,shot"
 WITH_LABELS = "source_only,target_only,finetune,feature_extract"
 BUDGET = 5  # labels a class
+BY_SPEAKER = """"dataset.group='^[^-]+'\""""  # what stands before the number: no speaker is in two splits
 SHARED = (
     "backbone=crnn backbone.channels=16 augment=strong dataset.sample_rate=8000 dataset.seconds=1 dataset.mels=24"
     " train.steps=200 train.batch=32 train.evaluations=4 pretrain.steps=200 pretrain.batch=32 diagnose=none"
@@ -60,7 +61,7 @@ def main() -> None:
 def describe(data: Path) -> str:
     """The experiment: its file's text."""
     targets = f"dataset.target={','.join(TASKS)}"
-    words = f"dataset=audio dataset.root={data} dataset.source=espeak {SHARED} threads=1 save=false"
+    words = f"dataset=audio dataset.root={data} dataset.source=espeak {BY_SPEAKER} {SHARED} threads=1 save=false"
     compared = [f"method={method} granted={BUDGET} vs method=target_only granted={BUDGET}"
                 for method in ("source_only", "finetune", "feature_extract")]  # fmt: skip
     return "\n".join(

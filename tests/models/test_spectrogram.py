@@ -11,10 +11,11 @@ from tl_runner.errors import UserError
 from tl_runner.models.backbones import identity, linear, mlp, resnet18, small
 from tl_runner.models.crnn import crnn
 from tl_runner.models.inputs import build_backbone
-from tl_runner.models.spectrogram import RANGE, LogMel, hz_to_mel, mel_filters, mel_to_hz
+from tl_runner.models.spectrogram import RANGE, LogMel, hz_to_mel, mel_filters, mel_to_hz, normalise_row
 from tl_runner.storage.sections import SoundInfo
 
 SOUND = SoundInfo(8000, 32, 32.0, 20.0, "none")
+UTTERANCE = SoundInfo(8000, 32, 32.0, 20.0, "utterance")
 
 
 def noise(n: int = 5, samples: int = 4000, level: float = 0.1) -> torch.Tensor:
@@ -69,15 +70,36 @@ def test_a_tone_of_full_scale_is_one_and_each_20_db_less_a_quarter_less():
     assert front(torch.zeros(1, 1, 4000)).abs().max() == 0
 
 
-def test_by_utterance_loudness_does_not_count_and_silence_is_flat():
-    by_row, as_it_is = LogMel(SoundInfo(8000, 32, 32.0, 20.0, "utterance")), LogMel(SOUND)
-    x = noise()
+def test_by_utterance_a_row_has_a_mean_and_a_deviation_of_its_own():
+    power = 10 ** torch.empty(5, 32, 26).uniform_(-2, 0, generator=torch.Generator().manual_seed(2))
+    y = normalise_row(power)
+    decibels = 10 * power.log10()
+    expected = [0.5 + (row - row.mean()) / (4 * row.std(correction=0)) for row in decibels]
+    torch.testing.assert_close(y, torch.stack(expected).clamp_min(0), atol=1e-5, rtol=0)
+    assert normalise_row(torch.full((1, 32, 26), 0.1)).unique().tolist() == [0.5]  # an even hum
+
+
+@pytest.mark.parametrize("padding", [0, 2000])
+def test_by_utterance_neither_loudness_nor_silence_around_a_row_counts(padding):
+    by_row, as_it_is = LogMel(UTTERANCE), LogMel(SOUND)
+    x = torch.nn.functional.pad(noise(), (padding, padding))
     y = by_row(x)
-    torch.testing.assert_close(y.mean((1, 2, 3)), torch.full((5,), 0.5), atol=1e-5, rtol=0)
-    torch.testing.assert_close(y.std((1, 2, 3), correction=0), torch.full((5,), 0.25), atol=1e-5, rtol=0)
-    torch.testing.assert_close(by_row(0.3 * x), y, atol=1e-4, rtol=0)
-    assert (as_it_is(0.3 * x) - as_it_is(x)).abs().min() > 0.1
-    assert by_row(torch.zeros(2, 1, 4000)).unique().tolist() == [0.5]
+    torch.testing.assert_close(by_row(0.1 * x), y, atol=1e-4, rtol=0)
+    assert (as_it_is(0.1 * x) - as_it_is(x)).abs().max() > 0.2
+    longer = by_row(torch.nn.functional.pad(x, (3200, 3200)))  # by 20 frames on either side
+    torch.testing.assert_close(longer[..., 20:-20], y, atol=0.02, rtol=0)  # the ends of the noise are heard a bit more
+    assert longer[..., :10].unique().tolist() == [0] and by_row(torch.zeros(2, 1, 4000)).unique().tolist() == [0]
+    whole_numbers = (y, by_row((x * 32767).round() / 32768))
+    torch.testing.assert_close(*whole_numbers, atol=0.02, rtol=0)
+
+
+def test_by_utterance_a_span_of_silence_leaves_the_rest_as_it_is():
+    """As `augment=strong` takes it out."""
+    x, by_row = noise(), LogMel(UTTERANCE)
+    masked = x.clone()
+    masked[..., 1600:2400] = 0
+    kept = [*range(8), *range(18, 26)]
+    torch.testing.assert_close(by_row(masked)[..., kept], by_row(x)[..., kept], atol=0.08, rtol=0)
 
 
 def test_by_domain_each_band_has_the_statistics_of_its_batch_and_a_dull_microphone_does_not_count():

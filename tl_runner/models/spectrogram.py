@@ -14,7 +14,8 @@ from tl_runner.storage.sections import SoundInfo
 
 FLOOR = 1e-8  # of the power of a full-scale tone: −80 dB, below which nothing is told apart
 RANGE = 80.0  # dB from there to the tone
-FLAT = 0.01  # the least deviation that is divided by (0.8 dB): silence stays flat, and does not become noise
+SILENCE = 1e-12  # below what 16 bits can tell from nothing
+FLAT = 0.8  # dB, the least deviation that is divided by: an even hum stays even
 
 
 def hz_to_mel(hz: Tensor) -> Tensor:
@@ -54,10 +55,10 @@ class LogMel(nn.Module):
     them with `center` and `pad_mode="constant"`. The power of each frequency is
     1 for a tone of full scale, is summed by `mel_filters`, and told in dB: v = 1 + dB / 80, 0 at −80 dB and below.
 
-    normalise: `none` gives v. `utterance` gives 0.5 + (v − μ) / 4σ with the mean and deviation of the row, so that its
-    loudness does not count. `domain` gives the same with those of each mel band over all rows and frames: a BatchNorm
-    layer without weights, so that each domain has its own where networks have that (see `models.batchnorm`), and so
-    that a microphone which dampens a band does not count.
+    normalise: `none` gives v. `utterance` gives what `normalise_row` does: neither loudness nor the silence around a
+    short recording counts. `domain` gives 0.5 + (v − μ) / 4σ with the mean and deviation of each mel band over all rows
+    and frames: a BatchNorm layer without weights, so that each domain has its own where networks have that (see
+    `models.batchnorm`), and so that a microphone which dampens a band does not count.
     """
 
     window: Tensor
@@ -86,15 +87,26 @@ class LogMel(nn.Module):
         # What torch.stft does, to the last bit; but that has no rule for torch.vmap, by which runs are fused.
         frames = F.pad(x[:, 0], (self.size // 2, self.size // 2)).unfold(-1, self.size, self.hop)
         spectrum = torch.fft.rfft(frames * self.window)
-        power = spectrum.real.square() + spectrum.imag.square()
-        decibels = 10 * (power @ self.filters).clamp_min(FLOOR).log10()
-        v = 1 + decibels.transpose(1, 2) / RANGE
-        if self.bands is not None:
-            return (0.5 + self.bands(v) / 4)[:, None]
+        power = ((spectrum.real.square() + spectrum.imag.square()) @ self.filters).transpose(1, 2)
         if self.sound.normalise == "utterance":
-            mean, deviation = v.mean((1, 2), keepdim=True), v.std((1, 2), correction=0, keepdim=True)
-            v = 0.5 + (v - mean) / (4 * deviation.clamp_min(FLAT))
-        return v[:, None]
+            return normalise_row(power)[:, None]
+        v = 1 + 10 * power.clamp_min(FLOOR).log10() / RANGE
+        return (v if self.bands is None else 0.5 + self.bands(v) / 4)[:, None]
+
+
+def normalise_row(power: Tensor) -> Tensor:
+    """Powers (n, mels, frames) -> 0.5 + (dB − μ) / 4σ, at least 0, by the mean and deviation of what a row lets hear.
+
+    That is what is less than 80 dB below the loudest of the row; all else is 0. So a row that is played softer, or
+    stands in more silence, has the same spectrogram, and a silent one is 0.
+    """
+    decibels = 10 * power.clamp_min(SILENCE).log10()
+    heard = (power > SILENCE) & (decibels > decibels.amax((1, 2), keepdim=True) - RANGE)
+    n = heard.sum((1, 2), keepdim=True).clamp_min(1)
+    mean = (decibels * heard).sum((1, 2), keepdim=True) / n
+    variance = ((decibels - mean).square() * heard).sum((1, 2), keepdim=True) / n
+    normal = 0.5 + (decibels - mean) / (4 * variance.sqrt().clamp_min(FLAT))
+    return (normal * heard).clamp_min(0)
 
 
 def find_sound(model: nn.Module) -> SoundInfo | None:
