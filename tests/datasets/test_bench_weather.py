@@ -54,3 +54,10 @@ def test_the_strip_of_pictures_is_what_the_script_draws(bench, tmp_path):
     assert drawn.size == kept.size and bench.STRIP.stat().st_size < 300_000
     apart = np.asarray(drawn, dtype=float) - np.asarray(kept)
     assert np.abs(apart).mean() < 2  # of 255: another Pillow may choose other colours for its palette
+
+
+def test_the_pages_tables_are_those_of_what_is_kept_and_every_cell_has_five_seeds(bench):
+    kept = bench.read(bench.KEPT / f"{bench.NAME}.csv")
+    page = (ROOT / "docs" / "weather.md").read_text()
+    assert page.partition(bench.BEGIN)[2].partition(bench.END)[0].strip() == "\n".join(bench.page(kept))
+    assert {row["n"] for row in kept} == {"5"} and len(kept) == 50
