@@ -89,6 +89,18 @@ def test_snow_is_a_whiter_image_and_flakes_alike_when_turned():
     assert torch.equal(shift_images(torch.ones(2, 3, 16, 16), "snow", 3, seeded()), torch.ones(2, 3, 16, 16))
 
 
+def test_flakes_are_the_share_of_a_normal_that_exceeds_their_threshold_at_any_size():
+    """On black each pixel has E[z; z > 0.55] twice, z normal of mean 0.05 a severity and deviation 0.3, at most 1."""
+    for severity in (1, 3, 5):
+        z = torch.linspace(-3, 3, 200001, dtype=torch.float64)
+        density = torch.distributions.Normal(0.05 * severity, 0.3).log_prob(z).exp()
+        expected = 2 * float((density * torch.where(z > 0.55, z.clamp(max=1), 0.0)).sum() * (z[1] - z[0]))
+        for size in (32, 100, 128):
+            snowed = snow(torch.zeros(60, 1, size, size), severity, seeded())
+            white = 0.06 * severity * 0.5  # of what a black image is blended with
+            assert abs(float(snowed.mean() - white) / expected - 1) < 0.15, (severity, size)
+
+
 @pytest.mark.parametrize(("channels", "tint"), [(1, [1.0]), (3, [0.76, 0.88, 1.0]), (4, [1.0] * 4)])
 def test_dusk_is_a_power_with_a_tint_and_noise(channels, tint):
     x = torch.rand(5, channels, 9, 7, generator=seeded(1))

@@ -53,8 +53,8 @@ def road_signs(
     one city to the other. target_shares: see `halves.limit_shares`.
     """
     for key, city in (("source", source), ("target", target)):
-        if city not in CITIES:
-            raise UserError(f"dataset.{key}={city}: possible: {', '.join(CITIES)}{nearest(city, CITIES)}")
+        if city not in [*CITIES]:  # which may be a list, from Python
+            raise UserError(f"dataset.{key}={city}: possible: {', '.join(CITIES)}{nearest(str(city), CITIES)}")
     check_range(20, samples=samples)
     check_range(8, 512, size=size)
     shift = shift or ("fog" if source == target else "none")

@@ -9,7 +9,7 @@ from torch import Tensor
 from tl_runner.datasets.sign_faces import Colour, Paint, draw_faces
 from tl_runner.datasets.warp import warp
 
-CHUNK = 512  # images that are drawn at one time
+CHUNK = 512 * 32**2  # pixels, before they are refined, that are drawn at one time
 FINE = 2  # an image is drawn so many times as large, and then averaged
 Range = tuple[float, float]
 
@@ -43,8 +43,8 @@ class City(NamedTuple):
 
 def photograph(city: City, y: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """An image of a sign of each class (n,) of y, as bytes (n, 3, side, side)."""
-    faces = draw_faces(city.paint, max(64, FINE * side))
-    return torch.cat([_photograph(city, faces[part], FINE * side, generator) for part in y.split(CHUNK)])
+    faces, n = draw_faces(city.paint, max(64, FINE * side)), max(1, CHUNK // side**2)
+    return torch.cat([_photograph(city, faces[part], FINE * side, generator) for part in y.split(n)])
 
 
 def _photograph(city: City, faces: Tensor, side: int, generator: torch.Generator) -> Tensor:
