@@ -87,12 +87,12 @@ def test_a_speaker_has_the_pitch_that_is_said():
     assert 8000 / np.median(periods) == pytest.approx(120, rel=0.08)
 
 
-def test_a_shorter_vocal_tract_has_higher_resonances():
+def test_a_shorter_vocal_tract_has_higher_formants():
     """The words `tora`, which hold no hiss, with the same randomness: the centre of their spectrum."""
 
-    def centre(resonances: float) -> float:
+    def centre(formant_factor: float) -> float:
         draw = np.random.default_rng(0)
-        x = speak(np.full(40, WORDS.index("tora")), Speaker(120, resonances, 1.0, 0.0), 4000, 8000, draw)
+        x = speak(np.full(40, WORDS.index("tora")), Speaker(120, formant_factor, 1.0, 0.0), 4000, 8000, draw)
         power = (np.abs(np.fft.rfft(x)) ** 2).mean(0)
         return float((power * np.linspace(0, 4000, len(power))).sum() / power.sum())
 
@@ -100,13 +100,13 @@ def test_a_shorter_vocal_tract_has_higher_resonances():
 
 
 def test_resonators_are_the_recursive_filters_of_scipy():
-    """Each with a gain of 1 at 0 Hz and its poles at r e^(±iθ), behind the voice's low-pass; resonances that stay."""
+    """Each with a gain of 1 at 0 Hz and its poles at r e^(±iθ), behind the voice's low-pass; formants that stay."""
     x = np.random.default_rng(0).standard_normal((2, 600))
     hz, bandwidths = np.array([[500.0, 1500, 2500], [300, 900, 2200]]), np.array([80, 110, 170])
     heard = resonate(x, np.repeat(hz[..., None], 15, axis=2), 40, 16000)
-    for row, resonances in enumerate(hz):
+    for row, formants in enumerate(hz):
         slow = lfilter([1], [1, -0.7], x[row])
-        poles = np.exp((-np.pi * bandwidths + 2j * np.pi * resonances) / 16000)
+        poles = np.exp((-np.pi * bandwidths + 2j * np.pi * formants) / 16000)
         for pole in poles:
             denominator = np.poly([pole, pole.conj()]).real
             slow = lfilter([denominator.sum()], denominator, slow)
