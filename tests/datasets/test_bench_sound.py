@@ -47,6 +47,7 @@ def test_a_row_has_its_accuracy_and_its_differences_to_both_baselines(bench):
         {"pair": pair, "label": "finetune", "granted": "5", **CELL, **gain},
         {"pair": pair, "label": "target_only", "granted": "5", **CELL, **NONE, "failed": "1", "n": "4"},
         {"pair": "audio target=flite", "label": "source_only", "granted": "0", **CELL, **NONE},
+        {"pair": "audio target=flite", "label": "finetune", "granted": "5", **CELL, **NONE},
     ]
     over = {"pair": pair, "one": "finetune", "granted": "5", "difference": "-0.02", "low": "-0.05", "high": "0.01"}
     lines = [*bench.page(rows, [over])]
@@ -56,3 +57,5 @@ def test_a_row_has_its_accuracy_and_its_differences_to_both_baselines(bench):
     assert of_german[4] == "| `finetune` | 5 | 80.0 ± 2.0 | +10.0 (+5.0 to +15.0) | −2.0 (−5.0 to +1.0) | 90.0 | 7 |"
     assert of_german[5] == "| `target_only` | 5 | 80.0 ± 2.0 |  |  | – | 7 |"
     assert "| `source_only` | 0 | 80.0 ± 2.0 |  |  | 90.0 | 7 |" in lines
+    assert "| `finetune` | 5 | 80.0 ± 2.0 |  | not measured | 90.0 | 7 |" in lines
+    assert "**espeak → caribbean**, another accent: no runs are kept." in lines

@@ -70,6 +70,14 @@ def test_a_tone_of_full_scale_is_one_and_each_20_db_less_a_quarter_less():
     assert front(torch.zeros(1, 1, 4000)).abs().max() == 0
 
 
+@pytest.mark.parametrize(("rate", "window"), [(8000, 32.0), (16000, 25.0), (22050, 25.0), (16000, 17.0)])
+def test_a_tone_of_full_scale_is_about_one_in_any_window(rate, window):
+    front = LogMel(SoundInfo(rate, 32, window, 20.0, "none"))
+    tones = torch.cat([tone(hz, rate // 2, rate) for hz in torch.linspace(200, 0.45 * rate, 50).tolist()])
+    decibels = RANGE * (front(tones)[:, 0, :, 12].amax(1) - 1)
+    assert decibels.min() > -1.5 and decibels.max() < 4.5
+
+
 def test_by_utterance_a_row_has_a_mean_and_a_deviation_of_its_own():
     power = 10 ** torch.empty(5, 32, 26).uniform_(-2, 0, generator=torch.Generator().manual_seed(2))
     y = normalise_row(power)

@@ -69,6 +69,7 @@ def test_the_recordings_that_changed_class_are_shown_with_their_names(records, g
             for method in ("source_only", "weighted")
         ]
         assert np.array_equal(picture_of(picture.uri), images[row, 0])
+    assert ("12 are shown." in figure.caption) == (len(changed) > 12)
     right, before = (int((told[m][changed] == labels[changed]).sum()) for m in ("weighted", "source_only"))
     assert f"{right} became right, and {before} were right before" in figure.caption
 

@@ -10,7 +10,7 @@ import torch
 from tl_runner.datasets.image_shifts import severity_of
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled
 from tl_runner.datasets.listed_images import OnBad
-from tl_runner.datasets.recording_folders import Reading, draw_recordings
+from tl_runner.datasets.recording_folders import RecordingOptions, draw_recordings
 from tl_runner.datasets.recordings import Cut
 from tl_runner.datasets.sound_shifts import SoundShift, shift_sound, to_whole_numbers
 from tl_runner.datasets.source_names import Several
@@ -77,9 +77,9 @@ def audio(
         drawn = _draw_words(seed, source, target, samples, cut)
     else:
         _refuse_options({"samples": samples}, "is for words of synthetic speakers, and dataset.root for recordings")
-        reading = Reading(labels, label_set, labelled, score_on, group, sample_rate, seconds, on_bad, memory)
+        options = RecordingOptions(labels, label_set, labelled, score_on, group, sample_rate, seconds, on_bad, memory)
         asked: dict[str, Several] = {"source": source, "target": target, "test": test}
-        drawn, cut = draw_recordings(Path(root).expanduser(), asked, reading, cache)
+        drawn, cut = draw_recordings(Path(root).expanduser(), asked, options, cache)
     if window / 1000 * cut.sample_rate > cut.samples:
         raise UserError(f"dataset.window={window:g} ms is longer than a row of {cut.samples / cut.sample_rate:g} s")
     if shift != "none" and drawn.on_disk:

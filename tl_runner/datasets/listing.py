@@ -51,8 +51,8 @@ IMAGES = FileKind(
 )  # fmt: skip
 IMAGES_AND_ARRAYS = IMAGES._replace(endings=lambda: extensions() | {NUMPY}, advice="")
 RECORDINGS = FileKind(
-    "recording", "a recording", "RECORDING.wav", "the extension of a sound file (.wav, .flac, .ogg, .mp3, .aiff)",
-    lambda: SOUND_ENDINGS,
+    "recording", "a recording", "RECORDING.wav",
+    "the extension of a sound file (.wav, .flac, .ogg, .opus, .mp3, .aiff, .aif)", lambda: SOUND_ENDINGS,
 )  # fmt: skip
 TEXTS = FileKind("text", "a text", "TEXT.txt", "the extension .txt", lambda: frozenset({".txt"}))
 

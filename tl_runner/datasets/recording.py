@@ -1,5 +1,6 @@
 """One sound file as a waveform of a wanted rate and length. libsndfile reads it, through soundfile."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from math import ceil, gcd
@@ -7,18 +8,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from tl_runner.datasets.sound_shifts import to_whole_numbers
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 
-SOUND_ENDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
+SOUND_ENDINGS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 TOP = 0.999  # of full scale: samples beyond are where a recording was cut off, as a rule
-CUT = 0.01  # share of such samples from which a recording is called clipped
+CLIPPED_SHARE = 0.01  # share of such samples from which a recording is called clipped
 MARGIN = 32  # samples that resampling needs around what is kept, on either side, at the lower rate
+PROMISED = re.compile(r"^ *(?:data|SSND) +: (\d+) \(should be (\d+)\)", re.MULTILINE)  # bytes, in libsndfile's words
+STREAMED = 0x7FFF0000  # bytes from which a promise is what programs write that do not know how much will follow
+UNFINISHED = re.compile(
+    r"^Length : (\d+)\nRIFF : (\d+)\n(?:.*\n)*data : 0$", re.MULTILINE
+)  # bytes in the file, and said
 
 
-class Length(NamedTuple):
+class Header(NamedTuple):
     """How a file was made: Hz, samples, channels."""
 
     sample_rate: int
@@ -31,8 +40,8 @@ class Length(NamedTuple):
 
 
 class Met(NamedTuple):
-    """How many recordings are silent, clipped (1 % of samples at full scale), beyond full scale, of several channels,
-    resampled, longer than what is kept of them, or shorter."""
+    """How many recordings are silent in what is kept, clipped (1 % of samples at full scale), beyond full scale, of
+    several channels, resampled, longer than what is kept, or shorter."""
 
     silent: int = 0
     clipped: int = 0
@@ -55,7 +64,7 @@ class Met(NamedTuple):
 
 
 @cache
-def reader() -> Any:
+def import_soundfile() -> Any:
     """The library soundfile, and in it libsndfile; raises `UserError` where it is missing."""
     try:
         import soundfile
@@ -66,51 +75,75 @@ def reader() -> Any:
     return soundfile
 
 
-def measure_recording(path: Path) -> Length:
+def measure_recording(path: Path) -> Header:
     """By its header alone; raises whatever its reader does."""
-    found = reader().info(path)
-    return Length(found.samplerate, found.frames, found.channels)
+    found = import_soundfile().info(path)
+    return Header(found.samplerate, found.frames, found.channels)
 
 
-def read_recording(path: Path, sample_rate: int, samples: int) -> tuple[NDArray[np.float32], Met]:
-    """The middle of the file (samples,) at this rate, as float32, and what was met; a shorter one amid silence.
+def try_recording(path: Path, sample_rate: int, samples: int) -> tuple[Tensor, Met] | str:
+    """What `read_recording` gives, or why it gives nothing."""
+    try:
+        return read_recording(path, sample_rate, samples)
+    except Exception as error:  # whatever a hostile file makes a decoder do
+        return _explain_unreadable(error, path)
 
-    Channels are averaged. No more is read than is kept. Raises `UserError` where there is nothing to be heard, and
-    whatever its reader does.
+
+def read_recording(path: Path, sample_rate: int, samples: int) -> tuple[Tensor, Met]:
+    """The middle of the file (samples,) int16 at this rate, and what was met; a shorter one amid silence.
+
+    Channels are averaged. No more is read than is kept. Raises `UserError` where there is nothing to be heard or the
+    file is cut off, and whatever its reader does.
     """
-    with reader().SoundFile(path) as file:
-        length = Length(file.samplerate, file.frames, file.channels)
-        if not length.samples:
-            raise UserError("it holds no samples")
-        common = gcd(length.sample_rate, sample_rate)
-        up, down = sample_rate // common, length.sample_rate // common
+    with import_soundfile().SoundFile(path) as file:
+        header = Header(file.samplerate, file.frames, file.channels)
+        _check_complete(file.extra_info, header.samples)
+        common = gcd(header.sample_rate, sample_rate)
+        up, down = sample_rate // common, header.sample_rate // common
         needed = ceil(samples * down / up)
         margin = 0 if up == down else ceil(MARGIN * max(1.0, down / up))
-        first = max(0, (length.samples - needed) // 2 - margin)
+        first = max(0, (header.samples - needed) // 2 - margin)
         file.seek(first)
-        wanted = min(needed + 2 * margin, length.samples - first)
+        wanted = min(needed + 2 * margin, header.samples - first)
         found = file.read(wanted, dtype="float32", always_2d=True)
     if len(found) < wanted:
-        raise UserError(f"it is cut off: it should hold {count_noun(length.samples, 'sample')}")
+        raise UserError(f"it is cut off: it should hold {count_noun(header.samples, 'sample')}")
     if not np.isfinite(found).all():
         raise UserError("it holds numbers that are not finite (NaN or infinity)")
     wave = found.mean(1)
-    whole = round(length.samples * up / down)
+    whole = round(header.samples * up / down)
     if up != down:
         from scipy.signal import resample_poly
 
         wave = resample_poly(wave, up, down).astype(np.float32)
     top = np.abs(found).max(initial=0)
+    row = to_whole_numbers(torch.from_numpy(place_in_middle(wave, samples)))
     met = Met(
-        silent=int(top == 0),
-        clipped=int(np.mean(np.abs(found) >= TOP) >= CUT),
+        silent=int(not row.any()),
+        clipped=int(np.mean(np.abs(found) >= TOP) >= CLIPPED_SHARE),
         beyond=int(top > 1),
-        mixed=int(length.channels > 1),
+        mixed=int(header.channels > 1),
         resampled=int(up != down),
         longer=int(whole > samples),
         shorter=int(whole < samples),
     )
-    return place_in_middle(wave, samples), met
+    return row, met
+
+
+def _check_complete(told: str, samples: int) -> None:
+    """Raise `UserError` where a header, by what libsndfile tells of it, promises more than there is, or nothing.
+
+    libsndfile itself takes a file that is cut off for a shorter one.
+    """
+    promised = PROMISED.search(told)
+    if promised and int(promised[2]) < int(promised[1]) < STREAMED:
+        raise UserError(f"it is cut off: {promised[2]} of {promised[1]} bytes of sound are there")
+    if samples:
+        return
+    unfinished = UNFINISHED.search(told)
+    if unfinished and int(unfinished[1]) > int(unfinished[2]) + 8:  # bytes before those that RIFF counts
+        raise UserError("its header was never completed: it says that there are no samples, but bytes follow")
+    raise UserError("it holds no samples")
 
 
 def place_in_middle(wave: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
@@ -122,7 +155,7 @@ def place_in_middle(wave: NDArray[np.float32], samples: int) -> NDArray[np.float
     return np.pad(wave, (before, -extra - before))
 
 
-def explain_unreadable(error: Exception, path: Path) -> str:
+def _explain_unreadable(error: Exception, path: Path) -> str:
     """Why a file gives no waveform, in words."""
     if isinstance(error, UserError):
         return str(error)

@@ -30,7 +30,7 @@ from tl_runner.errors import UserError
 FOLDER = "folder"  # the group of a file is the folder within the class that it lies in
 
 
-class Reading(NamedTuple):
+class RecordingOptions(NamedTuple):
     """How folders of recordings become rows: options of `audio.audio`, where they are explained."""
 
     labels: Policy
@@ -44,22 +44,24 @@ class Reading(NamedTuple):
     memory: float
 
 
-def draw_recordings(root: Path, asked: Mapping[str, Several], reading: Reading, cache: Path) -> tuple[Drawn, Cut]:
+def draw_recordings(
+    root: Path, asked: Mapping[str, Several], options: RecordingOptions, cache: Path
+) -> tuple[Drawn, Cut]:
     """The rows of the roles `source`, where there is one, and `target`, among them those of a `test`; and their cut."""
     places = find_domains(root, RECORDINGS, asked)
-    listed = list_domains(places, root, RECORDINGS, reading.labelled)
+    listed = list_domains(places, root, RECORDINGS, options.labelled)
     found = {role: each.folders for role, each in listed.items()}
     names = name_domains({role: each for role, each in places.items() if role != "test"})
-    classes = find_classes(found, RECORDINGS, reading.labels, reading.label_set, names.get("source", ()))
+    classes = find_classes(found, RECORDINGS, options.labels, options.label_set, names.get("source", ()))
     sides = take_classes(found, RECORDINGS, classes)
-    groups = {role: find_groups(side, reading.group) for role, side in sides.items()}
+    groups = {role: find_groups(side, options.group) for role, side in sides.items()}
     files = {role: [file for each in side for file in each.files] for role, side in sides.items()}
     paths = {role: [file.path for file in each] for role, each in files.items()}
-    cut = choose_cut(paths, reading.sample_rate, reading.seconds)
+    cut = choose_cut(paths, options.sample_rate, options.seconds)
     decoded = {role: decode_recordings(each, cut, cache, " + ".join(names[role])) for role, each in files.items()}
     bad = {role: each.bad for role, each in decoded.items()}
-    judge_unreadable(sides, bad, reading.on_bad)
-    on_disk = 2 * sum(each.x.numel() for each in decoded.values()) > reading.memory * 2**30
+    judge_unreadable(sides, bad, options.on_bad)
+    on_disk = 2 * sum(each.x.numel() for each in decoded.values()) > options.memory * 2**30
 
     def raw(role: str) -> Raw:
         where = " and ".join(map(str, places[role]))
@@ -79,14 +81,14 @@ def draw_recordings(root: Path, asked: Mapping[str, Several], reading: Reading, 
         return mark_members(rows, names[role], member)
 
     target = raw("target")
-    tell_unlabelled(target, explain_unlabelled(found["target"], RECORDINGS, reading.labelled), tested="test" in places)
+    tell_unlabelled(target, explain_unlabelled(found["target"], RECORDINGS, options.labelled), tested="test" in places)
     notes = {
         "skipped": {role: len(each) for role, each in bad.items()},
         "passed_over": {role: len(each.passed) for role, each in listed.items()},
-        **label_knowledge(reading.labels, reading.label_set, count_left_out(found, classes)),
+        **label_knowledge(options.labels, options.label_set, count_left_out(found, classes)),
     }
     source = raw("source") if "source" in listed else None
-    return Drawn(source, score_on_rows(target, reading.score_on), notes, on_disk=on_disk), cut
+    return Drawn(source, score_on_rows(target, options.score_on), notes, on_disk=on_disk), cut
 
 
 def find_groups(side: Sequence[ClassFolder], by: str | None) -> NDArray[np.object_] | None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,15 +12,13 @@ import torch
 from torch import Tensor
 
 from tl_runner.datasets.decoded_once import Decoder, File, decode_once
-from tl_runner.datasets.recording import Length, Met, explain_unreadable, measure_recording, read_recording, reader
-from tl_runner.datasets.sound_shifts import to_whole_numbers
+from tl_runner.datasets.recording import Header, Met, import_soundfile, measure_recording, try_recording
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun, pluralize
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what is stored: to be raised when the same files would give other bytes
-LOOKED_AT = 500  # files of a domain whose headers are read
+VERSION = 2  # of what is stored: to be raised when the same files would give other bytes
 SHARE, LONGEST = 0.9, 4.0  # of the files, that `seconds=auto` keeps whole, and the seconds that it takes at most
 
 
@@ -44,21 +43,22 @@ def choose_cut(
     """The rate and the length as they are said, else by the files' headers, of both domains together.
 
     The rate is the lowest of all, so that no domain has frequencies which another lacks; the length keeps nine of ten
-    files whole, and is 4 s at most. Of a large domain 500 files at even distances are looked at; those that can't be
-    read do not count.
+    files whole, and is 4 s at most. Files whose header can't be read do not count.
     """
-    lengths = {role: [*_measure(paths[:: -(-len(paths) // LOOKED_AT) or 1])] for role, paths in files.items()}
-    every = [length for each in lengths.values() for length in each]
-    if not every and "auto" in (sample_rate, seconds):
+    if sample_rate != "auto" and seconds != "auto":
+        return Cut(sample_rate, max(1, round(seconds * sample_rate)))
+    headers = {role: [*_read_headers(paths)] for role, paths in files.items()}
+    every = [header for each in headers.values() for header in each]
+    if not every:
         first = next(path for paths in files.values() for path in paths)
         raise UserError(f"no header of a sound file can be read, such as that of {str(first)!r}")
-    rate = min(length.sample_rate for length in every) if sample_rate == "auto" else sample_rate
+    rate = min(header.sample_rate for header in every) if sample_rate == "auto" else sample_rate
     if seconds == "auto":
         seconds = min(LONGEST, float(np.quantile([each.seconds for each in every], SHARE, method="higher")))
-    told = "; ".join(f"the {role}'s: {_describe(each)}" for role, each in lengths.items() if each)
+    told = "; ".join(f"the {role}'s: {_describe(each)}" for role, each in headers.items() if each)
     cut = Cut(rate, max(1, round(seconds * rate)))
     log.info("recordings are used as %d samples at %d Hz (%s)", cut.samples, cut.sample_rate, told)
-    rates = {length.sample_rate for length in every}
+    rates = {header.sample_rate for header in every}
     if len(rates) > 1 and sample_rate == "auto":
         log.warning(
             "the recordings have different rates (%s): all are resampled to the lowest, %d Hz; dataset.sample_rate says"
@@ -68,48 +68,43 @@ def choose_cut(
     return cut
 
 
-def _measure(paths: Sequence[Path]) -> Iterator[Length]:
+def _read_headers(paths: Sequence[Path]) -> Iterator[Header]:
     for path in paths:
         try:
-            length = measure_recording(path)
+            header = measure_recording(path)
         except UserError:
             raise
         except Exception:
             continue
-        if length.samples:
-            yield length
+        if header.samples:
+            yield header
 
 
-def _describe(lengths: Sequence[Length]) -> str:
-    rates = " and ".join(f"{rate} Hz" for rate in sorted({each.sample_rate for each in lengths}))
-    seconds = [each.seconds for each in lengths]
+def _describe(headers: Sequence[Header]) -> str:
+    rates = " and ".join(f"{rate} Hz" for rate in sorted({each.sample_rate for each in headers}))
+    seconds = [each.seconds for each in headers]
     return f"{rates}, {min(seconds):.2g} to {max(seconds):.2g} s"
 
 
 def decode_recordings(files: Sequence[File], cut: Cut, cache: Path, name: str) -> Recordings:
     """The files as waveforms, from the cache or by way of it; `name` is what to call them."""
-    library = reader()
-    made_by = (VERSION, library.__libsndfile_version__, *cut)
-    decoder = Decoder("recording", 2 * cut.samples, made_by, partial(_attempt, cut=cut), Met(), Met.read,
+    made_by = (VERSION, import_soundfile().__libsndfile_version__, version("scipy"), *cut)  # the latter resamples
+    decoder = Decoder("recording", 2 * cut.samples, made_by, partial(_decode, cut=cut), Met(), Met.read,
                       "dataset.seconds or dataset.sample_rate")  # fmt: skip
     rows = decode_once(files, decoder, cache, name)
     return Recordings(rows.x.view(torch.int16)[:, None], rows.bad, rows.told)
 
 
-def _attempt(file: File, cut: Cut) -> tuple[bytes, Met] | str:
-    """The waveform, or why there is none."""
-    try:
-        wave, met = read_recording(file.path, *cut)
-    except Exception as error:  # whatever a hostile file makes a decoder do
-        return explain_unreadable(error, file.path)
-    return to_whole_numbers(torch.from_numpy(wave)).numpy().tobytes(), met
+def _decode(file: File, cut: Cut) -> tuple[bytes, Met] | str:
+    found = try_recording(file.path, *cut)
+    return found if isinstance(found, str) else (found[0].numpy().tobytes(), found[1])
 
 
 def tell_doubts(where: str, met: Met, cut: Cut) -> None:
     """Log what a person must hear of recordings that may be something else than was meant."""
     length = f"{cut.samples / cut.sample_rate:g} s"
     for n, said in (
-        (met.silent, "silent from beginning to end"),
+        (met.silent, "silent in the part that is used"),
         (met.clipped, "clipped: 1 % of the samples or more are at full scale"),
         (met.beyond, "louder than full scale, as files of floats may be: cut off there"),
         (met.longer, f"longer than {length}: the middle is used (dataset.seconds)"),

@@ -22,15 +22,27 @@ STEEP = 8  # the order of the telephone's slopes: 48 dB an octave
 
 
 def _noise(x: Tensor, severity: int, sample_rate: int, generator: torch.Generator) -> Tensor:
-    """Normal noise, by 20, 15, 10, 5 or 0 dB less powerful than the row."""
+    """Normal noise, by 20, 15, 10, 5 or 0 dB less powerful than the sound."""
     return add_noise(x, (20, 15, 10, 5, 0)[severity - 1], generator)
 
 
 def add_noise(x: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Each row (n, samples) with normal noise, 10 log10(power of the row / power of the noise) = ratio, exactly."""
+    """Each row (n, samples) with normal noise, 10 log10(power of the sound / power of the noise) = ratio, exactly.
+
+    The sound of a row is what lies between its first and its last sample that is not 0: a short recording stands in
+    silence, which would else make the noise weaker.
+    """
     noise = torch.randn(x.shape, generator=generator)
-    factor = (_power(x) / _power(noise)).sqrt() * 10 ** (-ratio / 20)
+    share = _count_sounding(x) / x.shape[1]
+    factor = (_power(x) / share / _power(noise)).sqrt() * 10 ** (-ratio / 20)
     return x + factor * noise
+
+
+def _count_sounding(x: Tensor) -> Tensor:
+    """Samples of each row (n, samples) from its first to its last that is not 0, all of a silent row: (n, 1)."""
+    sounding = (x != 0).int()
+    before, behind = (each.argmax(1, keepdim=True) for each in (sounding, sounding.flip(1)))
+    return x.shape[1] - before - behind
 
 
 def _reverb(x: Tensor, severity: int, sample_rate: int, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,6 @@
-"""Words spoken by two synthetic speakers, made on the spot: a source of pulses and noise behind moving resonances.
+"""Words spoken by two synthetic speakers, made on the spot: a source of pulses and noise behind moving formants.
 
-A speaker has a pitch, a length of the vocal tract (by which all resonances are divided), a pace and some breath. Words
+A speaker has a pitch, a factor of all formants (1.3 is a shorter vocal tract), a pace and some breath. Words
 differ in their sounds alone, so that a network which learnt them from one speaker errs on the other.
 """
 
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 TWICE = 2  # words are made at twice the rate: a resonance near half the rate of what is made would drown the others
-FRAME = 0.005  # seconds for which the resonances stay
-BANDWIDTHS = (80.0, 110.0, 170.0)  # of the three resonances, in Hz
+FRAME = 0.005  # seconds for which the formants stay
+BANDWIDTHS = (80.0, 110.0, 170.0)  # of the three formants, in Hz
 TILT = 0.7  # of a low-pass y_t = x_t + 0.7 y_{t−1}: a voice loses power towards high frequencies
-SPREAD = 0.05  # how far a sound's resonances, and a word's pitch and pace, are from the speaker's own: a deviation
+SPREAD = 0.05  # how far a sound's formants, and a word's pitch and pace, are from the speaker's own: a deviation
 NOISE = (20.0, 35.0)  # dB by which a word is louder than what surrounds it
 
 
 class Sound(NamedTuple):
-    """Resonances in Hz, how loud the voice and the noise of a narrow place are, and seconds."""
+    """Formants in Hz, how loud the voice and the noise of a narrow place are, and seconds."""
 
-    resonances: tuple[float, float, float]
+    formants: tuple[float, float, float]
     voice: float
     noise: float
     seconds: float
 
 
 class Speaker(NamedTuple):
-    """Pitch in Hz, the factors of a speaker's resonances and pace, and how loud the breath is beside the voice."""
+    """Pitch in Hz, the factors of a speaker's formants and pace, and how loud the breath is beside the voice."""
 
     pitch: float
-    resonances: float
+    formant_factor: float
     pace: float
     breath: float
 
@@ -59,7 +59,7 @@ def speak(y: NDArray[np.int64], speaker: Speaker, samples: int, sample_rate: int
     n, rate, made = len(y), TWICE * sample_rate, TWICE * samples
     hop = round(FRAME * rate)
     frames = -(-made // hop)
-    resonances, voice, noise = _draw_tracks(y, speaker, frames, samples / sample_rate, draw)
+    formants, voice, noise = _draw_tracks(y, speaker, frames, samples / sample_rate, draw)
     pitch = speaker.pitch * _vary(draw, n)[:, None] * np.linspace(1.08, 0.92, frames)  # it falls towards the end
     of_frame = np.arange(made) // hop
     step = pitch[:, of_frame] / rate
@@ -67,7 +67,7 @@ def speak(y: NDArray[np.int64], speaker: Speaker, samples: int, sample_rate: int
     pulses = np.diff(turns, axis=1, prepend=turns[:, :1]) / np.sqrt(step)  # of one power at any pitch
     hiss = draw.standard_normal((n, made))
     source = voice[:, of_frame] * (pulses + speaker.breath * hiss) + noise[:, of_frame] * hiss
-    spectrum = np.fft.rfft(resonate(source, resonances, hop, rate))
+    spectrum = np.fft.rfft(resonate(source, formants, hop, rate))
     waves = np.fft.irfft(spectrum[:, : samples // 2 + 1], samples)
     waves *= (draw.uniform(0.3, 0.7, n) / np.abs(waves).max(1))[:, None]
     level = np.sqrt(np.mean(waves**2, axis=1)) * 10 ** (-draw.uniform(*NOISE, n) / 20)
@@ -77,9 +77,9 @@ def speak(y: NDArray[np.int64], speaker: Speaker, samples: int, sample_rate: int
 def _draw_tracks(
     y: NDArray[np.int64], speaker: Speaker, frames: int, seconds: float, draw: Generator
 ) -> tuple[Floats, Floats, Floats]:
-    """Resonances (n, 3, frames) in Hz, and how loud voice and noise are (n, frames): from sound to sound, in lines."""
+    """Formants (n, 3, frames) in Hz, and how loud voice and noise are (n, frames): from sound to sound, in lines."""
     n, times = len(y), (np.arange(frames) + 0.5) * FRAME
-    resonances, voice, noise = np.empty((n, 3, frames)), np.empty((n, frames)), np.empty((n, frames))
+    formants, voice, noise = np.empty((n, 3, frames)), np.empty((n, frames)), np.empty((n, frames))
     for row, number in enumerate(y):
         sounds = [SOUNDS[letter] for letter in WORDS[number]]
         lengths = np.array([sound.seconds for sound in sounds]) * _vary(draw, len(sounds)) / speaker.pace
@@ -87,13 +87,13 @@ def _draw_tracks(
         ends = start + np.cumsum(lengths)
         begins = ends - lengths
         knots = np.stack([begins + 0.3 * lengths, ends - 0.3 * lengths], 1).ravel()  # a sound stays in its middle
-        hz = np.array([sound.resonances for sound in sounds]) * _vary(draw, (len(sounds), 3)) * speaker.resonances
+        hz = np.array([sound.formants for sound in sounds]) * _vary(draw, (len(sounds), 3)) * speaker.formant_factor
         for at in range(3):
-            resonances[row, at] = np.interp(times, knots, np.repeat(hz[:, at], 2))
+            formants[row, at] = np.interp(times, knots, np.repeat(hz[:, at], 2))
         around = np.concatenate([[begins[0]], knots, [ends[-1]]])  # silence before and behind
         for track, loud in ((voice, [each.voice for each in sounds]), (noise, [each.noise for each in sounds])):
             track[row] = np.interp(times, around, [0, *np.repeat(loud, 2), 0])
-    return resonances, voice, noise
+    return formants, voice, noise
 
 
 def _vary(draw: Generator, size: int | tuple[int, ...]) -> Floats:
@@ -101,11 +101,11 @@ def _vary(draw: Generator, size: int | tuple[int, ...]) -> Floats:
     return 1 + SPREAD * np.clip(draw.standard_normal(size), -3, 3)
 
 
-def resonate(source: Floats, resonances: Floats, hop: int, sample_rate: int) -> Floats:
+def resonate(source: Floats, formants: Floats, hop: int, sample_rate: int) -> Floats:
     """Each row (n, samples) through three resonators in a row, all rows side by side.
 
     y_t = (1 − b − c) x_t + b y_{t−1} + c y_{t−2}; c = −r², b = 2 r cos(2π f / rate), r = exp(−π bandwidth / rate).
-    Resonances (n, 3, frames) in Hz stay for `hop` samples. Klatt, JASA 1980.
+    Formants (n, 3, frames) in Hz stay for `hop` samples. Klatt, JASA 1980.
     """
     r = np.exp(-np.pi * np.array(BANDWIDTHS) / sample_rate)[:, None]
     c = -(r**2)
@@ -114,7 +114,7 @@ def resonate(source: Floats, resonances: Floats, hop: int, sample_rate: int) -> 
     last, before = np.zeros((3, len(source))), np.zeros((3, len(source)))
     tilt = np.zeros(len(source))
     for start in range(0, source.shape[1], hop):
-        b = 2 * r * np.cos(2 * np.pi * resonances[:, :, start // hop].T / sample_rate)
+        b = 2 * r * np.cos(2 * np.pi * formants[:, :, start // hop].T / sample_rate)
         a = 1 - b - c
         for t in range(start, min(start + hop, source.shape[1])):
             x = tilt = given[t] + TILT * tilt

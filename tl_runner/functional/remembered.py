@@ -19,7 +19,7 @@ MOST = 64  # results of a function, each a few numbers a row at most; those that
 
 
 def remember_results(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which computes a result once for equal arguments, at equal threads: to the bit, of tensors.
+    """The function, computed once for equal arguments: by the bits of tensors, the `repr` of others, and the threads.
 
     It must depend on its arguments alone, and nobody may change what it returns.
     """

@@ -31,8 +31,9 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 def mel_filters(mels: int, bins: int, sample_rate: int) -> Tensor:
     """Triangles (bins, mels) over `bins` frequencies from 0 to half the rate, their corners equally far apart in mel.
 
-    Each is 1 at its centre and 0 at the centres beside it, as HTK has them. Raises `UserError` where one is so narrow
-    that no frequency is in it.
+    Each is 1 at its centre and 0 at the centres beside it, and linear in Hz between them. HTK's are linear in mel and
+    weigh magnitudes; these weigh powers, as torchaudio's do on the same scale. Raises `UserError` where one is so
+    narrow that no frequency is in it.
     """
     hz = torch.linspace(0, sample_rate / 2, bins, dtype=torch.float64)
     corners = mel_to_hz(torch.linspace(0, hz_to_mel(hz[-1]).item(), mels + 2, dtype=torch.float64))
@@ -52,8 +53,9 @@ class LogMel(nn.Module):
     """Waveforms (n, 1, samples) in [−1, 1] -> log-mel spectrograms (n, 1, mels, frames).
 
     Frames of a Hann window stand every hop, with silence before the beginning and behind the end, as `torch.stft` has
-    them with `center` and `pad_mode="constant"`. The power of each frequency is
-    1 for a tone of full scale, is summed by `mel_filters`, and told in dB: v = 1 + dB / 80, 0 at −80 dB and below.
+    them with `center` and `pad_mode="constant"`. The power of each frequency, 1 for a tone of full scale, is summed by
+    `mel_filters`, and told in dB: v = 1 + dB / 80, 0 at −80 dB and below. So a tone of full scale is about 1 in its
+    band, −1.5 to +4.5 dB: a window spreads it over neighbouring frequencies, the more of them the more it is padded.
 
     normalise: `none` gives v. `utterance` gives what `normalise_row` does: neither loudness nor the silence around a
     short recording counts. `domain` gives 0.5 + (v − μ) / 4σ with the mean and deviation of each mel band over all rows

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tl_runner.datasets.recording import SOUND_ENDINGS, Met, explain_unreadable, read_recording, reader
+from tl_runner.datasets.recording import SOUND_ENDINGS, Met, import_soundfile, try_recording
 from tl_runner.datasets.recordings import Cut, tell_doubts
-from tl_runner.datasets.sound_shifts import to_whole_numbers
 from tl_runner.domains import FULL_SCALE
 from tl_runner.errors import UserError
 from tl_runner.preprocessing.batching import Input, Portion
@@ -72,7 +71,7 @@ class Sounds:
 
     def portions(self, inputs: Sequence[Input], at_most: int) -> Iterator[Portion]:
         """The files in order, decoded `at_most` at a time, each by the path that it was asked for."""
-        reader()  # refused once, and not for each file
+        import_soundfile()  # refused once, and not for each file
         met = Met()
         with ThreadPoolExecutor() as pool:  # libsndfile lets go of the interpreter
             for start in range(0, len(inputs), at_most):
@@ -94,8 +93,5 @@ class Sounds:
         """The input (1, samples) and what was met, or why there is none."""
         if file.is_dir():
             return "that is a folder"
-        try:
-            wave, met = read_recording(file, self.sample_rate, self.samples)
-        except Exception as error:  # whatever a hostile file makes a decoder do
-            return explain_unreadable(error, file)
-        return to_whole_numbers(torch.from_numpy(wave))[None].float() / FULL_SCALE, met  # 16 bits, as training kept it
+        found = try_recording(file, self.sample_rate, self.samples)
+        return found if isinstance(found, str) else (found[0][None].float() / FULL_SCALE, found[1])

@@ -8,16 +8,17 @@ import numpy as np
 from tl_runner.plurals import count_noun
 from tl_runner.report.page.run_files import RunFiles
 
+MOST = 12  # rows that are shown
+
 
 class ChangedRows(NamedTuple):
-    """Which of the `n` rows there are, what is said of each, and what stands above and below them all.
+    """The first rows that there are, what is said of each, and what stands above and below them all.
 
     `true` has the name of a row's class, "unknown" without a label; `predicted` for each setting the name of what it
     says, and whether that is right, None where nobody knows.
     """
 
     rows: list[int]
-    n: int
     true: list[str]
     predicted: list[list[tuple[str, bool | None]]]
     heading: str
@@ -52,10 +53,11 @@ def find_changed(noun: str, n: int, runs: Sequence[RunFiles], names: Sequence[st
         f" The first {n} test {noun}s of {record.data.domains.get('target', '')}, seed {record.seed} (n = 1 run a"
         " setting), predicted by the selected checkpoint; ✗ where that is wrong."
     )
-    rows, classes = [int(row) for row in np.flatnonzero(chosen)], record.data.classes
+    caption += f" {MOST} are shown." if chosen.sum() > MOST else ""
+    rows, classes = [int(row) for row in np.flatnonzero(chosen)[:MOST]], record.data.classes
     predicted = [[(classes[each[row]], _is_right(each[row], labels[row])) for each in told] for row in rows]
     true = [classes[labels[row]] if known[row] else "unknown" for row in rows]
-    return ChangedRows(rows, n, true, predicted, heading, caption)
+    return ChangedRows(rows, true, predicted, heading, caption)
 
 
 def _is_right(predicted: np.integer, label: np.integer) -> bool | None:

@@ -8,8 +8,6 @@ from tl_runner.report.page.figure import Figure, Gallery, LabelledPicture
 from tl_runner.report.page.pictures import RIGHT, shorten_names, uri
 from tl_runner.report.page.run_files import RunFiles
 
-MOST = 12  # recordings that are shown
-
 
 def draw_sounds(name: str, title: str, runs: Sequence[RunFiles], names: Sequence[str]) -> Figure:
     """Of two runs the recordings whose class changes from the first to the second; of one those that it gets wrong."""
@@ -20,7 +18,7 @@ def draw_sounds(name: str, title: str, runs: Sequence[RunFiles], names: Sequence
         return Figure(name, title, missing=found)
     files, short = runs[0].test_names, shorten_names(names)
     pictures = []
-    for row, true, predicted in zip(found.rows[:MOST], found.true, found.predicted, strict=False):
+    for row, true, predicted in zip(found.rows, found.true, found.predicted, strict=True):
         called = PurePath(files[row]).name if row < len(files) else f"test row {row}"
         lines = [(f"{setting}: {said}", right) for setting, (said, right) in zip(short, predicted, strict=True)]
         words = "; ".join(f"{text}, {RIGHT[right]}" for text, right in lines)
@@ -30,7 +28,6 @@ def draw_sounds(name: str, title: str, runs: Sequence[RunFiles], names: Sequence
         f"{found.caption} Below a spectrogram (time to the right, low tones below) stand the recording's name, its true"
         " class, and what each setting predicts."
     )
-    caption += f" {MOST} are shown." if len(found.rows) > MOST else ""
     told = [f"{each} is {setting}" for each, setting in zip(short, names, strict=True) if each != setting]
     caption += f" {', '.join(told)}." if told else ""
     galleries = [Gallery(found.heading, pictures)] if pictures else []

@@ -6,7 +6,6 @@ from tl_runner.report.page.changed_rows import find_changed
 from tl_runner.report.page.figure import Figure, FigureTable
 from tl_runner.report.page.run_files import RunFiles
 
-MOST = 12  # texts that are listed
 WRONG = " ✗"
 
 
@@ -18,8 +17,7 @@ def draw_texts(name: str, title: str, runs: Sequence[RunFiles], names: Sequence[
         return Figure(name, title, missing=found)
     rows = [
         [texts[row], true, *(said + (WRONG if right is False else "") for said, right in predicted)]
-        for row, true, predicted in zip(found.rows[:MOST], found.true, found.predicted, strict=False)
+        for row, true, predicted in zip(found.rows, found.true, found.predicted, strict=True)
     ]
     caption = f"{found.caption} Long texts are shortened."
-    caption += f" {MOST} are listed." if len(found.rows) > MOST else ""
     return Figure(name, title, caption, cells=[FigureTable(found.heading, ["text", "class", *names], rows)])
