@@ -64,7 +64,7 @@ def audio(
     if sample_rate != "auto":
         check_range(4000, 192000, sample_rate=sample_rate)
     if seconds != "auto":
-        check_range(0.1, 3600, seconds=seconds)
+        check_range(0.1, 60, seconds=seconds)  # a batch of longer ones would fill the memory
     check_range(0, memory=memory)
     check_range(20, samples=samples)
     severity = severity_of(shift, severity)
