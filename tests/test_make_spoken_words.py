@@ -54,6 +54,12 @@ def test_wrong_options_are_refused(tmp_path, words, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").write_text("")
+    done = call(tmp_path / "out", "--domains", "espeak, flite")
+    assert done.returncode == 2 and "is no folder" in done.stderr
+
+
 def test_a_missing_synthesiser_is_named_with_its_package(tmp_path):
     done = call(tmp_path / "out", "--domains", "espeak,flite", path=str(tmp_path))
     assert done.returncode == 1

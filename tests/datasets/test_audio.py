@@ -292,6 +292,15 @@ def test_one_of_8_khz_among_16_khz_brings_all_to_8_and_that_is_said(root, caplog
     assert up.target.x.shape[-1] == 8000
     middle = slice(500, -500)
     np.testing.assert_allclose(wave_of(up, "x.wav")[middle], tone(440)[middle], atol=0.01)
+    assert "1 recording is of a lower rate than 16000 Hz, and empty above half of it" in caplog.text
+
+
+@pytest.mark.parametrize("rate", [1, 2000, 400000])
+def test_a_rate_that_no_sound_has_is_the_fault_of_its_file(root, rate):
+    write(root / "b" / "low" / "x.wav", tone(440), rate)
+    with pytest.raises(UserError, match=rf"x\.wav.*its header says {rate} Hz: 4000 to 192000 Hz are read"):
+        loaded()
+    assert loaded(on_bad="skip").notes["sound"].sample_rate == 16000
 
 
 def test_the_lowest_rate_is_found_wherever_it_is(root):

@@ -792,7 +792,7 @@ def test_links_are_followed_where_that_is_said(tmp_path):
     root = plain(tmp_path / "data")
     outside = plain(tmp_path / "outside", "c")
     (root / "c").symlink_to(outside / "c")
-    with pytest.raises(UserError, match=r"data/c is a link that leaves data: .*or set dataset.follow_links=true"):
+    with pytest.raises(UserError, match=r"data/c is a link that leaves data: .*takes dataset.follow_links=true"):
         loaded(target="c")
     linked = loaded(target="c", follow_links=True).target
     assert torch.equal(linked.x, image_folder(0, Path("cache"), str(outside), target="c", size=8).target.x)

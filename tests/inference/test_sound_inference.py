@@ -1,5 +1,6 @@
 """From a saved run on sound: files are read as its own were, and what is exported takes their waveforms."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,12 @@ def test_silence_is_predicted_and_said(heard, typed, tmp_path):
     assert said.code == 0 and "1 recording is silent in the part that is used" in said.err
     row = [float(number) for number in said.out.splitlines()[1].split(",")[2:]]
     assert all(np.isfinite(row))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(heard, typed, tmp_path):
+    os.mkfifo(tmp_path / "x.wav")
+    said = typed("tl-predict", heard.folder, tmp_path / "x.wav")
+    assert said.code == 1 and "x.wav: that is no regular file" in said.err
 
 
 def test_a_folder_without_sound_is_refused(heard, typed, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from tl_runner.datasets.image_shifts import severity_of
 from tl_runner.datasets.labelled import ScoreOn, WhetherLabelled
 from tl_runner.datasets.listed_images import OnBad
+from tl_runner.datasets.recording import HIGHEST, LOWEST
 from tl_runner.datasets.recording_folders import RecordingOptions, draw_recordings
 from tl_runner.datasets.recordings import Cut
 from tl_runner.datasets.sound_shifts import SoundShift, shift_sound, to_whole_numbers
@@ -62,7 +63,7 @@ def audio(
     check_range(8, 512, mels=mels)
     check_range(2, 1000, window=window, hop=hop)
     if sample_rate != "auto":
-        check_range(4000, 192000, sample_rate=sample_rate)
+        check_range(LOWEST, HIGHEST, sample_rate=sample_rate)
     if seconds != "auto":
         check_range(0.1, 60, seconds=seconds)  # a batch of longer ones would fill the memory
     check_range(0, memory=memory)

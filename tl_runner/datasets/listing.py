@@ -92,8 +92,8 @@ def folders(parent: Path, root: Path | None, passed: list[Path] | None = None) -
             raise UserError(f"the name of the folder {entry.path!r} is no printable text: rename it")
         if root and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root.resolve()):
             raise UserError(
-                f"{entry.path} is a link that leaves {root}: put the folder itself there, or set"
-                f" dataset.{FOLLOW}=true if it belongs there"
+                f"{entry.path} is a link that leaves {root}: put the folder itself there; where the link belongs there,"
+                f" dataset=image_folder takes dataset.{FOLLOW}=true"
             )
         name = normalize("NFC", entry.name)  # macOS writes é as two characters, others as one
         if name in found:

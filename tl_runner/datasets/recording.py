@@ -17,6 +17,7 @@ from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun
 
 SOUND_ENDINGS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
+LOWEST, HIGHEST = 4000, 192000  # Hz
 TOP = 0.999  # of full scale: samples beyond are where a recording was cut off, as a rule
 CLIPPED_SHARE = 0.01  # share of such samples from which a recording is called clipped
 MARGIN = 32  # samples that resampling needs around what is kept, on either side, at the lower rate
@@ -41,13 +42,14 @@ class Header(NamedTuple):
 
 class Met(NamedTuple):
     """How many recordings are silent in what is kept, clipped (1 % of samples at full scale), beyond full scale, of
-    several channels, resampled, longer than what is kept, or shorter."""
+    several channels, resampled, and of these raised to a higher rate, longer than what is kept, or shorter."""
 
     silent: int = 0
     clipped: int = 0
     beyond: int = 0
     mixed: int = 0
     resampled: int = 0
+    raised: int = 0
     longer: int = 0
     shorter: int = 0
 
@@ -75,6 +77,11 @@ def import_soundfile() -> Any:
     return soundfile
 
 
+def has_known_rate(header: Header) -> bool:
+    """Whether the rate is one of sound, and no mistake of a header."""
+    return LOWEST <= header.sample_rate <= HIGHEST
+
+
 def measure_recording(path: Path) -> Header:
     """By its header alone; raises whatever its reader does."""
     found = import_soundfile().info(path)
@@ -97,6 +104,8 @@ def read_recording(path: Path, sample_rate: int, samples: int) -> tuple[Tensor, 
     """
     with import_soundfile().SoundFile(path) as file:
         header = Header(file.samplerate, file.frames, file.channels)
+        if not has_known_rate(header):
+            raise UserError(f"its header says {header.sample_rate} Hz: {LOWEST} to {HIGHEST} Hz are read")
         _check_complete(file.extra_info, header.samples)
         common = gcd(header.sample_rate, sample_rate)
         up, down = sample_rate // common, header.sample_rate // common
@@ -124,6 +133,7 @@ def read_recording(path: Path, sample_rate: int, samples: int) -> tuple[Tensor, 
         beyond=int(top > 1),
         mixed=int(header.channels > 1),
         resampled=int(up != down),
+        raised=int(up > down),
         longer=int(whole > samples),
         shorter=int(whole < samples),
     )

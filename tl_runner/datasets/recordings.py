@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from tl_runner.datasets.decoded_once import Decoder, File, decode_once
-from tl_runner.datasets.recording import Header, Met, import_soundfile, measure_recording, try_recording
+from tl_runner.datasets.recording import Header, Met, has_known_rate, import_soundfile, measure_recording, try_recording
 from tl_runner.errors import UserError
 from tl_runner.plurals import count_noun, pluralize
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what is stored: to be raised when the same files would give other bytes
+VERSION = 3  # of what is stored: to be raised when the same files would give other bytes
 SHARE, LONGEST = 0.9, 4.0  # of the files, that `seconds=auto` keeps whole, and the seconds that it takes at most
 
 
@@ -76,7 +76,7 @@ def _read_headers(paths: Sequence[Path]) -> Iterator[Header]:
             raise
         except Exception:
             continue
-        if header.samples:
+        if header.samples and has_known_rate(header):
             yield header
 
 
@@ -107,6 +107,7 @@ def tell_doubts(where: str, met: Met, cut: Cut) -> None:
         (met.silent, "silent in the part that is used"),
         (met.clipped, "clipped: 1 % of the samples or more are at full scale"),
         (met.beyond, "louder than full scale, as files of floats may be: cut off there"),
+        (met.raised, f"of a lower rate than {cut.sample_rate} Hz, and empty above half of it (dataset.sample_rate)"),
         (met.longer, f"longer than {length}: the middle is used (dataset.seconds)"),
     ):
         if n:

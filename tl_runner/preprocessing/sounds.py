@@ -91,7 +91,7 @@ class Sounds:
 
     def _attempt(self, file: Path) -> tuple[Tensor, Met] | str:
         """The input (1, samples) and what was met, or why there is none."""
-        if file.is_dir():
-            return "that is a folder"
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            return "that is a folder" if file.is_dir() else "that is no regular file"
         found = try_recording(file, self.sample_rate, self.samples)
         return found if isinstance(found, str) else (found[0][None].float() / FULL_SCALE, found[1])
