@@ -303,6 +303,16 @@ def test_a_rate_that_no_sound_has_is_the_fault_of_its_file(root, rate):
     assert loaded(on_bad="skip").notes["sound"].sample_rate == 16000
 
 
+def test_domains_of_other_lengths_are_said(root, caplog):
+    loaded()
+    assert "medians" not in caplog.text
+    for name in ("low", "high"):
+        for i in range(8):
+            write(root / "b" / name / f"{i}.wav", tone(300 + i, seconds=1.5))
+    loaded()
+    assert "the source's recordings last 0.5 s and the target's 1.5 s (medians)" in caplog.text
+
+
 def test_the_lowest_rate_is_found_wherever_it_is(root):
     write(root / "b" / "low" / "x.wav", tone(440, rate=8000), 8000)
     high, low = root / "b" / "low" / "0.wav", root / "b" / "low" / "x.wav"

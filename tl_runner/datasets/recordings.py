@@ -19,6 +19,7 @@ from tl_runner.plurals import count_noun, pluralize
 log = logging.getLogger(__name__)
 
 VERSION = 3  # of what is stored: to be raised when the same files would give other bytes
+UNLIKE = 2.0  # ratio of the domains' median lengths from which that is said
 SHARE, LONGEST = 0.9, 4.0  # of the files, that `seconds=auto` keeps whole, and the seconds that it takes at most
 
 
@@ -54,6 +55,7 @@ def choose_cut(
         raise UserError(f"no header of a sound file can be read, such as that of {str(first)!r}")
     rate = min(header.sample_rate for header in every) if sample_rate == "auto" else sample_rate
     if seconds == "auto":
+        _compare_lengths(headers)
         seconds = min(LONGEST, float(np.quantile([each.seconds for each in every], SHARE, method="higher")))
     told = "; ".join(f"the {role}'s: {_describe(each)}" for role, each in headers.items() if each)
     cut = Cut(rate, max(1, round(seconds * rate)))
@@ -66,6 +68,20 @@ def choose_cut(
             told, rate,
         )  # fmt: skip
     return cut
+
+
+def _compare_lengths(headers: Mapping[str, Sequence[Header]]) -> None:
+    """Warn where the recordings of one role are much shorter: the silence around them would tell the domains apart."""
+    medians = {
+        role: float(np.median([each.seconds for each in of_role])) for role, of_role in headers.items() if of_role
+    }
+    shortest, longest = (choose(medians, key=lambda role: medians[role]) for choose in (min, max))
+    if medians[longest] > UNLIKE * medians[shortest]:
+        log.warning(
+            "the %s's recordings last %.2g s and the %s's %.2g s (medians): silence around the shorter ones tells the"
+            " domains apart; dataset.seconds cuts the longer ones",
+            shortest, medians[shortest], longest, medians[longest],
+        )  # fmt: skip
 
 
 def _read_headers(paths: Sequence[Path]) -> Iterator[Header]:
