@@ -196,7 +196,7 @@ def test_a_source_model_that_cannot_be_read_is_trained_again(tmp_path, caplog):
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
     again = made(tmp_path, "method=finetune", "optimizer.lr=0.001", *QUICK)
-    assert caplog.text.count("recomputing it") == 1 and not again.training.source_model.shared
+    assert caplog.text.count("what they held is computed again") == 1 and not again.training.source_model.shared
     assert file.read_bytes() == whole
     assert again.training.source_model.source_val == first.training.source_model.source_val
     assert json.loads(file.with_suffix(".json").read_text())["steps"] == 20
