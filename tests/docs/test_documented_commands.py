@@ -137,8 +137,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = zip(domain.texts, (domain.classes[y] for y in domain.y.tolist()), strict=True)
         with (folder / f"{domain.name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *rows])
-    for name, domain in (("a", "studio"), ("b", "phone")):
-        shutil.copytree(write_domains(folder / "sounds", name) / name, folder / "recordings" / domain)
+    for root, domains in (("recordings", ("studio", "phone")), ("words", ("espeak", "flite"))):
+        for name, domain in zip("ab", domains, strict=True):
+            shutil.copytree(write_domains(folder / "sounds", name) / name, folder / root / domain)
     extending = (ROOT / "docs/extending.md").read_text()
     for group, name in (("method", "my_method"), ("backbone", "mobilenet")):
         code = re.search(rf"`{name}\.py`:\n\n```python\n(.*?)^```$", extending, re.MULTILINE | re.DOTALL)
