@@ -82,13 +82,18 @@ def measure(asked: Experiment, outputs: Path, jobs: int) -> None:
             means = average([run for run in runs if run.setting == row["setting"]])
             writer.writerow({key: round_value(value) for key, value in {**row, **means}.items()})
     if asked.compare:
-        with (KEPT / f"{name}.compared.csv").open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COMPARED)
-            for of in contrast(group_settings(runs), asked.compare):
-                gain = (of.gain.pairs, of.gain.difference, of.gain.low, of.gain.high)
-                labels = of.one.pair, of.one.label, of.other.label, of.granted
-                writer.writerow([round_value(value) for value in (*labels, *gain)])
+        keep_comparisons(KEPT / f"{name}.compared.csv", runs, asked)
+
+
+def keep_comparisons(file: Path, runs: Sequence[RunRecord], asked: Experiment) -> None:
+    """A line for each comparison that the experiment asks for."""
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(COMPARED)
+        for of in contrast(group_settings(runs), asked.compare):
+            gain = (of.gain.pairs, of.gain.difference, of.gain.low, of.gain.high)
+            labels = of.one.pair, of.one.label, of.other.label, of.granted
+            writer.writerow([round_value(value) for value in (*labels, *gain)])
 
 
 def average(runs: Sequence[RunRecord]) -> dict[str, float | None]:

@@ -14,14 +14,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench_experiments import Row, list_gain, percent, read
+from bench_experiments import Row, keep_comparisons, list_gain, percent, read
 from bench_methods import SEEDS, put, round_value
 
 from tl_runner import experiments
 from tl_runner.plurals import count_noun
-from tl_runner.report.contrasts import contrast
 from tl_runner.report.leaderboard import build_leaderboard
-from tl_runner.report.settings import group_settings
 from tl_runner.storage.record import read_records
 
 NAME = "spoken_words"
@@ -42,7 +40,6 @@ COLUMNS = [
     "pair", "label", "granted", "n", "failed", "target", "target_sd", "difference", "low", "high", "verdict",
     "estimated", "source", "seconds",
 ]  # fmt: skip
-COMPARED = ("pair", "one", "other", "granted", "n", "difference", "low", "high")
 
 
 def main() -> None:
@@ -100,13 +97,7 @@ def measure(data: Path, outputs: Path, jobs: int) -> None:
         writer.writeheader()
         for row in build_leaderboard(runs).to_dict("records"):
             writer.writerow({str(key): round_value(value) for key, value in row.items()})
-    with (KEPT / f"{NAME}.compared.csv").open("w", newline="") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(COMPARED)
-        for of in contrast(group_settings(runs), experiments.read_experiment(file).compare):
-            told = (of.one.pair, of.one.label, of.other.label, of.granted)
-            gain = (of.gain.pairs, of.gain.difference, of.gain.low, of.gain.high)
-            writer.writerow([round_value(value) for value in (*told, *gain)])
+    keep_comparisons(KEPT / f"{NAME}.compared.csv", runs, experiments.read_experiment(file))
 
 
 def page(rows: Sequence[Row], compared: Sequence[Row]) -> Iterator[str]:

@@ -1,13 +1,12 @@
 """scripts/bench_sound.py: its runs compose, and its page says what is kept of them."""
 
-import sys
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from conftest import composed
+from support.scripts import import_script
 
 from tl_runner import experiments
 from tl_runner.experiments import expand_words
@@ -19,11 +18,7 @@ NONE = {"difference": "", "low": "", "high": ""}
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, beside those that it imports: scripts/ is no package."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    for name in ("bench_sound", "bench_experiments", "bench_methods", "measured"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return import_module("bench_sound")
+    return import_script("bench_sound", monkeypatch)
 
 
 def test_ten_methods_on_three_tasks_and_five_seeds_compose(bench, tmp_path):

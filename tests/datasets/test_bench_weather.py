@@ -1,13 +1,12 @@
 """scripts/bench_weather.py: its tables say what is shown, and docs/pictures has what it draws."""
 
-import sys
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.scripts import import_script
 
 ROOT = Path(__file__).parents[2]
 CELL = {"n": "5", "failed": "0", "target": "0.8", "target_sd": "0.02", "source": "0.9", "seconds": "7"}
@@ -16,11 +15,7 @@ GAIN = {"difference": "0.1", "low": "0.05", "high": "0.15"}
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, beside those that it imports: scripts/ is no package."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    for name in ("bench_weather", "bench_experiments", "bench_methods", "measured"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return import_module("bench_weather")
+    return import_script("bench_weather", monkeypatch)
 
 
 def rows(bench: ModuleType, **gains: dict[str, str]) -> list[dict[str, str]]:

@@ -90,7 +90,7 @@ def _read_headers(paths: Sequence[Path]) -> Iterator[Header]:
             header = measure_recording(path)
         except UserError:
             raise
-        except Exception:
+        except Exception:  # whatever a damaged file makes libsndfile raise: decoding names it and says why
             continue
         if header.samples and has_known_rate(header):
             yield header
